@@ -1,0 +1,23 @@
+# Every target is one step of tests/tools/run.py, which says what it does: python3 tests/tools/run.py --help
+RUN = python3 tests/tools/run.py
+SCENARIO ?=
+
+.PHONY: test lint sanity unit suites docs molecule hosts build clean demo demo-clean bench
+
+test: ## everything, from a clean clone; ends with one line "N passed, N failed"
+	@$(RUN) test
+
+lint sanity unit suites hosts build clean docs:
+	@$(RUN) $@
+
+molecule: ## all scenarios, or SCENARIO=name; the hosts are kept
+	@$(RUN) molecule $(SCENARIO)
+
+demo: ## a small production, a dropped table, its recovery
+	@examples/embedded/demo
+
+demo-clean:
+	@examples/embedded/demo --clean
+
+bench: ## the usual runbook, an expert's, and ours, side by side
+	@benchmarks/run

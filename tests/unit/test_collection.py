@@ -1,0 +1,97 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The parts of the collection agree with each other."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+MODULES = sorted((ROOT / "plugins" / "modules").glob("[!_]*.py"))
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def documentation(module: Path) -> dict[str, Any]:
+    """The DOCUMENTATION of a module, read without importing it."""
+    for node in ast.parse(module.read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DOCUMENTATION":
+            return yaml.safe_load(ast.literal_eval(node.value))
+    raise AssertionError(f"{module} has no DOCUMENTATION")
+
+
+def specs(role: str) -> dict[str, dict[str, Any]]:
+    return load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]
+
+
+def defaults(role: str) -> dict[str, Any]:
+    path = ROOT / "roles" / role / "defaults" / "main.yml"
+    return (load(path) if path.exists() else None) or {}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_default_of_a_role_is_documented(role: str) -> None:
+    documented = {name for entry in specs(role).values() for name in entry.get("options", {})}
+    assert set(defaults(role)) - documented == set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_documented_defaults_of_a_role_are_its_defaults(role: str) -> None:
+    actual = defaults(role)
+    for entry, spec in specs(role).items():
+        for name, option in spec.get("options", {}).items():
+            where = f"{role}, entry point {entry}, {name}"
+            assert ("default" in option) == (name in actual), f"{where}: a default in one file only"
+            assert option.get("default") == actual.get(name), where
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_of_a_role_carries_its_name(role: str) -> None:
+    names = set(defaults(role)) | {name for entry in specs(role).values() for name in entry.get("options", {})}
+    assert {name for name in names if not name.startswith(f"{role}_")} == set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_point_of_a_role_exists_and_is_documented(role: str) -> None:
+    tasks = ROOT / "roles" / role / "tasks"
+    assert {entry for entry in specs(role) if not (tasks / f"{entry}.yml").exists()} == set()
+    assert "main" in specs(role) or not (tasks / "main.yml").exists()
+
+
+def test_role_readmes_are_what_the_specs_say() -> None:
+    spec = importlib.util.spec_from_file_location("role_readmes", ROOT / "tests" / "tools" / "role_readmes.py")
+    assert spec
+    assert spec.loader
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    outdated = [str(path.relative_to(ROOT)) for path in generator.outdated(ROOT)]
+    assert outdated == [], "run: make docs"
+
+
+def test_a_playbook_with_hyphens_can_be_run_by_its_full_name() -> None:
+    links = {path.name: str(path.readlink()) for path in (ROOT / "playbooks").glob("*.yml") if path.is_symlink()}
+    files = [path.name for path in (ROOT / "playbooks").glob("*.yml") if not path.is_symlink()]
+    assert links == {name.replace("-", "_"): name for name in files if "-" in name}
+
+
+def test_the_action_group_holds_every_module_with_the_shared_pgbackrest_options() -> None:
+    fragment = "dbre.recovery.pgbackrest"
+    sharing = [
+        path.stem for path in MODULES if fragment in documentation(path).get("extends_documentation_fragment", [])
+    ]
+    assert load(ROOT / "meta" / "runtime.yml")["action_groups"]["pgbackrest"] == sorted(sharing)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_says_what_check_and_diff_mode_do(path: Path) -> None:
+    assert {"check_mode", "diff_mode"} <= set(documentation(path)["attributes"])
