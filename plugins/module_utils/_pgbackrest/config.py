@@ -1,0 +1,206 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make pgbackrest.conf from dictionaries and let the installed pgBackRest itself judge it before it counts."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import Run, parse_error, parse_warnings
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+
+Sections = dict[str, dict[str, Any]]
+
+HEADER = "# Made by dbre.recovery.pgbackrest_config: change the variables, not this file.\n"
+HIDDEN = "(secret)"
+
+# Options whose value is a secret (pgBackRest: src/build/config/config.yaml, `secure: true`).
+_SECRET = re.compile(
+    r"repo\d*-(cipher-pass|azure-key|s3-key|s3-key-secret|s3-sse-customer-key|s3-token"
+    r"|sftp-private-key-passphrase)"
+)
+# Commands that accept most options, asked first; a rarer option costs a few more questions.
+_ASK_FIRST = ("backup", "archive-push", "archive-get", "restore", "server")
+
+
+def is_secret(option: str) -> bool:
+    """Return whether an option's value must never be shown."""
+    return _SECRET.fullmatch(option) is not None
+
+
+def option_values(value: Any) -> list[str]:
+    """Return an option's values as pgBackRest writes them: y and n for booleans, one line each for a list or dict."""
+    if isinstance(value, bool):
+        return ["y" if value else "n"]
+    if isinstance(value, Mapping):
+        return [f"{key}={entry}" for key, entry in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [text for entry in value for text in option_values(entry)]
+    return [str(value)]
+
+
+def merge(*layers: Mapping[str, Mapping[str, Any] | None]) -> Sections:
+    """Return sections merged option by option, later layers before earlier; an option set to None is left out."""
+    merged: Sections = {}
+    for layer in layers:
+        for section, options in layer.items():
+            merged.setdefault(section, {}).update(options or {})
+    return {
+        section: {option: value for option, value in options.items() if value is not None}
+        for section, options in merged.items()
+    }
+
+
+def render(sections: Mapping[str, Mapping[str, Any]], hide_secrets: bool = False) -> str:
+    """Return the text of pgbackrest.conf: [global...] first, options sorted, with secrets hidden for showing."""
+    lines = [HEADER]
+    for section in sorted(sections, key=lambda name: (not name.startswith("global"), name)):
+        lines.append(f"[{section}]\n")
+        for option, value in sorted(sections[section].items()):
+            for text in option_values(value):
+                lines.append(f"{option}={HIDDEN if hide_secrets and is_secret(option) else text}\n")
+        lines.append("\n")
+    return "".join(lines).rstrip("\n") + "\n"
+
+
+def parse(text: str) -> Sections:
+    """Return the sections of a pgbackrest.conf (an INI file where an option may be given several times)."""
+    sections: Sections = {}
+    section = ""
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+            sections.setdefault(section, {})
+        elif line and not line.startswith("#") and "=" in line and section:
+            option, value = (part.strip() for part in line.split("=", 1))
+            known = sections[section].get(option)
+            if known is None:
+                sections[section][option] = value
+            else:
+                sections[section][option] = [*(known if isinstance(known, list) else [known]), value]
+    return sections
+
+
+def keep_other_stanzas(wanted: Sections, present: Mapping[str, Mapping[str, Any]]) -> Sections:
+    """Return the wanted sections with those of other stanzas that the file has: several clusters can share a host."""
+    ours = {section.split(":")[0] for section in wanted} | {"global"}
+    others = {name: dict(options) for name, options in present.items() if name.split(":")[0] not in ours}
+    return {**others, **wanted}
+
+
+def misplaced_secrets(config: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Return [section] option of secrets that were given among plain options, where Ansible would log them."""
+    return [
+        f"[{section}] {option}" for section, options in config.items() for option in options or {} if is_secret(option)
+    ]
+
+
+def misplaced_options(config: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Return what is wrong about options in a section where pgBackRest would silently ignore them."""
+    wrong = []
+    for section, options in config.items():
+        for option in options or {}:
+            if section.startswith("global") and re.match(r"pg\d*-", option):
+                wrong.append(f"'{option}' counts in a stanza's section only, not in [{section}]")
+            elif not section.startswith("global") and option.startswith("tls-server-"):
+                wrong.append(f"'{option}' counts in [global] only, not in [{section}]")
+    return wrong
+
+
+class Judge:
+    """The installed pgBackRest, asked what it thinks of options and of a whole file. Nothing is changed by asking."""
+
+    def __init__(self, run: Run, executable: str = "pgbackrest") -> None:
+        self._run = run
+        self._executable = executable
+        self._accepted: dict[str, bool] = {}
+        self.commands = self._commands()
+
+    def _commands(self) -> list[str]:
+        rc, stdout, stderr = self._run([self._executable, "help"])
+        block = stdout.partition("Commands:")[2].partition("Use '")[0]
+        commands = re.findall(r"^    ([a-z-]+) {2,}\S", block, re.MULTILINE)
+        if rc != 0 or not commands:
+            raise RecoveryError(
+                f"'{self._executable} help' lists no commands on {socket.gethostname()}: {(stderr or stdout)[:300]}"
+            )
+        return [name for name in commands if name not in ("help", "version")]
+
+    def knows(self, option: str, command: str | None = None) -> bool:
+        """Return whether a command, or any command at all, has the option."""
+        ordered = [*_ASK_FIRST, *(name for name in self.commands if name not in _ASK_FIRST)]
+        for name in [command] if command else [name for name in ordered if name in self.commands]:
+            key = f"{name} {option}"
+            if key not in self._accepted:
+                self._accepted[key] = self._run([self._executable, "help", name, option])[0] == 0
+            if self._accepted[key]:
+                return True
+        return False
+
+    def unknown_options(self, sections: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+        """Return (section, option) of what this pgBackRest does not know, in section order."""
+        unknown = []
+        for section, options in sections.items():
+            command = section.partition(":")[2] or None
+            for option in options:
+                if not re.fullmatch(r"[a-z0-9-]+", option) or not self.knows(option, command):
+                    unknown.append((section, option))
+        return unknown
+
+    def unknown_commands(self, sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Return sections like `global:bakcup` whose command does not exist: pgBackRest would silently skip them."""
+        return [name for name in sections if ":" in name and name.split(":", 1)[1] not in self.commands]
+
+    def sift(
+        self, wanted: Sections, required: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[Sections, list[str], list[str]]:
+        """Return the sections without unknown options, what was left out of them, and what must be refused.
+
+        An option that is not in `required` is a default: where this pgBackRest does not have it, it is left out.
+        """
+        reasons = [f"there is no command for section [{name}]" for name in self.unknown_commands(wanted)]
+        left_out = []
+        sifted = {section: dict(options) for section, options in wanted.items()}
+        for section, option in self.unknown_options(wanted):
+            if option in required.get(section, {}):
+                reasons.append(f"this pgBackRest has no option '{option}' for section [{section}]")
+            else:
+                left_out.append(f"[{section}] {option}")
+                del sifted[section][option]
+        return sifted, left_out, reasons
+
+    def complaints(self, path: str, sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Return what pgBackRest has against a file, as each of its commands reads it: bad values, misplaced options.
+
+        `help` reads a file's values without acting on them; `info` also warns of options in the wrong section.
+        """
+        # A file without a stanza (a repository host) is read as a stanza's all the same.
+        stanzas = sorted({name.split(":")[0] for name in sections} - {"global"}) or ["main"]
+        found: list[str] = []
+        for stanza in stanzas:
+            base = [self._executable, f"--config={path}", f"--stanza={stanza}"]
+            for command in self.commands:
+                rc, stdout, stderr = self._run([*base, "help", command])
+                code, text = parse_error(stderr + stdout)
+                if rc != 0 and code is not None and "not valid for command" not in text:
+                    found.append(text)
+            quiet = ["--log-level-console=off", "--log-level-stderr=warn", "--no-log-timestamp", "--output=json"]
+            rc, stdout, stderr = self._run([*base, *quiet, "info"])
+            found += parse_warnings(stderr)
+            if rc != 0:
+                found.append(parse_error(stderr, stdout)[1])
+        return sorted(set(found))
+
+
+def refuse(path: str, reasons: list[str]) -> RecoveryError:
+    """Return the error for a file that was not written."""
+    text = "; ".join(reason.replace("\n", " ").rstrip(".") for reason in reasons)
+    return RecoveryError(
+        f"{path} on {socket.gethostname()} was not changed, the file there stays in force: {text}. "
+        "Correct the variables (role dbre.recovery.pgbackrest: pgbackrest_config) and run again."
+    )

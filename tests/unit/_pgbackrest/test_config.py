@@ -1,0 +1,144 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config import (
+    Judge,
+    Sections,
+    is_secret,
+    keep_other_stanzas,
+    merge,
+    misplaced_options,
+    misplaced_secrets,
+    parse,
+    refuse,
+    render,
+)
+
+DATA = Path(__file__).parent / "data"
+
+SECTIONS: Sections = {
+    "main": {"pg1-path": "/var/lib/postgresql/15/main", "pg1-port": 5432},
+    "global": {"repo1-path": "/var/lib/pgbackrest", "start-fast": True, "repo1-cipher-pass": "open sesame"},
+    "global:archive-push": {"compress-level": 3},
+}
+
+
+class Installed:
+    """Answers as pgBackRest does: the recorded list of commands, exit code 31 for an option a command does not have."""
+
+    def __init__(self, version: str, options: dict[str, list[str]]) -> None:
+        self.help = (DATA / version / "help.txt").read_text()
+        self.options = options
+
+    def __call__(self, argv: list[str]) -> tuple[int, str, str]:
+        if argv[1:] == ["help"]:
+            return 0, self.help, ""
+        command, option = argv[2:4]
+        if option in self.options.get(command, []):
+            return 0, "help", ""
+        return 31, "", f"ERROR: [031]: option '{option}' is not valid for command '{command}'\n"
+
+
+def judge() -> Judge:
+    return Judge(
+        Installed("2.45", {"backup": ["start-fast", "compress-type"], "server": ["tls-server-port"]}), "pgbackrest"
+    )
+
+
+def test_global_comes_first_and_options_are_sorted() -> None:
+    text = render(SECTIONS)
+    assert text.index("[global]") < text.index("[global:archive-push]") < text.index("[main]")
+    assert "start-fast=y\n" in text
+    assert text.index("repo1-cipher-pass=open sesame") < text.index("repo1-path=")
+
+
+def test_what_is_written_is_read_back() -> None:
+    sections: Sections = {"global": {"repo1-path": "/r", "exclude": ["a", "b"]}, "main": {"pg1-path": "/p"}}
+    assert parse(render(sections)) == sections
+
+
+def test_secrets_are_hidden_in_what_is_shown() -> None:
+    assert "open sesame" not in render(SECTIONS, hide_secrets=True)
+    assert "repo1-path=/var/lib/pgbackrest" in render(SECTIONS, hide_secrets=True)
+
+
+@pytest.mark.parametrize("option", ["repo1-cipher-pass", "repo2-s3-key-secret", "repo-azure-key", "repo3-s3-token"])
+def test_secret_options_are_known(option: str) -> None:
+    assert is_secret(option)
+
+
+@pytest.mark.parametrize("option", ["repo1-cipher-type", "repo1-s3-key-type", "repo1-path"])
+def test_other_options_are_no_secrets(option: str) -> None:
+    assert not is_secret(option)
+
+
+def test_secrets_among_plain_options_are_named() -> None:
+    assert misplaced_secrets(SECTIONS) == ["[global] repo1-cipher-pass"]
+
+
+def test_later_layers_win_and_null_leaves_an_option_out() -> None:
+    merged = merge({"global": {"a": 1, "b": 1, "c": 1}}, {"global": {"b": 2, "c": None}}, {"main": None})
+    assert merged == {"global": {"a": 1, "b": 2}, "main": {}}
+
+
+def test_sections_of_other_stanzas_are_kept_and_own_ones_replaced() -> None:
+    present = {
+        "global": {"old": "1"},
+        "main": {"old": "1"},
+        "other": {"pg1-path": "/o"},
+        "other:backup": {"delta": "y"},
+    }
+    kept = keep_other_stanzas({"global": {}, "main": {"pg1-path": "/m"}}, present)
+    assert kept == {"global": {}, "main": {"pg1-path": "/m"}, "other": present["other"], "other:backup": {"delta": "y"}}
+
+
+def test_options_where_pgbackrest_would_ignore_them_are_named() -> None:
+    wrong = misplaced_options({"global": {"pg1-path": "/p"}, "main": {"tls-server-port": 1, "pg1-path": "/p"}})
+    assert len(wrong) == 2
+    assert "'pg1-path' counts in a stanza's section only" in wrong[0]
+    assert "'tls-server-port' counts in [global] only" in wrong[1]
+
+
+@pytest.mark.parametrize("version", ["2.45", "2.55"])
+def test_the_commands_are_read_from_help(version: str) -> None:
+    commands = Judge(Installed(version, {}), "pgbackrest").commands
+    assert {"backup", "archive-push", "restore", "server", "stanza-create"} <= set(commands)
+    assert "help" not in commands
+
+
+def test_an_option_no_command_has_is_refused_by_name() -> None:
+    _kept, left_out, reasons = judge().sift(
+        {"global": {"start-fast": True, "strat-fast": True}}, {"global": {"strat-fast": 1}}
+    )
+    assert reasons == ["this pgBackRest has no option 'strat-fast' for section [global]"]
+    assert left_out == []
+
+
+def test_an_option_of_a_rare_command_is_known() -> None:
+    assert judge().unknown_options({"global": {"tls-server-port": 8432}}) == []
+
+
+def test_an_option_must_fit_the_command_of_its_section() -> None:
+    assert judge().unknown_options({"global:server": {"start-fast": True}}) == [("global:server", "start-fast")]
+
+
+def test_a_default_this_version_does_not_have_is_left_out() -> None:
+    sifted, left_out, reasons = judge().sift({"global": {"start-fast": True, "repo1-bundle": True}}, {"global": {}})
+    assert sifted == {"global": {"start-fast": True}}
+    assert left_out == ["[global] repo1-bundle"]
+    assert reasons == []
+
+
+def test_a_section_for_a_command_that_does_not_exist_is_named() -> None:
+    assert judge().unknown_commands({"global:bakcup": {}, "main:backup": {}, "main": {}}) == ["global:bakcup"]
+
+
+def test_the_refusal_says_that_the_old_file_stays() -> None:
+    message = refuse("/etc/pgbackrest.conf", ["a\nb.", "c"]).msg
+    assert "was not changed, the file there stays in force: a b; c." in message
