@@ -1,0 +1,132 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Have a WAL segment in the archive: look, switch when the server still writes to it, wait."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn, parse_segment_name, segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import Archive, run
+
+POLL = 0.1  # seconds; archive-push of one segment takes about as long
+SAFE = "Production was not changed beyond a switch to a new WAL segment, if that; everything is still in its pg_wal."
+
+_STATE = """
+SELECT pg_is_in_recovery() AS in_recovery, current_setting('archive_mode') AS archive_mode,
+       current_setting('data_directory') AS data_directory,
+       (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size') AS segment_size,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END AS inserted,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_insert_lsn()) END AS file,
+       last_archived_wal, last_failed_wal, failed_count::bigint AS failed_count,
+       last_failed_time::text AS last_failed_time
+  FROM pg_stat_archiver
+"""
+
+
+def ensure_archived(params: Mapping[str, Any], spool: str, *, check_mode: bool) -> dict[str, Any]:
+    """The module's result; ``spool`` is an empty directory to fetch the segment to, as proof that it can be."""
+    began = time.monotonic()
+    segment = params["segment"]
+    pgbackrest = PgBackRest(
+        run,
+        stanza=params["stanza"],
+        config=params.get("config"),
+        executable=params.get("executable") or "pgbackrest",
+        repo=params.get("repo"),
+    )
+    archive = Archive(pgbackrest, run, 1)
+    connection = connect(params)
+    connection.autocommit = True
+    try:
+        state = _check(connection, params)
+        if archive.get(segment, os.path.join(spool, segment)):
+            return _result(segment, "archived", False, began)
+        switch = _is_current(segment, state)
+        if check_mode:
+            return _result(segment, "current" if switch else "waiting", switch, began)
+        if switch:
+            one_row(connection, "SELECT pg_switch_wal()::text AS lsn")
+        _wait(connection, archive, segment, os.path.join(spool, segment), params["timeout"], state["failed_count"])
+        return _result(segment, "archived", switch, began)
+    finally:
+        connection.close()
+
+
+def _result(segment: str, state: str, switched: bool, began: float) -> dict[str, Any]:
+    seconds = round(time.monotonic() - began, 3)
+    return {"changed": switched, "segment": segment, "state": state, "switched": switched, "seconds": seconds}
+
+
+def _check(connection: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The archiver's state; refuses a server that cannot archive the segment."""
+    host = socket.gethostname()
+    state = one_row(connection, _STATE)
+    if state["in_recovery"]:
+        raise RecoveryError(
+            f"the server on {host} is in recovery: it is a standby and does not archive. Nothing was changed. "
+            "Run this against the primary (group primary, variable dr_primary)."
+        )
+    timeline, _number = parse_segment_name(params["segment"], state["segment_size"])
+    now = int(state["file"][:8], 16)
+    # At the very beginning of a segment the one before it is complete, and a switch would do nothing.
+    number = parse_lsn(state["inserted"]) // state["segment_size"]
+    state["current"] = segment_name(now, number, state["segment_size"])
+    wanted = params.get("timeline")
+    if timeline > now or (wanted and wanted != now):
+        raise RecoveryError(
+            f"WAL segment {params['segment']} of timeline {wanted or timeline} is wanted, and the server on {host} "
+            f"is on timeline {now}. Nothing was changed. Find the target anew (postgresql_recovery_target_info)."
+        )
+    if state["archive_mode"] == "off":
+        raise RecoveryError(
+            f"archive_mode is off on {host}, so WAL segment {params['segment']} will never be archived. Nothing was "
+            "changed. Switch archiving on (role dbre.recovery.postgresql_archiving); without a restart, push the files "
+            "of pg_wal by hand: pgbackrest archive-push"
+        )
+    return state
+
+
+def _is_current(segment: str, state: Mapping[str, Any]) -> bool:
+    """Whether the server still writes to the segment; refuses one that is nowhere."""
+    if segment == state["current"]:
+        return True
+    # A segment that the server has not reached, and one that is gone, will both never come.
+    if segment > state["current"] or not os.path.exists(os.path.join(state["data_directory"], "pg_wal", segment)):
+        raise RecoveryError(
+            f"WAL segment {segment} is neither in the archive nor in pg_wal on {socket.gethostname()}, which writes to "
+            f"{state['current']} now. Nothing was changed. Without it no restore can pass that point; "
+            "see what the repository has: pgbackrest info"
+        )
+    return False
+
+
+def _wait(connection: Any, archive: Archive, segment: str, path: str, timeout: int, failed_before: int) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        state = one_row(connection, _STATE)
+        # The archiver goes in order, so a later one done means this one done; the archive has the last word.
+        done = state["last_archived_wal"] is not None and state["last_archived_wal"][8:24] >= segment[8:]
+        if done and archive.get(segment, path):
+            return
+        if state["failed_count"] > failed_before:
+            raise RecoveryError(
+                f"archiving on {socket.gethostname()} failed: {state['last_failed_wal']}, {state['last_failed_time']}. "
+                f"WAL segment {segment} does not get there. {SAFE} See the server's log and: pgbackrest check"
+            )
+        if time.monotonic() > deadline:
+            raise RecoveryError(
+                f"WAL segment {segment} was not archived within {timeout} s on {socket.gethostname()}; the last one "
+                f"archived is {state['last_archived_wal']}. {SAFE} Run again, with a longer timeout "
+                "(postgresql_recovery_target_archive_timeout), or see: pgbackrest check"
+            )
+        time.sleep(POLL)

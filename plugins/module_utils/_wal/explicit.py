@@ -1,0 +1,112 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Targets that the user gives: checked against the WAL and made exact."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.locate import Candidate, Request
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn, parse_lsn
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, format_time, parse_time
+
+
+def window(scan: Scan, backup: dict[str, Any]) -> str:
+    """From where to where a restore can go, for messages."""
+    times = scan.commits.times
+    last = f", {format_time(times[-1])}" if len(times) else ""
+    return (
+        f"A restore can go from the end of backup {backup['label']} ({format_time(_backup_stop(backup))}) "
+        f"to the last commit in WAL ({format_lsn(scan.end)}{last})."
+    )
+
+
+def _backup_stop(backup: dict[str, Any]) -> int:
+    return int(backup["timestamp"]["stop"]) * 1_000_000
+
+
+def explicit_target(
+    option: str, value: str, scan: Scan, backup: dict[str, Any], request: Request
+) -> tuple[Candidate, str]:
+    """The target that ``target_lsn``, ``target_time`` or ``target_xid`` names, as one just before a WAL record."""
+    scan.extend()
+    if option == "target_lsn":
+        lsn, commit, reason = _by_lsn(value, scan, backup)
+    elif option == "target_time":
+        lsn, commit, reason = _by_time(value, scan, backup)
+    else:
+        lsn, commit, reason = _by_xid(value, scan, backup)
+    stop = (backup.get("lsn") or {}).get("stop")
+    if stop and lsn < parse_lsn(stop):
+        raise RecoveryError(
+            f"{option} {value} is before the end of the oldest backup. {window(scan, backup)} Nothing was changed."
+        )
+    relations = tuple({"schema": schema, "name": name, "oid": None, "kind": None} for schema, name in request.relations)
+    return Candidate("explicit", commit, lsn, relations), reason
+
+
+def _by_lsn(value: str, scan: Scan, backup: dict[str, Any]) -> tuple[int, Commit, str]:
+    lsn = parse_lsn(value)
+    if lsn >= scan.end:
+        raise RecoveryError(
+            f"target_lsn {value} is not yet in WAL. {window(scan, backup)} Nothing was changed. Name an earlier one."
+        )
+    while scan.start > lsn and not scan.at_floor:
+        scan.extend()
+    if scan.start > lsn:
+        raise RecoveryError(
+            f"target_lsn {value} is before the WAL of the oldest backup. {window(scan, backup)} Nothing was changed."
+        )
+    following = scan.commits.first_from(lsn)
+    if following is None:
+        raise RecoveryError(
+            f"no transaction has committed since target_lsn {value}, so there is nothing to undo. "
+            f"{window(scan, backup)} Nothing was changed. Name an earlier one."
+        )
+    return lsn, following, f"just before LSN {format_lsn(lsn)}, as asked"
+
+
+def _by_time(value: str, scan: Scan, backup: dict[str, Any]) -> tuple[int, Commit, str]:
+    time = parse_time(value, "target_time")
+    if time < _backup_stop(backup):
+        raise RecoveryError(
+            f"target_time {value} is before the oldest backup. {window(scan, backup)} Nothing was changed. "
+            "Name a later time, or an older backup must be brought back first."
+        )
+    while not scan.at_floor and (not len(scan.commits) or scan.commits.times[0] > time):
+        scan.extend()
+    following = scan.commits.first_later_than(time)
+    if following is None:
+        raise RecoveryError(
+            f"target_time {value} is after the last commit, so there is nothing to undo. {window(scan, backup)} "
+            "Nothing was changed. Name an earlier time."
+        )
+    reason = f"everything committed up to {format_time(time)}: just before the first later COMMIT, of transaction "
+    return following.lsn, following, reason + f"{following.xid} at {following.commit_time}"
+
+
+def _by_xid(value: str, scan: Scan, backup: dict[str, Any]) -> tuple[int, Commit, str]:
+    if not value.strip().isdigit():
+        raise RecoveryError(f"target_xid: {value!r} is no transaction; write its number, such as 734")
+    # pg_current_xact_id() counts on where the 32 bits in WAL start anew.
+    xid = int(value) & 0xFFFFFFFF
+    commit = _committed(xid, scan)
+    if commit is None:
+        raise RecoveryError(
+            f"no COMMIT of transaction {xid} is in the WAL from {format_lsn(scan.start)} to {format_lsn(scan.end)}: "
+            f"it never committed, or before that. {window(scan, backup)} Nothing was changed."
+        )
+    prepared = "COMMIT PREPARED" if commit.prepared else "COMMIT"
+    inside = "" if commit.xid == xid else f", of which {xid} is a subtransaction"
+    return commit.lsn, commit, f"just before the {prepared} of transaction {commit.xid}{inside}, as asked"
+
+
+def _committed(xid: int, scan: Scan) -> Optional[Commit]:
+    while True:
+        found = scan.commits.by_transaction([xid]).get(xid)
+        if found is not None or scan.at_floor:
+            return found
+        scan.extend()

@@ -1,0 +1,275 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring WAL together in one directory: from the server's own pg_wal, and from pgBackRest's archive."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, parse_error
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import (
+    Timelines,
+    format_lsn,
+    parse_history,
+    parse_segment_name,
+    segment_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import (
+    LONG_HEADER_SIZE,
+    LONG_TAIL,
+    PAGE,
+    SHORT_HEADER,
+    Reader,
+    page_header,
+)
+
+ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
+NOT_FOUND = 1  # exit code of pgbackrest archive-get when the archive does not have the file
+
+
+def run(argv: list[str]) -> tuple[int, str, str]:
+    """Run a program; unlike a module's run_command this may be called from several threads."""
+    # A module's run_command is for one thread; here several segments are fetched at a time.
+    done = subprocess.run(  # pylint: disable=ansible-bad-function
+        argv, capture_output=True, text=True, errors="replace", env={**os.environ, **ENVIRONMENT}, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+class Archive:
+    """The WAL archive of a stanza, read by as many processes at a time as told."""
+
+    def __init__(self, pgbackrest: PgBackRest, runner: Callable[[list[str]], tuple[int, str, str]], parallel: int):
+        self._pgbackrest = pgbackrest
+        self._run = runner
+        self._parallel = parallel
+
+    def get(self, name: str, path: str) -> bool:
+        """Fetch a file of the archive to ``path``; False when the archive does not have it."""
+        # Never asynchronously: that would fill and empty the spool of production's own restore_command.
+        argv = self._pgbackrest.command("archive-get", "--no-archive-async") + [name, path]
+        rc, stdout, stderr = self._run(argv)
+        if rc == NOT_FOUND:
+            return False
+        if rc != 0:
+            raise RecoveryError(
+                f"cannot read WAL file {name} from the archive of stanza '{self._pgbackrest.stanza}' on "
+                f"{socket.gethostname()}: {parse_error(stderr, stdout)[1]}"
+            )
+        return True
+
+    def get_all(self, files: dict[str, str]) -> list[str]:
+        """Fetch {name: path}, several at a time; returns the names that the archive does not have."""
+        with ThreadPoolExecutor(self._parallel) as pool:
+            return [name for name, got in zip(files, pool.map(self.get, files, files.values())) if not got]
+
+
+def before_page_header(lsn: int, segment_size: int) -> int:
+    """``lsn``, or the start of its page when nothing but the page's header lies between the two.
+
+    Told to end behind a page's header, pg_waldump reads that header and then takes what its buffer held before for the
+    next record (WALDumpReadPage in pg_waldump.c): it ends in an error.
+    """
+    header = SHORT_HEADER.size if lsn % segment_size >= PAGE else LONG_HEADER_SIZE
+    return lsn - lsn % PAGE if lsn % PAGE <= header else lsn
+
+
+class WalSource:
+    """One directory of segments that pg_waldump can read from end to end.
+
+    All files there carry the name of the newest timeline, which pg_waldump is told: it checks the timelines inside the
+    pages, not those in the names. Segments of pg_wal are symbolic links. The server may recycle such a file while it
+    is read; ``refetch_recycled`` tells afterwards, since recycling writes the first page first.
+    """
+
+    def __init__(
+        self,
+        *,
+        pg_wal: str,
+        spool: str,
+        archive: Archive,
+        timelines: Timelines,
+        segment_size: int,
+        system_identifier: int,
+        waldump: str,
+    ) -> None:
+        self.timelines = timelines
+        self.segment_size = segment_size
+        self.from_primary: set[int] = set()
+        self.from_archive: set[int] = set()
+        self._pg_wal = Path(pg_wal)
+        self._spool = Path(spool)
+        self._archive = archive
+        self._system_identifier = system_identifier
+        self._waldump = waldump
+        self.reader = Reader(lambda segment: str(self._path(segment)), segment_size)
+
+    def name(self, segment: int) -> str:
+        """File name of a segment in pg_wal and in the archive."""
+        return segment_name(self.timelines.of_segment(segment, self.segment_size), segment, self.segment_size)
+
+    def _path(self, segment: int) -> Path:
+        return self._spool / segment_name(self.timelines.current, segment, self.segment_size)
+
+    def is_local(self, segment: int) -> bool:
+        """Whether pg_wal has the segment, and not an older file that waits under its name to be written over."""
+        return self._holds(self._pg_wal / self.name(segment), segment)
+
+    def _holds(self, path: Path, segment: int) -> bool:
+        try:
+            with path.open("rb") as file:
+                head = file.read(LONG_HEADER_SIZE)
+        except FileNotFoundError:
+            return False
+        if len(head) < LONG_HEADER_SIZE:
+            return False
+        address = page_header(head)[3]
+        system_identifier, segment_size, _page_size = LONG_TAIL.unpack_from(head, SHORT_HEADER.size)
+        return (address, segment_size, system_identifier) == (
+            segment * self.segment_size,
+            self.segment_size,
+            self._system_identifier,
+        )
+
+    def provide(self, segments: range, *, local: bool = True) -> None:
+        """Have these segments in the directory; raises RecoveryError naming those that are nowhere."""
+        wanted: dict[str, str] = {}
+        by_name: dict[str, int] = {}
+        for segment in segments:
+            path = self._path(segment)
+            if path.is_symlink() or path.exists():
+                continue
+            if local and self.is_local(segment):
+                path.symlink_to(self._pg_wal / self.name(segment))
+                self.from_primary.add(segment)
+            else:
+                by_name[self.name(segment)] = segment
+                wanted[self.name(segment)] = str(path)
+        missing = self._archive.get_all(wanted)
+        if missing:
+            raise RecoveryError(
+                f"WAL segment {', '.join(sorted(missing))} is neither in pg_wal nor in the archive on "
+                f"{socket.gethostname()}. Nothing was changed. What happened in or before it cannot be seen or "
+                "replayed without it; narrow the search to later WAL with since (dr_since), or bring the segment back.",
+                missing_segments=sorted(missing),
+            )
+        for name, segment in by_name.items():
+            if not self._holds(Path(wanted[name]), segment):
+                raise RecoveryError(f"the archive's file {name} does not hold that segment of this server's WAL")
+            self.from_archive.add(segment)
+
+    def refetch_recycled(self) -> bool:
+        """Replace links to files that the server has meanwhile taken for other WAL by copies from the archive.
+
+        Returns whether there were any; what was read of them must then be read again.
+        """
+        self.reader.close()
+        taken = [segment for segment in sorted(self.from_primary) if not self._holds(self._path(segment), segment)]
+        for segment in taken:
+            self._path(segment).unlink()
+            self.from_primary.discard(segment)
+            self.provide(range(segment, segment + 1), local=False)
+        return bool(taken)
+
+    def release(self, segments: range) -> None:
+        """Remove what was fetched of these segments; links cost nothing."""
+        self.reader.close()
+        for segment in segments:
+            path = self._path(segment)
+            if not path.is_symlink():
+                path.unlink(missing_ok=True)
+
+    def waldump(self, start: int, end: int, *options: str) -> Iterator[bytes]:
+        """Whole lines that pg_waldump prints of the records from ``start`` to before ``end``, in large pieces.
+
+        Both are LSNs at which records begin, or the end is that of all WAL; so that any error is one.
+        """
+        end = before_page_header(end, self.segment_size)
+        argv = [self._waldump, f"--path={self._spool}", f"--timeline={self.timelines.current}"]
+        argv += [f"--start={format_lsn(start)}", f"--end={format_lsn(end)}", *options]
+        if start >= end:
+            return
+        with subprocess.Popen(  # pylint: disable=ansible-bad-function
+            # its output is read as it comes, and may be gigabytes
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **ENVIRONMENT},
+        ) as process:
+            if not isinstance(process.stdout, io.BufferedReader) or process.stderr is None:
+                raise RecoveryError("pg_waldump has no output to read")
+            rest = b""
+            while True:
+                piece = process.stdout.read1(1 << 20)
+                if not piece:
+                    break
+                whole, newline, tail = piece.rpartition(b"\n")
+                if newline:
+                    yield rest + whole + newline
+                    rest = tail
+                else:
+                    rest += piece
+            if rest:
+                yield rest
+            error = process.stderr.read().decode(errors="replace").strip()
+        if process.returncode != 0:
+            raise RecoveryError(
+                f"the WAL from {format_lsn(start)} to {format_lsn(end)} cannot be read "
+                f"on {socket.gethostname()}: {error}"
+            )
+
+
+def read_timelines(current: int, pg_wal: str, archive: Archive, spool: str) -> Timelines:
+    """History of the server's timeline, from pg_wal or the archive."""
+    if current == 1:
+        return Timelines(1)
+    name = f"{current:08X}.history"
+    path = Path(pg_wal) / name
+    if not path.exists():
+        path = Path(spool) / name
+        if not archive.get(name, str(path)):
+            raise RecoveryError(
+                f"the history file {name} of the server's timeline is neither in pg_wal nor in the archive, so WAL of "
+                "earlier timelines cannot be followed. Nothing was changed."
+            )
+    return parse_history(path.read_text(), current)
+
+
+def oldest_backup(info: dict[str, Any], server: dict[str, Any], timelines: Timelines) -> dict[str, Any]:
+    """Oldest backup, in pgBackRest's info of the stanza, from which this server's WAL leads to its present.
+
+    Raises RecoveryError with pgBackRest's own word where the repository has none.
+    """
+    of_server = {
+        (entry.get("repo-key", 1), entry["id"])
+        for entry in info.get("db", [])
+        if str(entry["system-id"]) == server["system_identifier"]
+    }
+    size = server["wal_segment_size"]
+    found = []
+    for backup in info.get("backup", []):
+        timeline, segment = parse_segment_name(backup["archive"]["start"], size)
+        key = (backup["database"].get("repo-key", 1), backup["database"]["id"])
+        if key in of_server and timeline in (timelines.at(segment * size), timelines.of_segment(segment, size)):
+            found.append(backup)
+    if not found:
+        status = info.get("status", {})
+        repositories = "; ".join(
+            f"repository {repo.get('key')}: {repo['status']['message']}" for repo in info.get("repo", [])
+        )
+        raise RecoveryError(
+            f"stanza '{info.get('name')}' has no backup of this server (system identifier "
+            f"{server['system_identifier']}) in the repository, seen from {socket.gethostname()}. pgBackRest says: "
+            f"{status.get('message')} (code {status.get('code')}); {repositories}. Nothing was changed. See that the "
+            "repository can be reached and that the stanza is right (pgbackrest_stanza): pgbackrest info"
+        )
+    return min(found, key=lambda backup: int(backup["timestamp"]["start"]))

@@ -1,0 +1,276 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Understand what pg_waldump prints (PostgreSQL 15 to 18: src/bin/pg_waldump, src/backend/access/rmgrdesc).
+
+The text is expected with LC_ALL=C and TZ=UTC.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+
+# rmgr: Heap        len (rec/tot):     54/    54, tx:        739, lsn: 0/01952760, prev 0/01952728, desc: DELETE off 1
+_LINE = re.compile(
+    rb"rmgr: (\w+) +len \(rec/tot\): +\d+/ *(\d+), tx: +(\d+), "
+    rb"lsn: ([0-9A-F]+)/([0-9A-F]+), prev [0-9A-F/]+, desc: (\S+) ?([^\n]*)"
+)
+_COMMIT = re.compile(
+    rb"tx: +(\d+), lsn: ([0-9A-F]+)/([0-9A-F]+), prev [0-9A-F/]+, desc: "
+    rb"COMMIT(?:_PREPARED (\d+):)? (\d{4}-\d\d-\d\d \d\d:\d\d):(\d\d)\.(\d{6}) UTC([^\n]*)"
+)
+_TIME = re.compile(
+    r"\s*(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,6}))?)?"
+    r"\s*(Z|([+-])(\d\d)(?::?(\d\d))?)?\s*\Z"
+)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One record as pg_waldump prints it; ``total`` is its length in bytes."""
+
+    rmgr: str
+    total: int
+    xid: int
+    lsn: int
+    operation: str
+    text: str
+
+
+def parse_lines(text: bytes) -> Iterator[Line]:
+    """Records of pg_waldump's text; raises RecoveryError at a line that looks like one and cannot be read."""
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            if line.startswith(b"rmgr:"):
+                raise RecoveryError(f"cannot understand this line of pg_waldump: {line.decode(errors='replace')!r}")
+            continue
+        rmgr, total, xid, high, low, operation, rest = match.groups()
+        lsn = int(high, 16) << 32 | int(low, 16)
+        yield Line(rmgr.decode(), int(total), int(xid), lsn, operation.decode(), rest.decode(errors="replace"))
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A transaction's COMMIT, or COMMIT PREPARED, record. ``time`` is in microseconds since 1970, UTC."""
+
+    lsn: int
+    xid: int
+    time: int
+    prepared: bool = False
+    subxacts: tuple[int, ...] = ()
+    dropped: frozenset[tuple[int, int]] = frozenset()
+    relcache: frozenset[int] = frozenset()
+    files: frozenset[tuple[int, int]] = frozenset()
+
+    @property
+    def commit_time(self) -> str:
+        """The time of the commit, ISO 8601 in UTC."""
+        return format_time(self.time)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A snapshot of the running transactions that the server logs now and then."""
+
+    lsn: int
+    next_xid: int
+    xids: frozenset[int]
+
+
+def parse_running(line: Line) -> Running:
+    """Snapshot out of a line of resource manager Standby, operation RUNNING_XACTS.
+
+    ``nextXid 744 latestCompletedXid 742 oldestRunningXid 743; 1 xacts: 743; 1 subxacts: 745``
+    """
+    found = re.match(r"nextXid (\d+) ", line.text)
+    if found is None:
+        raise RecoveryError(f"cannot understand this list of running transactions: {line.text!r}")
+    xids = re.findall(r"xacts: ([\d ]+)", line.text)
+    return Running(line.lsn, int(found.group(1)), frozenset(int(xid) for part in xids for xid in part.split()))
+
+
+# DELETE's flags say that the row went to another partition (an UPDATE to its user), or was never committed to.
+_ROWS = re.compile(
+    rb"tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: "
+    rb"(?:(DELETE) [^\n]*?flags:? 0x([0-9A-F]{2})|((?:HOT_)?UPDATE)\b)"
+)
+_DELETE_SUPER, _DELETE_MOVED = 0x08, 0x10
+
+
+def count_rows(text: bytes, rows: Counter[tuple[int, str]]) -> None:
+    """Count rows deleted and updated by transaction, out of whole lines of resource manager Heap."""
+    # Millions of lines, few different answers: count the texts first.
+    for (xid, delete, flags, _update), count in Counter(_ROWS.findall(text)).items():
+        if not delete:
+            rows[int(xid), "update"] += count
+        elif not int(flags, 16) & _DELETE_SUPER:
+            rows[int(xid), "update" if int(flags, 16) & _DELETE_MOVED else "delete"] += count
+
+
+def changed_filenodes(text: bytes) -> set[int]:
+    """Filenodes of relations of which rows were inserted, updated or deleted (not updated in place)."""
+    found = set()
+    for line in text.splitlines():
+        if re.search(rb"desc: (?:INSERT|UPDATE|HOT_UPDATE|DELETE|MULTI_INSERT)", line):
+            found |= {int(filenode) for filenode in re.findall(rb"rel \d+/\d+/(\d+)", line)}
+    return found
+
+
+def format_time(microseconds: int) -> str:
+    """ISO 8601 text with numeric offset of a time in microseconds since 1970."""
+    return (EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")
+
+
+def parse_time(text: str, option: str) -> int:
+    """Microseconds since 1970 of an ISO 8601 time, which must carry a numeric UTC offset; ``option`` names it."""
+    match = _TIME.match(text)
+    example = "2026-01-31 14:05:00+00, or +05:30 for a server half-way round the world"
+    if match is None:
+        raise RecoveryError(f"{option}: {text!r} is no time. Write date, time and UTC offset, such as {example}.")
+    year, month, day, hour, minute, second, fraction, zone, sign, zone_hours, zone_minutes = match.groups()
+    if zone is None:
+        raise RecoveryError(
+            f"{option}: {text!r} has no UTC offset, so it means different moments on different hosts. "
+            f"Nothing was changed. Add a numeric one, such as {example}."
+        )
+    try:
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0), 0, timezone.utc)
+    except ValueError as error:
+        raise RecoveryError(f"{option}: {text!r} is no time ({error})") from None
+    offset = 0
+    if zone != "Z":
+        offset = (int(zone_hours) * 3600 + int(zone_minutes or 0) * 60) * (1 if sign == "+" else -1)
+    return int((moment - EPOCH).total_seconds() - offset) * 1_000_000 + int((fraction or "0").ljust(6, "0"))
+
+
+class CommitLog:
+    """All commits of a stretch of WAL, in its order: positions, transactions and times; the rest as text.
+
+    There may be millions, so the common ones, without anything after their time, cost 20 bytes each.
+    """
+
+    def __init__(self) -> None:
+        self.lsns = array("Q")
+        self.xids = array("L")
+        self.times = array("q")
+        self._rest: dict[int, tuple[bool, bytes]] = {}
+        self._minutes: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.lsns)
+
+    def add(self, text: bytes) -> None:
+        """Take up whole lines of pg_waldump's text."""
+        for match in _COMMIT.finditer(text):
+            xid, high, low, prepared, minute, second, fraction, rest = match.groups()
+            lsn = int(high, 16) << 32 | int(low, 16)
+            self.lsns.append(lsn)
+            self.xids.append(int(prepared or xid))
+            self.times.append(self._minute(minute) + int(second) * 1_000_000 + int(fraction))
+            if rest or prepared:
+                self._rest[lsn] = (prepared is not None, rest)
+
+    def _minute(self, text: bytes) -> int:
+        found = self._minutes.get(text)
+        if found is None:
+            moment = datetime.strptime(text.decode() + "+0000", "%Y-%m-%d %H:%M%z")
+            found = self._minutes[text] = int((moment - EPOCH).total_seconds()) * 1_000_000
+        return found
+
+    def prepend(self, older: CommitLog) -> None:
+        """Put the commits of an older stretch of WAL before these."""
+        self.lsns, self.xids, self.times = older.lsns + self.lsns, older.xids + self.xids, older.times + self.times
+        self._rest.update(older._rest)
+
+    def get(self, index: int) -> Commit:
+        """The commit at a place in the log."""
+        lsn = self.lsns[index]
+        prepared, rest = self._rest.get(lsn, (False, b""))
+        return Commit(lsn, self.xids[index], self.times[index], prepared, *parse_commit_rest(rest))
+
+    def after(self, lsn: int) -> int:
+        """Number of commits after ``lsn``."""
+        return len(self.lsns) - bisect_right(self.lsns, lsn)
+
+    def last_before(self, lsn: int) -> Optional[Commit]:
+        """The last commit before ``lsn``."""
+        index = bisect_left(self.lsns, lsn)
+        return self.get(index - 1) if index else None
+
+    def first_from(self, lsn: int) -> Optional[Commit]:
+        """The first commit at or after ``lsn``."""
+        index = bisect_left(self.lsns, lsn)
+        return self.get(index) if index < len(self.lsns) else None
+
+    def by_transaction(self, xids: Iterable[int]) -> dict[int, Commit]:
+        """{transaction: its commit} for those of ``xids`` that committed, subtransactions by their parent's commit."""
+        wanted = set(xids)
+        if not wanted:
+            return {}
+        found = {}
+        for index, xid in enumerate(self.xids):
+            if xid in wanted:
+                found[xid] = self.get(index)
+        for commit in self._with(b"; subxacts: "):
+            for xid in wanted.intersection(commit.subxacts):
+                found[xid] = commit
+        return found
+
+    def with_dropped(self) -> Iterator[Commit]:
+        """Commits of transactions that dropped relations, in the order of WAL."""
+        return self._with(b"; dropped stats: ")
+
+    def with_messages(self) -> Iterator[Commit]:
+        """Commits of transactions that changed what is known of relations, in the order of WAL."""
+        return self._with(b" relcache ")
+
+    def _with(self, word: bytes) -> Iterator[Commit]:
+        for lsn in sorted(lsn for lsn, (_prepared, rest) in self._rest.items() if word in rest):
+            yield self.get(bisect_left(self.lsns, lsn))
+
+    def first_later_than(self, time: int) -> Optional[Commit]:
+        """The first commit, in the order of WAL, with a time after ``time``: there replay to that time stops."""
+        for index, moment in enumerate(self.times):
+            if moment > time:
+                return self.get(index)
+        return None
+
+
+def parse_commit_rest(
+    rest: bytes,
+) -> tuple[tuple[int, ...], frozenset[tuple[int, int]], frozenset[int], frozenset[tuple[int, int]]]:
+    """What stands after a commit's time.
+
+    Subtransactions, dropped relations as (database, OID), OIDs of relcache messages, removed files as (database,
+    filenode); temporary ones, named t<n>_<filenode>, are left out.
+    """
+    subxacts: tuple[int, ...] = ()
+    dropped: set[tuple[int, int]] = set()
+    relcache: set[int] = set()
+    files: set[tuple[int, int]] = set()
+    for part in rest.split(b"; "):
+        name, _colon, values = part.partition(b": ")
+        if name == b"subxacts":
+            subxacts = tuple(int(value) for value in values.split())
+        elif name == b"dropped stats":
+            for value in values.split():
+                kind, database, oid = value.split(b"/")
+                if kind == b"2":
+                    dropped.add((int(database), int(oid)))
+        elif name == b"rels":
+            found = re.findall(rb"(?:base|pg_tblspc/\d+/[^/ ]+)/(\d+)/(\d+)(?= |$)", values)
+            files = {(int(database), int(filenode)) for database, filenode in found}
+        elif name == b"inval msgs":
+            relcache = {int(oid) for oid in re.findall(rb"relcache (\d+)", values)}
+    return subxacts, frozenset(dropped), frozenset(relcache), frozenset(files)

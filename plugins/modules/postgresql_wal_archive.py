@@ -1,0 +1,114 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgresql_wal_archive
+short_description: Have a WAL segment in the archive
+version_added: "0.1.0"
+description:
+  - Ensures that a WAL segment of a running primary is in pgBackRest's archive, so that a restore can replay up to it.
+  - When the server is still writing to the segment, it is made to switch to the next one. That is the only change this
+    makes, and it makes it only then.
+  - Waits until the archive has the segment. Fails at once when the archiver reports a failure after the module began,
+    when archiving is off, and when the segment is nowhere.
+author:
+  - the dbre.recovery authors (!UNKNOWN)
+options:
+  segment:
+    description:
+      - File name of the segment, 24 hexadecimal digits.
+    type: str
+    required: true
+  timeline:
+    description:
+      - Timeline that the server must be on. Without it, the server's own.
+    type: int
+  timeout:
+    description:
+      - How long to wait for the segment to be archived, in seconds.
+    type: int
+    default: 300
+attributes:
+  check_mode:
+    description: Says whether it would switch WAL, and does not wait.
+    support: full
+  diff_mode:
+    description: RV(state) says it all.
+    support: none
+extends_documentation_fragment:
+  - dbre.recovery.postgresql
+  - dbre.recovery.pgbackrest
+seealso:
+  - module: dbre.recovery.postgresql_recovery_target_info
+"""
+
+EXAMPLES = r"""
+- name: Have the WAL up to the target in the archive
+  dbre.recovery.postgresql_wal_archive:
+    stanza: main
+    segment: "{{ lost.target.segment }}"
+  become: true
+  become_user: postgres
+"""
+
+RETURN = r"""
+segment:
+  description: The segment.
+  returned: success
+  type: str
+  sample: "000000010000000000000007"
+state:
+  description:
+    - V(archived) when it is in the archive. In check mode also V(waiting), when it is complete and the archiver has yet
+      to take it, and V(current), when the server would be made to switch.
+  returned: success
+  type: str
+  sample: archived
+switched:
+  description: Whether the server was, or in check mode would be, made to switch to a new segment.
+  returned: success
+  type: bool
+seconds:
+  description: How long it took, in seconds.
+  returned: success
+  type: float
+  sample: 0.4
+"""
+
+import shutil
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "segment": {"type": "str", "required": True},
+            "timeline": {"type": "int"},
+            "timeout": {"type": "int", "default": 300},
+            **connection_argument_spec(),
+            **PGBACKREST_SPEC,
+        },
+        supports_check_mode=True,
+    )
+    spool = tempfile.mkdtemp(prefix="wal-archive-", dir=module.tmpdir)
+    try:
+        result = ensure_archived(module.params, spool, check_mode=module.check_mode)
+    except RecoveryError as error:
+        module.fail_json(msg=error.msg, **error.details)
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
