@@ -1,0 +1,386 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plan a side restore: which backup set, which WAL, how much disk, which databases and tablespaces.
+
+Pure functions over the JSON of ``pgbackrest info`` and ``repo-ls`` and the text of timeline history files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, NamedTuple, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+
+MIB = 1024 * 1024
+DEFAULT_SEGMENT_SIZE = 16 * MIB
+FIRST_USER_OID = 16384
+# A WAL file in the repository: its name, a dash, the checksum, and the suffix of the compression.
+_ARCHIVED_SEGMENT = re.compile(r"(?:^|/)([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?$")
+_SIDE_OPTION = re.compile(
+    r"(?:repo\d*-.+|cmd|cmd-ssh|buffer-size|compress-level-network|io-timeout|protocol-timeout|sck-.+|tcp-keep-alive.*)"
+)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,6})?\s*(Z|[+-]\d\d(?::?\d\d)?)")
+
+
+class Switch(NamedTuple):
+    """The server left ``timeline`` at ``lsn``."""
+
+    timeline: int
+    lsn: int
+
+
+def parse_lsn(text: str) -> int:
+    """Byte position of an LSN such as ``0/3008940``. Raises RecoveryError when it is none."""
+    match = re.fullmatch(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", text.strip())
+    if match is None:
+        raise RecoveryError(f"{text!r} is no WAL position (LSN). One looks like 0/3008940.")
+    return int(match.group(1), 16) << 32 | int(match.group(2), 16)
+
+
+def format_lsn(position: int) -> str:
+    """LSN text of a byte position."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
+
+
+def parse_time(text: str) -> datetime:
+    """Moment of an ISO-8601 text that carries a numeric UTC offset. Raises RecoveryError without one."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise RecoveryError(
+            f"the time {text!r} does not say its UTC offset, so it could mean several moments. "
+            "Write it like 2026-11-23 21:15:04.5+00:00."
+        )
+    day, clock, fraction, offset = match.groups()
+    digits = "+0000" if offset == "Z" else offset.replace(":", "").ljust(5, "0")
+    return datetime.strptime(f"{day} {clock}{(fraction or '.0').ljust(7, '0')}{digits}", "%Y-%m-%d %H:%M:%S.%f%z")
+
+
+def iso_time(epoch: float) -> str:
+    """ISO-8601 text, in UTC, of seconds since 1970."""
+    return datetime.fromtimestamp(epoch, timezone.utc).isoformat()
+
+
+def parse_history(text: str) -> list[Switch]:
+    """Switches of a timeline history file, oldest first.
+
+    Each line is ``<parent timeline> TAB <switch LSN> TAB <reason>``
+    (PostgreSQL: src/backend/access/transam/timeline.c).
+    """
+    switches = []
+    for line in text.splitlines():
+        fields = line.split("#", 1)[0].split(None, 2)
+        if fields:
+            switches.append(Switch(int(fields[0]), parse_lsn(fields[1])))
+    return switches
+
+
+def parse_segment(name: str, segment_size: int) -> tuple[int, int]:
+    """(timeline, segment number counted from the beginning of WAL) of a WAL file name."""
+    if re.fullmatch(r"[0-9A-F]{24}", name) is None:
+        raise RecoveryError(f"{name!r} is no WAL file name. One looks like 000000010000000000000003.")
+    return int(name[:8], 16), int(name[8:16], 16) * (0x100000000 // segment_size) + int(name[16:], 16)
+
+
+def segment_name(timeline: int, number: int, segment_size: int) -> str:
+    """WAL file name of a segment number on a timeline."""
+    per_log = 0x100000000 // segment_size
+    return f"{timeline:08X}{number // per_log:08X}{number % per_log:08X}"
+
+
+def find_segment_size(backups: Iterable[Mapping[str, Any]], target: Mapping[str, Any]) -> int:
+    """WAL segment size in bytes, from positions whose WAL file names are known (backups' starts, the target)."""
+    known = [(backup["lsn"]["start"], backup["archive"]["start"]) for backup in backups if backup.get("lsn")]
+    if target["type"] == "lsn" and target.get("segment"):
+        known.append((str(target["value"]), str(target["segment"])))
+    fitting = [
+        size
+        for size in (MIB << power for power in range(11))
+        if all(parse_lsn(lsn) // size == parse_segment(name, size)[1] for lsn, name in known)
+    ]
+    if not fitting:
+        raise RecoveryError(
+            f"the target {target['value']} is not in the WAL file {target.get('segment')} that was named with it: "
+            "the two do not belong together. Find the target again with postgresql_recovery_target_info."
+        )
+    return DEFAULT_SEGMENT_SIZE if DEFAULT_SEGMENT_SIZE in fitting else fitting[0]
+
+
+def backup_end(backup: Mapping[str, Any], segment_size: int) -> int:
+    """Position at which a backup is consistent: its stop LSN, or the end of its last WAL file where info has none."""
+    if backup.get("lsn"):
+        return parse_lsn(backup["lsn"]["stop"])
+    return (parse_segment(backup["archive"]["stop"], segment_size)[1] + 1) * segment_size
+
+
+def set_summary(backup: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan says of a backup set."""
+    lsn = backup.get("lsn") or {}
+    return {
+        "label": backup["label"],
+        "type": backup["type"],
+        "start_time": iso_time(backup["timestamp"]["start"]),
+        "stop_time": iso_time(backup["timestamp"]["stop"]),
+        "start_lsn": lsn.get("start"),
+        "stop_lsn": lsn.get("stop"),
+        "size": backup["info"]["size"],
+        "error": bool(backup.get("error")),
+        "repo": backup["database"].get("repo-key", 1),
+    }
+
+
+def why_unfit(
+    backup: Mapping[str, Any], target: Mapping[str, Any], history: Sequence[Switch], segment_size: int
+) -> Optional[str]:
+    """Why a backup set cannot lead to the target; None when it can."""
+    if backup.get("error"):
+        return "it holds damaged pages (checksum errors)"
+    if not backup["archive"].get("start") or not backup["archive"].get("stop"):
+        return "it was taken without archiving and has no WAL"
+    end = backup_end(backup, segment_size)
+    timeline = int(backup["archive"]["start"][:8], 16)
+    if timeline != target["timeline"]:
+        left = [switch.lsn for switch in history if switch.timeline == timeline]
+        if not left:
+            return f"it is on timeline {timeline}, which does not lead to timeline {target['timeline']}"
+        if end > left[0]:
+            return f"it ended after timeline {timeline} was left at {format_lsn(left[0])}"
+    kind = target["type"]
+    stopped = iso_time(backup["timestamp"]["stop"])
+    if kind == "lsn":
+        return None if end <= parse_lsn(str(target["value"])) else f"it ended at {format_lsn(end)}, after the target"
+    moment = str(target["value"]) if kind == "time" else target.get("commit_time")
+    if kind == "immediate":
+        return None
+    if moment:
+        # Backup times are whole seconds: one that ended within the target's second may have ended after it.
+        ended = backup["timestamp"]["stop"] + 1
+        return None if ended <= parse_time(moment).timestamp() else f"it ended at {stopped}, not before the target"
+    if target.get("segment"):
+        last = parse_segment(target["segment"], segment_size)[1]
+        return (
+            None if end <= last * segment_size else f"it ended at {format_lsn(end)}, after the target's WAL file began"
+        )
+    return (
+        f"whether it ended ({stopped}) before {kind} {target['value']} cannot be known without commit_time or segment"
+    )
+
+
+def choose_set(
+    backups: Sequence[Mapping[str, Any]],
+    target: Mapping[str, Any],
+    history: Sequence[Switch],
+    segment_size: int,
+    wanted: Optional[str] = None,
+) -> Mapping[str, Any]:
+    """The newest backup set that leads to the target, or the wanted one.
+
+    Raises RecoveryError with the reason of every set and the nearest that works.
+    """
+    reasons = {backup["label"]: why_unfit(backup, target, history, segment_size) for backup in backups}
+    fit = [backup for backup in backups if reasons[backup["label"]] is None]
+    fit.sort(key=lambda backup: (backup["timestamp"]["stop"], -backup["database"].get("repo-key", 1)))
+    where = f"the target ({target['type']} {target['value']}, timeline {target['timeline']})"
+    details = {
+        "sets": [
+            {
+                "label": backup["label"],
+                "stop_time": iso_time(backup["timestamp"]["stop"]),
+                "unfit": reasons[backup["label"]],
+            }
+            for backup in backups
+        ]
+    }
+    if wanted is not None:
+        for backup in reversed(fit):
+            if backup["label"] == wanted:
+                return backup
+        why = reasons.get(wanted, "it is not in the repository") if wanted in reasons else "it is not in the repository"
+        nearest = f"Backup set {fit[-1]['label']} works." if fit else "No other set works either."
+        raise RecoveryError(f"backup set {wanted} cannot lead to {where}: {why}. {nearest}", **details)
+    if fit:
+        return fit[-1]
+    if not backups:
+        raise RecoveryError("the stanza has no backup at all: there is nothing to restore from.", **details)
+    sound = sorted((b for b in backups if not b.get("error")), key=lambda b: b["timestamp"]["stop"])
+    window = "None of them is sound."
+    if sound:
+        first = sound[0]
+        window = (
+            f"The earliest moment this repository can return to is the end of backup {first['label']}: "
+            f"{iso_time(first['timestamp']['stop'])}, LSN {format_lsn(backup_end(first, segment_size))}. "
+            "Choose a target after it, or another repository with repo."
+        )
+    listed = "; ".join(f"{label}: {reason}" for label, reason in reasons.items())
+    raise RecoveryError(f"no backup set leads to {where}. {listed}. {window}", **details)
+
+
+def needed_segments(
+    first: int, last: int, timeline: int, history: Sequence[Switch], segment_size: int
+) -> Iterator[str]:
+    """WAL file names that recovery reads from segment number ``first`` to ``last``, following the timelines.
+
+    The file in which a timeline was left is read from the newer timeline, which begins with a copy of it
+    (PostgreSQL: XLogFileReadAnyTLI in src/backend/access/transam/xlogrecovery.c).
+    """
+    ends = [(switch.lsn // segment_size, switch.timeline) for switch in history]
+    for number in range(first, last + 1):
+        owner = next((older for end, older in ends if number < end), timeline)
+        yield segment_name(owner, number, segment_size)
+
+
+def archived_segments(listing: Iterable[str]) -> set[str]:
+    """WAL file names present in a repo-ls listing (its keys)."""
+    return {match.group(1) for match in map(_ARCHIVED_SEGMENT.search, listing) if match}
+
+
+def archived_timelines(listing: Iterable[str]) -> list[str]:
+    """What a repo-ls listing of an archive (its keys, not of what is below) says of timelines, sorted.
+
+    ``00000001`` for WAL of timeline 1, ``00000002.history`` for the history of timeline 2. A server that archives what
+    it should not, such as one restored from a backup and promoted, shows here first.
+    """
+    found = {name[:8] if re.fullmatch(r"[0-9A-F]{16}", name) else name for name in listing}
+    return sorted(name for name in found if re.fullmatch(r"[0-9A-F]{8}(\.history)?", name))
+
+
+def plan_wal(needed: Sequence[str], present: set[str], newest: str, *, may_wait: bool, where: str) -> dict[str, Any]:
+    """What a plan says of WAL: {first, last, count, continuous, waiting_for}.
+
+    A missing file is an error that names it. Only when ``may_wait`` (a plan before production switched WAL) may files
+    newer than the ``newest`` archived one be missing; ``waiting_for`` then names the last of them.
+    """
+    missing = [name for name in needed if name not in present]
+    gaps = [name for name in missing if not (may_wait and name[8:] > newest[8:])]
+    if gaps:
+        name = gaps[0]
+        if name[8:] > newest[8:]:
+            raise RecoveryError(
+                f"WAL file {name}, which holds the target, is not in the archive yet ({where}; its newest is "
+                f"{newest}). Nothing was changed. Make production archive it: postgresql_wal_archive with this "
+                "segment, or SELECT pg_switch_wal() on production.",
+                missing_wal=missing,
+            )
+        raise RecoveryError(
+            f"WAL file {name} is missing from the archive ({where}): recovery from {needed[0]} to {needed[-1]} would "
+            f"stop before it. {len(gaps)} of {len(needed)} files are missing. Nothing was changed. Put the file back, "
+            "use a repository that has it (repo), a backup set that ended after it (set), or a target before it.",
+            missing_wal=missing,
+        )
+    return {
+        "first": needed[0],
+        "last": needed[-1],
+        "count": len(needed),
+        "continuous": True,
+        "waiting_for": missing[-1] if missing else None,
+    }
+
+
+def check_system(
+    db: Mapping[str, Any], system_identifier: Optional[int], major_version: Optional[int], stanza: str
+) -> int:
+    """Major version of the stanza's database; refuses when the repository belongs to another server."""
+    if system_identifier is not None and int(db["system-id"]) != system_identifier:
+        raise RecoveryError(
+            f"the backups of stanza {stanza!r} are of the server with system identifier {db['system-id']}, but "
+            f"production's is {system_identifier}: they are not of the same database. Nothing was changed. "
+            "Name the right stanza (pgbackrest_stanza), or run pgbackrest stanza-upgrade after a major upgrade."
+        )
+    major = int(str(db["version"]).split(".", maxsplit=1)[0])
+    if major_version is not None and major != major_version:
+        raise RecoveryError(
+            f"the backups of stanza {stanza!r} are of PostgreSQL {major}, but production runs {major_version}. "
+            "Nothing was changed. Name the right stanza, or a target before the upgrade."
+        )
+    return major
+
+
+def choose_databases(
+    wanted: Sequence[str], in_set: Sequence[Mapping[str, Any]], full_page_writes: bool = True
+) -> list[str]:
+    """Databases to restore alone, [] for all.
+
+    One that is not in the set came to life later: WAL makes it, and then only a restore of everything is whole.
+    The database ``postgres`` comes with every restore only when it is the one initdb made.
+    """
+    names = {database["name"]: int(database["oid"]) for database in in_set}
+    if not wanted or not full_page_writes or any(name not in names for name in wanted):
+        return []
+    chosen = [name for name in wanted if names[name] >= FIRST_USER_OID]
+    if names.get("postgres", 0) >= FIRST_USER_OID and "postgres" not in chosen:
+        chosen.append("postgres")
+    return chosen
+
+
+def check_tablespaces(
+    production: Sequence[Mapping[str, Any]], in_set: Sequence[Mapping[str, Any]], label: str
+) -> list[dict[str, Any]]:
+    """Tablespaces of the set; refuses when production has one that the set lacks, since it could not be mapped."""
+    known = {int(tablespace["oid"]) for tablespace in in_set}
+    for tablespace in production:
+        oid = int(tablespace["oid"])
+        if oid >= FIRST_USER_OID and oid not in known:
+            raise RecoveryError(
+                f"tablespace {tablespace['name']!r} ({tablespace.get('location')}) was made after backup set {label}: "
+                "replaying WAL would write to that very place instead of below the side instance's path. Nothing was "
+                "changed. Use a backup set made after the tablespace (set); or, if it was made after the target, "
+                "leave it out of production_tablespaces.",
+                tablespace=dict(tablespace),
+            )
+    return [dict(tablespace) for tablespace in in_set]
+
+
+def needed_bytes(
+    set_size: int,
+    in_set: Sequence[Mapping[str, Any]],
+    chosen: Sequence[str],
+    production: Sequence[Mapping[str, Any]],
+    wal_bytes: int,
+    kept_wal: int,
+) -> int:
+    """Bytes the side instance may take: restored files, growth in replay, WAL kept, five per cent and 64 MiB over.
+
+    Databases that are not chosen are restored as files full of holes. Sizes of databases are production's of now.
+    """
+    names = {database["name"] for database in in_set}
+    sizes = {database["name"]: int(database.get("size") or 0) for database in production}
+    left_out = sum(size for name, size in sizes.items() if chosen and name in names and name not in chosen)
+    data = max(set_size - left_out, 0)
+    now = sum(size for name, size in sizes.items() if not chosen or name in chosen)
+    growth = min(wal_bytes, max(now - data, 0) + wal_bytes // 4)
+    return int((data + growth) * 1.05) + min(wal_bytes, kept_wal) + 64 * MIB
+
+
+def check_disk(needed: int, usable: int, path: str, host: str) -> None:
+    """Refuse when the bytes that are free (or ours already) do not suffice."""
+    if usable < needed:
+        raise RecoveryError(
+            f"the side instance needs about {needed // MIB} MiB at {path} on {host}, and {usable // MIB} MiB are free: "
+            f"{(needed - usable) // MIB + 1} MiB too few. Nothing was changed. Make room, choose another path, or "
+            "another host.",
+            disk={"path": path, "needed": needed, "free": usable},
+        )
+
+
+def side_config(sources: Sequence[str], *, stanza: str, own: Mapping[str, str]) -> str:
+    """pgbackrest.conf of the side instance: how to reach the repository, from the host's files; all else our ``own``.
+
+    ``sources`` are the texts of the host's configuration files. Options of other stanzas, of production's data
+    directory and its paths are left behind, so that nothing here can touch them.
+    """
+    wanted = ["global", "global:restore", "global:archive-get", stanza, f"{stanza}:restore", f"{stanza}:archive-get"]
+    kept: dict[str, list[str]] = {section: [] for section in wanted}
+    section = ""
+    for line in (line.strip() for text in sources for line in text.splitlines()):
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+        elif section in kept and "=" in line and not line.startswith("#"):
+            key, value = (part.strip() for part in line.split("=", 1))
+            if _SIDE_OPTION.fullmatch(key):
+                kept[section].append(f"{key}={value}")
+    kept["global"] += [f"{key}={value}" for key, value in own.items() if not key.startswith("pg1-")]
+    kept[stanza] += [f"{key}={value}" for key, value in own.items() if key.startswith("pg1-")]
+    return "\n".join(f"[{name}]\n" + "".join(line + "\n" for line in lines) for name, lines in kept.items() if lines)

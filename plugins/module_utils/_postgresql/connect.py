@@ -1,0 +1,77 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+
+try:
+    import psycopg2
+except ImportError:
+    PSYCOPG2_IMPORT_ERROR: Optional[str] = traceback.format_exc()
+else:
+    PSYCOPG2_IMPORT_ERROR = None
+
+# Settings of a database or role (ALTER DATABASE ... SET) must not change what our sessions do: a read-only
+# containment must not stop the repair, a statement_timeout must not cut a copy short.
+SESSION_OPTIONS = (
+    "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0"
+    " -c idle_in_transaction_session_timeout=0 -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1"
+    " -c client_min_messages=warning"
+)
+
+
+def connection_argument_spec() -> dict[str, dict[str, Any]]:
+    """Argument spec of the documentation fragment ``dbre.recovery.postgresql``."""
+    return {
+        "login_unix_socket": {"type": "path"},
+        "login_host": {"type": "str"},
+        "login_port": {"type": "int", "default": 5432},
+        "login_user": {"type": "str"},
+        "login_password": {"type": "str", "no_log": True},
+        "login_db": {"type": "str", "default": "postgres"},
+    }
+
+
+def connect(
+    params: Mapping[str, Any], dbname: Optional[str] = None, *, application_name: str = "dbre.recovery", **libpq: Any
+) -> Any:
+    """Open a psycopg2 connection from ``login_*`` parameters.
+
+    ``dbname`` goes before ``login_db``; ``libpq`` are further libpq keywords (``sslmode``, ``options``, ...), which
+    win over everything else. Raises RecoveryError naming host, port and database.
+    """
+    if PSYCOPG2_IMPORT_ERROR is not None:
+        raise RecoveryError(
+            f"the Python library psycopg2 is missing on {socket.gethostname()}. Install it there "
+            "(Debian: apt install python3-psycopg2; Red Hat: dnf install python3-psycopg2).",
+            exception=PSYCOPG2_IMPORT_ERROR,
+        )
+    keywords: dict[str, Any] = {
+        "host": params.get("login_unix_socket") or params.get("login_host"),
+        "port": params.get("login_port"),
+        "user": params.get("login_user"),
+        "password": params.get("login_password"),
+        "dbname": dbname or params.get("login_db") or "postgres",
+        "application_name": application_name,
+        "connect_timeout": 15,
+        "options": SESSION_OPTIONS,
+    }
+    keywords.update(libpq)
+    keywords = {key: value for key, value in keywords.items() if value not in (None, "")}
+    try:
+        return psycopg2.connect(**keywords)
+    except psycopg2.OperationalError as error:
+        where = keywords.get("host") or os.environ.get("PGHOST") or "the default socket"
+        raise RecoveryError(
+            f"cannot connect from {socket.gethostname()} to database {keywords['dbname']!r} at {where}, "
+            f"port {keywords.get('port', 5432)}: {str(error).strip()}",
+            sqlstate=error.pgcode,
+        ) from error

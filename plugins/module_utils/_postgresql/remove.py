@@ -1,0 +1,90 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    quote_ident,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL, read_journal, staging_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, execute, rows, value
+
+LEFTOVERS = """
+SELECT n.nspname AS schema, c.relname AS name, c.relkind AS kind
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p', 'f')
+ORDER BY c.relkind, 1, 2
+"""
+
+
+def remove_staging(production: Server, database: str, incident: str, check_mode: bool) -> dict[str, Any]:
+    """Remove what a recovery left in staging; ``{changed, removed, kept}``. Kept copies and their schema stay.
+
+    Only what the journal of the incident vouches for is touched. While kept copies stay, so does the journal, which
+    says that the recovery is done.
+    """
+    staging = staging_name(incident)
+    admin = production.connect()
+    try:
+        query = "SELECT datname FROM pg_catalog.pg_database WHERE datname = ANY(%s)"
+        databases = [row["datname"] for row in rows(admin, query, ([database, staging],))]
+    finally:
+        admin.close()
+    removed: list[str] = []
+    kept: list[dict[str, Any]] = []
+    for name in databases:
+        connection = production.connect(name)
+        try:
+            journal = read_journal(connection, staging)
+            if name == staging and journal:
+                removed.append(f"database {display_name(None, staging)}")
+            elif journal:
+                kept = _still_there(connection, journal.get("kept", []))
+                ours = {staging, *journal["plan"][0]["staging_schemas"].values()}
+                removed += _remove_schemas(connection, sorted(ours), kept, check_mode)
+        finally:
+            connection.close()
+        if name == staging and journal and not check_mode:
+            _drop_database(production, staging)
+    return {"changed": bool(removed), "removed": removed, "kept": kept}
+
+
+def _still_there(connection: Any, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    query = "SELECT pg_catalog.to_regclass(%s)"
+    return [item for item in kept if value(connection, query, (quote_name(item["schema"], item["name"]),)) is not None]
+
+
+def _remove_schemas(connection: Any, ours: list[str], kept: list[dict[str, Any]], check_mode: bool) -> list[str]:
+    keeping = {(item["schema"], item["name"]) for item in kept}
+    if kept:
+        keeping.add((ours[0], JOURNAL))
+    removed = []
+    for item in rows(connection, LEFTOVERS, (ours,)):
+        if (item["schema"], item["name"]) not in keeping:
+            # Partitions go with their parent, hence IF EXISTS.
+            kind = "FOREIGN TABLE" if item["kind"] == "f" else "TABLE"
+            execute(connection, f"DROP {kind} IF EXISTS {quote_name(item['schema'], item['name'])} CASCADE")
+            removed.append(display_name(item["schema"], item["name"]))
+    for schema in ours:
+        if schema not in {item[0] for item in keeping}:
+            execute(connection, f"DROP SCHEMA {quote_ident(schema)}")
+            removed.append(display_name(None, schema))
+    if check_mode:
+        connection.rollback()
+    else:
+        connection.commit()
+    return removed
+
+
+def _drop_database(production: Server, name: str) -> None:
+    connection = production.connect()
+    try:
+        connection.autocommit = True
+        execute(connection, f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")
+    finally:
+        connection.close()

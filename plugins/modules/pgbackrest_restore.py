@@ -1,0 +1,252 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pgbackrest_restore
+short_description: Restore a pgBackRest backup set into an isolated side instance
+version_added: "0.1.0"
+author:
+  - the dbre.recovery authors (!UNKNOWN)
+description:
+  - Chooses the backup set that leads to a recovery target, makes sure that the target can be reached (backup, WAL,
+    disk, PostgreSQL version, tablespaces), restores it below a directory of its own, and writes the settings with which
+    M(dbre.recovery.postgresql_recovery) brings it to the target.
+  - The side instance cannot reach production. It has its own pgBackRest configuration with the repository and nothing
+    else, archives nothing, listens nowhere, and carries no slots, preloaded libraries or subscriptions into life.
+  - It is tuned to be thrown away. It is not safe against a crash of the host, and is restored again after one.
+  - Run again after it was killed, it goes on; run again when all is done, it changes nothing.
+extends_documentation_fragment:
+  - dbre.recovery.pgbackrest
+attributes:
+  check_mode:
+    description: Can run in check_mode and return the plan without modifying the target.
+    support: full
+  diff_mode:
+    description: Returns the plan as the state after, when in diff mode.
+    support: full
+options:
+  path:
+    description:
+      - Directory of the side instance. It must not exist, be empty, or be a side instance of the same O(incident).
+      - At most 88 characters, because the instance's socket lies below it.
+    type: path
+    required: true
+  target:
+    description:
+      - Recovery target as M(dbre.recovery.postgresql_recovery_target_info) returns it, with the keys C(type) (V(lsn),
+        V(time), V(xid), V(name) or V(immediate)), C(value), C(exclusive), C(timeline), and C(segment), the WAL file
+        that holds the record at the target.
+      - A time must carry a numeric UTC offset.
+    type: dict
+    required: true
+  incident:
+    description:
+      - Identifier of the incident. A run with the same identifier and path goes on with what is there.
+    type: str
+    required: true
+  databases:
+    description:
+      - Databases that are needed. The others are restored as empty files, which takes less time and disk.
+      - When one of them is not in the backup set (it is younger), or when the server writes no whole pages to WAL,
+        everything is restored.
+    type: list
+    elements: str
+    default: []
+  set:
+    description:
+      - Label of the backup set to restore. Without it, the newest that leads to the target.
+    type: str
+  system_identifier:
+    description:
+      - Production's system identifier. A repository of another server is refused.
+    type: str
+  major_version:
+    description:
+      - Production's major version. A repository of another version is refused.
+    type: int
+  production_databases:
+    description:
+      - Production's databases, dictionaries with C(name) and C(size) in bytes, for the estimate of the disk needed.
+    type: list
+    elements: dict
+    default: []
+  production_tablespaces:
+    description:
+      - Production's tablespaces, dictionaries with C(name), C(oid) and C(location). Each must be in the backup set.
+    type: list
+    elements: dict
+    default: []
+  port:
+    description:
+      - Port of the side instance; V(0) takes one that is free.
+    type: int
+    default: 0
+  process_max:
+    description:
+      - Number of processes that restore and fetch WAL; V(0) takes the number of cores.
+    type: int
+    default: 0
+  bin_dir:
+    description:
+      - Directory of PostgreSQL's server programs. Without it, the usual places of the backup's major version.
+    type: path
+  superuser:
+    description:
+      - Name of production's superuser. The default is the name of the operating system user the module runs as.
+    type: str
+seealso:
+  - module: dbre.recovery.postgresql_recovery
+notes:
+  - Run it as the operating system user that shall own the side instance; a PostgreSQL server cannot run as root.
+"""
+
+EXAMPLES = r"""
+- name: Show the plan of a side restore
+  dbre.recovery.pgbackrest_restore:
+    stanza: main
+    path: /var/lib/postgresql/side/incident-7
+    incident: incident-7
+    target: "{{ located.target }}"
+  check_mode: true
+  become: true
+  become_user: postgres
+
+- name: Restore one database to just before the drop
+  dbre.recovery.pgbackrest_restore:
+    stanza: main
+    path: /var/lib/postgresql/side/incident-7
+    incident: incident-7
+    target: "{{ located.target }}"
+    databases:
+      - shop
+    system_identifier: "{{ located.server.system_identifier }}"
+    major_version: "{{ located.server.major }}"
+    production_databases: "{{ located.server.databases }}"
+    production_tablespaces: "{{ located.server.tablespaces }}"
+  become: true
+  become_user: postgres
+"""
+
+RETURN = r"""
+plan:
+  description: What is (or was) done. Sizes are in bytes, times in UTC.
+  returned: success
+  type: dict
+  sample:
+    set:
+      label: 20261123-215243F_20261123-215247I
+      type: incr
+      start_time: "2026-11-23T21:52:47+00:00"
+      stop_time: "2026-11-23T21:52:48+00:00"
+      start_lsn: 0/1200028
+      stop_lsn: 0/1300050
+      size: 32340211
+      error: false
+      repo: 1
+    target:
+      type: lsn
+      value: 0/1710030
+      exclusive: true
+      timeline: 1
+      segment: "000000010000000000000017"
+    timeline: 1
+    wal:
+      first: "000000010000000000000012"
+      last: "000000010000000000000017"
+      count: 6
+      bytes: 100663296
+      continuous: true
+      waiting_for: null
+    disk:
+      path: /var/lib/postgresql/side/incident-7
+      needed: 109009048
+      free: 69566824448
+    databases:
+      - shop
+    tablespaces:
+      - name: fast
+        oid: 16385
+        destination: /srv/fast
+    process_max: 2
+    path: /var/lib/postgresql/side/incident-7
+    port: 46111
+    host: recovery1
+    bin_dir: /usr/lib/postgresql/15/bin
+    major_version: 15
+    system_identifier: "7711488204033580105"
+    set_databases:
+      - postgres
+      - shop
+    seconds: 7.2
+sets:
+  description: Every backup set and why it does not lead to the target.
+  returned: when no set does
+  type: list
+  elements: dict
+  sample:
+    - label: 20261123-215243F
+      stop_time: "2026-11-23T21:52:46+00:00"
+      unfit: it ended at 0/D00050, after the target
+missing_wal:
+  description: WAL files that are needed and not in the repository.
+  returned: when there are such
+  type: list
+  elements: str
+  sample:
+    - "000000010000000000000014"
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.side_restore import SideRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "stanza": {"type": "str", "required": True},
+            "config": {"type": "path"},
+            "executable": {"type": "str", "default": "pgbackrest"},
+            "repo": {"type": "int"},
+            "path": {"type": "path", "required": True},
+            "target": {"type": "dict", "required": True},
+            "incident": {"type": "str", "required": True},
+            "databases": {"type": "list", "elements": "str", "default": []},
+            "set": {"type": "str"},
+            "system_identifier": {"type": "str"},
+            "major_version": {"type": "int"},
+            "production_databases": {"type": "list", "elements": "dict", "default": []},
+            "production_tablespaces": {"type": "list", "elements": "dict", "default": []},
+            "port": {"type": "int", "default": 0},
+            "process_max": {"type": "int", "default": 0},
+            "bin_dir": {"type": "path"},
+            "superuser": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+
+    def run(argv: list[str]) -> tuple[int, str, str]:
+        rc, stdout, stderr = module.run_command(argv, handle_exceptions=False)
+        return rc, stdout, stderr
+
+    try:
+        restore = SideRestore(module.params, run)
+        plan, changed = restore.look() if module.check_mode else restore.restore()
+    except RecoveryError as error:
+        module.fail_json(msg=error.msg, **error.details)
+    except OSError as error:
+        module.fail_json(msg=f"{error}. Production was not touched.")
+    result: dict[str, Any] = {"changed": changed, "plan": plan}
+    if module._diff:
+        result["diff"] = {"before": {} if changed else plan, "after": plan}
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

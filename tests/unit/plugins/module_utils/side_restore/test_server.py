@@ -1,0 +1,139 @@
+"""Settings, control data and logs of a side instance, from text recorded with PostgreSQL 15 and pgBackRest 2.45."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import side_config
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir, parse_major
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.controldata import (
+    control_value,
+    parse_controldata,
+    recovery_settings,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recovery_log import (
+    explain_end,
+    read_recovery_log,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import SideInstance
+
+DATA = Path(__file__).parent / "data"
+SIZE = 1024 * 1024
+
+
+def text(name: str) -> str:
+    return (DATA / name).read_text()
+
+
+def test_the_five_settings_of_a_standby_come_from_the_control_file() -> None:
+    control = parse_controldata(text("pg_controldata.txt"))
+    assert recovery_settings(control) == {
+        "max_connections": 60,
+        "max_worker_processes": 8,
+        "max_wal_senders": 10,
+        "max_prepared_transactions": 8,
+        "max_locks_per_transaction": 64,
+    }
+    assert control_value(control, "Bytes per WAL segment") == "1048576"
+    with pytest.raises(RecoveryError, match="did not print 'Moon phase'"):
+        control_value(control, "Moon phase")
+
+
+def test_a_log_that_paused_for_low_settings_and_then_at_the_target() -> None:
+    log = read_recovery_log(text("paused_after_raise.log"))
+    assert log.too_low == {"max_connections": 60, "max_prepared_transactions": 8}
+    assert log.stopping is not None
+    assert log.stopping_lsn is not None
+    assert re.fullmatch(r'recovery stopping before WAL location \(LSN\) "[0-9A-F/]+"', log.stopping)
+    assert not log.target_not_reached
+
+
+def test_a_log_whose_wal_ended_names_the_file_and_the_way_on() -> None:
+    log = read_recovery_log(text("wal_missing.log"))
+    assert log.target_not_reached
+    assert log.archive_error is None
+    message = explain_end(log, "recovery1", "/side/log/postgresql.log")
+    assert f"WAL file {log.missing_segment} is not in the archive." in message
+    assert f"The last WAL position replayed is {log.redo_done}" in message
+    assert "postgresql_wal_archive" in message
+
+
+def test_a_log_whose_repository_was_gone_says_so_and_not_that_wal_is_missing() -> None:
+    log = read_recovery_log(text("repository_gone.log"))
+    message = explain_end(log, "recovery1", "/side/log/postgresql.log")
+    assert "WAL could not be fetched from the repository: ERROR: [" in message
+    assert "is not in the archive" not in message
+
+
+def test_a_server_that_was_killed_says_nothing() -> None:
+    message = explain_end(read_recovery_log(""), "recovery1", "/side/log/postgresql.log")
+    assert "without saying why" in message
+
+
+def test_nothing_of_production_is_alive_in_the_cage() -> None:
+    for major in (13, 15, 17):
+        cage = side_config.cage_settings(major)
+        assert cage["archive_mode"] == "off"
+        assert {cage[name] for name in ("archive_command", "listen_addresses", "primary_conninfo")} == {""}
+    assert "archive_library" not in side_config.cage_settings(14)
+    assert side_config.cage_settings(17)["event_triggers"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("target", "setting"),
+    [
+        ({"type": "lsn", "value": "0/10", "exclusive": True, "timeline": 2}, ("recovery_target_lsn", "0/10", "off")),
+        (
+            {"type": "time", "value": "2026-11-23 21:15:04+00", "timeline": 2},
+            ("recovery_target_time", "2026-11-23 21:15:04+00", "on"),
+        ),
+        ({"type": "xid", "value": 740, "exclusive": True, "timeline": 2}, ("recovery_target_xid", "740", "off")),
+        ({"type": "immediate", "value": None, "timeline": 2}, ("recovery_target", "immediate", "on")),
+    ],
+)
+def test_a_target_becomes_settings(target: dict[str, Any], setting: tuple[str, str, str]) -> None:
+    settings = side_config.target_settings(target, "fetch %f")
+    name, value, inclusive = setting
+    assert settings[name] == value
+    assert settings["recovery_target_inclusive"] == inclusive
+    assert settings["recovery_target_action"] == "pause"
+    assert settings["recovery_target_timeline"] == "2"
+
+
+def test_memory_and_wal_fit_the_host() -> None:
+    assert side_config.shared_buffers_bytes(100 * SIZE) == 128 * SIZE
+    assert side_config.shared_buffers_bytes(4096 * SIZE) == 1024 * SIZE
+    assert side_config.shared_buffers_bytes(1 << 40) == 8192 * SIZE
+    assert side_config.max_wal_bytes(SIZE) == 1024 * SIZE
+    assert side_config.max_wal_bytes(1 << 40) == 16384 * SIZE
+
+
+def test_settings_are_quoted() -> None:
+    assert side_config.render_settings({"a": "it's \\ 1"}) == "a = 'it''s \\\\ 1'\n"
+
+
+def test_only_the_named_client_gets_in() -> None:
+    assert side_config.render_hba() == "local all all peer map=side\n"
+    client = {"address": "192.0.2.1", "user": 'o"dd', "database": "shop", "listen": "192.0.2.2"}
+    assert side_config.render_hba(client).splitlines()[1] == 'hostssl "shop" "o""dd" 192.0.2.1/32 scram-sha-256'
+    six = {**client, "address": "2001:db8::1"}
+    assert "2001:db8::1/128" in side_config.render_hba(six)
+    assert side_config.render_ident("postgres", "alice") == 'side "postgres" "alice"\n'
+
+
+@pytest.mark.parametrize("path", ["relative", "/with space", "/quo'te", "/" + "x" * 100])
+def test_a_path_that_would_break_a_command_or_a_socket_is_refused(path: str) -> None:
+    with pytest.raises(RecoveryError, match="cannot be the path of a side instance"):
+        SideInstance(path)
+
+
+def test_a_version_that_is_not_installed_is_named_with_its_package(tmp_path: Path) -> None:
+    assert parse_major("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)") == 15
+    with pytest.raises(RecoveryError, match="apt install postgresql-99"):
+        find_bin_dir(99)
+    with pytest.raises(RecoveryError, match="holds no PostgreSQL server"):
+        find_bin_dir(99, str(tmp_path))
