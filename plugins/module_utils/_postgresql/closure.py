@@ -1,0 +1,168 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import execute, rows
+
+# What DROP ... CASCADE of the roots removes: everything that depends on them, and whatever owns a thing thus reached
+# (a view's rule is internal to the view, a member of an extension to the extension), as findDependentObjects() in
+# src/backend/catalog/dependency.c walks pg_depend. A column (objsubid) carries only its own dependents away.
+CLOSURE = """
+WITH RECURSIVE lost(classid, objid, objsubid) AS (
+    SELECT root.classid, root.objid, 0
+    FROM unnest(%(classes)s::oid[], %(objects)s::oid[]) AS root(classid, objid)
+  UNION
+    SELECT next.classid, next.objid, next.objsubid
+    FROM lost CROSS JOIN LATERAL (
+        SELECT d.classid, d.objid, d.objsubid FROM pg_catalog.pg_depend d
+        WHERE d.refclassid = lost.classid AND d.refobjid = lost.objid
+          AND (lost.objsubid = 0 OR d.refobjsubid = lost.objsubid)
+      UNION ALL
+        SELECT d.refclassid, d.refobjid, d.refobjsubid FROM pg_catalog.pg_depend d
+        WHERE d.classid = lost.classid AND d.objid = lost.objid AND d.objsubid = lost.objsubid
+          AND d.deptype IN ('i', 'e')
+    ) AS next
+)
+SELECT DISTINCT lost.classid::int8 AS classid, lost.objid::int8 AS objid, lost.objsubid,
+       class.relname AS catalog, id.type, id.schema, id.name, id.identity,
+       address.object_names AS names, address.object_args AS args,
+       rel.relkind AS kind, rel.relpersistence AS persistence,
+       CASE WHEN class.relname = 'pg_class' THEN lost.objid
+            WHEN class.relname = 'pg_constraint' THEN con.conrelid
+            WHEN class.relname = 'pg_trigger' THEN tg.tgrelid
+            WHEN class.relname = 'pg_policy' THEN pol.polrelid
+            WHEN class.relname = 'pg_rewrite' THEN rw.ev_class
+            WHEN class.relname = 'pg_attrdef' THEN def.adrelid
+            WHEN class.relname = 'pg_statistic_ext' THEN stx.stxrelid
+       END::int8 AS relation,
+       ix.indrelid::int8 AS index_of,
+       con.contype,
+       coalesce(typ.typelem <> 0 AND typ.typcategory = 'A' OR typrel.relkind <> 'c', false) AS implied,
+       EXISTS (SELECT FROM pg_catalog.pg_depend m WHERE m.classid = lost.classid AND m.objid = lost.objid
+               AND m.deptype = 'e') AS member
+FROM lost
+JOIN pg_catalog.pg_class class ON class.oid = lost.classid
+CROSS JOIN LATERAL pg_catalog.pg_identify_object(lost.classid, lost.objid, lost.objsubid) AS id
+CROSS JOIN LATERAL pg_catalog.pg_identify_object_as_address(lost.classid, lost.objid, lost.objsubid) AS address
+LEFT JOIN pg_catalog.pg_class rel ON class.relname = 'pg_class' AND rel.oid = lost.objid
+LEFT JOIN pg_catalog.pg_index ix ON class.relname = 'pg_class' AND ix.indexrelid = lost.objid
+LEFT JOIN pg_catalog.pg_constraint con ON class.relname = 'pg_constraint' AND con.oid = lost.objid
+LEFT JOIN pg_catalog.pg_trigger tg ON class.relname = 'pg_trigger' AND tg.oid = lost.objid
+LEFT JOIN pg_catalog.pg_policy pol ON class.relname = 'pg_policy' AND pol.oid = lost.objid
+LEFT JOIN pg_catalog.pg_rewrite rw ON class.relname = 'pg_rewrite' AND rw.oid = lost.objid
+LEFT JOIN pg_catalog.pg_attrdef def ON class.relname = 'pg_attrdef' AND def.oid = lost.objid
+LEFT JOIN pg_catalog.pg_type typ ON class.relname = 'pg_type' AND typ.oid = lost.objid
+LEFT JOIN pg_catalog.pg_class typrel ON typrel.oid = typ.typrelid
+LEFT JOIN pg_catalog.pg_statistic_ext stx ON class.relname = 'pg_statistic_ext' AND stx.oid = lost.objid
+WHERE id.type IS NOT NULL
+  -- What the server makes and names by itself: TOAST, the triggers behind foreign keys, copies on partitions.
+  AND id.schema IS DISTINCT FROM 'pg_toast'
+  AND NOT coalesce(tg.tgisinternal OR tg.tgparentid <> 0, false)
+  AND NOT coalesce(con.contype = 'f' AND con.conparentid <> 0, false)
+  AND NOT coalesce(rw.rulename = '_RETURN', false)
+  AND coalesce(typrel.relkind <> 't', true)
+  -- pg_get_object_address() does not know the relation behind a composite type, nor columns of views.
+  AND coalesce(rel.relkind <> 'c', true)
+  AND (lost.objsubid = 0 OR coalesce(rel.relkind IN ('r', 'p', 'f'), false))
+ORDER BY 1, 2, 3
+"""
+
+# Looks a name up as the server itself does. Errors of class 42 and 3F mean that no such thing is there; any other
+# error (a lock that cannot be had, no memory) is no answer and goes up.
+LOOKUP = """
+CREATE FUNCTION pg_temp.dbre_find(kind text, names text[], args text[]) RETURNS int8 LANGUAGE plpgsql AS $dbre$
+DECLARE state text;
+BEGIN
+    RETURN (SELECT found.objid::int8 FROM pg_catalog.pg_get_object_address(kind, names, args) AS found);
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE;
+    IF left(state, 2) IN ('42', '3F') THEN
+        RETURN NULL;
+    END IF;
+    RAISE;
+END
+$dbre$
+"""
+
+STATES = """
+SELECT given.n::int AS n, pg_temp.dbre_find(given.kind, given.names::text[], given.args::text[]) AS by_name,
+       (pg_catalog.pg_identify_object(given.classid::oid, given.objid::oid, 0)).identity AS by_oid,
+       (pg_catalog.pg_identify_object(given.classid::oid, given.objid::oid, 0)).type AS type_by_oid
+FROM ROWS FROM (unnest(%(n)s::int[]), unnest(%(kinds)s::text[]), unnest(%(names)s::text[]), unnest(%(args)s::text[]),
+                unnest(%(classes)s::int8[]), unnest(%(objects)s::int8[]))
+     AS given(n, kind, names, args, classid, objid)
+"""
+
+
+def catalog_oids(connection: Any) -> dict[str, int]:
+    """OIDs of the catalogues roots are in."""
+    query = "SELECT relname, oid::int8 FROM pg_catalog.pg_class WHERE oid IN ('pg_catalog.pg_class'::regclass, \
+'pg_catalog.pg_namespace'::regclass)"
+    return {item["relname"]: item["oid"] for item in rows(connection, query)}
+
+
+def closure(side: Any, relations: Iterable[int], schemas: Iterable[int]) -> list[dict[str, Any]]:
+    """Everything ``DROP ... CASCADE`` of these OIDs takes with it, the roots included, from the side instance.
+
+    Each object: classid, objid, objsubid, catalog (``pg_class``), type and identity as pg_identify_object() says,
+    ``relation`` (OID of the table it is part of, or itself), kind (relkind), contype, ``implied`` (a row or array
+    type, which comes with what it belongs to), ``member`` (made by its extension).
+    """
+    catalogs = catalog_oids(side)
+    roots = [(catalogs["pg_class"], oid) for oid in relations] + [(catalogs["pg_namespace"], oid) for oid in schemas]
+    if not roots:
+        return []
+    arguments = {"classes": [root[0] for root in roots], "objects": [root[1] for root in roots]}
+    return rows(side, CLOSURE, arguments)
+
+
+def state_of(item: Mapping[str, Any], found: Mapping[str, Any], same_lineage: bool = True) -> str:
+    """State in production of one object of the closure.
+
+    ``missing``; ``present``: the same object (OIDs are stable in one lineage); ``renamed``: the same object under
+    another name; ``recreated``: another object has its name. Where OIDs cannot be compared, a name that is there is
+    ``present``.
+    """
+    if not same_lineage:
+        return "missing" if found["by_name"] is None else "present"
+    if found["by_name"] is None:
+        return "renamed" if found["by_oid"] is not None and found["type_by_oid"] == item["type"] else "missing"
+    return "present" if found["by_name"] == item["objid"] else "recreated"
+
+
+def compare(production: Any, objects: Sequence[dict[str, Any]], same_lineage: bool = True) -> None:
+    """Set ``state`` of each object as it is in production now (see :func:`state_of`); leaves production unchanged.
+
+    Columns (objsubid <> 0) are looked up like all else: ``missing`` is a column that is gone.
+    """
+    asked = [(number, item) for number, item in enumerate(objects) if item["names"] is not None]
+    try:
+        execute(production, "SET LOCAL lock_timeout = '10s'")
+        execute(production, LOOKUP)
+        answers = rows(
+            production,
+            STATES,
+            {
+                "n": [number for number, unused in asked],
+                "kinds": [item["type"] for unused, item in asked],
+                "names": [array_literal(item["names"]) for unused, item in asked],
+                "args": [array_literal(item["args"]) for unused, item in asked],
+                "classes": [item["classid"] for unused, item in asked],
+                "objects": [item["objid"] for unused, item in asked],
+            },
+        )
+    finally:
+        production.rollback()
+    for answer in answers:
+        objects[answer["n"]]["state"] = state_of(objects[answer["n"]], answer, same_lineage)
+
+
+def array_literal(values: Iterable[str] | None) -> str:
+    """A text array as PostgreSQL writes it, so that arrays of different lengths can travel as one array of texts."""
+    quoted = ['"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in values or []]
+    return "{" + ",".join(quoted) + "}"

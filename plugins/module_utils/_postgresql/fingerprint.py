@@ -1,0 +1,314 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import (
+    find_relations,
+    find_schemas,
+    require_known,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    quote_ident,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import rows
+
+# Types whose own hash tells all that their text tells, and holds no OID. All others are hashed as text: numeric keeps
+# its scale that way, an enum its label, a regclass its name.
+PLAIN_TYPES = frozenset(
+    {"bool", "bytea", "char", "date", "int2", "int4", "int8", "time", "timestamp", "timestamptz", "uuid"}
+)
+TEXT_TYPES = frozenset({"text", "varchar"})
+
+COLUMNS = """
+SELECT a.attrelid::int8 AS relation, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+       t.typname, n.nspname AS type_schema, t.typtype, t.oid < 16384 AS builtin,
+       t.typsend <> 0 AND t.typreceive <> 0 AND t.oid < 16384 AND t.typtype = 'b' AND t.typname !~ '^_?reg'
+           AND (t.typelem = 0 OR t.typelem < 16384) AS binary_safe,
+       a.attnotnull AS not_null, a.attgenerated AS generated, a.attidentity AS identity,
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS default,
+       CASE WHEN a.attcollation <> t.typcollation THEN co.nspname || '.' || c.collname END AS collation,
+       a.attstorage AS storage, {compression} AS compression, a.attstattarget AS statistics, a.attoptions AS options
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
+LEFT JOIN pg_catalog.pg_namespace co ON co.oid = c.collnamespace
+WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+
+DEFINITIONS = """
+SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, c.relpersistence AS persistence,
+  pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+  ts.spcname AS tablespace,
+  c.relrowsecurity AS row_security, c.relforcerowsecurity AS force_row_security, c.relreplident AS replica_identity,
+  pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS partition_bound,
+  ARRAY(SELECT option FROM unnest(c.reloptions) AS option ORDER BY 1) AS options,
+  pg_catalog.obj_description(c.oid, 'pg_class') AS comment,
+  ARRAY(SELECT i.inhparent::regclass::text FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno)
+    AS parents,
+  ARRAY(SELECT k.conname || ': ' || pg_catalog.pg_get_constraintdef(k.oid) FROM pg_catalog.pg_constraint k
+        WHERE k.conrelid = c.oid AND k.contype <> 't' AND NOT (k.contype = 'f' AND k.conparentid <> 0) ORDER BY 1)
+    AS constraints,
+  ARRAY(SELECT k.conrelid::regclass || ' ' || k.conname || ': ' || pg_catalog.pg_get_constraintdef(k.oid)
+        FROM pg_catalog.pg_constraint k
+        WHERE k.confrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0 ORDER BY 1) AS referenced_by,
+  ARRAY(SELECT pg_catalog.pg_get_indexdef(x.indexrelid) || CASE WHEN x.indisvalid THEN '' ELSE ' INVALID' END
+               || CASE WHEN x.indisclustered THEN ' CLUSTER' ELSE '' END
+               || CASE WHEN x.indisreplident THEN ' REPLICA IDENTITY' ELSE '' END
+        FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid ORDER BY 1) AS indexes,
+  ARRAY(SELECT pg_catalog.pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = c.oid AND NOT t.tgisinternal ORDER BY 1) AS triggers,
+  ARRAY(SELECT p.polname || ' ' || p.polcmd::text
+               || CASE WHEN p.polpermissive THEN ' permissive' ELSE ' restrictive' END
+               || ' to ' || array_to_string(ARRAY(SELECT CASE role WHEN 0 THEN 'public' ELSE role::regrole::text END
+                                                  FROM unnest(p.polroles) AS role ORDER BY 1), ',')
+               || ' using ' || coalesce(pg_catalog.pg_get_expr(p.polqual, c.oid), '')
+               || ' check ' || coalesce(pg_catalog.pg_get_expr(p.polwithcheck, c.oid), '')
+        FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid ORDER BY 1) AS policies,
+  ARRAY(SELECT pg_catalog.pg_get_ruledef(r.oid) || ' ' || r.ev_enabled::text FROM pg_catalog.pg_rewrite r
+        WHERE r.ev_class = c.oid ORDER BY 1) AS rules,
+  ARRAY(SELECT pg_catalog.pg_get_statisticsobjdef(s.oid) FROM pg_catalog.pg_statistic_ext s
+        WHERE s.stxrelid = c.oid ORDER BY 1) AS statistics,
+  ARRAY(SELECT p.pubname{publication_details}
+        FROM pg_catalog.pg_publication_rel pr JOIN pg_catalog.pg_publication p ON p.oid = pr.prpubid
+        WHERE pr.prrelid = c.oid ORDER BY 1) AS publications,
+  ARRAY(SELECT item FROM (
+          SELECT 'table: ' || acl::text AS item
+          FROM unnest(coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner))) AS acl
+          UNION ALL
+          SELECT 'column ' || a.attname || ': ' || acl::text
+          FROM pg_catalog.pg_attribute a, unnest(a.attacl) AS acl
+          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS items ORDER BY 1) AS grants,
+  ARRAY(SELECT a.attname || ': ' || d.description FROM pg_catalog.pg_attribute a
+        JOIN pg_catalog.pg_description d ON d.classoid = 'pg_catalog.pg_class'::regclass AND d.objoid = c.oid
+         AND d.objsubid = a.attnum WHERE a.attrelid = c.oid AND a.attnum > 0 ORDER BY 1) AS comments
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_tablespace ts ON ts.oid = c.reltablespace
+WHERE c.oid = ANY(%s::oid[])
+ORDER BY n.nspname, c.relname
+"""
+
+SEQUENCES = """
+SELECT DISTINCT s.oid::int8 AS oid, n.nspname AS schema, s.relname AS name, d.refobjid::int8 AS relation,
+       q.seqincrement AS increment
+FROM pg_catalog.pg_class s
+JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
+JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
+LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = s.oid AND d.objsubid = 0
+  AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('a', 'i')
+WHERE s.relkind = 'S' AND (s.oid = ANY(%(oids)s::oid[]) OR d.refobjid = ANY(%(oids)s::oid[]))
+ORDER BY 2, 3
+"""
+
+# Pieces of the queries above that a server knows only from a version on.
+COMPRESSION_14 = "a.attcompression"
+PUBLICATION_15 = """ || CASE WHEN pr.prattrs IS NULL THEN '' ELSE ' columns ' || ARRAY(
+            SELECT a.attname FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum = ANY (pr.prattrs::int2[]) ORDER BY 1)::text END
+          || coalesce(' where ' || pg_catalog.pg_get_expr(pr.prqual, c.oid), '')"""
+
+PROPERTIES = tuple(
+    name
+    for line in (
+        "kind persistence owner tablespace row_security force_row_security replica_identity partition_bound options",
+        "comment comments parents columns constraints referenced_by indexes triggers policies rules statistics",
+        "publications grants",
+    )
+    for name in line.split()
+)
+
+
+def columns_of(connection: Any, oids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Columns of relations, in order, by relation OID. The session's search_path is empty, so types are qualified."""
+    columns: dict[int, list[dict[str, Any]]] = {oid: [] for oid in oids}
+    compression = COMPRESSION_14 if connection.server_version >= 140000 else "''"
+    for column in rows(connection, COLUMNS.replace("{compression}", compression), (list(oids),)):
+        columns[column["relation"]].append(column)
+    return columns
+
+
+def row_hash(columns: Sequence[Mapping[str, Any]], version_num: int) -> str:
+    """SQL expression: a 64-bit number for one row, the same for the same values on both ends.
+
+    From PostgreSQL 14 on the row is hashed without being written as text (four times as fast); the rest is hashed as
+    text. Both servers of a comparison have the same major version.
+    """
+    if not columns:
+        return "0"
+    if version_num < 140000:
+        fields = ", ".join(quote_ident(column["name"]) for column in columns)
+        return f'pg_catalog.hashtextextended(ROW({fields})::text COLLATE "C", 0)'
+    parts = []
+    for column in columns:
+        name = quote_ident(column["name"])
+        if column["builtin"] and column["typname"] in PLAIN_TYPES:
+            parts.append(name)
+        elif column["builtin"] and column["typname"] in TEXT_TYPES:
+            parts.append(f'{name} COLLATE "C"')
+        else:
+            parts.append(f'{name}::text COLLATE "C"')
+    return f"pg_catalog.hash_record_extended(ROW({', '.join(parts)}), 0)"
+
+
+def checksum_query(
+    table: str, columns: Sequence[Mapping[str, Any]], version_num: int, max_of: str | None = None
+) -> str:
+    """Query for the rows of one table: count, order-independent checksum, and the greatest value of a column."""
+    greatest = f", max({quote_ident(max_of)})::text AS max" if max_of else ""
+    return (
+        f"SELECT count(*) AS rows, coalesce(sum({row_hash(columns, version_num)}), 0)::text AS checksum{greatest} "
+        f"FROM {table}"
+    )
+
+
+def parallel_settings(workers: int) -> dict[str, str]:
+    """Session settings with which a scan of a table is spread over ``workers`` processes."""
+    return {
+        "max_parallel_workers_per_gather": str(workers),
+        "parallel_setup_cost": "0",
+        "parallel_tuple_cost": "0",
+    }
+
+
+def content(
+    connection: Any, table: str, columns: Sequence[Mapping[str, Any]], max_of: str | None = None
+) -> dict[str, Any]:
+    """Rows and checksum of ``table`` (SQL, ``ONLY`` where inheritance matters)."""
+    return rows(connection, checksum_query(table, columns, connection.server_version, max_of))[0]
+
+
+def sequences_of(connection: Any, oids: Sequence[int]) -> list[dict[str, Any]]:
+    """Sequences among ``oids`` or owned by them, with their values."""
+    found = rows(connection, SEQUENCES, {"oids": list(oids)})
+    for sequence in found:
+        query = f"SELECT last_value, is_called FROM {quote_name(sequence['schema'], sequence['name'])}"
+        sequence.update(rows(connection, query)[0])
+    return found
+
+
+def definitions(connection: Any, oids: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """Definition side of a fingerprint, by relation name as shown to people."""
+    columns = columns_of(connection, oids)
+    sequences = sequences_of(connection, oids)
+    found: dict[str, dict[str, Any]] = {}
+    publication = PUBLICATION_15 if connection.server_version >= 150000 else ""
+    for item in rows(connection, DEFINITIONS.replace("{publication_details}", publication), (list(oids),)):
+        oid = item["oid"]
+        item["columns"] = [
+            {
+                key: column[key]
+                for key in (
+                    "name",
+                    "type",
+                    "not_null",
+                    "default",
+                    "identity",
+                    "generated",
+                    "collation",
+                    "storage",
+                    "compression",
+                )
+            }
+            for column in columns[oid]
+        ]
+        item["sequences"] = {
+            display_name(sequence["schema"], sequence["name"]): {
+                key: sequence[key] for key in ("last_value", "is_called", "increment")
+            }
+            for sequence in sequences
+            if sequence["relation"] == oid or sequence["oid"] == oid
+        }
+        found[display_name(item["schema"], item["name"])] = item
+    return found
+
+
+def is_behind(sequence: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a sequence would give out a number that ``other`` has already given out."""
+    ahead = sequence["last_value"] - other["last_value"]
+    if sequence["increment"] < 0:
+        ahead = -ahead
+    return bool(ahead < 0 or (ahead == 0 and other["is_called"] and not sequence["is_called"]))
+
+
+def is_known(one: Any, other: Any, known: Iterable[str]) -> bool:
+    """Whether all that differs between two lists of definitions is named in ``known`` (``name on table``)."""
+    if not isinstance(one, list) or not isinstance(other, list):
+        return False
+    names = [name.split(" on ")[0] for name in known]
+    differing = [str(item) for item in [*one, *other] if item not in one or item not in other]
+    return all(any(item.startswith(f"{name}: ") or f" {name}: " in item for name in names) for item in differing)
+
+
+def difference(
+    recovered: Mapping[str, Any], production: Mapping[str, Any], known: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """What differs between two fingerprints: ``[{relation, property, recovered, production}]``, empty when equal.
+
+    A sequence differs only when production's is behind; one that is ahead has gone on and never goes back. What
+    differs only in objects named in ``known`` (those left to do, which are reported as such) is left out.
+    """
+    known = list(known)
+    found: list[dict[str, Any]] = []
+    for name in sorted(set(recovered) | set(production)):
+        one, other = recovered.get(name), production.get(name)
+        if one is None or other is None:
+            found.append(
+                {"relation": name, "property": "exists", "recovered": one is not None, "production": other is not None}
+            )
+            continue
+        for key in (*PROPERTIES, "rows", "checksum", "max"):
+            if key in one and key in other and one[key] != other[key] and not is_known(one[key], other[key], known):
+                found.append({"relation": name, "property": key, "recovered": one[key], "production": other[key]})
+        for sequence, values in sorted(one.get("sequences", {}).items()):
+            present = other.get("sequences", {}).get(sequence)
+            if present is None or is_behind(present, values):
+                found.append(
+                    {"relation": name, "property": f"sequence {sequence}", "recovered": values, "production": present}
+                )
+    return found
+
+
+def take_fingerprint(
+    connection: Any,
+    relations: Sequence[Mapping[str, str]],
+    schemas: Sequence[str],
+    *,
+    checksum: bool = True,
+    max_of: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Fingerprint of ``relations`` and of all tables in ``schemas``; RecoveryError names what is not there.
+
+    Views have a definition only. Rows of a partitioned table are those of its partitions; of a table with inheritance
+    children only its own count.
+    """
+    named = find_relations(connection, relations)
+    require_known(named, [(item["schema"], item["name"]) for item in relations], "relation", connection)
+    found_schemas = find_schemas(connection, schemas)
+    require_known(found_schemas, schemas, "schema", connection)
+    inside = rows(
+        connection,
+        "SELECT oid::int8 AS oid FROM pg_catalog.pg_class "
+        "WHERE relnamespace = ANY(%s::oid[]) AND relkind IN ('r', 'p', 'f')",
+        (list(found_schemas.values()),),
+    )
+    oids = sorted({item["oid"] for item in [*named.values(), *inside]})
+    prints = definitions(connection, oids)
+    columns = columns_of(connection, oids)
+    for item in prints.values():
+        oid = item.pop("oid")
+        if checksum and item["kind"] in ("r", "p", "m"):
+            only = "ONLY " if item["kind"] == "r" else ""
+            has_column = any(column["name"] == max_of for column in columns[oid])
+            table = only + quote_name(item["schema"], item["name"])
+            item.update(content(connection, table, columns[oid], max_of if has_column else None))
+    return prints

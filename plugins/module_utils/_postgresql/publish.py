@@ -1,0 +1,423 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    quote_ident,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import execute, host_name, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
+    SETTINGS,
+    Entry,
+    entries_of,
+    needed_for,
+)
+
+# Waiting for a lock on a table that production uses: short, so that writers queue behind us for moments only.
+LOCK_TIMEOUT = "2s"
+ATTEMPTS = 30
+LOCK_NOT_AVAILABLE = "55P03"
+DEADLOCK = "40P01"
+FOREIGN_KEY_VIOLATION = "23503"
+CHECK_VIOLATION = "23514"
+
+FOREIGN_KEYS = """
+SELECT k.oid::int8 AS oid, k.conname AS name, n.nspname AS schema, c.relname AS table, c.relkind AS kind,
+       pg_catalog.pg_get_constraintdef(k.oid) AS definition, k.convalidated AS validated,
+       rn.nspname AS other_schema, rc.relname AS other_table,
+       ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS key(number, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = key.number ORDER BY key.n)
+         AS columns,
+       ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS key(number, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = key.number ORDER BY key.n)
+         AS other_columns
+FROM pg_catalog.pg_constraint k
+JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_class rc ON rc.oid = k.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace
+WHERE k.contype = 'f' AND k.oid = ANY(%s::oid[])
+ORDER BY k.oid
+"""
+
+# Parts of surviving tables that a dump writes inside CREATE TABLE, so that they have no entry of their own.
+INLINE_DEFAULTS = """
+SELECT d.oid::int8 AS oid, n.nspname AS schema, c.relname AS table, a.attname AS name,
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS definition
+FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_class c ON c.oid = d.adrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attgenerated = ''
+WHERE d.oid = ANY(%s::oid[])
+"""
+INLINE_CHECKS = """
+SELECT k.oid::int8 AS oid, n.nspname AS schema, c.relname AS table, k.conname AS name,
+       pg_catalog.pg_get_constraintdef(k.oid) AS definition
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE k.oid = ANY(%s::oid[]) AND k.contype = 'c' AND k.coninhcount = 0
+"""
+
+
+IDENTITIES = """
+SELECT n.nspname AS schema, c.relname AS table, a.attname AS name, a.attidentity::text AS identity
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = ANY(%s::oid[]) AND c.relispartition AND a.attidentity <> ''
+"""
+
+
+class Steps(NamedTuple):
+    """A dump's entries by the moment they are made in production."""
+
+    early: list[Entry]
+    """In staging: the tables and what their columns, sequences and indexes need."""
+    indexes: dict[int, list[Entry]]
+    """Indexes and index-backed constraints of each table that is loaded, by table OID."""
+    own: list[Entry]
+    """When publishing: the rest of what touches only things that were lost."""
+    others: list[Entry]
+    """When publishing, last: what locks tables that production uses."""
+    foreign_keys: list[Entry]
+    after_foreign_keys: list[Entry]
+
+
+def arrange(dump: Sequence[Entry], objects: Sequence[Mapping[str, Any]], loaded: Iterable[int]) -> Steps:
+    """Arrange the entries of ``objects`` (the closure's missing ones) out of a whole dump's; its order is kept.
+
+    ``loaded`` are the OIDs of the tables whose rows are loaded.
+    """
+    entries = entries_of(dump, objects)
+    wanted = {entry.dump_id for entry in entries}
+    survivors = {entry.dump_id for entry in dump if entry.description == "TABLE" and entry.dump_id not in wanted}
+    by_address = {(item["classid"], item["objid"]): item for item in objects}
+    lost = {item["objid"] for item in objects if item["catalog"] == "pg_class"}
+    tables = set(loaded)
+
+    def table_of(entry: Entry) -> int | None:
+        item = by_address.get((entry.catalog, entry.oid))
+        return None if item is None else item["index_of"] or item["relation"]
+
+    indexes: dict[int, list[Entry]] = {oid: [] for oid in tables}
+    for entry in entries:
+        table = table_of(entry)
+        if entry.description in ("INDEX", "CONSTRAINT") and table in tables and table is not None:
+            indexes[table].append(entry)
+    in_worker = {entry.dump_id for chosen in indexes.values() for entry in chosen}
+
+    roots = [
+        entry.dump_id
+        for entry in entries
+        if entry.dump_id in in_worker
+        or entry.description == "SCHEMA"
+        or (entry.description in ("TABLE", "SEQUENCE", "DEFAULT") and table_of(entry) in lost)
+        or (entry.description == "SEQUENCE OWNED BY")
+        or (entry.description == "TABLE ATTACH" and survivors.isdisjoint(entry.depends))
+    ]
+    early = needed_for(entries, roots) - in_worker
+    keys = {entry.dump_id for entry in entries if entry.description == "FK CONSTRAINT"}
+    others = {
+        entry.dump_id
+        for entry in entries
+        if entry.dump_id not in keys
+        and (
+            (table_of(entry) is not None and table_of(entry) not in lost)
+            or (entry.description in ("TABLE ATTACH", "INDEX ATTACH") and not survivors.isdisjoint(entry.depends))
+        )
+    }
+    steps = Steps([], indexes, [], [], [], [])
+    for entry in entries:
+        if entry.dump_id in in_worker:
+            continue
+        if entry.dump_id in keys:
+            steps.foreign_keys.append(entry)
+        elif entry.dump_id in others or (not entry.catalog and any(d in others for d in entry.depends)):
+            steps.others.append(entry)
+        elif not entry.catalog and any(dump_id in keys for dump_id in entry.depends):
+            steps.after_foreign_keys.append(entry)
+        elif entry.dump_id in early:
+            steps.early.append(entry)
+        else:
+            steps.own.append(entry)
+    return steps
+
+
+AFTER_DATA = frozenset(
+    {
+        "ACL",
+        "CHECK CONSTRAINT",
+        "CONSTRAINT",
+        "DEFAULT ACL",
+        "EVENT TRIGGER",
+        "FK CONSTRAINT",
+        "INDEX",
+        "INDEX ATTACH",
+        "POLICY",
+        "PUBLICATION",
+        "PUBLICATION TABLE",
+        "PUBLICATION TABLES IN SCHEMA",
+        "ROW SECURITY",
+        "RULE",
+        "STATISTICS",
+        "SUBSCRIPTION",
+        "SUBSCRIPTION TABLE",
+        "TRIGGER",
+    }
+)
+
+
+def is_of_database(entry: Entry) -> bool:
+    """Whether an entry belongs to the database itself, not to what is in it."""
+    return entry.description in ("DATABASE", "DATABASE PROPERTIES") or entry.label.startswith("- DATABASE ")
+
+
+def arrange_database(
+    entries: Sequence[Entry], index_tables: Mapping[tuple[int, int], int], loaded: Iterable[int]
+) -> Steps:
+    """Arrange all entries of a dump; ``index_tables`` are the tables of indexes and constraints by (catalog, OID)."""
+    indexes: dict[int, list[Entry]] = {oid: [] for oid in loaded}
+    steps = Steps([], indexes, [], [], [], [])
+    late: set[int] = set()
+    keys: set[int] = set()
+    for entry in entries:
+        if entry.description in SETTINGS or is_of_database(entry):
+            continue
+        table = index_tables.get((entry.catalog, entry.oid))
+        if entry.description in ("INDEX", "CONSTRAINT") and table in indexes and table is not None:
+            late.add(entry.dump_id)
+            indexes[table].append(entry)
+        elif entry.description == "FK CONSTRAINT":
+            late.add(entry.dump_id)
+            keys.add(entry.dump_id)
+            steps.foreign_keys.append(entry)
+        elif entry.description in AFTER_DATA or any(dump_id in late for dump_id in entry.depends):
+            # A comment on a foreign key needs the key; event triggers must not fire on our own work.
+            late.add(entry.dump_id)
+            last = entry.description == "EVENT TRIGGER" or any(dump_id in keys for dump_id in entry.depends)
+            (steps.after_foreign_keys if last else steps.own).append(entry)
+        else:
+            steps.early.append(entry)
+    return steps
+
+
+def forward(current: Mapping[str, Any], recovered: Mapping[str, Any]) -> tuple[int, bool] | None:
+    """Value and is_called to set on a sequence so that it never goes back; None when it needs no change."""
+    if fingerprint.is_behind({**recovered, **current}, recovered):
+        return int(recovered["last_value"]), bool(recovered["is_called"])
+    return None
+
+
+def set_sequences(connection: Any, sequences: Iterable[Mapping[str, Any]]) -> None:
+    """Bring production's sequences forward to the recovered instance's, never back."""
+    for sequence in sequences:
+        name = quote_name(sequence["schema"], sequence["name"])
+        if value(connection, "SELECT pg_catalog.to_regclass(%s)", (name,)) is None:
+            continue
+        target = forward(rows(connection, f"SELECT last_value, is_called FROM {name}")[0], sequence)
+        if target is not None:
+            execute(connection, "SELECT pg_catalog.setval(%s::regclass, %s, %s)", (name, *target))
+
+
+class ForeignKeys:
+    """Foreign keys put back NOT VALID, then validated while production writes; what does not fit is reported."""
+
+    def __init__(self, context: Context, entries: Iterable[Entry]) -> None:
+        side = context.side.connect(context.side_database)
+        try:
+            self._keys = rows(side, FOREIGN_KEYS, ([entry.oid for entry in entries],))
+        finally:
+            side.close()
+        self._context = context
+
+    def add(self, connection: Any) -> list[dict[str, Any]]:
+        """Make them, in the caller's transaction; what could not be made."""
+        left_to_do = []
+        for key in self._keys:
+            partitioned = key["kind"] == "p"
+            statement = (
+                f"ALTER TABLE {'' if partitioned else 'ONLY '}{quote_name(key['schema'], key['table'])} "
+                f"ADD CONSTRAINT {quote_ident(key['name'])} {key['definition']}"
+            )
+            if not partitioned and key["validated"]:
+                statement += " NOT VALID"
+            execute(connection, "SAVEPOINT dbre_key")
+            try:
+                execute(connection, statement)
+            except connection.IntegrityError:
+                execute(connection, "ROLLBACK TO SAVEPOINT dbre_key")
+                left_to_do.append(self._violation(connection, key, f"{statement};"))
+            execute(connection, "RELEASE SAVEPOINT dbre_key")
+        return left_to_do
+
+    def validate(self, connection: Any) -> list[dict[str, Any]]:
+        """Validate what is not valid yet, each in a transaction of its own; what production's rows do not allow."""
+        left_to_do = []
+        for key in self._keys:
+            table = quote_name(key["schema"], key["table"])
+            query = (
+                "SELECT NOT convalidated FROM pg_catalog.pg_constraint "
+                "WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s AND contype = 'f'"
+            )
+            if not key["validated"] or not value(connection, query, (table, key["name"])):
+                connection.rollback()
+                continue
+            statement = f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote_ident(key['name'])}"
+            try:
+                patiently(connection, lambda statement=statement: execute(connection, statement))
+            except connection.IntegrityError:
+                connection.rollback()
+                left_to_do.append(self._violation(connection, key, f"{statement};"))
+                connection.rollback()
+        return left_to_do
+
+    @staticmethod
+    def _violation(connection: Any, key: Mapping[str, Any], command: str) -> dict[str, Any]:
+        table, other = quote_name(key["schema"], key["table"]), quote_name(key["other_schema"], key["other_table"])
+        columns = [f"f.{quote_ident(name)}" for name in key["columns"]]
+        match = " AND ".join(f"{column} = t.{quote_ident(name)}" for column, name in zip(columns, key["other_columns"]))
+        without = (
+            f"FROM {table} f WHERE {' AND '.join(f'{column} IS NOT NULL' for column in columns)} "
+            f"AND NOT EXISTS (SELECT FROM {other} t WHERE {match})"
+        )
+        count = value(connection, f"SELECT count(*) {without}")
+        fields = ", ".join(f"{column}::text" for column in columns)
+        sample = [list(row.values()) for row in rows(connection, f"SELECT {fields} {without} LIMIT 5")]
+        entry = left(
+            "foreign key",
+            f"{key['name']} on {display_name(key['schema'], key['table'])}",
+            f"{count} rows of {display_name(key['schema'], key['table'])} point to rows that "
+            f"{display_name(key['other_schema'], key['other_table'])} does not have (any more); new rows are checked, "
+            "these are not. Mend them, then run the command",
+            command,
+        )
+        return {**entry, "rows": count, "columns": key["columns"], "sample": sample}
+
+
+def patiently(connection: Any, work: Any) -> Any:
+    """Do ``work`` in one transaction and commit; short waits for locks, repeated, so that production is not held up.
+
+    A lock that cannot be had within the attempts is an error that names the statement's own words.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            result = work()
+            connection.commit()
+            return result
+        except connection.OperationalError as error:
+            connection.rollback()
+            if error.pgcode not in (LOCK_NOT_AVAILABLE, DEADLOCK):
+                raise
+            if attempt == ATTEMPTS:
+                raise RecoveryError(
+                    f"a table of production on {host_name()} was locked by others in {ATTEMPTS} attempts "
+                    f"of {LOCK_TIMEOUT} each: {str(error).strip()}. Nothing of this step was kept; what was loaded is "
+                    "safe in staging. Find the holder in pg_locks and pg_stat_activity, end it, and run again with the "
+                    "same incident id.",
+                    sqlstate=error.pgcode,
+                ) from error
+            time.sleep(min(0.2 * attempt, 2.0))
+        except BaseException:
+            connection.rollback()
+            raise
+    raise AssertionError("not reached")
+
+
+@contextmanager
+def without_default_privileges(connection: Any) -> Iterator[None]:
+    """Make what is created in the caller's transaction get the grants of the dump, and no others.
+
+    A dump's grants start from the server's own defaults, but what we create would get production's ALTER DEFAULT
+    PRIVILEGES on top. They are put aside under no role, in this transaction only, so nobody else sees them gone.
+    """
+    move = "UPDATE pg_catalog.pg_default_acl SET defaclrole = {} WHERE defaclrole = {}"
+    me = "(SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)"
+    execute(connection, move.format(0, me))
+    yield
+    execute(connection, move.format(me, 0))
+
+
+class PartitionIdentities:
+    """Identity columns of lost partitions, which since PostgreSQL 17 are those of the root of the tree.
+
+    ATTACH PARTITION marks the columns of the partition, but not those of its own partitions: CreateInheritance() in
+    src/backend/commands/tablecmds.c goes no further down. A lost subtree is attached from below.
+    """
+
+    def __init__(self, context: Context, oids: Sequence[int]) -> None:
+        side = context.side.connect(context.side_database)
+        try:
+            self._columns = rows(side, IDENTITIES, (list(oids),)) if side.server_version >= 170000 else []
+        finally:
+            side.close()
+
+    def mend(self, connection: Any) -> None:
+        """Mark the columns, in the caller's transaction."""
+        for column in self._columns:
+            execute(
+                connection,
+                'UPDATE pg_catalog.pg_attribute SET attidentity = %(identity)s::text::"char" '
+                "WHERE attrelid = %(relation)s::regclass AND attname = %(name)s AND attidentity = ''",
+                {**column, "relation": quote_name(column["schema"], column["table"])},
+            )
+
+
+class InlineParts:
+    """Defaults and check constraints of surviving tables that went with a lost sequence, function or type."""
+
+    def __init__(self, context: Context, entries: Sequence[Entry]) -> None:
+        have = {(entry.catalog, entry.oid) for entry in entries}
+        lost = {item["objid"] for item in context.plan["objects"] if item["catalog"] == "pg_class"}
+        oids: dict[str, list[int]] = {"pg_attrdef": [], "pg_constraint": []}
+        for item in context.plan["objects"]:
+            if (
+                item["catalog"] in oids
+                and (item["classid"], item["objid"]) not in have
+                and item["relation"] not in lost
+            ):
+                oids[item["catalog"]].append(item["objid"])
+        side = context.side.connect(context.side_database)
+        try:
+            self._defaults = rows(side, INLINE_DEFAULTS, (oids["pg_attrdef"],))
+            self._checks = rows(side, INLINE_CHECKS, (oids["pg_constraint"],))
+        finally:
+            side.close()
+
+    def add(self, connection: Any) -> list[dict[str, Any]]:
+        """Make them, in the caller's transaction; what production's rows do not allow."""
+        left_to_do = []
+        for part in self._defaults:
+            execute(
+                connection,
+                f"ALTER TABLE ONLY {quote_name(part['schema'], part['table'])} "
+                f"ALTER COLUMN {quote_ident(part['name'])} SET DEFAULT {part['definition']}",
+            )
+        for part in self._checks:
+            statement = (
+                f"ALTER TABLE {quote_name(part['schema'], part['table'])} "
+                f"ADD CONSTRAINT {quote_ident(part['name'])} {part['definition']}"
+            )
+            execute(connection, "SAVEPOINT dbre_check")
+            try:
+                execute(connection, statement)
+            except connection.IntegrityError as error:
+                execute(connection, "ROLLBACK TO SAVEPOINT dbre_check")
+                name = f"{part['name']} on {display_name(part['schema'], part['table'])}"
+                left_to_do.append(left("check constraint", name, str(error).strip(), f"{statement};"))
+            execute(connection, "RELEASE SAVEPOINT dbre_check")
+        return left_to_do
+
+
+def steps_of(context: Context, entries: Sequence[Entry], loaded: Iterable[int]) -> Steps:
+    """The steps of a plan's missing objects out of a whole dump's entries."""
+    return arrange(entries, context.plan["objects"], loaded)

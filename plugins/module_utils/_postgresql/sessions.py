@@ -1,0 +1,282 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+
+try:
+    import psycopg2
+except ImportError:
+    psycopg2 = None  # type: ignore[assignment]  # connect() says so, before anything here needs it
+
+# What both ends must agree on so that the same row gives the same text, and what must never stop or hide our work.
+# dbre.allow_drop is the way through this collection's own drop protection.
+SETTINGS = {
+    "default_transaction_read_only": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "row_security": "off",
+    "search_path": "",
+    "timezone": "UTC",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "standard_conforming_strings": "on",
+    "client_min_messages": "warning",
+    "check_function_bodies": "off",
+    "client_encoding": "UTF8",
+    "dbre.allow_drop": "on",
+}
+SETTINGS_14 = {"idle_session_timeout": "0", "client_connection_check_interval": "2s"}
+SETTINGS_17 = {"transaction_timeout": "0"}
+
+
+def host_name() -> str:
+    """Name of this host, for messages."""
+    return socket.gethostname()
+
+
+def settings_for(version_num: int) -> dict[str, str]:
+    """The session settings a server of ``version_num`` knows."""
+    settings = dict(SETTINGS)
+    if version_num >= 140000:
+        settings.update(SETTINGS_14)
+    if version_num >= 170000:
+        settings.update(SETTINGS_17)
+    return settings
+
+
+def rows(connection: Any, query: str, args: Any = None) -> list[dict[str, Any]]:
+    """Result of ``query`` as a list of dictionaries."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, args)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+
+def value(connection: Any, query: str, args: Any = None) -> Any:
+    """First column of the first row of ``query``; None when there is no row."""
+    with connection.cursor() as cursor:
+        cursor.execute(query, args)
+        row = cursor.fetchone()
+        return None if row is None else row[0]
+
+
+def execute(connection: Any, statement: str | bytes, args: Any = None) -> int:
+    """Run ``statement`` (any number of statements when ``args`` is None); the number of rows it touched."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, args)
+        return int(cursor.rowcount)
+
+
+def apply_settings(connection: Any, extra: Mapping[str, str] | None = None) -> None:
+    """Put our session settings in force, for good (committed)."""
+    settings = {**settings_for(connection.server_version), **(extra or {})}
+    with connection.cursor() as cursor:
+        for name, text in settings.items():
+            cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, text))
+    connection.commit()
+
+
+class Server:
+    """Where one end of a recovery is, and how its sessions and client programs reach it."""
+
+    def __init__(self, params: Mapping[str, Any], bin_dir: str, application_name: str = "dbre.recovery") -> None:
+        self.params = dict(params)
+        self.bin_dir = bin_dir
+        self.application_name = application_name
+        self._root_certificate: str | None = None
+
+    @classmethod
+    def of_instance(
+        cls, instance: Mapping[str, Any], password: str | None, bin_dir: str, application_name: str = "dbre.recovery"
+    ) -> Server:
+        """The server behind a recovered instance."""
+        if not instance.get("port"):
+            raise RecoveryError("the recovered instance has no port; hand on the whole instance as it was returned")
+        # An instance with a host was opened to us over the network; its socket is on another machine.
+        remote = bool(instance.get("host"))
+        server = cls(
+            {
+                "login_unix_socket": None if remote else instance.get("socket"),
+                "login_host": instance.get("host"),
+                "login_port": instance["port"],
+                "login_user": instance.get("user"),
+                "login_password": password,
+                "login_db": instance.get("database") or "postgres",
+            },
+            bin_dir,
+            application_name,
+        )
+        certificate = instance.get("sslrootcert")
+        if certificate and remote:
+            handle, server._root_certificate = tempfile.mkstemp(prefix="dbre-recovery-", suffix=".pem")
+            with os.fdopen(handle, "w") as file:
+                file.write(certificate)
+        return server
+
+    def close(self) -> None:
+        """Remove the temporary file of the certificate."""
+        if self._root_certificate:
+            with suppress(FileNotFoundError):
+                os.unlink(self._root_certificate)
+
+    def _tls(self) -> dict[str, str]:
+        return {"sslmode": "verify-ca", "sslrootcert": self._root_certificate} if self._root_certificate else {}
+
+    def connect(self, dbname: str | None = None, settings: Mapping[str, str] | None = None) -> Any:
+        """A session with our settings in ``dbname``."""
+        connection = connect(self.params, dbname, application_name=self.application_name, **self._tls())
+        apply_settings(connection, settings)
+        return connection
+
+    def environment(self, dbname: str) -> dict[str, str]:
+        """Environment in which libpq programs reach ``dbname`` with our settings; holds the password."""
+        params = self.params
+        wanted = {
+            "PGHOST": params.get("login_unix_socket") or params.get("login_host"),
+            "PGPORT": params.get("login_port"),
+            "PGUSER": params.get("login_user"),
+            "PGPASSWORD": params.get("login_password"),
+            "PGDATABASE": dbname,
+            "PGAPPNAME": self.application_name,
+            "PGCONNECT_TIMEOUT": 15,
+            "PGOPTIONS": " ".join(
+                "-c {}={}".format(name, text.replace(" ", "\\ ")) for name, text in SETTINGS.items() if text
+            )
+            + " -c search_path=",
+            "PGSSLMODE": self._tls().get("sslmode"),
+            "PGSSLROOTCERT": self._root_certificate,
+        }
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
+        environment.update({name: str(text) for name, text in wanted.items() if text is not None})
+        return environment
+
+    def program(self, name: str) -> str:
+        """Path of a client program of the server's version."""
+        return os.path.join(self.bin_dir, name)
+
+    def run(self, command: Sequence[str], dbname: str) -> bytes:
+        """Output of a client program; RecoveryError with its own words when it fails."""
+        # Called from several threads at a time; a module's run_command is for one.
+        done = subprocess.run(  # pylint: disable=ansible-bad-function
+            [self.program(command[0]), *command[1:]],
+            env=self.environment(dbname),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RecoveryError(
+                f"{command[0]} failed on {host_name()} (exit status {done.returncode}): "
+                f"{done.stderr.decode(errors='replace').strip()}. Production was not changed by it.",
+                command=command[0],
+            )
+        return done.stdout
+
+
+class Progress:
+    """Keeps one JSON object ``{at, what, done, total, unit}`` in a file while work goes on; nothing without a path."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def say(self, what: str, done: int, total: int, unit: str) -> None:
+        """How far it is now; ``done`` and ``total`` are counted in ``unit``. Readers never see half an object."""
+        if self._path is None:
+            return
+        at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+        text = json.dumps({"at": at, "what": what, "done": done, "total": total, "unit": unit})
+        with self._lock:
+            with open(f"{self._path}.new", "w") as file:
+                file.write(text + "\n")
+            os.replace(f"{self._path}.new", self._path)
+
+    def end(self) -> None:
+        """Remove the file."""
+        if self._path is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+
+def application_name(incident: str) -> str:
+    """What our sessions of one incident are called in pg_stat_activity; an incident's id fits whole."""
+    return f"dbre.recovery {incident}"
+
+
+@contextmanager
+def open_production(params: Mapping[str, Any], incident: str) -> Iterator[Server]:
+    """Production, as a module's parameters lead to it."""
+    server = Server(params, "", application_name(incident))
+    connection = server.connect()
+    try:
+        if not value(connection, "SELECT current_setting('is_superuser')::bool"):
+            user = value(connection, "SELECT current_user")
+            raise RecoveryError(
+                f"role {user} on {host_name()} is no superuser. Nothing was changed. What is put back belongs to "
+                "others, so run this as a superuser (become_user: postgres, or login_user)."
+            )
+        major = connection.server_version // 10000
+    finally:
+        connection.close()
+    server.bin_dir = find_bin_dir(major, params["bin_dir"])
+    with translated_errors():
+        yield server
+
+
+@contextmanager
+def open_servers(params: Mapping[str, Any], incident: str) -> Iterator[tuple[Server, Server]]:
+    """Production and the recovered instance; refuses an instance of another major version."""
+    with open_production(params, incident) as production:
+        side = Server.of_instance(
+            params["instance"], params["instance_password"], production.bin_dir, application_name(incident)
+        )
+        try:
+            here, there = production.connect(), side.connect()
+            versions = here.server_version // 10000, there.server_version // 10000
+            here.close()
+            there.close()
+            if versions[0] != versions[1]:
+                raise RecoveryError(
+                    f"the recovered instance is PostgreSQL {versions[1]}, production on {host_name()} {versions[0]}. "
+                    "Nothing was changed. Recover from an instance of the same major version."
+                )
+            yield production, side
+        finally:
+            side.close()
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn what the servers or the operating system say into RecoveryError."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        said = str(error).strip() or type(error).__name__
+        context = getattr(error.diag, "context", None)
+        raise RecoveryError(
+            f"PostgreSQL refused a step of the recovery on {host_name()}: {said}{f' ({context})' if context else ''}. "
+            "What was committed before it is safe, nothing half done is left; mend the cause and run again with the "
+            "same incident id.",
+            sqlstate=error.pgcode,
+        ) from error

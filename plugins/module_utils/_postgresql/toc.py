@@ -1,0 +1,154 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
+
+# Descriptions of entries that begin with another description; the longest that fits is the entry's
+# (ArchiveEntry() calls in src/bin/pg_dump/pg_dump.c).
+DESCRIPTIONS = (
+    "ACCESS METHOD|ACL|AGGREGATE|CAST|CHECK CONSTRAINT|COLLATION|COMMENT|CONSTRAINT|CONVERSION|DATABASE PROPERTIES|"
+    "DATABASE|DEFAULT ACL|DEFAULT|DOMAIN|ENCODING|EVENT TRIGGER|EXTENSION|FK CONSTRAINT|FOREIGN DATA WRAPPER|"
+    "FOREIGN SERVER|FOREIGN TABLE|FUNCTION|INDEX ATTACH|INDEX|MATERIALIZED VIEW|OPERATOR CLASS|OPERATOR FAMILY|"
+    "OPERATOR|POLICY|PROCEDURAL LANGUAGE|PROCEDURE|PUBLICATION TABLES IN SCHEMA|PUBLICATION TABLE|PUBLICATION|"
+    "ROW SECURITY|RULE|SCHEMA|SEARCHPATH|SECURITY LABEL|SEQUENCE OWNED BY|SEQUENCE|SERVER|SHELL TYPE|STATISTICS|"
+    "STDSTRINGS|SUBSCRIPTION TABLE|SUBSCRIPTION|TABLE ATTACH|TABLE|TEXT SEARCH CONFIGURATION|TEXT SEARCH DICTIONARY|"
+    "TEXT SEARCH PARSER|TEXT SEARCH TEMPLATE|TRANSFORM|TRIGGER|TYPE|USER MAPPING|VIEW"
+)
+ENTRY = re.compile(rf"(\d+); (\d+) (\d+) ({DESCRIPTIONS})(?: |$)(.*)", re.DOTALL)
+# What no restore of objects asks for: settings of the dump itself, and what is data.
+SETTINGS = ("ENCODING", "SEARCHPATH", "STDSTRINGS")
+DEPENDS = re.compile(r";\s+depends on:((?: \d+)+)")
+# Added around scripts by the releases of August 2025 and later; only psql knows it.
+RESTRICT = re.compile(rb"^\\(?:un)?restrict ([0-9A-Za-z]+)\n?", re.MULTILINE)
+
+# Entries without an object of their own: they belong to the objects they depend on.
+APPENDAGES = (
+    "ACL",
+    "COMMENT",
+    "INDEX ATTACH",
+    "ROW SECURITY",
+    "SECURITY LABEL",
+    "SEQUENCE OWNED BY",
+    "SHELL TYPE",
+    "TABLE ATTACH",
+)
+
+
+class Entry(NamedTuple):
+    """One entry of a dump's table of contents; ``depends`` are dump ids."""
+
+    dump_id: int
+    catalog: int
+    oid: int
+    description: str
+    label: str
+    depends: tuple[int, ...]
+
+
+def parse_toc(listing: str) -> list[Entry]:
+    """Entries, in the order of the dump, of what ``pg_restore --list --verbose`` prints.
+
+    Format: PrintTOCSummary() in src/bin/pg_dump/pg_backup_archiver.c: ``<dump id>; <catalog oid> <oid> <description>
+    <schema> <name> <owner>``, then with --verbose ``;\tdepends on: <dump ids>``. Raises RecoveryError on a line of
+    neither form.
+    """
+    entries: list[Entry] = []
+    for line in listing.splitlines():
+        depends = DEPENDS.match(line)
+        if depends is not None and entries:
+            entries[-1] = entries[-1]._replace(depends=tuple(int(dump_id) for dump_id in depends.group(1).split()))
+            continue
+        if line.startswith(";") or not line.strip():
+            continue
+        match = ENTRY.match(line)
+        if match is None:
+            raise RecoveryError(f"pg_restore --list printed a line that cannot be read: {line!r}")
+        dump_id, catalog, oid = (int(match.group(number)) for number in (1, 2, 3))
+        entries.append(Entry(dump_id, catalog, oid, match.group(4), match.group(5), ()))
+    return entries
+
+
+def select_entries(entries: Sequence[Entry], wanted: Collection[tuple[int, int]]) -> list[Entry]:
+    """Entries of the ``wanted`` objects ``(catalog oid, oid)`` and what is appended to them, in the dump's order.
+
+    An appendage (comment, grant, attachment ...) goes with its object. TABLE ATTACH and INDEX ATTACH go with the part
+    that is attached; ROW SECURITY carries its table's OID; a SHELL TYPE goes with what depends on it.
+    """
+    relations = {oid for unused, oid in wanted}
+    own = {entry.dump_id for entry in entries if entry.catalog and (entry.catalog, entry.oid) in wanted}
+    chosen = set(own)
+    needed_by_own = {dump_id for entry in entries if entry.dump_id in own for dump_id in entry.depends}
+    for entry in entries:
+        if entry.description not in APPENDAGES or entry.catalog:
+            continue
+        if entry.description == "SHELL TYPE":
+            belongs = entry.dump_id in needed_by_own
+        elif entry.oid:
+            belongs = entry.oid in relations and any(dump_id in own for dump_id in entry.depends)
+        else:
+            belongs = any(dump_id in own for dump_id in entry.depends)
+        if belongs:
+            chosen.add(entry.dump_id)
+    return [entry for entry in entries if entry.dump_id in chosen]
+
+
+def needed_for(entries: Sequence[Entry], roots: Iterable[int]) -> set[int]:
+    """Dump ids of ``roots`` and of all that they need among ``entries``, through any number of steps."""
+    by_id = {entry.dump_id: entry for entry in entries}
+    needed: set[int] = set()
+    waiting = [dump_id for dump_id in roots if dump_id in by_id]
+    while waiting:
+        dump_id = waiting.pop()
+        if dump_id not in needed:
+            needed.add(dump_id)
+            waiting.extend(other for other in by_id[dump_id].depends if other in by_id)
+    return needed
+
+
+def strip_restrict(script: bytes) -> bytes:
+    r"""The script without the ``\restrict`` and ``\unrestrict`` lines of its own key (nobody else's lines)."""
+    first = RESTRICT.search(script)
+    if first is None:
+        return script
+    key = re.escape(first.group(1))
+    return re.sub(rb"^\\(?:un)?restrict " + key + rb"$\n?", b"", script, flags=re.MULTILINE)
+
+
+class SchemaDump:
+    """All definitions of one database of the recovered instance, as pg_dump writes them, in a custom archive."""
+
+    def __init__(self, server: Server, database: str, directory: str) -> None:
+        self._server = server
+        self._database = database
+        self.path = os.path.join(directory, "schema.dump")
+        self._lists = 0
+        command = ["pg_dump", "--format=custom", "--compress=0", "--schema-only", "--encoding=UTF8", "--no-password"]
+        server.run([*command, "--no-sync", "--file", self.path], database)
+        listing = server.run(["pg_restore", "--list", "--verbose", self.path], database)
+        self.entries = parse_toc(listing.decode())
+
+    def script(self, entries: Iterable[Entry], *options: str) -> bytes:
+        """SQL that makes ``entries``, in the dump's order; ``options`` are pg_restore's."""
+        chosen = [f"{entry.dump_id}; {entry.catalog} {entry.oid} {entry.description}" for entry in entries]
+        if not chosen:
+            return b""
+        self._lists += 1
+        path = f"{self.path}.{self._lists}.list"
+        with open(path, "w") as file:
+            file.write("\n".join(chosen) + "\n")
+        command = ["pg_restore", "--use-list", path, "--file=-", *options, self.path]
+        return strip_restrict(self._server.run(command, self._database))
+
+
+def entries_of(entries: Sequence[Entry], objects: Iterable[Mapping[str, Any]]) -> list[Entry]:
+    """Like :func:`select_entries`, for objects of a closure."""
+    return select_entries(entries, {(item["classid"], item["objid"]) for item in objects if not item["objsubid"]})

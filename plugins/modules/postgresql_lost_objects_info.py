@@ -1,0 +1,217 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgresql_lost_objects_info
+short_description: Compute what an incident took from a database, and plan its recovery
+version_added: "0.1.0"
+description:
+  - Compares production with a recovered instance that stands just before the incident. Returns the load plan for
+    M(dbre.recovery.postgresql_table_recovery).
+  - What a drop took with it is computed, not guessed, as the recursive closure over C(pg_depend) in the recovered
+    instance from the lost relations and schemas. It is what C(DROP ... CASCADE) removed. Each object is then looked
+    up in production by name. What is missing is in the plan; what is there stays as it is, and is named in
+    RV(load_plan.left_to_do) when it was made anew.
+  - When neither relations nor schemas are named and the database does not exist, the plan is for the whole database.
+  - When an earlier run of the same incident has begun, the plan it began with is returned.
+options:
+  instance:
+    description:
+      - The recovered instance, as the role C(postgresql_side_restore) or another source returned it.
+    type: dict
+    required: true
+  instance_password:
+    description:
+      - Password for the recovered instance, where it asks for one.
+    type: str
+  database:
+    description:
+      - Name of the database.
+    type: str
+    required: true
+  relations:
+    description:
+      - Lost relations, written as in SQL. A name without a schema is in C(public).
+    type: list
+    elements: str
+    default: []
+  schemas:
+    description:
+      - Lost schemas, written as in SQL. Of a schema that still exists, all relations it held are looked at.
+    type: list
+    elements: str
+    default: []
+  load:
+    description:
+      - What to do with a table that exists in production (after C(TRUNCATE), C(DELETE) or C(UPDATE), or when somebody
+        made a new one). A table that is missing always goes back to its place.
+      - V(beside) puts a copy in the schema C(recovered_<incident>) and leaves production's table alone.
+      - V(merge) inserts the rows that are missing by primary key, and lists those that differ.
+      - V(replace) exchanges the content in one transaction and keeps the old rows beside.
+    type: str
+    choices: [beside, merge, replace]
+    default: beside
+  incident:
+    description:
+      - Identifier of the incident. It names the schema (or database) C(recovered_<incident>).
+    type: str
+    required: true
+  bin_dir:
+    description:
+      - Directory of the client programs (C(pg_dump), C(psql)) of production's major version.
+      - Without it they are looked for where the distributions put them.
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing in any case.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+extends_documentation_fragment:
+  - dbre.recovery.postgresql
+author:
+  - the dbre.recovery authors (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: See what the drop of a table took with it
+  dbre.recovery.postgresql_lost_objects_info:
+    instance: "{{ postgresql_side_restore_instance }}"
+    database: shop
+    relations: [public.orders]
+    incident: "4711"
+  become: true
+  become_user: postgres
+  register: lost
+
+- name: Plan to merge deleted rows back
+  dbre.recovery.postgresql_lost_objects_info:
+    instance: "{{ postgresql_side_restore_instance }}"
+    database: shop
+    relations: ['"Sales"."Order Lines"']
+    load: merge
+    incident: "4712"
+  become: true
+  become_user: postgres
+"""
+
+RETURN = r"""
+load_plan:
+  description: The load plan; hand it on whole.
+  returned: success
+  type: dict
+  contains:
+    incident:
+      description: Identifier of the incident.
+      type: str
+      sample: "4711"
+    database:
+      description: Name of the database.
+      type: str
+      sample: shop
+    load:
+      description: What is done with tables that exist.
+      type: str
+      sample: beside
+    staging_schema:
+      description: Schema with the journal of the recovery and the kept copies.
+      type: str
+      sample: recovered_4711
+    staging_database:
+      description: Database that is loaded before it gets its name, when the whole database was lost.
+      type: str
+      sample: null
+    staging_schemas:
+      description: Schema in which the tables of each schema are loaded.
+      type: dict
+      sample: {"public": "recovered_4711"}
+    relations:
+      description:
+        - Tables, with C(state) C(missing), C(exists) or C(recreated), and C(action) C(place), C(beside), C(merge),
+          C(replace) or C(none). C(bytes) and C(rows_estimate) are the recovered instance's.
+      type: list
+      elements: dict
+      sample:
+        - {"schema": "public", "name": "orders", "oid": 16484, "kind": "r", "bytes": 81920, "rows_estimate": 1000,
+           "state": "missing", "action": "place"}
+    objects:
+      description: Missing objects that are put back, as C(pg_identify_object) names them.
+      type: list
+      elements: dict
+      sample: [{"type": "view", "identity": "public.order_totals", "state": "missing"}]
+    sequences:
+      description: Sequences of the lost tables with their values in the recovered instance.
+      type: list
+      elements: dict
+      sample: [{"schema": "public", "name": "orders_id_seq", "last_value": 20000, "is_called": true}]
+    missing_roles:
+      description: Roles of lost objects that do not exist in production, with the command that makes them.
+      type: list
+      elements: dict
+      sample: [{"name": "reader", "command": "CREATE ROLE \"reader\" NOLOGIN;"}]
+    missing_tablespaces:
+      description: Tablespaces of lost relations that do not exist in production.
+      type: list
+      elements: str
+      sample: []
+    left_to_do:
+      description: What this recovery does not do, each with C(type), C(object), C(reason) and C(command).
+      type: list
+      elements: dict
+      sample: []
+    bytes:
+      description: Size of the tables to load, in bytes.
+      type: int
+      sample: 81920
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    parse_relation_list,
+    parse_schema_list,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import Planner
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **connection_argument_spec(),
+            "instance": {"type": "dict", "required": True},
+            "instance_password": {"type": "str", "no_log": True},
+            "database": {"type": "str", "required": True},
+            "relations": {"type": "list", "elements": "str", "default": []},
+            "schemas": {"type": "list", "elements": "str", "default": []},
+            "load": {"type": "str", "choices": ["beside", "merge", "replace"], "default": "beside"},
+            "incident": {"type": "str", "required": True},
+            "bin_dir": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        with open_servers(params, params["incident"]) as (production, side):
+            planner = Planner(
+                production,
+                side,
+                params["database"],
+                params["incident"],
+                params["load"],
+                same_lineage=params["instance"].get("source") != "logical",
+            )
+            plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
+    except RecoveryError as error:
+        module.fail_json(msg=error.msg, **error.details)
+    module.exit_json(changed=False, load_plan=plan)
+
+
+if __name__ == "__main__":
+    main()

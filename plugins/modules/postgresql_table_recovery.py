@@ -1,0 +1,226 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgresql_table_recovery
+short_description: Put back what a load plan says, proved against the recovered instance
+version_added: "0.1.0"
+description:
+  - Carries out a load plan of M(dbre.recovery.postgresql_lost_objects_info) on the production host, reading from the
+    recovered instance by C(COPY).
+  - Missing tables are loaded in the schema C(recovered_<incident>), several at a time, with their indexes, each in one
+    transaction that ends only after rows and checksum were compared with the recovered instance. Then, in one more
+    transaction, everything appears at its place - tables, views, triggers, policies, rules, grants, publications,
+    foreign keys, sequences.
+  - Foreign keys are put back C(NOT VALID) and validated afterwards, so that production keeps writing. One that
+    production's rows do not allow (any more) stays C(NOT VALID) and is reported with the rows.
+  - Sequences never go backwards.
+  - Killed and run again with the same plan, it goes on; what is done is in a journal in the schema of the incident.
+  - Runs with the rights of a superuser. Sessions set C(dbre.allow_drop=on), the way through this collection's drop
+    protection.
+options:
+  instance:
+    description:
+      - The recovered instance, as the role C(postgresql_side_restore) or another source returned it.
+      - Required with O(state=present).
+    type: dict
+  instance_password:
+    description:
+      - Password for the recovered instance, where it asks for one.
+    type: str
+  load_plan:
+    description:
+      - The load plan of M(dbre.recovery.postgresql_lost_objects_info).
+      - Required with O(state=present).
+    type: dict
+  parallel:
+    description:
+      - Number of tables loaded at a time. The default is the number of processors.
+    type: int
+  maintenance_work_mem:
+    description:
+      - Memory for building indexes, for each of O(parallel) sessions, as PostgreSQL writes it (V(512MB)).
+      - The default shares a quarter of the host's free memory among them, between 64 MB and 2 GB each.
+    type: str
+  progress_file:
+    description:
+      - File that holds one JSON object with C(at), C(what), C(done), C(total) and C(unit) while the module works.
+      - It is removed at the end.
+    type: path
+  database:
+    description:
+      - Name of the database to clean up. Required with O(state=absent).
+    type: str
+  incident:
+    description:
+      - Identifier of the incident to clean up. Required with O(state=absent).
+    type: str
+  state:
+    description:
+      - V(present) puts back what was lost.
+      - V(absent) removes what a recovery left in staging. Copies kept for the operator stay, with the schema they are
+        in, and are returned.
+    type: str
+    choices: [present, absent]
+    default: present
+  bin_dir:
+    description:
+      - Directory of the client programs (C(pg_dump), C(psql)) of production's major version.
+      - Without it they are looked for where the distributions put them.
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description: Says whether anything would be changed.
+  diff_mode:
+    support: none
+    description: What is put back is in the load plan.
+extends_documentation_fragment:
+  - dbre.recovery.postgresql
+author:
+  - the dbre.recovery authors (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Put back what was lost
+  dbre.recovery.postgresql_table_recovery:
+    instance: "{{ postgresql_side_restore_instance }}"
+    load_plan: "{{ lost.load_plan }}"
+  become: true
+  become_user: postgres
+  register: recovery
+
+- name: Remove the staging
+  dbre.recovery.postgresql_table_recovery:
+    database: shop
+    incident: "4711"
+    state: absent
+  become: true
+  become_user: postgres
+"""
+
+RETURN = r"""
+relations:
+  description: Tables that were loaded, with rows, checksums of both ends, and seconds of each step.
+  returned: O(state=present)
+  type: list
+  elements: dict
+  sample:
+    - {"schema": "public", "name": "orders", "oid": 16484, "action": "place", "rows": 1000, "checksum_side": "42",
+       "checksum_production": "42", "seconds": {"copy": 0.1, "index": 0.1, "verify": 0.1}}
+fingerprints:
+  description: Fingerprints of the tables in the recovered instance (C(recovered)) and in C(production).
+  returned: O(state=present)
+  type: dict
+  sample: {"recovered": {}, "production": {}}
+difference:
+  description: What differs between the two, each with C(relation), C(property), C(recovered), C(production).
+  returned: O(state=present)
+  type: list
+  elements: dict
+  sample: []
+merged:
+  description:
+    - What was merged, by table.
+    - Rows that were C(inserted), rows that differ (C(differing)), rows that do not fit because of another unique key or
+      a missing parent (C(not_fitting)), the C(table) beside that lists both, and a C(sample) of their keys.
+  returned: O(state=present)
+  type: dict
+  sample: {}
+kept:
+  description: Tables that stay beside production's until the operator removes them.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"type": "table", "object": "recovered_4711.orders", "reason": "copy", "command": "DROP TABLE ..."}]
+left_to_do:
+  description: What is left for people, each with C(type), C(object), C(reason) and C(command).
+  returned: O(state=present)
+  type: list
+  elements: dict
+  sample: []
+seconds:
+  description: Seconds of each step. C(copy), C(index) and C(verify) are sums over tables loaded side by side.
+  returned: O(state=present)
+  type: dict
+  sample: {"stage": 0.2, "load": 1.4, "publish": 0.2, "validate": 0.1, "copy": 0.9, "index": 0.8, "verify": 0.2}
+removed:
+  description: Relations, schemas or databases that were removed (or would be).
+  returned: O(state=absent)
+  type: list
+  elements: str
+  sample: [recovered_4711.dbre_recovery_journal, recovered_4711]
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.database import make_recovery
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.remove import remove_staging
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
+    Progress,
+    open_production,
+    open_servers,
+)
+
+
+def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    if params["state"] == "absent":
+        with open_production(params, params["incident"]) as production:
+            return remove_staging(production, params["database"], params["incident"], check_mode)
+    progress = Progress(params["progress_file"])
+    with open_servers(params, params["load_plan"]["incident"]) as (production, side):
+        context = Context(
+            production,
+            side,
+            params["load_plan"],
+            parallel=params["parallel"],
+            maintenance_work_mem=params["maintenance_work_mem"],
+            progress=progress,
+        )
+        recovery = make_recovery(context)
+        if check_mode:
+            return {"changed": not recovery.is_done()}
+        try:
+            return recovery.run()
+        finally:
+            progress.end()
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **connection_argument_spec(),
+            "instance": {"type": "dict"},
+            "instance_password": {"type": "str", "no_log": True},
+            "load_plan": {"type": "dict"},
+            "parallel": {"type": "int"},
+            "maintenance_work_mem": {"type": "str"},
+            "progress_file": {"type": "path"},
+            "database": {"type": "str"},
+            "incident": {"type": "str"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "bin_dir": {"type": "path"},
+        },
+        required_if=[
+            ("state", "present", ["instance", "load_plan"]),
+            ("state", "absent", ["database", "incident"]),
+        ],
+        supports_check_mode=True,
+    )
+    try:
+        result = run(module.params, module.check_mode)
+    except RecoveryError as error:
+        module.fail_json(msg=error.msg, **error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

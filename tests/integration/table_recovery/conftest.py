@@ -1,0 +1,263 @@
+"""A production server and, per test, a recovered instance: a physical copy taken just before the damage.
+
+Run as the operating system user postgres (a server cannot run as root). DBRE_TEST_MAJOR chooses the PostgreSQL major
+version (the newest installed one by default), DBRE_TEST_PORT the first of two ports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.remove import remove_staging
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
+
+HERE = Path(__file__).parent
+PORT = int(os.environ.get("DBRE_TEST_PORT", "6510"))
+RESTRICT = re.compile(r"^\\(un)?restrict .*\n", re.MULTILINE)
+
+
+def installed_major() -> int:
+    asked = os.environ.get("DBRE_TEST_MAJOR")
+    return int(asked) if asked else next(m for m in range(18, 12, -1) if Path(f"/usr/lib/postgresql/{m}/bin").exists())
+
+
+class Server:
+    """One cluster below a directory."""
+
+    def __init__(self, root: Path, name: str, port: int, bin_dir: str) -> None:
+        self.data = root / name
+        self.log = root / f"{name}.log"
+        self.root = root
+        self.port = port
+        self.bin_dir = bin_dir
+
+    def program(self, name: str, *arguments: str, database: str = "postgres") -> str:
+        environment = {**os.environ, "PGHOST": str(self.root), "PGPORT": str(self.port), "PGDATABASE": database}
+        done = subprocess.run(
+            [f"{self.bin_dir}/{name}", *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{name} {arguments}: {done.stderr}"
+        return done.stdout
+
+    def start(self) -> None:
+        command = [f"{self.bin_dir}/pg_ctl", "start", "-w", "-s", "-D", str(self.data), "-l", str(self.log)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop(self, mode: str = "immediate") -> None:
+        command = [f"{self.bin_dir}/pg_ctl", "stop", "-w", "-s", "-m", mode, "-D", str(self.data)]
+        subprocess.run(command, check=False, capture_output=True)
+
+    def connect(self, database: str) -> Any:
+        connection = connect({"login_unix_socket": str(self.root), "login_port": self.port}, database)
+        connection.autocommit = True
+        return connection
+
+    def sql(self, database: str, *statements: str) -> Any:
+        """Run statements, each its own transaction; the first value of the last one."""
+        connection = self.connect(database)
+        try:
+            with connection.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+                row = cursor.fetchone() if cursor.description else None
+                return row[0] if row else None
+        finally:
+            connection.close()
+
+    def definition(self, database: str) -> str:
+        """All definitions, as text; only the key of psql's restricted mode is different each time."""
+        dump = self.program("pg_dump", "--schema-only", "--create", database=database)
+        return RESTRICT.sub("", dump)
+
+    def contents(self, database: str) -> dict[str, str]:
+        """A digest of the rows of every table and materialized view, computed apart from the code under test."""
+        connection = self.connect(database)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                    "WHERE (c.relkind = 'r' OR (c.relkind = 'm' AND c.relispopulated)) AND c.relpersistence = 'p' "
+                    "AND n.nspname !~ '^(pg_|information_schema)' ORDER BY 1"
+                )
+                digests = {}
+                for (name,) in cursor.fetchall():
+                    cursor.execute(
+                        "SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, '|' ORDER BY t::text)), '') "
+                        f"FROM ONLY {name} t"
+                    )
+                    digests[name] = cursor.fetchone()[0]
+                return digests
+        finally:
+            connection.close()
+
+
+class World:
+    """Production, the recovered instance, and the code under test."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.bin_dir = find_bin_dir(installed_major())
+        self.production = Server(root, "production", PORT, self.bin_dir)
+        self.side = Server(root, "side", PORT + 1, self.bin_dir)
+        self.taken = False
+
+    def make(self) -> None:
+        subprocess.run(
+            [f"{self.bin_dir}/initdb", "-D", str(self.production.data), "-A", "trust", "-N", "--wal-segsize=1"],
+            check=True,
+            capture_output=True,
+        )
+        with (self.production.data / "postgresql.conf").open("a") as file:
+            file.write(
+                f"port = {PORT}\nunix_socket_directories = '{self.root}'\nlisten_addresses = ''\nfsync = off\n"
+                "wal_level = logical\nmax_connections = 40\nautovacuum = off\n"
+            )
+        self.production.start()
+        self.production.sql(
+            "postgres",
+            "CREATE ROLE dbre_owner",
+            "CREATE ROLE dbre_reader",
+            "SET allow_in_place_tablespaces = on",
+            "CREATE TABLESPACE dbre_space LOCATION ''",
+        )
+        self.keep("nothing")
+
+    def kept(self, name: str) -> Path:
+        return self.root / f"with-{name}"
+
+    def keep(self, name: str) -> None:
+        """Stop production and put its data directory aside, to be copied."""
+        self.production.stop("fast")
+        self.production.data.rename(self.kept(name))
+
+    def begin(self, name: str) -> None:
+        """Production anew, with one database made by its script of this directory, and the recovered instance."""
+        self.production.stop()
+        shutil.rmtree(self.production.data, ignore_errors=True)
+        if not self.kept(name).exists():
+            shutil.copytree(self.kept("nothing"), self.production.data, symlinks=True)
+            self.production.start()
+            self.production.sql("postgres", f'CREATE DATABASE "{name}"')
+            script = str(HERE / f"{name}.sql")
+            self.production.program("psql", "-qX", "-v", "ON_ERROR_STOP=1", "-f", script, database=name)
+            self.keep(name)
+        shutil.copytree(self.kept(name), self.production.data, symlinks=True)
+        self.production.start()
+        self.start_side(self.kept(name))
+
+    def take_side(self) -> None:
+        """The recovered instance, as production is now."""
+        self.production.stop("fast")
+        self.start_side(self.production.data)
+        self.production.start()
+
+    def start_side(self, data: Path) -> None:
+        """The recovered instance, from the data directory of a production that was stopped."""
+        self.drop_side()
+        shutil.copytree(data, self.side.data, symlinks=True)
+        with (self.side.data / "postgresql.conf").open("a") as file:
+            file.write(f"port = {PORT + 1}\n")
+        self.side.start()
+        self.taken = True
+
+    def drop_side(self) -> None:
+        if self.taken:
+            self.side.stop()
+            shutil.rmtree(self.side.data)
+            self.taken = False
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {
+            "login_unix_socket": str(self.root),
+            "login_port": PORT,
+            "login_db": "postgres",
+            "bin_dir": self.bin_dir,
+            "instance": {"source": "pgbackrest", "socket": str(self.root), "port": PORT + 1, "database": "postgres"},
+            "instance_password": None,
+        }
+
+    def start_recovery(self, database: str, **asked: Any) -> subprocess.Popen[str]:
+        """Start the driver; its result comes from finish()."""
+        request = {
+            "params": self.params,
+            "database": database,
+            "relations": [],
+            "schemas": [],
+            "load": "beside",
+            "incident": "test",
+            "recover": True,
+            **asked,
+        }
+        driver = subprocess.Popen(
+            [sys.executable, str(HERE / "driver.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert driver.stdin is not None
+        driver.stdin.write(json.dumps(request))
+        driver.stdin.close()
+        driver.stdin = None
+        return driver
+
+    @staticmethod
+    def finish(driver: subprocess.Popen[str]) -> dict[str, Any]:
+        out, err = driver.communicate(timeout=120)
+        assert out, err
+        return dict(json.loads(out))
+
+    def recover(self, database: str, **asked: Any) -> dict[str, Any]:
+        """The whole recovery; fails the test when it fails."""
+        answer = self.finish(self.start_recovery(database, **asked))
+        assert "error" not in answer, answer["error"]
+        return answer
+
+    def refused(self, database: str, **asked: Any) -> str:
+        """The message of a recovery that must fail."""
+        answer = self.finish(self.start_recovery(database, **asked))
+        return str(answer["error"])
+
+    def remove(self, database: str, incident: str = "test", check_mode: bool = False) -> dict[str, Any]:
+        with open_production(self.params, incident) as production:
+            return remove_staging(production, database, incident, check_mode)
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    root = Path(tempfile.mkdtemp(prefix="dbre-table-"))
+    world = World(root)
+    try:
+        world.make()
+        yield world
+    finally:
+        world.drop_side()
+        world.production.stop()
+        shutil.rmtree(root)
+
+
+@pytest.fixture
+def torture(world: World) -> World:
+    """A database with everything in it, and its copy; the test damages production's."""
+    world.begin("torture")
+    return world
+
+
+@pytest.fixture
+def shop(world: World) -> World:
+    """A small shop and its copy."""
+    world.begin("shop")
+    return world

@@ -1,0 +1,141 @@
+"""Tables that production still has, with rows lost, changed or new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DAMAGE = [
+    "DELETE FROM lines WHERE id > 1500",
+    "UPDATE lines SET t = 'changed' WHERE id <= 3",
+    "INSERT INTO lines (id, order_id, t) VALUES (900001, 1, 'new')",
+    "ALTER TABLE lines ENABLE TRIGGER refuse",
+]
+
+
+def test_beside_leaves_production_alone(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql("shop", *DAMAGE)
+    damaged = production.contents("shop")
+    blocker = production.connect("shop")
+    with blocker.cursor() as cursor:
+        # As a writer that never ends: a copy beside must not wait for it.
+        cursor.execute("BEGIN; LOCK TABLE lines IN SHARE ROW EXCLUSIVE MODE")
+        answer = shop.recover("shop", relations=["lines"])
+        cursor.execute("ROLLBACK")
+    blocker.close()
+
+    after = production.contents("shop")
+    assert after.pop("recovered_test.lines") == contents["lines"]
+    after.pop("recovered_test.dbre_recovery_journal")
+    assert after == damaged
+    assert answer["result"]["relations"][0]["rows"] == 2000
+    kept = shop.remove("shop")["kept"]
+    assert [item["object"] for item in kept] == ["recovered_test.lines"]
+    assert "recovered_test.lines" in production.contents("shop")
+    production.sql("shop", kept[0]["command"])
+    assert "recovered_test" in shop.remove("shop")["removed"]
+    assert production.contents("shop") == damaged
+
+
+def test_merge_puts_missing_rows_back_and_lists_the_others(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", *DAMAGE, "DELETE FROM customers WHERE id = -1")
+    # A parent that is gone, and another row with the same unique code, keep two rows from going back.
+    production.sql(
+        "shop",
+        "ALTER TABLE lines DROP CONSTRAINT lines_order_id_fkey",
+        "DELETE FROM orders WHERE id = 1999",
+        "ALTER TABLE lines ADD CONSTRAINT lines_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders",
+    )
+    answer = shop.recover("shop", relations=["lines"], load="merge")
+
+    merged = answer["result"]["merged"]["public.lines"]
+    assert merged["inserted"] == 499
+    assert merged["differing"] == 3
+    assert merged["not_fitting"] == 1
+    assert merged["newer_in_production"] == 1
+    assert merged["sample"][0] == ["1"]
+    assert production.sql("shop", "SELECT count(*) FROM lines") == 2000
+    assert production.sql("shop", "SELECT t FROM lines WHERE id = 1") == "changed"
+    assert (
+        production.sql("shop", "SELECT string_agg(id::text, ',' ORDER BY id) FROM recovered_test.lines_differs")
+        == "1,2,3,1999"
+    )
+    assert production.sql("shop", "SELECT nextval('lines_id_seq')") == 2001
+
+
+def test_merge_after_truncate_brings_the_sequence_forward(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql("shop", "TRUNCATE lines RESTART IDENTITY")
+    shop.recover("shop", relations=["lines"], load="merge")
+    assert production.sql("shop", "SELECT nextval('lines_id_seq')") == 2001
+    shop.remove("shop")
+    assert production.contents("shop") == contents
+
+
+def test_merge_without_a_primary_key_is_refused(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "DELETE FROM keyless")
+    message = shop.refused("shop", relations=["keyless"], load="merge")
+    assert "no primary key" in message
+    assert "dr_load=beside" in message
+    assert production.sql("shop", "SELECT count(*) FROM pg_namespace WHERE nspname ~ 'recovered'") == 0
+
+
+def test_replace_exchanges_the_rows_and_keeps_the_old_ones(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    oid = production.sql("shop", "SELECT 'lines'::regclass::oid::int8")
+    production.sql("shop", *DAMAGE)
+    damaged = production.contents("shop")["lines"]
+    production.sql("shop", "SELECT setval('lines_id_seq', 5000)")
+    answer = shop.recover("shop", relations=["lines"], load="replace")
+
+    assert answer["result"]["relations"][0]["replaced"] == {"rows": 1501, "table": "recovered_test.lines_replaced"}
+    after = production.contents("shop")
+    assert after["lines"] == contents["lines"]
+    assert after["recovered_test.lines_replaced"] == damaged
+    assert production.sql("shop", "SELECT 'lines'::regclass::oid::int8") == oid
+    assert production.sql("shop", "SELECT nextval('lines_id_seq')") == 5001
+    assert shop.recover("shop", relations=["lines"], load="replace")["result"]["changed"] is False
+
+
+def test_replace_of_a_referenced_table(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql("shop", "UPDATE orders SET total = 0")
+    shop.recover("shop", relations=["orders"], load="replace")
+    assert production.contents("shop")["orders"] == contents["orders"]
+
+
+def test_replace_that_would_break_a_foreign_key_is_refused(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "INSERT INTO orders (id, customer) VALUES (900001, 1)")
+    production.sql("shop", "INSERT INTO lines (order_id) VALUES (900001)")
+    damaged = production.contents("shop")
+    message = shop.refused("shop", relations=["orders"], load="replace")
+    assert "lines_order_id_fkey" in message
+    assert "900001" in message
+    shop.remove("shop")
+    assert production.contents("shop") == damaged
+
+
+def test_replace_of_a_table_with_other_columns_is_refused(shop: Any) -> None:
+    shop.production.sql("shop", "ALTER TABLE lines DROP COLUMN t")
+    message = shop.refused("shop", relations=["lines"], load="replace")
+    assert "columns of public.lines" in message
+    assert "dr_load=beside" in message
+
+
+def test_a_table_made_anew_stays_and_what_hung_on_the_old_one_is_listed(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "DROP TABLE orders CASCADE", "CREATE TABLE orders (id int)", "INSERT INTO orders VALUES (7)")
+    answer = shop.recover("shop", relations=["orders"])
+    relation = answer["plan"]["relations"][0]
+    assert (relation["state"], relation["action"]) == ("recreated", "beside")
+    left = [entry["object"] for entry in answer["result"]["left_to_do"]]
+    assert "lines_order_id_fkey on public.lines" in left
+    assert production.sql("shop", "SELECT id FROM orders") == 7
+    assert production.sql("shop", "SELECT count(*) FROM recovered_test.orders") == 150000
