@@ -1,0 +1,74 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, utc_now
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import summary
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "id": {"type": "str", "required": True},
+    "dir": {"type": "path", "default": "incidents"},
+    "state": {"type": "str", "required": True, "choices": ["open", "planned", "phase", "done", "failed"]},
+    "scenario": {"type": "str"},
+    "parameters": {"type": "dict", "default": {}},
+    "phase": {"type": "str"},
+    "data": {"type": "dict", "default": {}},
+    "msg": {"type": "str"},
+    "step": {"type": "str"},
+}
+
+
+class ActionModule(ActionBase):
+    """Keeps the incident record on the controller; the host of the task is only named in it."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _validation, args = self.validate_argument_spec(
+            ARGUMENT_SPEC,
+            required_if=[("state", "open", ["scenario"]), ("state", "phase", ["phase"]), ("state", "failed", ["msg"])],
+        )
+        try:
+            record, changed = self._call(args, str((task_vars or {}).get("inventory_hostname", "localhost")))
+        except IncidentError as error:
+            raise AnsibleActionFail(str(error)) from error
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"the incident record in {args['dir']} on the controller cannot be kept: {error}. "
+                "Give ansible-playbook a folder it can write to (dir, in the playbooks dr_report_dir)."
+            ) from error
+        result.update(changed=changed, record=record)
+        return result
+
+    def _call(self, args: dict[str, Any], host: str) -> tuple[dict[str, Any], bool]:
+        record = IncidentRecord(
+            args["dir"],
+            args["id"],
+            scenario=args["scenario"] or "",
+            parameters=args["parameters"],
+            check_mode=self._task.check_mode,
+            host=host,
+        )
+        if args["state"] == "open":
+            return record.open()
+        if args["state"] == "planned":
+            planned, changed = record.planned(args["data"])
+            self._display.display(plan_text(planned, utc_now()))
+            return planned, changed
+        if args["state"] == "phase":
+            return record.phase(args["phase"], args["data"])
+        ended = record.end(args["state"], args["data"], args["msg"], args["step"])
+        if record.report:
+            self._display.display(f"{summary(record.report)}\nReport: {record.path / 'report.html'}")
+        return ended

@@ -1,0 +1,178 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: incident
+short_description: Keep the record of an incident on the controller
+version_added: "0.1.0"
+description:
+  - Keeps the record of one recovery in a folder on the controller, so that a run that was killed at any moment is taken
+    up again where it was, and so that a manager and an auditor can read afterwards what was done.
+  - The folder holds C(record.json), C(plan.json), C(events.jsonl) (phase, step, host, start, end, outcome),
+    C(evidence/) and, when a run has ended, C(report.json) and C(report.html).
+  - Every file is replaced atomically and synced to disk, mode V(0600); folders have mode V(0700).
+  - Only one run at a time works on an incident. The lock names the C(ansible-playbook) process that holds it and is
+    taken over when that process no longer lives.
+  - Nothing is done on the host of the task and no connection to it is made; its name goes into the events.
+options:
+  id:
+    description:
+      - Name of the incident, 1 to 40 letters, digits, underscores and dashes, the first no dash. The same id resumes.
+    type: str
+    required: true
+  dir:
+    description:
+      - Folder on the controller that holds the records of all incidents. A relative path starts at the folder
+        that C(ansible-playbook) was started in.
+    type: path
+    default: incidents
+  state:
+    description:
+      - V(open) begins the incident or takes it up again. A phase that an earlier run left unfinished gets the outcome
+        V(interrupted). An incident that has ended well is not opened again; RV(record.closed) says so.
+      - V(planned) keeps all data collected so far, with O(data), as C(plan.json). When there is a plan already,
+        it stays as it is and is returned. The plan is shown as text.
+      - V(phase) ends the running phase with outcome V(ok) and begins O(phase).
+      - V(done) and V(failed) end the run and write the report. A failed incident can be opened again.
+    type: str
+    choices: [open, planned, phase, done, failed]
+    required: true
+  scenario:
+    description:
+      - Name of the scenario, such as V(dr-table-drop). Required with O(state=open). The other states need it only in
+        check mode, where nothing on disk tells it.
+    type: str
+  parameters:
+    description:
+      - What makes this incident this incident, for O(state=open). Taking it up with other parameters is refused.
+        The other states need it only in check mode, where nothing on disk tells it.
+    type: dict
+    default: {}
+  phase:
+    description:
+      - Name of the phase that begins. Required with O(state=phase).
+    type: str
+  data:
+    description:
+      - Facts to add to the record, by subject. Dictionaries are merged at every depth, all else is replaced.
+      - Values of keys that name a password, passphrase, secret, token or private key are masked before anything
+        is written.
+    type: dict
+    default: {}
+  msg:
+    description:
+      - Why the run failed. Required with O(state=failed).
+    type: str
+  step:
+    description:
+      - The step that failed, for the event of the running phase.
+    type: str
+attributes:
+  check_mode:
+    support: full
+    description: In check mode nothing is written; the record is returned as it would be, built on what is on disk.
+  diff_mode:
+    support: none
+    description: The record is no configuration; nothing to compare.
+author:
+  - the dbre.recovery authors (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Open the incident, or take it up again
+  dbre.recovery.incident:
+    id: orders-dropped
+    state: open
+    scenario: dr-table-drop
+    parameters:
+      database: shop
+      tables: [public.orders]
+  register: opened
+
+- name: Begin the phase
+  dbre.recovery.incident:
+    id: orders-dropped
+    state: phase
+    phase: restore
+    data:
+      target: "{{ located.target }}"
+
+- name: Close the incident and write the report
+  dbre.recovery.incident:
+    id: orders-dropped
+    state: done
+    data:
+      recovery: "{{ recovered }}"
+"""
+
+RETURN = r"""
+record:
+  description: The incident as it is after this task.
+  returned: success
+  type: dict
+  contains:
+    id:
+      description: Name of the incident.
+      type: str
+      sample: orders-dropped
+    path:
+      description: Folder of the record on the controller.
+      type: str
+      sample: /home/dbre/incidents/orders-dropped
+    scenario:
+      description: Name of the scenario.
+      type: str
+      sample: dr-table-drop
+    parameters:
+      description: The parameters it was opened with.
+      type: dict
+      sample: {"database": "shop", "tables": ["public.orders"]}
+    started:
+      description: When the incident was first opened.
+      type: str
+      sample: "2026-11-23T21:42:07.118+00:00"
+    resumed:
+      description: Whether an earlier run had opened it.
+      type: bool
+      sample: false
+    closed:
+      description: Whether it has ended well, so that there is nothing left to do.
+      type: bool
+      sample: false
+    outcome:
+      description: State of the incident, one of V(running), V(done), V(failed).
+      type: str
+      sample: running
+    plan:
+      description: What C(plan.json) holds, null before there is a plan.
+      type: dict
+      sample: {"planned_at": "2026-11-23T21:42:11.530+00:00", "target": {"type": "lsn", "value": "0/3008940"}}
+    finished_phases:
+      description: Phases whose last try ended well.
+      type: list
+      elements: str
+      sample: [plan, locate]
+    phase:
+      description: The running phase, or null.
+      type: str
+      sample: restore
+    seconds:
+      description: Seconds spent in each phase so far, in all runs together.
+      type: dict
+      sample: {"plan": 1.204, "locate": 2.318}
+    data:
+      description: All data collected so far.
+      type: dict
+      sample: {"target": {"type": "lsn", "value": "0/3008940"}}
+    past_seconds:
+      description:
+        - Usual seconds of each phase, medians over the newest reports of the same scenario that ended well in one go;
+          null when there are none.
+      returned: O(state=open) and O(state=planned)
+      type: dict
+      sample: {"locate": 2.1, "restore": 9.4}
+"""

@@ -1,0 +1,230 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import (
+    counted,
+    duration,
+    moment,
+    number,
+    relation_name,
+    seconds_since,
+    size,
+)
+
+WIDTH = 100
+_LABEL = 17
+_NAMES_SHOWN = 8
+
+CONTAINMENT = {
+    "none": "none: production stays as it is while this runs",
+    "read_only": "database made read-only, sessions ended once to reconnect; undone at the end and on failure",
+    "pgbouncer_pause": "clients wait in PgBouncer (PAUSE); undone (RESUME) at the end and on failure",
+}
+LOAD = {
+    "beside": "goes to schema recovered_{id}, beside the one in use",
+    "merge": "rows missing by primary key are put back; rows that differ are listed and left",
+    "replace": "swapped in one transaction; the one in use is kept beside it",
+    "place": "goes back to its place",
+}
+
+
+def names(relations: Any) -> str:
+    """A list of relations in one line, shortened when it is long."""
+    listed = [relation_name(item) for item in relations or []]
+    more = len(listed) - _NAMES_SHOWN
+    return ", ".join(listed[:_NAMES_SHOWN]) + (f" and {counted(more, 'more', 'more')}" if more > 0 else "")
+
+
+def target_text(target: Mapping[str, Any]) -> str:
+    """One line that says up to where is replayed."""
+    text = f"{str(target.get('type', 'unknown')).upper()} {target.get('value', '')}".strip()
+    text += " (everything before it, itself not)" if target.get("exclusive") else " (itself included)"
+    return text + (f", timeline {target['timeline']}" if target.get("timeline") else "")
+
+
+def _name_of(item: Any) -> str:
+    """What an entry of a list is called, be it a text or a dictionary."""
+    return (
+        " ".join(str(item[key]) for key in ("type", "object", "name", "reason") if item.get(key))
+        if isinstance(item, Mapping)
+        else str(item)
+    )
+
+
+def kind_text(kind: Any) -> str:
+    return str(kind or "unknown").replace("_", " ").upper()
+
+
+def _incident_lines(data: Mapping[str, Any], now: str) -> list[str]:
+    incident = data.get("incident") or {}
+    if not incident:
+        return []
+    line = f"{kind_text(incident.get('kind'))} in database {incident.get('database', 'unknown')}"
+    if incident.get("relations"):
+        line += f": {names(incident['relations'])}"
+    lines = [line]
+    if incident.get("rows"):
+        lines.append(f"{counted(incident['rows'], 'row')} hit")
+    age = seconds_since(incident.get("commit_time"), now)
+    lines.append(
+        f"transaction {incident.get('xid', 'unknown')}, committed {moment(incident.get('commit_time', 'unknown'))}"
+        + (f" ({duration(age)} ago)" if age is not None else "")
+        + f", LSN {incident.get('lsn', 'unknown')}"
+    )
+    return lines
+
+
+def _target_lines(data: Mapping[str, Any], now: str) -> list[str]:
+    target = data.get("target") or {}
+    if not target:
+        return []
+    lines = [target_text(target)]
+    age = seconds_since(target.get("commit_time"), now)
+    if target.get("commit_time"):
+        lines.append(
+            f"commit time {moment(target['commit_time'])}" + (f", {duration(age)} ago" if age is not None else "")
+        )
+    if target.get("reason"):
+        lines.append(str(target["reason"]))
+    return lines
+
+
+def _after_lines(data: Mapping[str, Any]) -> list[str]:
+    after = data.get("transactions_after") or {}
+    if after.get("count") is None:
+        return []
+    return [
+        (
+            f"{counted(after['count'], 'transaction')} in {duration(after.get('seconds'))} committed after the target: "
+            "they stay in production as they are"
+        )
+    ]
+
+
+def _backup_lines(plan: Mapping[str, Any]) -> list[str]:
+    chosen = plan.get("set") or {}
+    if not chosen:
+        return []
+    return [
+        (
+            f"{chosen.get('label')} ({chosen.get('type', 'type unknown')}), "
+            f"taken {moment(chosen.get('stop_time', 'unknown'))}, {size(chosen.get('size'))}, "
+            f"repository {chosen.get('repo', 1)}"
+        )
+    ]
+
+
+def _dump_lines(plan: Mapping[str, Any]) -> list[str]:
+    dump = plan.get("dump") or {}
+    if not dump:
+        return []
+    begun = moment(dump.get("created", "unknown"))
+    lines = [f"{dump.get('path')} ({dump.get('format')}, {size(dump.get('size'))}), begun {begun}"]
+    return [*lines, str(plan["precision"])] if plan.get("precision") else lines
+
+
+def _wal_lines(plan: Mapping[str, Any]) -> list[str]:
+    wal = plan.get("wal") or {}
+    if not wal:
+        return []
+    lines = [f"{counted(wal.get('count'), 'segment')}, {wal.get('first')} to {wal.get('last')}"]
+    if wal.get("waiting_for"):
+        lines.append(f"{wal['waiting_for']} is not archived yet; production switches to the next segment first")
+    return [*lines, "without a gap" if wal.get("continuous") else "NOT ALL IN THE ARCHIVE"]
+
+
+def _side_lines(data: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    if not plan:
+        return []
+    host = data.get("side_host") or (data.get("instance") or {}).get("host")
+    where = f"{host}:{plan.get('path')}" if host else str(plan.get("path"))
+    lines = [where + (f", port {plan['port']}" if plan.get("port") else "")]
+    disk = plan.get("disk") or {}
+    if disk:
+        lines.append(f"disk needed {size(disk.get('needed'))}, free {size(disk.get('free'))} ({disk.get('path')})")
+    if plan.get("databases"):
+        lines.append(f"with the files of {', '.join(map(str, plan['databases']))}; other databases stay empty there")
+    if plan.get("tablespaces"):
+        lines.append(f"{counted(len(plan['tablespaces']), 'tablespace')}, each mapped below that path")
+    return lines
+
+
+def _production_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    load_plan = data.get("load_plan") or {}
+    if not load_plan.get("relations"):
+        parameters = record.get("parameters") or {}
+        load = str(parameters.get("load") or "beside")
+        lines = ["what is missing goes back to its place, with all that went with it"]
+        if load in LOAD:
+            lines.append(f"what exists again ({load}): {LOAD[load].format(id=record.get('id', ''))}")
+        return [*lines, "nothing is dropped or overwritten without a copy kept beside it"]
+    lines = []
+    for relation in load_plan["relations"][:_NAMES_SHOWN]:
+        action = str(relation.get("action"))
+        does = LOAD.get(action, action).format(id=record.get("id", ""))
+        what = f"{size(relation.get('bytes'))}, about {number(relation.get('rows_estimate'))} rows"
+        lines.append(f"{relation_name(relation)} ({relation.get('state')}; {what}): {does}")
+    more = len(load_plan["relations"]) - _NAMES_SHOWN
+    if more > 0:
+        lines.append(f"and {counted(more, 'more table')}")
+    if load_plan.get("objects"):
+        lines.append(f"{counted(len(load_plan['objects']), 'object')} that went with them")
+    if load_plan.get("missing_roles"):
+        lines.append(
+            f"roles that do not exist any more: {', '.join(_name_of(role) for role in load_plan['missing_roles'])}"
+        )
+    return lines
+
+
+def _expected_lines(record: Mapping[str, Any]) -> list[str]:
+    past = record.get("past_seconds") or {}
+    if not past:
+        return ["unknown: no earlier run of this scenario has ended in this folder"]
+    parts = ", ".join(f"{phase} {duration(spent)}" for phase, spent in past.items())
+    return [f"about {duration(sum(past.values()))}, as in earlier runs ({parts})"]
+
+
+def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
+    """The plan of an incident as a block of aligned lines.
+
+    ``record`` is what the module ``dbre.recovery.incident`` returns; what is not known yet is left out. ``now`` is an
+    ISO 8601 time with offset, for the ages.
+    """
+    data = record.get("plan") or record.get("data") or {}
+    restore = data.get("restore_plan") or {}
+    contain = data.get("containment") or (record.get("parameters") or {}).get("contain") or "none"
+    method = str(contain.get("method", "none") if isinstance(contain, Mapping) else contain)
+    left = [_name_of(item) for item in data.get("left_to_do") or []]
+    sections = [
+        ("What happened", _incident_lines(data, now)),
+        ("Target", _target_lines(data, now)),
+        ("After it", _after_lines(data)),
+        ("Backup set", _backup_lines(restore)),
+        ("Dump", _dump_lines(restore)),
+        ("WAL to replay", _wal_lines(restore)),
+        ("Side instance", _side_lines(data, restore)),
+        ("In production", _production_lines(record, data)),
+        ("Containment", [CONTAINMENT.get(method, method)]),
+        ("Expected time", _expected_lines(record)),
+        ("Left to you", left),
+        ("Record", [str(record.get("path", ""))]),
+    ]
+    lines = [f"Plan of incident {record.get('id')} ({record.get('scenario')})"]
+    if record.get("plan"):
+        lines[0] += f", made {moment(record['plan'].get('planned_at'))}"
+    lines.append("")
+    for label, texts in sections:
+        head = label
+        for text in texts:
+            wrapped = textwrap.wrap(text, width - _LABEL - 2, break_long_words=False, break_on_hyphens=False) or [""]
+            for line in wrapped:
+                lines.append(f"  {head:<{_LABEL}}{line}".rstrip())
+                head = ""
+    return "\n".join(lines)

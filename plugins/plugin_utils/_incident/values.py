@@ -1,0 +1,57 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from typing import Any
+
+MASK = "********"
+_SECRET_KEY = re.compile(
+    r"passw(or)?d|passphrase|secret|token|credential|cipher[-_]?pass|private[-_]?key", re.IGNORECASE
+)
+_SECRET_TEXT = re.compile(
+    r"\b(?P<key>\w*(?:password|passwd|passphrase|secret|token|cipher-pass)\w*)(?P<sign>\s*[=:]\s*)(?P<value>'[^']*'|\"[^\"]*\"|\S+)",
+    re.IGNORECASE,
+)
+_SECRET_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+(?=@)", re.IGNORECASE)
+
+
+def mask_text(text: str) -> str:
+    """``text`` without the value of ``password=...`` and the like, and without the password part of URLs."""
+    text = _SECRET_TEXT.sub(lambda match: f"{match['key']}{match['sign']}{MASK}", text)
+    return _SECRET_URL.sub(lambda match: f"{match['before']}{MASK}", text)
+
+
+def clean(value: Any, key: str = "") -> Any:
+    """A copy of ``value`` made of plain JSON types, with every secret masked.
+
+    What sits under a key such as ``password``, ``secret`` or ``token`` is masked whole; of texts, what looks like a
+    secret inside them. Booleans and empty values say nothing and stay. Unknown types (vaulted values) are masked.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if key and _SECRET_KEY.search(key) and value not in ("", [], {}):
+        return MASK
+    if isinstance(value, str):
+        return mask_text(str(value))
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {str(name): clean(item, str(name)) for name, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [clean(item) for item in value]
+    return MASK
+
+
+def merge(old: Any, new: Any) -> Any:
+    """``new`` over ``old``: dictionaries key by key, at every depth; everything else is replaced."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **{key: merge(old.get(key), value) for key, value in new.items()}}
+    return new

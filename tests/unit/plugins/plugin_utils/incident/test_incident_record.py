@@ -1,0 +1,288 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import process_start
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, check_id
+
+PARAMETERS = {"database": "shop", "tables": ["public.orders"]}
+
+# Another run of a playbook: opens the incident in argv[1] and goes through phases with data until it is killed.
+OTHER_RUN = """
+import itertools, os, sys
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import process_start
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord
+me = {"host": sys.argv[2], "pid": os.getpid(), "start": process_start(os.getpid())}
+def record():
+    return IncidentRecord(sys.argv[1], "one", scenario="table-drop", run=lambda: me,
+                          parameters={"database": "shop", "tables": ["public.orders"]})
+record().open()
+print("open", flush=True)
+for number in itertools.count():
+    record().phase(f"phase{number % 3}", {"number": number, "filler": {"text": "x" * 20000, "number": number}})
+    record().planned({"target": number})
+"""
+
+
+class Clock:
+    """A clock that moves one second at each look."""
+
+    def __init__(self) -> None:
+        self.seconds = 0
+
+    def __call__(self) -> str:
+        self.seconds += 1
+        return f"2026-11-23T21:{self.seconds // 60:02}:{self.seconds % 60:02}.000+00:00"
+
+
+def a_run(number: int = 1, host: str = "control1") -> dict[str, Any]:
+    """Identity of a run; number 1 lives (it is this process), all others do not."""
+    return {"host": host, "pid": os.getpid(), "start": process_start(os.getpid()) if number == 1 else f"gone {number}"}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def other_run(tmp_path: Path) -> Iterator[Any]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(host: str = "control1") -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", OTHER_RUN, str(tmp_path), host]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def record(directory: Path, clock: Clock, number: int = 1, **options: Any) -> IncidentRecord:
+    options = {"scenario": "table-drop", "parameters": PARAMETERS, "host": "db1", **options}
+    return IncidentRecord(str(directory), "one", now=clock, run=lambda: a_run(number), **options)
+
+
+def events(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "one" / "events.jsonl").read_text().splitlines()]
+
+
+def test_phases_follow_each_other_with_their_seconds(tmp_path: Path, clock: Clock) -> None:
+    opened, changed = record(tmp_path, clock).open()
+    assert (opened["resumed"], opened["closed"], opened["plan"], changed) == (False, False, None, True)
+    record(tmp_path, clock).phase("locate", {"target": {"value": "0/1"}})
+    record(tmp_path, clock).phase("restore", {"target": {"timeline": 1}})
+    done, _changed = record(tmp_path, clock).end("done", {}, None, None)
+    assert [(event["phase"], event["host"], event["outcome"]) for event in events(tmp_path)] == [
+        ("locate", "db1", "ok"),
+        ("restore", "db1", "ok"),
+    ]
+    assert done["seconds"].keys() == {"locate", "restore"}
+    assert done["finished_phases"] == ["locate", "restore"]
+    assert done["data"]["target"] == {"value": "0/1", "timeline": 1}
+    assert done["closed"]
+
+
+def test_beginning_the_running_phase_again_only_adds_data(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock).open()
+    record(tmp_path, clock).phase("locate", {})
+    again, _changed = record(tmp_path, clock).phase("locate", {"kind": "drop_table"})
+    assert (len(events(tmp_path)), again["phase"], again["data"]) == (1, "locate", {"kind": "drop_table"})
+
+
+def test_the_plan_is_written_once(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock, 2).open()
+    first, _changed = record(tmp_path, clock, 2).planned({"target": 1})
+    second, changed = record(tmp_path, clock).open()
+    assert second["plan"] == first["plan"] == {"planned_at": first["plan"]["planned_at"], "target": 1}
+    third, changed = record(tmp_path, clock).planned({"target": 2})
+    assert (third["plan"]["target"], third["data"]["target"], changed) == (1, 1, False)
+
+
+def test_a_killed_run_is_taken_up_and_its_phase_is_interrupted(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock, 2).open()
+    record(tmp_path, clock, 2).phase("locate", {})
+    record(tmp_path, clock, 2).phase("restore", {})
+    resumed, _changed = record(tmp_path, clock).open()
+    assert (resumed["resumed"], resumed["finished_phases"], resumed["phase"]) == (True, ["locate"], None)
+    record(tmp_path, clock).phase("restore", {})
+    done, _changed = record(tmp_path, clock).end("done", {}, None, None)
+    assert [event["outcome"] for event in events(tmp_path)] == ["ok", "interrupted", "ok"]
+    assert done["finished_phases"] == ["locate", "restore"]
+    report = json.loads((tmp_path / "one" / "report.json").read_text())
+    assert [run["outcome"] for run in report["run_history"]] == ["interrupted", "done"]
+    assert report["rto"]["seconds"] > sum(done["seconds"].values())
+
+
+def test_a_failed_run_says_where_and_can_be_taken_up(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock).open()
+    record(tmp_path, clock).phase("restore", {})
+    failed, _changed = record(tmp_path, clock).end("failed", {}, "disk is full, password=geheim", "Restore it")
+    assert (failed["closed"], failed["outcome"], failed["finished_phases"]) == (False, "failed", [])
+    report = json.loads((tmp_path / "one" / "report.json").read_text())
+    assert report["message"] == "disk is full, password=********"
+    assert report["failed_at"] == {"phase": "restore", "step": "Restore it", "host": "db1"}
+    assert record(tmp_path, clock).open()[0]["resumed"]
+
+
+def test_an_incident_that_is_done_stays_as_it_is(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock).open()
+    record(tmp_path, clock).end("done", {}, None, None)
+    before = (tmp_path / "one" / "record.json").read_text()
+    again, changed = record(tmp_path, clock).open()
+    assert (again["closed"], changed) == (True, False)
+    with pytest.raises(IncidentError, match="open it first"):
+        record(tmp_path, clock).phase("restore", {})
+    assert (tmp_path / "one" / "record.json").read_text() == before
+
+
+def test_other_parameters_are_refused_by_name(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock).open()
+    other = {"database": "crm", "tables": ["public.orders"]}
+    with pytest.raises(IncidentError, match='database was "shop", now "crm"'):
+        record(tmp_path, clock, parameters=other).open()
+    with pytest.raises(IncidentError, match="scenario was table-drop, now drill"):
+        record(tmp_path, clock, scenario="drill").open()
+
+
+def test_without_open_nothing_is_recorded(tmp_path: Path, clock: Clock) -> None:
+    with pytest.raises(IncidentError, match="there is no incident one"):
+        record(tmp_path, clock).phase("locate", {})
+    record(tmp_path, clock, 2).open()
+    with pytest.raises(IncidentError, match="open it first"):
+        record(tmp_path, clock).phase("locate", {})
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path, clock: Clock, other_run: Any) -> None:
+    process = other_run()
+    with pytest.raises(IncidentError, match=f"another run: process {process.pid} on control1"):
+        record(tmp_path, clock).open()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert record(tmp_path, clock).open()[0]["resumed"]
+
+
+def test_a_run_on_another_controller_is_not_guessed_dead(tmp_path: Path, clock: Clock, other_run: Any) -> None:
+    process = other_run("control2")
+    process.kill()
+    process.wait()
+    with pytest.raises(IncidentError, match="if it is gone, remove .*/one/lock"):
+        record(tmp_path, clock).open()
+    (tmp_path / "one" / "lock").unlink()
+    assert record(tmp_path, clock).open()[0]["resumed"]
+
+
+def test_a_process_id_that_was_given_to_another_process_frees_the_lock(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock, 2).open()
+    assert json.loads((tmp_path / "one" / "lock").read_text())["pid"] == os.getpid()
+    assert record(tmp_path, clock).open()[0]["resumed"]
+
+
+def test_killed_at_any_moment_the_record_is_whole(tmp_path: Path, clock: Clock, other_run: Any) -> None:
+    moments = random.Random(7)
+    for _attempt in range(12):
+        process = other_run()
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        for path in (tmp_path / "one").rglob("*.json"):
+            json.loads(path.read_text())
+        resumed, _changed = record(tmp_path, clock).open()
+        assert len(resumed["data"].get("filler", {"text": "x" * 20000})["text"]) == 20000
+        record(tmp_path, clock).end("failed", {}, "handed on", None)
+        assert all(event["end"] for event in events(tmp_path))
+    assert list((tmp_path / "one").rglob(".*.tmp")) == []
+
+
+def test_check_mode_writes_nothing(tmp_path: Path, clock: Clock) -> None:
+    opened, changed = record(tmp_path, clock, check_mode=True).open()
+    assert (opened["id"], opened["data"], opened["past_seconds"], changed) == ("one", {}, None, False)
+    planned, changed = record(tmp_path, clock, check_mode=True).planned({"target": 1})
+    assert (planned["plan"]["target"], planned["parameters"], changed) == (1, PARAMETERS, False)
+    record(tmp_path, clock, check_mode=True).phase("locate", {"a": 1})
+    record(tmp_path, clock, check_mode=True).end("done", {}, None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_mode_leaves_an_open_incident_as_it_is(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock, 2).open()
+    record(tmp_path, clock, 2).phase("restore", {"target": 1})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert record(tmp_path, clock, check_mode=True).open()[0]["data"] == {"target": 1}
+    record(tmp_path, clock, check_mode=True).end("failed", {"target": 2}, "no", None)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_nobody_else_can_read_the_record_and_no_secret_is_in_it(tmp_path: Path, clock: Clock) -> None:
+    secret = "geheim-4711"
+    data = {
+        "instance": {"host": "db2", "password": secret, "login_password": secret, "user": "dbre"},
+        "settings": [{"repo1-cipher-pass": secret}, f"postgres://dbre:{secret}@db2/shop", f"PGPASSWORD={secret} psql"],
+        "api_token": {"deep": [secret]},
+    }
+    record(tmp_path, clock, parameters={"password": secret}).open()
+    record(tmp_path, clock).phase("restore", data)
+    record(tmp_path, clock).planned({})
+    returned, _changed = record(tmp_path, clock).end("failed", {}, f"could not log in with password='{secret}'", None)
+    assert returned["data"]["instance"] == {
+        "host": "db2",
+        "password": "********",
+        "login_password": "********",
+        "user": "dbre",
+    }
+    for path in (tmp_path / "one").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
+        assert path.is_dir() or secret not in path.read_text()
+
+
+def test_past_runs_tell_how_long_phases_take(tmp_path: Path, clock: Clock) -> None:
+    for number, (outcome, runs, spent) in enumerate(
+        [("done", 1, 4.0), ("done", 1, 8.0), ("done", 1, 5.0), ("failed", 1, 100.0), ("done", 2, 200.0)]
+    ):
+        folder = tmp_path / f"old{number}"
+        folder.mkdir()
+        report = {"scenario": "table-drop", "outcome": outcome, "runs": runs, "ended": f"2026-11-0{number + 1}"}
+        (folder / "report.json").write_text(json.dumps({**report, "seconds": {"restore": spent}}))
+    (tmp_path / "old0" / "report.html").write_text("")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "report.json").write_text("{")
+    assert record(tmp_path, clock).open()[0]["past_seconds"] == {"restore": 5.0}
+    assert record(tmp_path / "elsewhere", clock).open()[0]["past_seconds"] is None
+
+
+@pytest.mark.parametrize("name", ["", "a" * 41, "-a", "a b", "a/b", "..", "ü", "a\n", "a;b"])
+def test_an_id_that_cannot_name_a_folder_and_a_schema_is_refused(name: str) -> None:
+    with pytest.raises(IncidentError, match="1 to 40 letters"):
+        check_id(name)
+
+
+@pytest.mark.parametrize("name", ["a", "A-1_b", "_x", "2026-11-23T2142", "a" * 40])
+def test_an_id_that_can_is_taken(name: str) -> None:
+    assert check_id(name) == name
+
+
+def test_a_data_key_that_is_no_file_name_is_refused(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock).open()
+    with pytest.raises(IncidentError, match="cannot name an evidence file"):
+        record(tmp_path, clock).phase("locate", {"../../etc/passwd_file": 1})

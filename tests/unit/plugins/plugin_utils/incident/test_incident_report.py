@@ -1,0 +1,302 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import (
+    build_report,
+    compare_fingerprints,
+    measure_loss,
+    render_html,
+    summary,
+)
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import duration, moment, size
+
+EVIL = "<script>alert('x')</script>"
+FINGERPRINT: dict[str, Any] = {
+    "rows": 6000000,
+    "checksum": "9f2c1d77aa01b6e4",
+    "owner": "shop",
+    "columns": [{"name": "id"}, {"name": EVIL}],
+    "constraints": ["orders_pkey: PRIMARY KEY (id)"],
+    "indexes": ["CREATE UNIQUE INDEX orders_pkey ON public.orders USING btree (id)"],
+    "comment": None,
+    "sequences": {"public.orders_id_seq": {"last_value": 6000000, "is_called": True, "increment": 1}},
+}
+DATA: dict[str, Any] = {
+    "incident": {
+        "kind": "drop_table",
+        "database": "shop",
+        "xid": 745,
+        "lsn": "0/3008940",
+        "commit_time": "2026-11-23T21:30:07.123456+00:00",
+        "relations": [{"schema": "public", "name": "orders"}, {"schema": "Sales", "name": EVIL}],
+    },
+    "target": {
+        "type": "lsn",
+        "value": "0/3008940",
+        "exclusive": True,
+        "timeline": 1,
+        "commit_time": "2026-11-23T21:30:07.123456+00:00",
+    },
+    "transactions_after": {"count": 4212, "seconds": 720},
+    "restore_plan": {
+        "set": {"label": "20261123-200000F", "type": "full", "stop_time": "2026-11-23T20:00:12+00:00", "size": 4.1e9},
+        "wal": {
+            "first": "000000010000000000000002",
+            "last": "000000010000000000000057",
+            "count": 85,
+            "continuous": True,
+        },
+        "disk": {"path": "/srv", "needed": 4.5e9, "free": 52e9},
+        "path": "/srv/side",
+        "port": 6432,
+        "databases": ["shop"],
+        "tablespaces": [],
+    },
+    "side_host": "recovery1",
+    "load_plan": {
+        "relations": [
+            {
+                "schema": "public",
+                "name": "orders",
+                "state": "missing",
+                "action": "place",
+                "bytes": 929000000,
+                "rows_estimate": 6e6,
+            }
+        ],
+        "objects": [{"type": "INDEX", "identity": "public.orders_pkey", "state": "missing"}],
+        "missing_roles": [{"name": "reporting", "command": 'CREATE ROLE "reporting" NOLOGIN;'}],
+    },
+    "recovery": {
+        "relations": [{"schema": "public", "name": "orders", "rows": 6000000}],
+        "fingerprints": {
+            "recovered": {"public.orders": FINGERPRINT},
+            "production": {"public.orders": copy.deepcopy(FINGERPRINT)},
+        },
+        "difference": [],
+        "left_to_do": [{"type": "role", "object": EVIL, "reason": "is missing", "command": f"CREATE ROLE {EVIL};"}],
+    },
+    "proof": {"archive_mode": "off", "slots": 0, "pause_state": "paused"},
+    "repository": {"before": {"archive_max": "58"}, "after": {"archive_max": "58"}, "unchanged": True},
+    "production": {"before": {"timeline": 1}, "after": {"timeline": 1}, "unchanged": True},
+    "containment": {"method": "read_only", "database": "shop", "sessions_ended": 3, "escaping_roles": [EVIL]},
+}
+STATE: dict[str, Any] = {
+    "id": "orders-dropped",
+    "scenario": "table-drop",
+    "parameters": {},
+    "outcome": "done",
+    "message": None,
+    "started": "2026-11-23T21:42:07.000+00:00",
+    "ended": "2026-11-23T21:43:07.000+00:00",
+    "runs": [
+        {
+            "started": "2026-11-23T21:42:07.000+00:00",
+            "ended": "2026-11-23T21:43:07.000+00:00",
+            "outcome": "done",
+            "operator": "maria",
+            "host": "control1",
+        }
+    ],
+    "events": [
+        {
+            "phase": "restore",
+            "step": None,
+            "host": "db1",
+            "start": "2026-11-23T21:42:22.000+00:00",
+            "end": "2026-11-23T21:42:52.000+00:00",
+            "outcome": "ok",
+        }
+    ],
+}
+
+
+def report(change: Any = None, **state: Any) -> dict[str, Any]:
+    data = copy.deepcopy(DATA)
+    if change:
+        change(data)
+    return build_report({**STATE, **state}, data, None, {"restore": 30.0})
+
+
+def test_a_recovery_that_is_equal_and_isolated_is_proved() -> None:
+    told = report()
+    assert (told["verdict"], told["proof"]["equal"], told["isolation"]["proved"]) == ("proved", True, True)
+    assert (told["rto"]["seconds"], told["rpo"]["seconds"], told["rpo"]["transactions"]) == (60.0, 0.0, 0)
+    assert "1 table with 6,000,000 rows back, equal in rows" in summary(told)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["recovery"]["fingerprints"]["production"]["public.orders"].update(checksum="other"),
+        lambda data: data["recovery"]["fingerprints"]["production"]["public.orders"].update(indexes=[]),
+        lambda data: data["recovery"]["fingerprints"]["production"].clear(),
+        lambda data: data["recovery"]["difference"].append(
+            {"relation": "public.orders", "property": "sequence public.orders_id_seq", "recovered": 2, "production": 1}
+        ),
+        lambda data: data["proof"].update(archive_mode="on"),
+        lambda data: data["repository"].update(unchanged=False),
+    ],
+)
+def test_whatever_is_not_equal_or_not_isolated_is_not_called_proved(change: Any) -> None:
+    told = report(change)
+    assert told["verdict"] == "different"
+    assert "NOT EQUAL" in summary(told)
+    assert "Finished, but not equal" in render_html(told)
+
+
+def test_a_sequence_that_has_gone_on_is_no_difference() -> None:
+    recovery = copy.deepcopy(DATA["recovery"])
+    recovery["fingerprints"]["production"]["public.orders"]["sequences"]["public.orders_id_seq"]["last_value"] += 5
+    assert compare_fingerprints(recovery)["equal"]
+
+
+def test_without_fingerprints_nothing_is_proved() -> None:
+    assert report(lambda data: data.pop("recovery"))["verdict"] == "unproved"
+
+
+def test_a_run_that_failed_at_once_still_gives_a_report() -> None:
+    told = build_report({**STATE, "outcome": "failed", "message": "no plan", "events": [], "runs": []}, {}, None, {})
+    page = render_html(told)
+    assert (told["proof"]["equal"], told["isolation"]["proved"]) == (None, None)
+    assert "Not finished" in page
+    assert "no plan" in page
+    assert "-e dr_incident_id=orders-dropped" in page
+
+
+def test_names_cannot_bring_markup_into_the_page() -> None:
+    page = render_html(report())
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_page_needs_nothing_else() -> None:
+    page = render_html(report())
+    assert re.findall(r"(?:src|href|url|@import)\s*[=(]", page) == []
+    assert "http" not in page
+
+
+def test_objectives_are_met_or_missed() -> None:
+    told = report(lambda data: data.update(objectives={"rto_seconds": 30, "rpo_seconds": 60}))
+    assert (told["rto"]["met"], told["rpo"]["met"]) == (False, True)
+    assert "missed" in render_html(told)
+
+
+def test_an_explicit_target_before_the_incident_loses_what_lies_between() -> None:
+    target = {"type": "time", "value": "2026-11-23T21:28:07.123456+00:00", "exclusive": False}
+    loss = measure_loss({"incident": DATA["incident"], "target": target})
+    assert (loss["seconds"], loss["transactions"]) == (120.0, None)
+    assert measure_loss({"target": target})["seconds"] is None
+
+
+def test_report_json_holds_all_that_the_page_shows() -> None:
+    assert render_html(json.loads(json.dumps(report()))) == render_html(report())
+
+
+def test_the_plan_fits_the_screen_and_names_what_matters() -> None:
+    text = plan_text({"id": "a", "scenario": "table-drop", "data": DATA, "past_seconds": None}, STATE["started"])
+    assert max(map(len, text.splitlines())) <= 100
+    for part in (
+        "DROP TABLE in database shop: public.orders",
+        "committed 2026-11-23 21:30:07+00:00 (12 min ago)",
+        "LSN 0/3008940 (everything before it, itself not), timeline 1",
+        "20261123-200000F (full)",
+        "85 segments",
+        "recovery1:/srv/side, port 6432",
+        "disk needed 4.5 GB, free 52.0 GB",
+        "goes back to its place",
+        "reporting",
+        "read-only",
+        "no earlier run",
+    ):
+        assert part in text
+
+
+def test_the_plan_says_when_wal_is_missing() -> None:
+    data = copy.deepcopy(DATA)
+    data["restore_plan"]["wal"]["continuous"] = False
+    assert "NOT ALL IN THE ARCHIVE" in plan_text({"id": "a", "data": data}, STATE["started"])
+
+
+def test_the_plan_says_what_a_dump_cannot_bring_back() -> None:
+    dump = {"path": "/backups/shop.dump", "format": "custom", "size": 745342, "created": "2026-11-23T02:00:01+01:00"}
+    plan = {"dump": dump, "precision": "Everything committed after the dump was begun is not in it."}
+    text = plan_text({"id": "a", "data": {"restore_plan": plan}}, STATE["started"])
+    assert "/backups/shop.dump" in text
+    assert "2026-11-23 02:00:01+01:00" in text
+    assert plan["precision"] in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.42, "0.4 s"),
+        (59.6, "1 min"),
+        (185, "3 min 5 s"),
+        (7800, "2 h 10 min"),
+        (273600, "3 d 4 h"),
+        (None, "unknown"),
+    ],
+)
+def test_durations_read_as_people_say_them(seconds: Any, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(999, "999 bytes"), (4.1e9, "4.1 GB"), (123456, "123 kB"), ("x", "unknown")]
+)
+def test_sizes_read_as_people_say_them(count: Any, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("2026-11-23T21:30:07.12+00:00", "2026-11-23 21:30:07+00:00"),
+        (1700000000, "2023-11-14 22:13:20+00:00"),
+        ("soon", "soon"),
+    ],
+)
+def test_times_read_as_people_say_them(given: Any, text: str) -> None:
+    assert moment(given) == text
+
+
+def test_a_merge_tells_what_was_put_back_and_what_was_left() -> None:
+    def merge(data: dict[str, Any]) -> None:
+        data["load_plan"]["relations"][0].update(state="exists", action="merge")
+        data["recovery"]["merged"] = {
+            "public.orders": {
+                "inserted": 1200,
+                "differing": 3,
+                "not_fitting": 0,
+                "table": "recovered_1.orders",
+                "sample": [],
+            }
+        }
+
+    told = report(merge)
+    assert told["verdict"] == "merged"
+    assert "1,200 rows put back; 3 rows differ and 0 rows do not fit" in render_html(told)
+
+
+def test_what_is_left_is_told_once_with_its_command() -> None:
+    entry = {"type": "role", "object": "reader", "reason": "is missing", "command": "CREATE ROLE reader;"}
+
+    def leave(data: dict[str, Any]) -> None:
+        data["load_plan"]["left_to_do"] = [entry]
+        data["recovery"].update(left_to_do=[entry], kept=[{**entry, "object": "recovered_1.orders"}])
+
+    told = report(leave)
+    assert told["left_to_do"] == [{"what": "role reader", "why": "is missing", "command": "CREATE ROLE reader;"}]
+    assert "Copies kept in production" in render_html(told)
