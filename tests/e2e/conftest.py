@@ -1,0 +1,257 @@
+"""A shop on real hosts, and the real playbook run against it.
+
+The hosts come from an Ansible inventory named by DBRE_INVENTORY, the sites from it: a site is a primary and the host on
+which its side instances go (itself, or a recovery host). DBRE_PLAYBOOK names the playbook, by path or by full name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+PORT = 5460
+STANZA = "shop"
+SOCKET_DIR = "/var/run/postgresql"
+CONFIG = "/etc/pgbackrest-shop.conf"
+PLAYBOOK = os.environ.get("DBRE_PLAYBOOK", "dbre.recovery.dr_table_drop")
+FOLDER = "/var/tmp/shop"
+
+
+class Host:
+    """One host, reached as Ansible reaches it."""
+
+    def __init__(self, name: str, variables: dict[str, Any]) -> None:
+        self.name = name
+        self.variables = variables
+
+    def run(self, script: str, *, user: str = "postgres", stdin: Optional[str] = None, check: bool = True) -> str:
+        """Run a shell script as ``user`` and return what it printed; an error carries both outputs."""
+        v = self.variables
+        command = [
+            "ssh",
+            *shlex.split(str(v.get("ansible_ssh_common_args", "")) + " " + str(v.get("ansible_ssh_args", ""))),
+        ]
+        command += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        command += ["-o", "ControlPath=/tmp/dbre-e2e-%C"]
+        if v.get("ansible_ssh_private_key_file"):
+            command += ["-i", str(v["ansible_ssh_private_key_file"])]
+        if v.get("ansible_port"):
+            command += ["-p", str(v["ansible_port"])]
+        command += [f"{v.get('ansible_user', 'root')}@{v.get('ansible_host', self.name)}"]
+        command += [f"cd / && sudo -H -u {user} bash -c {shlex.quote(script)}"]
+        done = subprocess.run(command, input=stdin, text=True, capture_output=True, timeout=300, check=False)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{self.name}: {script}\nrc {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+
+@dataclasses.dataclass
+class Run:
+    """What one ansible-playbook said."""
+
+    rc: int
+    output: str
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks that ran; including a role and reading its argument spec are none."""
+        ran = re.findall(r"^TASK \[(.*)\] \**\n((?:.*\n)*?)(?:\n|\Z)", self.output, re.MULTILINE)
+        return [
+            name
+            for name, said in ran
+            if re.search(r"^(ok|changed): ", said, re.MULTILINE) and "Validating arguments" not in name
+        ]
+
+
+class Site:
+    """A primary with a shop on it, and the place for its side instances."""
+
+    def __init__(self, name: str, primary: Host, side: Host, folder: pathlib.Path) -> None:
+        self.name, self.primary, self.side, self.folder = name, primary, side, folder
+        self.reports = folder / "incidents"
+        groups: dict[str, Any] = {"primary": {"hosts": {primary.name: primary.variables}}}
+        if side is not primary:
+            groups["recovery"] = {"hosts": {side.name: side.variables}}
+        everything = {"postgresql_port": PORT, "pgbackrest_stanza": STANZA, "pgbackrest_config_path": CONFIG}
+        self.inventory = folder / "inventory.json"
+        self.inventory.write_text(json.dumps({"all": {"vars": everything, "children": groups}}))
+
+    # -- production ------------------------------------------------------------------------------------------------
+    def sql(self, statements: str, database: str = "shop") -> str:
+        """Run SQL on production; one line a row, columns separated by |."""
+        command = f"psql -X -q -A -t -v ON_ERROR_STOP=1 -h {SOCKET_DIR} -p {PORT} -d {database} -f -"
+        return self.primary.run(command, stdin=statements).strip()
+
+    def definitions(self) -> str:
+        """The whole database as pg_dump --schema-only, without the random keys newer versions put into it."""
+        text = self.primary.run(f"pg_dump -h {SOCKET_DIR} -p {PORT} -d shop --schema-only")
+        return "\n".join(line for line in text.splitlines() if not re.match(r"\\(un)?restrict ", line))
+
+    def checksum(self, table: str) -> str:
+        return self.sql(f'SELECT count(*), sum(hashtextextended(t::text COLLATE "C", 0)) FROM {table} t')
+
+    def settings(self) -> str:
+        """What an isolated recovery may not change on production: configuration, slots, timeline."""
+        return self.sql(
+            "SELECT name, setting, sourcefile FROM pg_settings WHERE source NOT IN ('session', 'client') ORDER BY 1;"
+            "SELECT setdatabase::regclass::text, setconfig FROM pg_db_role_setting ORDER BY 1;"
+            "SELECT slot_name, slot_type, restart_lsn FROM pg_replication_slots ORDER BY 1;"
+            "SELECT timeline_id FROM pg_control_checkpoint()"
+        )
+
+    def archive_files(self) -> list[str]:
+        listing = self.primary.run(
+            f"pgbackrest --config={CONFIG} --stanza={STANZA} --output=json --recurse repo-ls archive/{STANZA}"
+        )
+        return sorted(name for name, entry in json.loads(listing).items() if entry["type"] == "file")
+
+    def make_shop(self) -> None:
+        """A new shop, as large as it has to be, and nothing of the one before."""
+        self.stop_writer()
+        self.primary.run(
+            f"psql -X -q -h {SOCKET_DIR} -p {PORT} -c 'DROP DATABASE IF EXISTS shop WITH (FORCE)'"
+            " -c 'DROP ROLE IF EXISTS shop_owner' -c 'DROP ROLE IF EXISTS shop_app'"
+            " -c 'DROP ROLE IF EXISTS shop_reports'"
+        )
+        self.sql((HERE / "shop.sql").read_text(), database="postgres")
+        self.primary.run(f"rm -rf {FOLDER} && mkdir {FOLDER}")
+
+    def backup(self) -> None:
+        self.primary.run(
+            f"pgbackrest --config={CONFIG} --stanza={STANZA} --type=full --start-fast --log-level-console=error backup"
+        )
+
+    def start_writer(self, seconds: int = 240) -> None:
+        self.primary.run(f"cat > {FOLDER}/writer.py", stdin=(HERE / "writer.py").read_text())
+        self.primary.run(
+            f"rm -f {FOLDER}/stop; nohup python3 {FOLDER}/writer.py {SOCKET_DIR} {PORT} {FOLDER} {seconds}"
+            f" > {FOLDER}/writer.out 2>&1 < /dev/null &"
+        )
+        self.wait_for_commits(50)
+
+    def wait_for_commits(self, more: int, table: str = "orders") -> None:
+        """Wait until the writer has committed ``more`` rows from now on."""
+        count = f"cat {FOLDER}/{table}.log 2>/dev/null | wc -l"
+        goal = int(self.primary.run(count)) + more
+        for _attempt in range(200):
+            if int(self.primary.run(count)) >= goal:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"the writer does not commit to {table}: {self.primary.run(f'cat {FOLDER}/writer.out')}")
+
+    def stop_writer(self) -> None:
+        self.primary.run(
+            f"mkdir -p {FOLDER}; touch {FOLDER}/stop; for i in $(seq 50); do"
+            f" pgrep -f {FOLDER}/[w]riter.py >/dev/null || exit 0; sleep 0.1; done; exit 1"
+        )
+
+    def committed(self, table: str) -> set[int]:
+        return {int(line) for line in self.primary.run(f"cat {FOLDER}/{table}.log").split()}
+
+    def present(self, table: str) -> set[int]:
+        return {int(line) for line in self.sql(f"SELECT id FROM public.{table}").split()}
+
+    # -- the playbook ----------------------------------------------------------------------------------------------
+    def command(self, *extra: str, inventory: Optional[pathlib.Path] = None, **variables: Any) -> list[str]:
+        given: dict[str, Any] = {"dr_database": "shop", "dr_report_dir": str(self.reports), "dr_confirm": True}
+        given.update(variables)
+        return ["ansible-playbook", "-i", str(inventory or self.inventory), PLAYBOOK, "-e", json.dumps(given), *extra]
+
+    def recover(self, *extra: str, **variables: Any) -> Run:
+        done = subprocess.run(
+            self.command(*extra, **variables),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=600,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout)
+
+    def recover_killed_in(self, phase: str, seconds: float, **variables: Any) -> bool:
+        """Run the playbook and kill -9 all of it ``seconds`` after ``phase`` began; False when it ended before that."""
+        events = self.reports / str(variables["dr_incident_id"]) / "events.jsonl"
+        before = len(events.read_text().splitlines()) if events.exists() else 0
+        child = subprocess.Popen(
+            self.command(**variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            end = time.monotonic() + 300
+            while time.monotonic() < end:
+                if child.poll() is not None:
+                    return False
+                lines = events.read_text().splitlines()[before:] if events.exists() else []
+                if any(f'"{phase}"' in line for line in lines):
+                    time.sleep(seconds)
+                    return child.poll() is None
+                time.sleep(0.02)
+            raise AssertionError(f"phase {phase} never began")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+    def evidence(self, incident: str, subject: str) -> dict[str, Any]:
+        """What the incident record keeps about one subject."""
+        return json.loads((self.reports / incident / "evidence" / f"{subject}.json").read_text())
+
+    def side_instances(self) -> str:
+        """Processes and folders of side instances that are still there."""
+        return self.side.run(
+            "ls -A /var/lib/postgresql/dbre-recovery 2>/dev/null; pgrep -u postgres -af dbre-recovery || true",
+            user="root",
+        ).strip()
+
+
+def _hosts() -> dict[str, Host]:
+    path = os.environ["DBRE_INVENTORY"]
+    listing = json.loads(
+        subprocess.run(["ansible-inventory", "-i", path, "--list"], check=True, capture_output=True, text=True).stdout
+    )
+    return {name: Host(name, variables) for name, variables in listing["_meta"]["hostvars"].items()}
+
+
+SITES = {"beside_the_primary": ("deb12", "deb12"), "on_a_recovery_host": ("deb13", "deb13r")}
+
+
+@pytest.fixture(scope="session", params=list(SITES))
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """PostgreSQL 15 with the side instance beside it; PostgreSQL 17 with a recovery host."""
+    hosts = _hosts()
+    primary, side = SITES[request.param]
+    made = Site(request.param, hosts[primary], hosts[side], tmp_path_factory.mktemp(request.param))
+    # Runs that were interrupted leave their side instances, as they should; the tests count on none.
+    made.side.run(
+        "pkill -u postgres -f dbre-recovery/ || true; sleep 1; rm -rf /var/lib/postgresql/dbre-recovery", user="root"
+    )
+    made.make_shop()
+    made.backup()
+    yield made
+    made.stop_writer()
+
+
+@pytest.fixture
+def shop(site: Site) -> Iterator[Site]:
+    """The site with a fresh shop that is in the newest backup's WAL reach, and a writer that commits all the time."""
+    site.make_shop()
+    site.start_writer()
+    yield site
+    site.stop_writer()

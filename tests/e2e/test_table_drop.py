@@ -1,0 +1,217 @@
+"""What a user sees of dr-table-drop, on real hosts."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import PORT, SOCKET_DIR, Site
+
+
+def test_every_row_committed_before_the_drop_is_back_and_nothing_else_is_lost(shop: Site) -> None:
+    shop.backup()
+    shop.wait_for_commits(50)
+    definitions, settings, archive = shop.definitions(), shop.settings(), shop.archive_files()
+    shop.sql("DROP TABLE public.orders CASCADE")
+    shop.wait_for_commits(50, "events")
+
+    run = shop.recover(dr_tables="public.orders", dr_incident_id="first")
+
+    assert run.rc == 0, run.output
+    shop.wait_for_commits(20)
+    shop.stop_writer()
+    assert shop.committed("orders") <= shop.present("orders")
+    assert shop.committed("events") <= shop.present("events")
+    assert shop.definitions() == definitions
+    assert shop.settings() == settings
+    timeline = shop.sql("SELECT timeline_id FROM pg_control_checkpoint()")
+    new = set(shop.archive_files()) - set(archive)
+    assert {name.rsplit("/", 1)[-1][:8] for name in new} <= {f"{int(timeline):08X}"}
+    assert not any(name.endswith(".history") for name in new)
+    assert shop.side_instances() == ""
+    assert len(run.tasks) <= 30, run.tasks
+    (relation,) = [r for r in shop.evidence("first", "recovery")["relations"] if r["name"] == "orders"]
+    assert relation["checksum_side"] == relation["checksum_production"]
+    (offer,) = json.loads((shop.reports / "first" / "report.json").read_text())["left_to_do"]
+    assert "postgresql_drop_protection" in offer["command"]
+    assert (shop.reports / "first" / "report.html").stat().st_size > 1000
+
+
+def test_check_mode_prints_the_plan_and_changes_nothing(shop: Site) -> None:
+    shop.sql("DROP TABLE public.orders CASCADE")
+    settings, archive = shop.settings(), shop.archive_files()
+
+    run = shop.recover("--check", dr_tables="public.orders", dr_incident_id="checked", dr_confirm=False)
+
+    assert run.rc == 0, run.output
+    for word in ("drop_table", "orders", "0/"):
+        assert word in run.output
+    shop.stop_writer()
+    assert shop.settings() == settings
+    assert shop.archive_files() == archive
+    assert not (shop.reports / "checked").exists()
+    assert shop.side_instances() == ""
+    assert shop.sql("SELECT to_regclass('public.orders') IS NULL") == "t"
+
+
+@pytest.mark.parametrize(
+    "phase", ["plan", "contain", "locate", "restore", "prove", "recover", "verify", "protect", "report"]
+)
+def test_killed_in_a_phase_and_run_again_it_ends_as_if_never_killed(shop: Site, phase: str) -> None:
+    definitions = shop.definitions()
+    shop.sql("DROP TABLE public.orders CASCADE")
+    settings = shop.settings()
+    given = {"dr_tables": "public.orders", "dr_incident_id": f"killed-{phase}", "dr_contain": "read_only"}
+
+    assert shop.recover_killed_in(phase, 0.5 if phase in ("restore", "recover") else 0.1, **given)
+    run = shop.recover(**given)
+
+    assert run.rc == 0, run.output
+    shop.wait_for_commits(5)
+    shop.stop_writer()
+    assert shop.committed("orders") <= shop.present("orders")
+    assert shop.definitions() == definitions
+    assert shop.settings() == settings
+    assert shop.side_instances() == ""
+    assert shop.sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'recovered%'") == ""
+
+
+def test_a_dropped_schema_with_mixed_case_names_is_back(shop: Site) -> None:
+    definitions = shop.definitions()
+    lines, regions = shop.checksum('"Sales"."Order Lines"'), shop.checksum('"Sales".regions')
+    shop.sql('DROP SCHEMA "Sales" CASCADE')
+
+    run = shop.recover(dr_schemas='"Sales"')
+
+    assert run.rc == 0, run.output
+    assert shop.definitions() == definitions
+    assert (shop.checksum('"Sales"."Order Lines"'), shop.checksum('"Sales".regions')) == (lines, regions)
+
+
+def test_a_dropped_database_is_back_under_its_name(shop: Site) -> None:
+    shop.wait_for_commits(20)
+    definitions = shop.definitions()
+    shop.sql("DROP DATABASE shop WITH (FORCE)", database="postgres")
+
+    run = shop.recover()
+
+    assert run.rc == 0, run.output
+    shop.wait_for_commits(5)
+    shop.stop_writer()
+    assert shop.definitions() == definitions
+    assert shop.committed("orders") <= shop.present("orders")
+    assert shop.committed("events") <= shop.present("events")
+
+
+def test_a_truncated_table_comes_back_beside_or_is_replaced(shop: Site) -> None:
+    prices = shop.checksum("public.prices")
+    definitions = shop.definitions()
+    shop.sql("TRUNCATE public.prices")
+    shop.sql("INSERT INTO public.prices VALUES ('newer', 1)")
+
+    beside = shop.recover(dr_tables="prices", dr_incident_id="beside")
+    assert beside.rc == 0, beside.output
+    assert shop.checksum("recovered_beside.prices") == prices
+    assert shop.sql("SELECT count(*) FROM public.prices") == "1"
+
+    replaced = shop.recover(dr_tables="prices", dr_incident_id="replaced", dr_load="replace")
+    assert replaced.rc == 0, replaced.output
+    assert shop.checksum("public.prices") == prices
+    assert shop.sql("SELECT product FROM recovered_replaced.prices_replaced") == "newer"
+    shop.sql("DROP SCHEMA recovered_beside CASCADE; DROP SCHEMA recovered_replaced CASCADE")
+    assert shop.definitions() == definitions
+
+
+def test_deleted_rows_are_merged_and_what_changed_since_stays(shop: Site) -> None:
+    shop.sql("DELETE FROM public.prices WHERE price > 1000")
+    shop.sql("UPDATE public.prices SET price = 0 WHERE product = 'product 1'")
+
+    run = shop.recover(dr_tables="prices", dr_load="merge", dr_incident_id="merged")
+
+    assert run.rc == 0, run.output
+    assert shop.sql("SELECT count(*) FROM public.prices") == "5000"
+    assert shop.sql("SELECT price FROM public.prices WHERE product = 'product 1'") == "0"
+    assert "product 1" in json.dumps(shop.evidence("merged", "recovery"))
+
+
+def test_an_explicit_lsn_xid_or_time_names_the_target(shop: Site) -> None:
+    shop.stop_writer()
+    prices = shop.checksum("public.prices")
+    time.sleep(1.1)
+    moment = shop.sql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')")
+    time.sleep(1.1)
+    xid = shop.sql("BEGIN; SELECT pg_current_xact_id(); DROP TABLE public.prices; COMMIT").splitlines()[0]
+    shop.sql("INSERT INTO public.events (what) VALUES ('after')")
+
+    for given in ({"dr_target_xid": xid}, {"dr_target_time": moment}):
+        run = shop.recover(dr_tables="prices", **given)
+        assert run.rc == 0, run.output
+        assert shop.checksum("public.prices") == prices
+        shop.sql("DROP TABLE public.prices")
+
+
+def test_a_dump_is_a_source_too(shop: Site) -> None:
+    shop.stop_writer()
+    definitions, prices = shop.definitions(), shop.checksum("public.prices")
+    dump = shop.primary.run(f"pg_dump -h {SOCKET_DIR} -p {PORT} -d shop -Fc | base64")
+    shop.side.run("base64 -d > /var/tmp/shop.dump", stdin=dump)
+    shop.sql("DROP TABLE public.prices CASCADE")
+
+    run = shop.recover(dr_tables="prices", dr_source="logical", dr_dump="/var/tmp/shop.dump")
+
+    shop.side.run("rm /var/tmp/shop.dump")
+    assert run.rc == 0, run.output
+    assert shop.checksum("public.prices") == prices
+    assert shop.definitions() == definitions
+    assert shop.side_instances() == ""
+
+
+BOUNCER = "/var/tmp/pgbouncer-shop"
+
+
+@pytest.fixture
+def bouncer(shop: Site) -> Iterator[Site]:
+    """A PgBouncer before the shop, on the primary."""
+    settings = (
+        f"[databases]\nshop = host={SOCKET_DIR} port={PORT} user=postgres\n"
+        f"[pgbouncer]\nlisten_addr =\nlisten_port = 6460\nunix_socket_dir = {BOUNCER}\n"
+        "auth_type = any\nadmin_users = postgres\nignore_startup_parameters = options\n"
+        f"logfile = {BOUNCER}/log\npidfile = {BOUNCER}/pid\n"
+    )
+    shop.primary.run(
+        f"rm -rf {BOUNCER} && mkdir {BOUNCER} && cat > {BOUNCER}/ini && pgbouncer -q -d {BOUNCER}/ini", stdin=settings
+    )
+    yield shop
+    shop.primary.run(f"kill $(cat {BOUNCER}/pid); rm -rf {BOUNCER}")
+
+
+def test_clients_of_pgbouncer_wait_and_go_on_afterwards(bouncer: Site) -> None:
+    bouncer.sql("DROP TABLE public.prices")
+    bouncer.primary.run(f"psql -X -h {BOUNCER} -p 6460 -d shop -c 'SELECT 1'")
+    # Asks again and again through PgBouncer; whoever waits gets an answer, nobody an error.
+    bouncer.primary.run(
+        f'nohup bash -c \'for i in $(seq 300); do psql -X -q -A -t -h {BOUNCER} -p 6460 -d shop -c "SELECT now()"'
+        " || echo FAILED; sleep 0.1; done'"
+        f" > {BOUNCER}/answers 2>&1 < /dev/null & echo $! > {BOUNCER}/asking"
+    )
+
+    run = bouncer.recover(
+        dr_tables="prices",
+        dr_contain="pgbouncer_pause",
+        pgbouncer_port=6460,
+        pgbouncer_socket_dir=BOUNCER,
+        dr_incident_id="paused",
+    )
+
+    assert run.rc == 0, run.output
+    assert bouncer.evidence("paused", "containment")["method"] == "pgbouncer_pause"
+    bouncer.primary.run(f"psql -X -h {BOUNCER} -p 6460 -d shop -c 'SELECT 1'")
+    answers = bouncer.primary.run(f"kill $(cat {BOUNCER}/asking); cat {BOUNCER}/answers")
+    assert "FAILED" not in answers
+    moments = [datetime.datetime.fromisoformat(line) for line in answers.split("\n") if line]
+    assert max(later - earlier for earlier, later in zip(moments, moments[1:])) > datetime.timedelta(seconds=1), (
+        "nobody had to wait"
+    )
