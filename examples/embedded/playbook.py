@@ -1,0 +1,137 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs ``dr-table-drop`` against a production in a folder, as an operator would, and reads its incident record."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Optional
+
+from production import Production
+
+LONGEST = 3600  # seconds until a run that does not end is stopped
+AFTER_VERIFIED = ("protect", "report")  # phases that come once the rows are back and compared
+
+
+@dataclass
+class PlaybookRun:
+    """One run: how it ended, what it printed, and the folder of its incident record."""
+
+    succeeded: bool
+    started: datetime
+    ended: datetime
+    output: Path
+    incident: Path
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended - self.started).total_seconds()
+
+    @property
+    def html(self) -> Path:
+        return self.incident / "report.html"
+
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.incident / "report.json").read_text())
+
+    def phases(self) -> dict[str, float]:
+        """Seconds by phase from the command to verified rows; ``startup`` is what Ansible needs before the first."""
+        report = self.report()
+        first = datetime.fromisoformat(report["timeline"][0]["start"])
+        phases = {"startup": (first - self.started).total_seconds(), **report["seconds"]}
+        return {name: seconds for name, seconds in phases.items() if name not in AFTER_VERIFIED}
+
+    def checksums(self, table: str) -> tuple[Optional[str], Optional[str]]:
+        """Checksum of a table's rows in the side instance and in production, as the playbook took them."""
+        for relation in self.report()["proof"]["relations"]:
+            if relation["name"] == table:
+                for line in relation["properties"]:
+                    if line["property"] == "checksum":
+                        return line["recovered"], line["production"]
+        return None, None
+
+    def last_words(self, lines: int) -> str:
+        return "\n".join(self.output.read_text().splitlines()[-lines:])
+
+
+def run_playbook(
+    root: Path,
+    venv: Path,
+    collections: Path,
+    production: Production,
+    *,
+    database: str,
+    tables: str,
+    on_phase: Callable[[str], None] = lambda name: None,
+) -> PlaybookRun:
+    """Run the playbook of this checkout to its end; what it prints goes to ``log/playbook.log`` in the folder.
+
+    ``on_phase`` is called with the name of each phase that begins.
+    """
+    folder = production.folder
+    inventory = folder / "inventory.json"
+    inventory.write_text(json.dumps(production.inventory(), indent=2))
+    configuration = folder / "ansible.cfg"
+    configuration.write_text("[defaults]\nnocows = true\n[connection]\npipelining = true\n")
+    # Modules run as the user of the servers, and keep their temporary files here instead of in that user's home.
+    modules = folder / "tmp"
+    production.run("mkdir", "-p", "-m", "0700", modules)
+    output = folder / "log" / "playbook.log"
+    started = datetime.now(timezone.utc)
+    incident_id = f"table-drop-{started:%Y%m%dT%H%M%SZ}"
+    extra: dict[str, Any] = {
+        "dr_database": database,
+        "dr_tables": tables,
+        "dr_confirm": "yes",
+        "dr_incident_id": incident_id,
+        "dr_report_dir": str(folder / "incidents"),
+    }
+    command = [
+        str(venv / "bin" / "ansible-playbook"),
+        "-i",
+        str(inventory),
+        str(root / "playbooks" / "dr-table-drop.yml"),
+    ]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PG"))},
+        "ANSIBLE_COLLECTIONS_PATH": str(collections),
+        "ANSIBLE_CONFIG": str(configuration),
+        "ANSIBLE_HOME": str(folder / "ansible"),
+        "ANSIBLE_REMOTE_TMP": str(modules),
+        "ANSIBLE_NOCOLOR": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    with (
+        output.open("w") as log,
+        subprocess.Popen(
+            [*command, "-e", json.dumps(extra)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=folder,
+        ) as process,
+    ):
+        limit = threading.Timer(LONGEST, process.terminate)
+        limit.start()
+        try:
+            for line in process.stdout or ():
+                log.write(line)
+                begun = re.match(r"TASK \[.*: Begin the phase (\w+)\]", line)
+                if begun:
+                    on_phase(begun[1])
+        finally:
+            limit.cancel()
+    ended = datetime.now(timezone.utc)
+    return PlaybookRun(process.returncode == 0, started, ended, output, folder / "incidents" / incident_id)
