@@ -220,6 +220,11 @@ class Site:
             user="root",
         ).strip()
 
+    def remove_side_instances(self) -> None:
+        """What a run that failed or was interrupted keeps, as it should."""
+        script = "pkill -u postgres -f dbre-recovery/ || true; sleep 1; rm -rf /var/lib/postgresql/dbre-recovery"
+        self.side.run(script, user="root")
+
 
 def _hosts() -> dict[str, Host]:
     path = os.environ["DBRE_INVENTORY"]
@@ -238,10 +243,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     hosts = _hosts()
     primary, side = SITES[request.param]
     made = Site(request.param, hosts[primary], hosts[side], tmp_path_factory.mktemp(request.param))
-    # Runs that were interrupted leave their side instances, as they should; the tests count on none.
-    made.side.run(
-        "pkill -u postgres -f dbre-recovery/ || true; sleep 1; rm -rf /var/lib/postgresql/dbre-recovery", user="root"
-    )
+    made.remove_side_instances()
     made.make_shop()
     made.backup()
     yield made
@@ -250,8 +252,15 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def shop(site: Site) -> Iterator[Site]:
-    """The site with a fresh shop that is in the newest backup's WAL reach, and a writer that commits all the time."""
+    """The site with a fresh shop that is in the newest backup's WAL reach, and a writer that commits all the time.
+
+    Nothing may be left behind by a test that went well, and what one that failed leaves must not fail the next.
+    """
     site.make_shop()
     site.start_writer()
     yield site
     site.stop_writer()
+    left = site.side_instances()
+    if left:
+        site.remove_side_instances()
+    assert left == ""

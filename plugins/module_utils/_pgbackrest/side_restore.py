@@ -346,6 +346,13 @@ class SideRestore:
         os.makedirs(instance.path, mode=0o700, exist_ok=True)
         os.chmod(instance.path, 0o700)
         with instance.locked():
+            before, marker = marker, instance.read_marker()
+            if marker is not None and marker != before:
+                # A run before this one went on until it gave us the lock.
+                self.same_order(marker)
+                if self.done(marker):
+                    return marker["plan"], False
+                plan, made_path = self.plan(marker, may_wait=False), marker["made_path"]
             started = time.monotonic()
             timelines = marker["timelines"] if marker else self.timelines(plan)
             marker = self.new_marker(plan, made_path, restore_all=bool(marker and marker.get("restore_all")))

@@ -215,12 +215,14 @@ class LogicalRestore:
     def ensure(self) -> tuple[dict[str, Any], dict[str, Any], bool]:
         """Make the instance, or bring an earlier one back to life; returns (instance, proof, changed)."""
         earlier = self.check_earlier()
-        usable = earlier is not None and earlier["state"] == "restored" and earlier["boot_id"] == boot_id()
         made_path = earlier["made_path"] if earlier else not os.path.isdir(self.side.path)
         os.makedirs(self.side.path, mode=0o700, exist_ok=True)
         if earlier is None:
             self.side.write_marker(self._new_marker(made_path))
         with self.side.locked():
+            # Read under the lock: a run before this one may have gone on until it gave it to us.
+            marker = self.side.marker()
+            usable = marker["state"] == "restored" and marker["boot_id"] == boot_id()
             if not usable:
                 self._make(self._new_marker(made_path))
             recovery = SideRecovery(self.side, START_TIMEOUT)

@@ -39,6 +39,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import SchemaDump
 
 
+# Seconds to wait for the step that a killed run left behind.
+LONGEST_WAIT = 3600.0
+
+
 def refuse_missing_globals(plan: Mapping[str, Any]) -> None:
     """Raise RecoveryError when roles or tablespaces of the lost objects are not in production."""
     roles, spaces = plan["missing_roles"], plan["missing_tablespaces"]
@@ -56,14 +60,28 @@ def refuse_missing_globals(plan: Mapping[str, Any]) -> None:
     )
 
 
-def lock_incident(connection: Any, staging: str, application_name: str) -> None:
-    """Make this the only run of the incident: refuse a second one, end what a killed one left behind."""
-    if not value(connection, "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))", (staging,)):
+def lock_incident(connection: Any, staging: str, application_name: str, patience: float = LONGEST_WAIT) -> None:
+    """Make this the only run of the incident, and end the sessions that a killed one left behind.
+
+    The step that a killed playbook left behind on the host works on; it is waited for, ``patience`` seconds at most.
+    """
+    deadline = time.monotonic() + patience
+    try_lock = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
+    while not value(connection, try_lock, (staging,)):
         connection.rollback()
-        raise RecoveryError(
-            f"another run recovers the same incident ({staging}) on {host_name()} right now. "
-            "Nothing was changed. Wait until it ends, then run again."
-        )
+        if time.monotonic() > deadline:
+            query = (
+                "SELECT coalesce(string_agg(pid::text, ', '), '') FROM pg_catalog.pg_stat_activity "
+                "WHERE application_name = %s AND pid <> pg_catalog.pg_backend_pid()"
+            )
+            sessions = value(connection, query, (application_name,))
+            connection.rollback()
+            raise RecoveryError(
+                f"another run still recovers the same incident ({staging}) on {host_name()}, after {patience:.0f} s, "
+                f"in sessions {sessions}. This run changed nothing. See pg_stat_activity for what they wait; end them "
+                "(pg_terminate_backend) when they are stuck, then run again with the same incident id."
+            )
+        time.sleep(0.2)
     connection.commit()
     left_behind = (
         "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "

@@ -12,6 +12,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL, read_journal, staging_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import lock_incident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, execute, rows, value
 
 LEFTOVERS = """
@@ -31,10 +32,17 @@ def remove_staging(production: Server, database: str, incident: str, check_mode:
     staging = staging_name(incident)
     admin = production.connect()
     try:
+        if not check_mode:
+            lock_incident(admin, staging, production.application_name)
         query = "SELECT datname FROM pg_catalog.pg_database WHERE datname = ANY(%s)"
         databases = [row["datname"] for row in rows(admin, query, ([database, staging],))]
+        admin.commit()
+        return _remove_from(production, databases, staging, check_mode)
     finally:
         admin.close()
+
+
+def _remove_from(production: Server, databases: list[str], staging: str, check_mode: bool) -> dict[str, Any]:
     removed: list[str] = []
     kept: list[dict[str, Any]] = []
     for name in databases:

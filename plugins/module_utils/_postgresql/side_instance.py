@@ -38,6 +38,8 @@ MARKER = "marker.json"
 NOT_COUNTED = frozenset(["lost+found", "lock.file", f"{MARKER}.new"])
 # Longest path of a Unix socket is 107 bytes on Linux.
 LONGEST_PATH = 107 - len("/run/.s.PGSQL.65535")
+# Seconds to wait for the step that a killed run left behind on the host.
+LONGEST_WAIT = 3600.0
 _STILL_THERE = ("pre-existing shared memory", 'lock file "postmaster.pid" already exists')
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._@+/-]+")
 
@@ -151,15 +153,32 @@ class SideInstance:
         write_file(self.below(MARKER), json.dumps({**marker, "made_by": MADE_BY}, indent=1) + "\n")
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold this instance, so that two runs do not work on it at once. The lock dies with the process."""
-        with open(os.open(self.below("lock.file"), os.O_RDWR | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RecoveryError(
-                    f"another run works on the side instance {self.path} on {self.host}. Wait for it to end."
-                ) from None
+    def locked(self, patience: float = LONGEST_WAIT) -> Iterator[None]:
+        """Hold this instance, so that two runs do not work on it at once. The lock dies with the process.
+
+        A playbook that is killed leaves the step that it had begun on this host behind, and that one works on. It is
+        waited for, ``patience`` seconds at most, while its progress is shown as ours. What it has done is known from
+        the marker, which must be read anew under the lock.
+        """
+        name = self.below("lock.file")
+        deadline = time.monotonic() + patience
+        with open(os.open(name, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        file.seek(0)
+                        raise RecoveryError(
+                            f"another run still works on the side instance {self.path} on {self.host}, after "
+                            f"{patience:.0f} s: process {file.read().strip()} there. Production is not concerned. Look "
+                            f"at what it waits for; end it (kill) when it is stuck, then run again."
+                        ) from None
+                time.sleep(0.2)
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
             yield
 
     def progress(self, what: str, done: float, total: float, unit: str) -> None:

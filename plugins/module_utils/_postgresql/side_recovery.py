@@ -524,8 +524,7 @@ def ensure_state(
     check_mode: bool = False,
 ) -> dict[str, Any]:
     """Ensure a state of a side instance; returns the module's result."""
-    marker = instance.read_marker()
-    if marker is None:
+    if instance.read_marker() is None:
         if state in ("paused", "promoted"):
             instance.marker()
         there = state == "absent" and os.path.isdir(instance.path) and set(os.listdir(instance.path)) - NOT_COUNTED
@@ -543,10 +542,14 @@ def ensure_state(
                 f"the side instance at {instance.path} on {instance.host} was made for the target {made}, not {asked}. "
                 "Nothing was changed. Remove it (state=absent) or choose another path."
             )
-    before = recovery.state()
     if check_mode:
+        before = recovery.state()
         return {"changed": before != state, "state": before}
-    with instance.locked():
+    with instance.locked(timeout):
+        if instance.read_marker() is None and state in ("stopped", "absent"):
+            return {"changed": False, "state": "absent"}  # by the run that held it until now
+        recovery = SideRecovery(instance, timeout)
+        before = recovery.state()
         if state == "absent":
             instance.stop(recovery.marker)
             instance.end_leftover_pgbackrest()

@@ -278,6 +278,27 @@ def test_killed_while_replaying_it_goes_on(make_side: Any, victim: str) -> None:
     assert side.sql("SELECT count(*) FROM orders") == 3000
 
 
+def test_a_step_that_a_killed_run_left_behind_is_waited_for(make_side: Any) -> None:
+    side = make_side("drop")
+    left_behind = driver(side)
+    wait_for((side.path / "marker.json").exists)
+    # It restores now, then replays; whoever comes later finds done what it has done.
+    assert not side.restore()[1]
+    side.ensure("promoted")
+    assert left_behind.wait(60) == 0
+    assert not side.ensure("promoted")["changed"]
+    assert side.sql("SELECT count(*) FROM orders") == 3000
+
+
+def test_a_step_that_is_stuck_is_named(make_side: Any) -> None:
+    side = make_side("boundary")
+    side.restore()
+    with side.instance.locked():
+        message = refused(lambda: side.ensure("absent", timeout=0.3))
+    assert f"process {os.getpid()} there" in message
+    assert side.ensure("absent")["changed"]
+
+
 def pids_with(argument: str) -> list[str]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):

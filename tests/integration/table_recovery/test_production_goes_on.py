@@ -7,6 +7,8 @@ import time
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import lock_incident
 
 DROP = "DROP TABLE orders CASCADE"
 ACTIVE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'dbre.recovery test%' AND query ~ '{}'"
@@ -63,6 +65,34 @@ def test_killed_while_it_waits_to_publish(shop: Any) -> None:
     shop.remove("shop")
     assert production.definition("shop") == definition
     assert production.contents("shop") == contents
+
+
+def test_a_step_that_a_killed_run_left_behind_is_waited_for(shop: Any) -> None:
+    production = shop.production
+    definition, contents = production.definition("shop"), production.contents("shop")
+    production.sql("shop", DROP)
+    left_behind = shop.start_recovery("shop", relations=["orders"])
+    wait_for(production, "shop", KILL_AT["the copy"])
+
+    result = shop.recover("shop", relations=["orders"])["result"]
+
+    assert (result["changed"], result["difference"]) == (False, [])
+    left_behind.communicate()
+    assert left_behind.returncode == 0
+    shop.remove("shop")
+    assert production.definition("shop") == definition
+    assert production.contents("shop") == contents
+
+
+def test_a_step_that_is_stuck_is_named(shop: Any) -> None:
+    admin, other = shop.production.connect("postgres"), shop.production.connect("postgres")
+    admin.autocommit = other.autocommit = False
+    lock_incident(admin, "recovered_stuck", "dbre.recovery stuck")
+    with pytest.raises(RecoveryError, match=r"after 0 s, in sessions \d*\. This run changed nothing"):
+        lock_incident(other, "recovered_stuck", "dbre.recovery stuck", patience=0.2)
+    admin.close()
+    lock_incident(other, "recovered_stuck", "dbre.recovery stuck", patience=2)
+    other.close()
 
 
 def test_killed_after_a_removal_of_nothing_half_done(shop: Any) -> None:
