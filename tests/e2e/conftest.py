@@ -15,6 +15,7 @@ import re
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -182,32 +183,33 @@ class Site:
         )
         return Run(done.returncode, done.stdout)
 
-    def recover_killed_in(self, phase: str, seconds: float, **variables: Any) -> bool:
-        """Run the playbook and kill -9 all of it ``seconds`` after ``phase`` began; False when it ended before that."""
+    def recover_killed_in(self, phase: str, seconds: float, **variables: Any) -> None:
+        """Run the playbook and kill -9 all of it ``seconds`` after ``phase`` began."""
         events = self.reports / str(variables["dr_incident_id"]) / "events.jsonl"
         before = len(events.read_text().splitlines()) if events.exists() else 0
-        child = subprocess.Popen(
-            self.command(**variables),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            end = time.monotonic() + 300
-            while time.monotonic() < end:
-                if child.poll() is not None:
-                    return False
-                lines = events.read_text().splitlines()[before:] if events.exists() else []
-                if any(f'"{phase}"' in line for line in lines):
-                    time.sleep(seconds)
-                    return child.poll() is None
-                time.sleep(0.02)
-            raise AssertionError(f"phase {phase} never began")
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+        with tempfile.TemporaryFile("w+") as output:
+            child = subprocess.Popen(
+                self.command(**variables),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                end = time.monotonic() + 300
+                began = None
+                while began is None or time.monotonic() < began + seconds:
+                    lines = events.read_text().splitlines()[before:] if events.exists() else []
+                    if began is None and any(f'"{phase}"' in line for line in lines):
+                        began = time.monotonic()
+                    if child.poll() is not None or time.monotonic() > end:
+                        output.seek(0)
+                        raise AssertionError(f"it was not killed in phase {phase}, but said:\n{output.read()}")
+                    time.sleep(0.02)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
 
     def evidence(self, incident: str, subject: str) -> dict[str, Any]:
         """What the incident record keeps about one subject."""
