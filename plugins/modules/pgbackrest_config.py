@@ -104,6 +104,11 @@ left_out:
   type: list
   elements: str
   sample: ["[global] repo1-bundle"]
+serves:
+  description: Whether the file lets other hosts in, so that C(pgbackrest server) must run.
+  returned: success
+  type: bool
+  sample: false
 judged:
   description: Whether pgBackRest was asked. V(false) only in check mode where it is not installed yet.
   returned: success
@@ -124,6 +129,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config import (
+    AUTH,
     Judge,
     Sections,
     keep_other_stanzas,
@@ -229,6 +235,7 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     whole = keep_other_stanzas(wanted, parse(present or ""))
     text = render(whole)
     result: dict[str, Any] = {"path": file.path, "left_out": left_out, "judged": judge is not None}
+    result["serves"] = AUTH in whole.get("global", {})
     result["diff"] = {
         "before_header": file.path,
         "after_header": file.path,

@@ -201,7 +201,7 @@ def find_pythons() -> dict[tuple[int, int], Path]:
                 probe = [
                     str(place / name),
                     "-c",
-                    "import sys, venv, ensurepip; print(sys.version_info[1], sys.executable)",
+                    "import sys, venv, ensurepip; print(sys.version_info[1], sys._base_executable)",
                 ]
                 if (3, minor) in found or not os.access(probe[0], os.X_OK):
                     continue

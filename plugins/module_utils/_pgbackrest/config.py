@@ -17,6 +17,8 @@ Sections = dict[str, dict[str, Any]]
 
 HEADER = "# Made by dbre.recovery.pgbackrest_config: change the variables, not this file.\n"
 HIDDEN = "(secret)"
+# Option that says whom the TLS server lets in, and for which stanzas.
+AUTH = "tls-server-auth"
 
 # Options whose value is a secret (pgBackRest: src/build/config/config.yaml, `secure: true`).
 _SECRET = re.compile(
@@ -87,10 +89,31 @@ def parse(text: str) -> Sections:
 
 
 def keep_other_stanzas(wanted: Sections, present: Mapping[str, Mapping[str, Any]]) -> Sections:
-    """Return the wanted sections with those of other stanzas that the file has: several clusters can share a host."""
+    """Return the wanted sections with those of other stanzas that the file has: several clusters can share a host.
+
+    Whom the file lets in for other stanzas stays let in.
+    """
     ours = {section.split(":")[0] for section in wanted} | {"global"}
     others = {name: dict(options) for name, options in present.items() if name.split(":")[0] not in ours}
-    return {**others, **wanted}
+    whole = {**others, **wanted}
+    now = wanted.get("global", {})
+    own = option_values(now.get(AUTH, []))
+    ours |= {stanza for entry in own for stanza in _stanzas(entry)}
+    before = present.get("global", {})
+    theirs = []
+    for entry in option_values(before.get(AUTH, [])):
+        stanzas = [stanza for stanza in _stanzas(entry) if stanza not in ours and stanza != "*"]
+        if stanzas:
+            theirs.append(f"{entry.partition('=')[0]}={','.join(stanzas)}")
+    if theirs:
+        server = {name: value for name, value in before.items() if name.startswith("tls-server-")}
+        whole["global"] = {**server, **now, AUTH: [*own, *(entry for entry in theirs if entry not in own)]}
+    return whole
+
+
+def _stanzas(entry: str) -> list[str]:
+    """Stanzas that an entry of tls-server-auth (``client=stanza,stanza``) is about."""
+    return [stanza.strip() for stanza in entry.partition("=")[2].split(",")]
 
 
 def misplaced_secrets(config: Mapping[str, Mapping[str, Any] | None]) -> list[str]:

@@ -98,6 +98,24 @@ def test_sections_of_other_stanzas_are_kept_and_own_ones_replaced() -> None:
     assert kept == {"global": {}, "main": {"pg1-path": "/m"}, "other": present["other"], "other:backup": {"delta": "y"}}
 
 
+def test_hosts_that_were_let_in_for_other_stanzas_still_are() -> None:
+    present = parse(
+        "[global]\ntls-server-address=*\ntls-server-auth=db1=main\ntls-server-auth=db2=other,main\n[other]\npg1-host=db2\n"
+    )
+    wanted = {"global": {"tls-server-auth": ["db9=main"]}, "main": {"pg1-host": "db9"}}
+    assert keep_other_stanzas(wanted, present)["global"] == {
+        "tls-server-address": "*",
+        "tls-server-auth": ["db9=main", "db2=other"],
+    }
+    alone: Sections = {"global": {"repo1-path": "/backups"}, "main": {"pg1-path": "/data"}}
+    assert keep_other_stanzas(alone, present)["global"] == {
+        "repo1-path": "/backups",
+        "tls-server-address": "*",
+        "tls-server-auth": ["db2=other"],
+    }
+    assert keep_other_stanzas(alone, parse("[global]\ntls-server-auth=db1=main\n"))["global"] == alone["global"]
+
+
 def test_options_where_pgbackrest_would_ignore_them_are_named() -> None:
     wrong = misplaced_options({"global": {"pg1-path": "/p"}, "main": {"tls-server-port": 1, "pg1-path": "/p"}})
     assert len(wrong) == 2

@@ -1,0 +1,178 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program behind a backup timer: takes one backup, fails when it is not whole, and leaves metrics.
+
+The role backup_schedule installs it, with what it imports, on hosts where no Ansible is. Needs only Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import require_stanza, take_backup
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import effective_type, stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+
+LOCK_HELD = 50  # pgBackRest's LockAcquireError
+POLL = 5.0  # seconds
+
+# Metric names that dashboards and alerts for pgBackRest already use, where there is one.
+METRICS = {
+    "pgbackrest_backup_error": "Whether the last scheduled backup failed or holds damaged pages (1), or not (0).",
+    "pgbackrest_backup_last_run_timestamp_seconds": "When the last scheduled backup ended.",
+    "pgbackrest_backup_last_run_duration_seconds": "How long the last scheduled backup took.",
+    "pgbackrest_backup_timestamp_last_success": "When the last scheduled backup that is whole ended.",
+}
+
+
+def run(argv: list[str]) -> tuple[int, str, str]:
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Put text at a path for everybody to read; whoever reads it sees the old or the new text whole."""
+    scratch = f"{path}.new"
+    with open(scratch, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(scratch, 0o644)
+    os.replace(scratch, path)
+
+
+def escape(value: Any) -> str:
+    """A label value as Prometheus' text format wants it."""
+    return str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def render_metrics(stanza: str, runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Text for the textfile collector of Prometheus' node exporter; ``runs`` by type of backup and repository."""
+    fields = dict(zip(METRICS, ("failed", "ended", "seconds", "last_success")))
+    lines = []
+    for name, text in METRICS.items():
+        samples = []
+        for kind, repositories in sorted(runs.items()):
+            for repo, last in sorted(repositories.items()):
+                value = last.get(fields[name])
+                if value is not None:
+                    labels = f'stanza="{escape(stanza)}",type="{escape(kind)}",repo="{escape(repo)}"'
+                    samples.append(f"{name}{{{labels}}} {float(value):.3f}".replace(".000", ""))
+        if samples:
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", *samples]
+    return "\n".join(lines) + "\n"
+
+
+class Scheduled:
+    """One run of a timer for one stanza."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.deadline = time.monotonic() + options.wait
+        self.state = os.path.join(options.state, f"backup-{options.stanza}.json")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the stanza's lock: a backup that comes due while another runs is taken after it."""
+        path = os.path.join(self.options.state, f"backup-{self.options.stanza}.lock")
+        with open(path, "a", encoding="utf-8") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > self.deadline:
+                        raise RecoveryError(
+                            f"another backup of stanza '{self.options.stanza}' still runs on {socket.gethostname()} "
+                            f"after {self.options.wait} s. No backup was taken. See: systemctl status 'dbre-backup-*'"
+                        ) from None
+                time.sleep(min(POLL, 1.0))
+            yield
+
+    def backup(self, repo: int) -> str:
+        """Take the backup in one repository; its label. Waits for one that somebody started by hand."""
+        options = self.options
+        pgbackrest = PgBackRest(
+            run, stanza=options.stanza, config=options.config, executable=options.executable, repo=repo
+        )
+        while True:
+            facts = stanza_facts(pgbackrest.info())
+            require_stanza(facts)
+            try:
+                taken = take_backup(pgbackrest, facts, effective_type(facts, options.type, repo), [])
+            except RecoveryError as error:
+                if error.details.get("rc") != LOCK_HELD or time.monotonic() > self.deadline:
+                    raise
+                time.sleep(POLL)
+                continue
+            for warning in pgbackrest.warnings:
+                print(f"repository {repo}: {warning}", flush=True)
+            return str(taken["label"])
+
+    def run(self) -> int:
+        """Take the backup in each repository; the exit status of the program."""
+        failed = 0
+        with self.alone():
+            for repo in self.options.repo:
+                began = time.time()
+                message: Optional[str] = None
+                try:
+                    label = self.backup(repo)
+                    print(f"backup {label} of stanza '{self.options.stanza}' is in repository {repo}", flush=True)
+                except RecoveryError as error:
+                    failed, message = 1, error.msg
+                    print(message, file=sys.stderr, flush=True)
+                self.note(repo, began, message)
+        return failed
+
+    def note(self, repo: int, began: float, message: Optional[str]) -> None:
+        """Remember how it went, and write the metrics of the stanza anew."""
+        try:
+            with open(self.state, encoding="utf-8") as file:
+                runs = json.load(file)
+        except (FileNotFoundError, ValueError):
+            runs = {}
+        repositories = runs.setdefault(self.options.type, {})
+        ended = time.time()
+        repositories[str(repo)] = {
+            "failed": int(message is not None),
+            "message": message,
+            "ended": ended,
+            "seconds": ended - began,
+            "last_success": repositories.get(str(repo), {}).get("last_success") if message else ended,
+        }
+        write_atomically(self.state, json.dumps(runs, indent=1) + "\n")
+        directory = os.path.join(self.options.state, "metrics")
+        os.makedirs(directory, exist_ok=True)
+        path = os.path.join(directory, f"pgbackrest_{self.options.stanza}.prom")
+        write_atomically(path, render_metrics(self.options.stanza, runs))
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Take one backup with pgBackRest, as a timer asks for it.")
+    parser.add_argument("--stanza", required=True)
+    parser.add_argument("--config", required=True, help="pgBackRest's configuration file")
+    parser.add_argument("--executable", default="pgbackrest")
+    parser.add_argument("--type", choices=["full", "diff", "incr"], required=True)
+    parser.add_argument("--repo", type=int, action="append", required=True, help="a repository's key; may be repeated")
+    parser.add_argument("--state", required=True, help="directory for the lock, the last results and the metrics")
+    parser.add_argument("--wait", type=int, default=21600, help="seconds to wait for another backup of the stanza")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        return Scheduled(parse(arguments)).run()
+    except RecoveryError as error:
+        print(error.msg, file=sys.stderr)
+        return 1
