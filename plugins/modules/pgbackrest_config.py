@@ -11,8 +11,8 @@ short_description: Ensure the content of pgbackrest.conf, judged by the installe
 version_added: "0.1.0"
 description:
   - Writes pgBackRest's configuration from dictionaries. Before the file is replaced, the installed pgBackRest is asked
-    whether it knows every option and accepts every value; otherwise the task fails, naming them, and the file in force
-    stays as it is.
+    whether it knows every option and accepts every value, and whether it still can read every repository that it could
+    read before (a wrong passphrase); otherwise the task fails, naming them, and the file in force stays as it is.
   - Sections of other stanzas that the file already has are kept, so that several clusters can share a host.
 author:
   - the dbre.recovery authors (!UNKNOWN)
@@ -136,10 +136,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config i
     merge,
     misplaced_options,
     misplaced_secrets,
+    newly_broken,
     parse,
     refuse,
     render,
+    stanzas_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
@@ -174,6 +178,14 @@ class ConfigFile:
         )
         return rc, stdout, stderr
 
+    def look(self, path: str, stanza: str, executable: str) -> dict[str, Any]:
+        """What pgBackRest says of a stanza with a configuration file; no repositories where it says nothing."""
+        pgbackrest = PgBackRest(self.run_as_user, stanza=stanza, config=path, executable=executable)
+        try:
+            return stanza_facts(pgbackrest.info())
+        except RecoveryError:
+            return stanza_facts({"name": stanza})
+
     def file_args(self, path: str) -> dict[str, Any]:
         return {
             "path": path,
@@ -205,6 +217,10 @@ def replace(
     path = file.candidate(text)
     try:
         complaints = judge.complaints(path, sections)
+        if not complaints and os.path.exists(file.path):
+            for stanza in stanzas_of(sections):
+                before, after = (file.look(place, stanza, module.params["executable"]) for place in (file.path, path))
+                complaints += newly_broken(before, after)
         if complaints:
             raise refuse(file.path, complaints)
         if not module.check_mode:

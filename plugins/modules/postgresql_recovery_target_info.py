@@ -215,6 +215,13 @@ transactions_after:
   returned: success
   type: dict
   sample: {"count": 12, "seconds": 95.3}
+repository:
+  description:
+    - RV(ignore:repo), the key of the one repository that is used, because O(repo) says so or because others cannot be
+      reached; V(null) when all are used. RV(ignore:lost), those that cannot be reached.
+  returned: success
+  type: dict
+  sample: {"repo": 2, "lost": [{"repo": 1, "message": "[HostConnectError] unable to connect to 'backup1:8432'"}]}
 server:
   description: Facts of the primary that a side restore needs. Sizes are in bytes.
   returned: success

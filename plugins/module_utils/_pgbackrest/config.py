@@ -10,7 +10,12 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import Run, parse_error, parse_warnings
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import (
+    REACHED,
+    Run,
+    parse_error,
+    parse_warnings,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 Sections = dict[str, dict[str, Any]]
@@ -111,6 +116,11 @@ def keep_other_stanzas(wanted: Sections, present: Mapping[str, Mapping[str, Any]
     return whole
 
 
+def stanzas_of(sections: Mapping[str, Any]) -> list[str]:
+    """Stanzas that have a section; a file without one is read as a stanza's all the same."""
+    return sorted({name.split(":")[0] for name in sections} - {"global"}) or ["main"]
+
+
 def _stanzas(entry: str) -> list[str]:
     """Stanzas that an entry of tls-server-auth (``client=stanza,stanza``) is about."""
     return [stanza.strip() for stanza in entry.partition("=")[2].split(",")]
@@ -202,10 +212,8 @@ class Judge:
 
         `help` reads a file's values without acting on them; `info` also warns of options in the wrong section.
         """
-        # A file without a stanza (a repository host) is read as a stanza's all the same.
-        stanzas = sorted({name.split(":")[0] for name in sections} - {"global"}) or ["main"]
         found: list[str] = []
-        for stanza in stanzas:
+        for stanza in stanzas_of(sections):
             base = [self._executable, f"--config={path}", f"--stanza={stanza}"]
             for command in self.commands:
                 rc, stdout, stderr = self._run([*base, "help", command])
@@ -218,6 +226,24 @@ class Judge:
             if rc != 0:
                 found.append(parse_error(stderr, stdout)[1])
         return sorted(set(found))
+
+
+def newly_broken(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What a new configuration would break: repositories that could be read with the old one and cannot with it.
+
+    ``before`` and ``after`` are a stanza's facts (:func:`..info.stanza_facts`) with either file.
+    """
+    worked = {repo["repo"] for repo in before["repositories"] if _readable(repo)}
+    return [
+        f"repository {repo['repo']} of stanza '{after['name']}' could be read before and could not with it: "
+        f"{repo['status']['message']}"
+        for repo in after["repositories"]
+        if repo["repo"] in worked and not _readable(repo)
+    ]
+
+
+def _readable(repo: Mapping[str, Any]) -> bool:
+    return repo["status"]["code"] in REACHED
 
 
 def refuse(path: str, reasons: list[str]) -> RecoveryError:

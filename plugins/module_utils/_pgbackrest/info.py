@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
@@ -82,6 +82,16 @@ def backup_facts(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def repository_message(message: Optional[str]) -> Optional[str]:
+    """What pgBackRest says of a repository, on one line and readable."""
+    if message is None:
+        return None
+    if "key/value found outside of section" in message or "CryptoError" in message:
+        return f"{message.split(':')[0].strip()}: it cannot be decrypted; is its passphrase (repoN-cipher-pass) right?"
+    text = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    return text if len(text) <= 400 else f"{text[:400]} ..."
+
+
 def stanza_facts(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stanza of `info --output=json` as flat facts; what is absent in older versions is None or empty."""
     status = raw.get("status") or {}
@@ -109,7 +119,7 @@ def stanza_facts(raw: Mapping[str, Any]) -> dict[str, Any]:
                 "cipher": repo.get("cipher"),
                 "status": {
                     "code": (repo.get("status") or {}).get("code"),
-                    "message": (repo.get("status") or {}).get("message"),
+                    "message": repository_message((repo.get("status") or {}).get("message")),
                 },
             }
             for repo in raw.get("repo") or [{"cipher": raw.get("cipher"), "status": status}]

@@ -251,13 +251,19 @@ def plan_wal(needed: Sequence[str], present: set[str], newest: str, *, may_wait:
     """What a plan says of WAL: {first, last, count, continuous, waiting_for}.
 
     A missing file is an error that names it. Only when ``may_wait`` (a plan before production switched WAL) may files
-    newer than the ``newest`` archived one be missing; ``waiting_for`` then names the last of them.
+    be missing that are newer than all archived ones of their timeline, of which ``newest`` is one; ``waiting_for`` then
+    names the last of them. Files of another timeline say nothing: after a recovery to a point in time the old timeline
+    may have gone further than the new one has.
     """
+
+    def is_to_come(name: str) -> bool:
+        return not any(other[:8] == name[:8] and other > name for other in (*present, newest))
+
     missing = [name for name in needed if name not in present]
-    gaps = [name for name in missing if not (may_wait and name[8:] > newest[8:])]
+    gaps = [name for name in missing if not (may_wait and is_to_come(name))]
     if gaps:
         name = gaps[0]
-        if name[8:] > newest[8:]:
+        if is_to_come(name):
             raise RecoveryError(
                 f"WAL file {name}, which holds the target, is not in the archive yet ({where}; its newest is "
                 f"{newest}). Nothing was changed. Make production archive it: postgresql_wal_archive with this "

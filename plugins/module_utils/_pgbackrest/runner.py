@@ -22,6 +22,9 @@ REPO_COMMANDS = frozenset(
     ["annotate", "archive-get", "backup", "expire", "info", "repo-get", "repo-ls", "restore", "verify"]
 )
 
+# Status codes of a repository that could be read, whatever is or is not in it (pgBackRest: src/command/info/info.c).
+REACHED = frozenset(range(4))
+
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "stanza": {"type": "str", "required": True},
     "config": {"type": "path"},
@@ -72,6 +75,13 @@ def parse_warnings(stderr: str) -> list[str]:
         elif open_message and line.strip():
             warnings[-1] += "\n" + line.strip()
     return warnings
+
+
+def _advice(text: str) -> str:
+    """What to look at, where pgBackRest's own words leave it open."""
+    if "unable to write" in text or "No space left on device" in text:
+        return " The file system of the repository may be full (df -h there). What was in the repository is untouched."
+    return ""
 
 
 def from_params(params: Mapping[str, Any], run: Run) -> PgBackRest:
@@ -137,7 +147,7 @@ class PgBackRest:
             code, text = parse_error(stderr, stdout)
             raise RecoveryError(
                 f"pgBackRest {command} of stanza '{self.stanza}' failed on {socket.gethostname()} "
-                f"with exit code {rc}: {text}",
+                f"with exit code {rc}: {text}{_advice(text)}",
                 command=command,
                 stanza=self.stanza,
                 rc=rc,
@@ -156,17 +166,32 @@ class PgBackRest:
             )
         return parse_version(stdout)
 
-    def info(self, set: str | None = None) -> dict[str, Any]:
+    def info(self, set: str | None = None, patience: float | None = None) -> dict[str, Any]:
         """Return the stanza's object of `info --output=json`; of a stanza never made it has status code 1.
 
-        With `set` (a backup label) it holds that backup only, in detail.
+        With `set` (a backup label) it holds that backup only, in detail. `patience` are the seconds after which a
+        repository that does not answer counts as unreachable, instead of pgBackRest's usual minute.
         """
         options = ["--output=json"] + ([f"--set={set}"] if set else [])
+        options += [f"--io-timeout={patience}"] if patience else []
         stanzas = self._json(self.run("info", *options), "info")
         for stanza in stanzas:
             if stanza.get("name") == self.stanza:
                 return dict(stanza)
         raise RecoveryError(f"'{self.executable} info' says nothing of stanza '{self.stanza}'.")
+
+    def settle(self, patience: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Ask for the stanza, and from then on use one repository alone when others cannot be reached.
+
+        Returns (info, the repositories that cannot be reached). Every command would wait for those, up to a minute
+        each time.
+        """
+        info = self.info(patience=patience)
+        repositories = info.get("repo") or []
+        lost = [repo for repo in repositories if repo["status"]["code"] not in REACHED]
+        if self.repo is None and lost and len(lost) < len(repositories):
+            self.repo = next(repo["key"] for repo in repositories if repo not in lost)
+        return info, lost
 
     def help(self, command: str, option: str) -> str:
         """Return the help text of an option; it shows the value in force as `current: <value>`."""
@@ -190,7 +215,8 @@ class PgBackRest:
 
     def _json(self, text: str, command: str) -> Any:
         try:
-            return json.loads(text)
+            # Not strict: a repository read with a wrong passphrase puts what it decrypted into the message.
+            return json.loads(text, strict=False)
         except ValueError as error:
             raise RecoveryError(
                 f"pgBackRest {command} of stanza '{self.stanza}' did not print JSON ({error}): {text[:200]!r}"

@@ -296,8 +296,7 @@ class SideRestore:
             last = planning.parse_segment(max(on_timeline), size)[1]
         needed = list(planning.needed_segments(first, last, timeline, history, size))
         present = self.listed_wal(repo, archive, {name[:16] for name in needed})
-        latest = max([newest or "0" * 24, *present], key=lambda name: name[8:])
-        return planning.plan_wal(needed, present, latest, may_wait=may_wait, where=where)
+        return planning.plan_wal(needed, present, newest or "0" * 24, may_wait=may_wait, where=where)
 
     def plan_disk(
         self,

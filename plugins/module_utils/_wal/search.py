@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import repository_message
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
@@ -50,6 +51,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import (
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, format_time, parse_time
 
 GLOBAL_TABLESPACE = 1664
+PATIENCE = 15  # seconds to wait for a repository
 PG_CLASS, PG_NAMESPACE = 1259, 2615
 STATISTICS = ("pg_statistic", "pg_statistic_ext_data")
 
@@ -76,7 +78,13 @@ class Search:
         )
         archive = Archive(pgbackrest, run, params.get("parallel") or os.cpu_count() or 1)
         pg_wal = os.path.join(self.server["data_directory"], "pg_wal")
-        self.backup_info = pgbackrest.info()
+        self.backup_info, lost = pgbackrest.settle(PATIENCE)
+        self.repository = {
+            "repo": pgbackrest.repo,
+            "lost": [
+                {"repo": repo["key"], "message": repository_message(repo["status"].get("message"))} for repo in lost
+            ],
+        }
         self.end, timeline = server.wal_end(self._connection)
         self.server["timeline"] = timeline
         self.source = WalSource(
@@ -373,6 +381,7 @@ class Search:
             else {"lsn": format_lsn(last.lsn), "time": last.commit_time, "xid": last.xid},
             "transactions_after": {"count": count, "seconds": max(0.0, round(seconds, 3))},
             "server": self.server,
+            "repository": self.repository,
         }
 
 

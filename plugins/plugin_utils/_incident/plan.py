@@ -108,16 +108,18 @@ def _after_lines(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _backup_lines(plan: Mapping[str, Any]) -> list[str]:
+def _backup_lines(data: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
     chosen = plan.get("set") or {}
     if not chosen:
         return []
+    lost = (data.get("repository") or {}).get("lost") or []
     return [
+        *(f"REPOSITORY {entry.get('repo')} CANNOT BE REACHED: {entry.get('message')}" for entry in lost),
         (
             f"{chosen.get('label')} ({chosen.get('type', 'type unknown')}), "
             f"taken {moment(chosen.get('stop_time', 'unknown'))}, {size(chosen.get('size'))}, "
             f"repository {chosen.get('repo', 1)}"
-        )
+        ),
     ]
 
 
@@ -206,7 +208,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("What happened", _incident_lines(data, now)),
         ("Target", _target_lines(data, now)),
         ("After it", _after_lines(data)),
-        ("Backup set", _backup_lines(restore)),
+        ("Backup set", _backup_lines(data, restore)),
         ("Dump", _dump_lines(restore)),
         ("WAL to replay", _wal_lines(restore)),
         ("Side instance", _side_lines(data, restore)),

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config import (
@@ -15,6 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config i
     merge,
     misplaced_options,
     misplaced_secrets,
+    newly_broken,
     parse,
     refuse,
     render,
@@ -160,3 +162,13 @@ def test_a_section_for_a_command_that_does_not_exist_is_named() -> None:
 def test_the_refusal_says_that_the_old_file_stays() -> None:
     message = refuse("/etc/pgbackrest.conf", ["a\nb.", "c"]).msg
     assert "was not changed, the file there stays in force: a b; c." in message
+
+
+def test_a_configuration_that_breaks_what_worked_is_named_and_one_that_never_worked_is_not() -> None:
+    def facts(*codes: int) -> dict[str, Any]:
+        repositories = [{"repo": n, "status": {"code": code, "message": f"m{n}"}} for n, code in enumerate(codes, 1)]
+        return {"name": "main", "repositories": repositories}
+
+    (reason,) = newly_broken(facts(0, 99, 2), facts(99, 99, 0))
+    assert "repository 1 of stanza 'main' could be read before and could not with it: m1" in reason
+    assert newly_broken(facts(), facts(99)) == []

@@ -19,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
     parse_age,
     recent_backup,
     recovery_window,
+    repository_message,
     segment_directory,
     stanza_facts,
 )
@@ -173,3 +174,19 @@ def test_other_ages_are_refused(text: str) -> None:
 def test_times_are_utc_with_offset() -> None:
     assert iso_time(0) == "1970-01-01T00:00:00+00:00"
     assert iso_time(None) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (None, None),
+        ("ok", "ok"),
+        (
+            "[FormatError] no load:\nFormatError: key/value found outside of section at line 1: \x0b\x14",
+            "[FormatError] no load: it cannot be decrypted; is its passphrase (repoN-cipher-pass) right?",
+        ),
+        ("[HostConnectError] no\nroute \x07", "[HostConnectError] no route"),
+    ],
+)
+def test_what_pgbackrest_says_of_a_repository_is_readable(message: str | None, shown: str | None) -> None:
+    assert repository_message(message) == shown

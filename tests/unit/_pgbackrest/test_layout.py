@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.filter.pgbackrest_rivals import pgbackrest_rivals
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.layout import (
     Layout,
     Member,
@@ -188,3 +189,14 @@ def test_retention_counts_for_each_repository_that_is_kept() -> None:
     assert "repo1-retention-diff" not in options
     assert options["process-max"] == 8
     assert not any(name.startswith("repo") for name in preferred([], {"full": 4}, 2)["global"])
+
+
+def test_two_primaries_may_not_claim_one_stanza_of_one_repository_host() -> None:
+    hostvars: dict[str, dict[str, Any]] = {
+        "db1": {},
+        "db2": {"pgbackrest_stanza": "main"},
+        "db3": {"pgbackrest_stanza": "other"},
+        "db4": {"pgbackrest_repository_hosts": {}},
+    }
+    assert pgbackrest_rivals("db1", hostvars, list(hostvars), {1: "backup1"}) == ["db2"]
+    assert pgbackrest_rivals("db1", hostvars, list(hostvars), {}) == []

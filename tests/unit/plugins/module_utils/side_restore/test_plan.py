@@ -142,6 +142,18 @@ def test_a_missing_wal_file_is_named(backups: Any, incidents: Any) -> None:
     assert "not in the archive yet" in error.msg
 
 
+def test_wal_of_a_new_timeline_is_to_come_although_the_old_one_went_further() -> None:
+    needed = ["000000010000000000000011", "000000010000000000000012", "000000020000000000000013"]
+    present = {"000000010000000000000011", "000000010000000000000012", "000000010000000000000015"}
+    waiting = restore.plan_wal(needed, present, max(present), may_wait=True, where="repo1")
+    assert waiting["waiting_for"] == "000000020000000000000013"
+    gap = present - {"000000010000000000000012"}
+    assert (
+        "000000010000000000000012"
+        in refused(lambda: restore.plan_wal(needed, gap, max(gap), may_wait=True, where="repo1")).msg
+    )
+
+
 def test_only_databases_of_the_set_can_be_chosen_alone() -> None:
     in_set = json.loads(text("info_set.json"))[0]["backup"][0]["database-ref"]
     assert restore.choose_databases(["shop"], in_set) == ["shop"]
