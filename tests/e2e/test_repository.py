@@ -191,9 +191,9 @@ def test_backup_now_takes_one_in_each_repository(hosts: dict[str, Host]) -> None
     run = play("backup_now", "-l", "deb13:deb13r", backup_type="diff")
     assert run.rc == 0, run.output
     for repo, known in before.items():
-        new = [label for label in labels(hosts["deb13"], repo) if label not in known]
-        assert [label[-1] for label in new] == ["D"]
-        assert new[0] in run.output
+        # A timer may have taken one of another type meanwhile.
+        (new,) = [label for label in labels(hosts["deb13"], repo) if label not in known and label.endswith("D")]
+        assert new in run.output
 
 
 def test_the_commands_of_a_snapshot_lead_back(hosts: dict[str, Host]) -> None:
@@ -201,8 +201,8 @@ def test_the_commands_of_a_snapshot_lead_back(hosts: dict[str, Host]) -> None:
     sql(primary, "DROP TABLE IF EXISTS precious; CREATE TABLE precious AS SELECT generate_series(1, 1000) AS id")
     run = play("snapshot_before_change", "-l", "deb13:deb13r", change="release 4.2")
     assert run.rc == 0, run.output
-    newest = info(primary)["backup"][-1]
-    assert newest["annotation"] == {"before-change": "release 4.2"}
+    annotated = [entry for entry in info(primary)["backup"] if entry.get("annotation")]
+    assert annotated[-1]["annotation"] == {"before-change": "release 4.2"}
     sql(primary, "DROP TABLE precious")
     commands = re.findall(r"^\s*(?:- |\")?'?\s*(sudo [^\"']+)", run.output, re.MULTILINE)
     assert len(commands) == 3, run.output
