@@ -102,9 +102,9 @@ def main() -> None:
                 text = file.read()
             # libpq ignores a passfile that others can read.
             open_to_others = bool(os.stat(path).st_mode & 0o077)
-        secret = parse(text, user, database, path)
-        changed = secret is None or open_to_others
-        secret = secret or new_secret(user)
+        known = parse(text, user, database, path)
+        changed = known is None or open_to_others
+        secret = known or new_secret(user)
         if changed and not module.check_mode:
             write_file(path, render(secret, database))
     except RecoveryError as error:

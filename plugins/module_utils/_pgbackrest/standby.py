@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import describe_stanza
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import Run, from_params, parse_error
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.side_restore import percent_done
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
@@ -113,8 +113,8 @@ def decide(found: Directory, system_identifier: str, rebuild: bool, host: str) -
     if identifier != system_identifier:
         raise RecoveryError(
             f"{where} holds another cluster: its system identifier is {identifier}, the primary's {system_identifier}. "
-            "Nothing was changed. Drop that cluster if nobody needs it (pg_dropcluster), or choose another cluster name "
-            "(postgresql_cluster_name) or data directory (postgresql_data_dir)."
+            "Nothing was changed. Drop that cluster if nobody needs it (pg_dropcluster), or choose another cluster "
+            "name (postgresql_cluster_name) or data directory (postgresql_data_dir)."
         )
     if rebuild:
         return "delta"
@@ -183,13 +183,13 @@ class Standby:
         if wanted not in known:
             raise RecoveryError(
                 f"the repository of stanza {self.params['stanza']!r}, as {self.host} sees it, holds the server with "
-                f"system identifier {', '.join(known) or '(none)'}, but the primary's is {wanted}. Nothing was changed. "
-                "Let pgBackRest on this host reach the primary's repository (pgbackrest_config), under the stanza's name."
+                f"system identifier {', '.join(known) or '(none)'}, but the primary's is {wanted}. Nothing was "
+                "changed. Let pgBackRest on this host reach the primary's repository (pgbackrest_config)."
             )
         if not info.get("backups"):
             raise RecoveryError(
-                f"stanza {self.params['stanza']!r} has no backup to build a standby from, seen from {self.host}. Nothing "
-                "was changed. Take one: provision-primary."
+                f"stanza {self.params['stanza']!r} has no backup to build a standby from, seen from {self.host}. "
+                "Nothing was changed. Take one: provision-primary."
             )
 
     def restore(self, action: str, running: bool) -> None:
@@ -228,8 +228,8 @@ class Standby:
         if process.returncode != 0:
             raise RecoveryError(
                 f"pgBackRest could not restore the standby to {self.path} on {self.host} (exit code "
-                f"{process.returncode}): {parse_error(''.join(tail))[1]}. The primary was not touched. Remove the cause "
-                "and run again: it goes on with what is there.",
+                f"{process.returncode}): {parse_error(''.join(tail))[1]}. The primary was not touched. Remove the "
+                "cause and run again: it goes on with what is there.",
                 rc=process.returncode,
             )
         auto = os.path.join(self.path, "postgresql.auto.conf")
@@ -256,4 +256,3 @@ class Standby:
 def ensure_standby(params: Mapping[str, Any], run: Run, check_mode: bool = False) -> dict[str, Any]:
     """Ensure the data directory of a standby."""
     return Standby(params, run).ensure(check_mode)
-

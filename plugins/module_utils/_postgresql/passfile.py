@@ -53,7 +53,7 @@ def _escaped(text: str) -> str:
 def render(secret: Secret, database: str) -> str:
     """Text of the passfile; the verifier stands beside, as each is salted anew."""
     return (
-        "# Made by the role dbre.recovery.postgresql_standby. To change the password remove this file and run it again.\n"
+        "# Made by the role dbre.recovery.postgresql_standby. To change the password, remove this file and run it.\n"
         f"# {secret.verifier}\n"
         f"*:*:{_escaped(database)}:{_escaped(secret.user)}:{secret.password}\n"
     )

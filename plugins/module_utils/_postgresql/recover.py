@@ -38,7 +38,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import execute, host_name, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import SchemaDump
 
-
 # Seconds to wait for the step that a killed run left behind.
 LONGEST_WAIT = 3600.0
 

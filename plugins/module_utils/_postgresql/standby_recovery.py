@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Hold a standby before an incident, bring it exactly there, let it be read, and let it follow again.
 
-PostgreSQL looks at its recovery target only when it starts, so the way to an exact position is: pause, write the target,
-restart (whoever calls this does that, as the service manager must know), wait. The standby is never promoted: resuming
-at a target would do that, and so archiving is off as long as it stands there.
+PostgreSQL looks at its recovery target only when it starts, so the way to an exact position is: pause, write the
+target, restart (whoever calls this does that, as the service manager must know), wait. The standby is never promoted:
+resuming at a target would do that, and so archiving is off as long as it stands there.
 """
 
 from __future__ import annotations
@@ -164,10 +164,10 @@ class StandbyRecovery:
         """What the standby says of itself; refuses a server that is none."""
         if not self.rows(connection, "SELECT pg_is_in_recovery() AS yes")[0]["yes"]:
             raise RecoveryError(
-                f"the server on {self.side.host}, port {self.params['login_port']}, is not in recovery: it is no standby "
-                "(any more). Nothing was changed. If it was promoted by mistake, keep its clients away and build it "
-                "anew from the repository (provision-standby with postgresql_standby_rebuild=true). To recover without "
-                "it: dr_source=pgbackrest."
+                f"the server on {self.side.host}, port {self.params['login_port']}, is not in "
+                "recovery: it is no standby (any more). Nothing was changed. If it was promoted by mistake, keep its "
+                "clients away and build it anew (provision-standby with -e postgresql_standby_rebuild=true). To recover "
+                "without it: dr_source=pgbackrest."
             )
         return self.rows(connection, FACTS)[0]
 
@@ -270,7 +270,7 @@ class StandbyRecovery:
                 "to the primary, or use dr_source=pgbackrest."
             )
         left = seconds_left(target.get("commit_time"), int(found["delay_ms"]), found["now"])
-        plan = {
+        plan: dict[str, Any] = {
             "standby": {
                 "host": self.side.host,
                 "port": found["port"],
@@ -306,15 +306,10 @@ class StandbyRecovery:
         """
         target = self.params["target"]
         start, end = parse_lsn(found["replay_lsn"]), parse_lsn(target["value"])
-        database = self.rows(
-            connection, "SELECT oid::int8 AS oid FROM pg_database WHERE datname = %s", (self.params["database"],)
-        )
-        if not database:
-            raise RecoveryError(
-                f"{self.where} has no database {self.params['database']!r} at {found['replay_lsn']}: it was made after "
-                "that. Nothing was changed. Use dr_source=pgbackrest."
-            )
-        log = LockLog(database[0]["oid"])
+        # None: it was made after the position at which the standby stands.
+        databases = "SELECT oid::int8 AS oid FROM pg_database WHERE datname = %s"
+        database = next((row["oid"] for row in self.rows(connection, databases, (self.params["database"],))), None)
+        log = LockLog(database)
         with self.wal(found, start, end, received) as source:
             for piece in source.waldump(start, end, *(f"--rmgr={name}" for name in RMGRS)):
                 log.add(piece)
@@ -322,7 +317,7 @@ class StandbyRecovery:
             if exact.lsn < start:
                 raise RecoveryError(f"{self.where} went on while it was looked at. Nothing was changed. Run again.")
             if exact.commits:
-                self._check_exact(source, start, end, exact, log.next_xid, int(database[0]["oid"]))
+                self._check_exact(source, start, end, exact, log.next_xid, database)
         return exact
 
     @contextlib.contextmanager
@@ -357,35 +352,49 @@ class StandbyRecovery:
                 source.reader.close()
 
     def _check_exact(
-        self, source: WalSource, start: int, end: int, exact: Readable, next_xid: Optional[int], database: int
+        self,
+        source: WalSource,
+        start: int,
+        end: int,
+        exact: Readable,
+        next_xid: Optional[int],
+        database: Optional[int],
     ) -> None:
         """Refuse when what was lost changed between the readable position and the target."""
-        asked: Sequence[Mapping[str, Any]] = self.params["relations"]
-        named = [item for item in asked if item.get("oid") is None]
-        values = {
-            "oids": [item["oid"] for item in asked if item.get("oid") is not None],
-            "schemas": [item["schema"] for item in named],
-            "names": [item["name"] for item in named],
-            "all": not asked,
-        }
-        with self.session(self.params["database"]) as connection:
-            lost = self.rows(connection, LOST, values)
-        seen = {item["oid"] for item in lost} | {item["name"] for item in lost}
-        for item in asked:
-            # Made after the position at which the standby stands: nothing can be said of it.
-            if item.get("kind") in (None, "r", "m") and not seen & {item.get("oid"), item["name"]}:
-                raise self._not_exact(str(item["name"]), exact, end)
-        for item in lost:
+        for item in self._lost(database):
             commits = unsafe_commits(exact, item["oid"], end)
             if not commits:
                 continue
+            # Of a table that is not there yet nobody can say where its rows are.
+            unknown = item["filenode"] is None or next_xid is None
             xids = xids_of(commits)
-            begun_before = next_xid is None or any(precedes(xid, next_xid) for xid in xids)
+            begun_before = unknown or any(precedes(xid, next_xid or 0) for xid in xids)
+            defined = any(commit.relcache for commit in commits)
             until = exact.locked.get(item["oid"], end)
             option = f"--relation={item['tablespace']}/{database}/{item['filenode']}"
-            defined = any(commit.relcache for commit in commits)
             if begun_before or defined or self._wrote(source.waldump(start, until, option), xids):
                 raise self._not_exact(str(item["name"]), exact, end)
+
+    def _lost(self, database: Optional[int]) -> list[dict[str, Any]]:
+        """What was lost; ``filenode`` is None where the standby does not have it yet, ``oid`` 0 where it is unknown."""
+        asked: Sequence[Mapping[str, Any]] = self.params["relations"]
+        named = [item for item in asked if item.get("oid") is None]
+        lost: list[dict[str, Any]] = []
+        if database is not None:
+            values = {
+                "oids": [item["oid"] for item in asked if item.get("oid") is not None],
+                "schemas": [item["schema"] for item in named],
+                "names": [item["name"] for item in named],
+                "all": not asked,
+            }
+            with self.session(self.params["database"]) as connection:
+                lost = self.rows(connection, LOST, values)
+        seen = {item["oid"] for item in lost} | {item["name"] for item in lost}
+        for item in asked or [{"name": f"database {self.params['database']}"}] * (database is None):
+            # Views, sequences and indexes have no rows of their own.
+            if item.get("kind") in (None, "r", "m") and not seen & {item.get("oid"), item["name"]}:
+                lost.append({"oid": item.get("oid") or 0, "name": item["name"], "filenode": None, "tablespace": None})
+        return lost
 
     @staticmethod
     def _wrote(text: Iterable[bytes], xids: set[int]) -> bool:
@@ -393,10 +402,10 @@ class StandbyRecovery:
 
     def _not_exact(self, name: str, exact: Readable, end: int) -> RecoveryError:
         return RecoveryError(
-            f"{self.where} cannot show {name} as it was at {format_lsn(end)}: a transaction that is open there has locked "
-            f"tables since {format_lsn(exact.lsn)}, which hides them on a standby, and {len(exact.commits)} others, which "
-            "may have written to it, committed in between. Nothing was changed. Use dr_source=pgbackrest, whose side "
-            "instance shows locked tables too.",
+            f"{self.where} cannot show {name} as it was at {format_lsn(end)}: a transaction that is open there "
+            f"has locked tables since {format_lsn(exact.lsn)}, which hides them on a standby, and {len(exact.commits)} "
+            "others, which may have written to it, committed in between. Nothing was changed. Use "
+            "dr_source=pgbackrest, whose side instance shows locked tables too.",
             readable_lsn=format_lsn(exact.lsn),
         )
 
@@ -417,8 +426,8 @@ class StandbyRecovery:
                 plan = self._plan(connection, found, True)
                 if plan["position"] is None:
                     raise RecoveryError(
-                        f"the WAL up to the target {self.params['target']['value']} is neither received by {self.where} "
-                        "nor in the archive. The standby stays paused. Have production archive it "
+                        f"the WAL up to the target {self.params['target']['value']} is neither received by "
+                        f"{self.where} nor in the archive. The standby stays paused. Have production archive it "
                         "(postgresql_wal_archive), then run again."
                     )
                 marker.update(
@@ -551,8 +560,8 @@ class StandbyRecovery:
         if not self._in_force(found, marker):
             raise RecoveryError(
                 f"{self.where} was not restarted since its target was written, or another file overrules it: "
-                f"recovery_target_lsn is {found['recovery_target_lsn']!r} instead of {marker['position']!r}, archive_mode "
-                f"is {found['archive_mode']!r}. Restart it, then run again."
+                f"recovery_target_lsn is {found['recovery_target_lsn']!r} instead of {marker['position']!r}, "
+                f"archive_mode is {found['archive_mode']!r}. Restart it, then run again."
             )
         begin, end = parse_lsn(marker["plan"]["standby"]["replay_lsn"]), parse_lsn(marker["position"])
         self.side.progress("replay", max(parse_lsn(found["replay_lsn"]) - begin, 0), max(end - begin, 0), "bytes")
@@ -585,8 +594,8 @@ class StandbyRecovery:
                 said = f"replay stands at {found['replay_lsn']}, {found['pause_state']}, receiver {found['receiver']}"
             if time.monotonic() > deadline:
                 raise RecoveryError(
-                    f"after {self.params['timeout']} s {self.where} does not {what}: {said}. Production was not touched. "
-                    "See the standby's log; run again to wait longer, or raise timeout."
+                    f"after {self.params['timeout']} s {self.where} does not {what}: {said}. Production was not "
+                    "touched. See the standby's log; run again to wait longer, or raise timeout."
                 )
             time.sleep(0.2)
 

@@ -42,14 +42,14 @@ class Readable:
 
 
 class LockLog:
-    """Follows the locks of one database (its OID) through pg_waldump's text of the resource managers RMGRS.
+    """Follows the locks of a database (its OID; None: of all) through pg_waldump's text of the resource managers RMGRS.
 
     Transactions from ``next_xid`` on have surely begun in the WAL that was followed; None when it does not tell.
     """
 
-    def __init__(self, database: int) -> None:
+    def __init__(self, database: Optional[int]) -> None:
         self.next_xid: Optional[int] = None
-        self._databases = (0, database)
+        self._database = database
         self._open: dict[int, dict[int, int]] = {}
         self._since = 0
         self._commits = CommitLog()
@@ -74,7 +74,7 @@ class LockLog:
             return
         lsn = int(match.group(1), 16) << 32 | int(match.group(2), 16)
         for xid, database, relation in (map(int, found) for found in _LOCKED.findall(line)):
-            if database not in self._databases:
+            if self._database is not None and database not in (0, self._database):
                 continue
             if not self._open:
                 self._since = lsn

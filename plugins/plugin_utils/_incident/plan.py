@@ -161,8 +161,8 @@ def _standby_lines(plan: Mapping[str, Any]) -> list[str]:
     lines.append(f"advances {size(standby.get('bytes'))} of WAL to the target ({source}); nothing is restored")
     if plan.get("locked"):
         lines.append(
-            f"stops at LSN {plan.get('position')}, where {counted(plan['locked'], 'relation')} began to be locked for the "
-            "incident, which a standby cannot show; nobody else changed what was lost from there to the target"
+            f"stops at LSN {plan.get('position')}, where {counted(plan['locked'], 'relation')} began to be locked for "
+            "the incident, which a standby cannot show; nobody else changed what was lost from there to the target"
         )
     return [*lines, "it is never promoted, is restarted twice, and follows again when the incident is over"]
 

@@ -103,7 +103,7 @@ class Primary(Server):
             f"[main]\npg1-path={self.data}\npg1-port={self.port}\npg1-socket-path={self.root}\n"
         )
         self.configure(
-            "archive_mode=on\nwal_level=replica\nmax_prepared_transactions=5\n"
+            "archive_mode=on\nautovacuum=off\nwal_level=replica\nmax_prepared_transactions=5\n"
             f"archive_command='pgbackrest --config={self.config} --stanza=main archive-push %p'\n"
         )
         self.start()
@@ -156,6 +156,16 @@ class Standby(Server):
 
     def make(self, delay: str = DELAY, streaming: bool = True) -> None:
         assert ensure_standby(self.restore, run)["action"] == "restore"
+        for name in ("pg_hba.conf", "pg_ident.conf"):
+            shutil.copy(self.primary.data / name, self.data / name)
+        # As the role does: PostgreSQL asks for WAL only when it has replayed what it has, so first without the delay.
+        self.follow("0", True)
+        self.start()
+        self.has_received("replay")
+        self.follow(delay, streaming)
+        must(f"{self.bin_dir}/pg_ctl", "reload", "-s", "-D", str(self.data))
+
+    def follow(self, delay: str, streaming: bool) -> None:
         command = f"pgbackrest --config={self.config} --stanza=main --pg1-path={self.data}"
         conninfo = f"host={self.root} port={self.primary.port} user={system_user()}" if streaming else ""
         self.configure(
@@ -163,15 +173,12 @@ class Standby(Server):
             f"recovery_min_apply_delay='{delay}'\narchive_mode=on\nmax_prepared_transactions=5\n"
             f"archive_command='{command} archive-push %p'\nwal_retrieve_retry_interval=200ms\n"
         )
-        for name in ("pg_hba.conf", "pg_ident.conf"):
-            shutil.copy(self.primary.data / name, self.data / name)
-        self.start()
 
-    def has_received(self) -> None:
-        """Wait until it has all that the primary has."""
+    def has_received(self, what: str = "receive") -> None:
+        """Wait until it has received, or replayed, all that the primary has."""
         end = self.primary.sql("SELECT pg_current_wal_flush_lsn()::text")
         deadline = time.monotonic() + 30
-        while not self.sql(f"SELECT pg_last_wal_receive_lsn() >= '{end}'", database="postgres"):
+        while not self.sql(f"SELECT pg_last_wal_{what}_lsn() >= '{end}'", database="postgres"):
             assert time.monotonic() < deadline, "the standby does not receive WAL"
             time.sleep(0.05)
 

@@ -1,4 +1,4 @@
-"""A standby as the source of a recovery: what it shows, what it refuses, and that it is a standby afterwards as before."""
+"""A standby as the source of a recovery: what it shows, what it refuses, and that it is a standby again afterwards."""
 
 from __future__ import annotations
 
@@ -158,7 +158,9 @@ def test_rows_that_no_position_can_show_are_refused(primary: Any, standby: Any) 
 @pytest.mark.usefixtures("tables")
 def test_wal_that_was_not_received_comes_from_the_archive(primary: Any, make_standby: Any) -> None:
     standby = make_standby(streaming=False)
-    primary.sql("INSERT INTO orders (note) VALUES ('last')", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (4)")
+    primary.sql(
+        "INSERT INTO orders (note) VALUES ('last')", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (4)"
+    )
     found = primary.find(["orders"])
     params = standby.params("archived", found)
     plan = ensure_state(params, "targeted", check_mode=True)["plan"]
@@ -199,7 +201,9 @@ def test_another_server_or_timeline_is_refused(primary: Any, standby: Any) -> No
     other = {**target, "timeline": 2}
     assert "timeline" in refused(lambda: ensure_state({**params, "target": other}, "targeted", check_mode=True))
     inclusive = {**target, "exclusive": False}
-    assert "before an LSN" in refused(lambda: ensure_state({**params, "target": inclusive}, "targeted", check_mode=True))
+    assert "before an LSN" in refused(
+        lambda: ensure_state({**params, "target": inclusive}, "targeted", check_mode=True)
+    )
     client = {"host": "127.0.0.1", "user": "nobody here", "passfile": "/nowhere"}
     assert "no role" in refused(lambda: ensure_state({**params, "client": client}, "targeted", check_mode=True))
     on_primary = {**params, **primary.login}
@@ -248,7 +252,7 @@ def test_a_standby_that_somebody_paused_is_paused_afterwards(primary: Any, stand
     assert standby.sql("SELECT to_regclass('orders') IS NOT NULL")
 
 
-@pytest.mark.parametrize("step", ["held", "targeted", "restarted", "paused", "released", "restarted again"])
+@pytest.mark.parametrize("step", ["held", "targeted", "restarted", "released", "restarted again"])
 @pytest.mark.usefixtures("tables")
 def test_killed_after_a_step_and_run_again_it_goes_on(primary: Any, standby: Any, step: str) -> None:
     primary.sql("DROP TABLE orders CASCADE", "INSERT INTO other VALUES (6)")
@@ -274,7 +278,7 @@ def test_killed_after_a_step_and_run_again_it_goes_on(primary: Any, standby: Any
     is_a_standby_again(standby)
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.4])
+@pytest.mark.parametrize("seconds", [0.15, 0.3])
 @pytest.mark.usefixtures("tables")
 def test_killed_at_work_it_goes_on(primary: Any, standby: Any, seconds: float) -> None:
     primary.sql("DROP TABLE orders CASCADE", "INSERT INTO other VALUES (7)")
