@@ -65,6 +65,10 @@ options:
     description:
       - Database in which something was lost.
     type: str
+  database_oid:
+    description:
+      - OID of the database in production, if it is there, to know it from another of that name on the standby.
+    type: int
   relations:
     description:
       - What the incident hit, each with C(schema), C(name), C(kind) and, where it is known, C(oid). Empty means all of
@@ -263,6 +267,7 @@ def main() -> None:
             "target": {"type": "dict"},
             "system_identifier": {"type": "str"},
             "database": {"type": "str"},
+            "database_oid": {"type": "int"},
             "relations": {"type": "list", "elements": "dict", "default": []},
             "client": {
                 "type": "dict",

@@ -104,9 +104,10 @@ WHERE asked.relkind IN ('r', 'm')
 """
 
 LOCKED_BY_REPLAY = """
-SELECT l.relation::int8 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid AND a.backend_type = 'startup'
+SELECT l.relation::int8 AS relation FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+JOIN pg_stat_activity a ON a.pid = l.pid AND a.backend_type = 'startup'
 WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
-  AND l.database IN (0, (SELECT oid FROM pg_database WHERE datname = %s))
+  AND l.database IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 
 
@@ -165,9 +166,9 @@ class StandbyRecovery:
         if not self.rows(connection, "SELECT pg_is_in_recovery() AS yes")[0]["yes"]:
             raise RecoveryError(
                 f"the server on {self.side.host}, port {self.params['login_port']}, is not in "
-                "recovery: it is no standby (any more). Nothing was changed. If it was promoted by mistake, keep its "
-                "clients away and build it anew (provision-standby with -e postgresql_standby_rebuild=true). To recover "
-                "without it: dr_source=pgbackrest."
+                "recovery: it is no standby (any more). Nothing was changed. If it was promoted by mistake, keep "
+                "its clients away and build it anew (provision-standby with -e postgresql_standby_rebuild=true). To "
+                "recover without it: dr_source=pgbackrest."
             )
         return self.rows(connection, FACTS)[0]
 
@@ -306,10 +307,16 @@ class StandbyRecovery:
         """
         target = self.params["target"]
         start, end = parse_lsn(found["replay_lsn"]), parse_lsn(target["value"])
-        # None: it was made after the position at which the standby stands.
+        # Of that name there may be another one at the position at which the standby stands, or none.
         databases = "SELECT oid::int8 AS oid FROM pg_database WHERE datname = %s"
-        database = next((row["oid"] for row in self.rows(connection, databases, (self.params["database"],))), None)
-        log = LockLog(database)
+        here = next((row["oid"] for row in self.rows(connection, databases, (self.params["database"],))), None)
+        wanted = self.params["database_oid"] or here
+        known: set[int] = set()
+        if here is not None and here == wanted:
+            with self.session(self.params["database"]) as inside:
+                known = {row["oid"] for row in self.rows(inside, "SELECT oid::int8 AS oid FROM pg_class")}
+        database = wanted if known else None
+        log = LockLog(wanted, known)
         with self.wal(found, start, end, received) as source:
             for piece in source.waldump(start, end, *(f"--rmgr={name}" for name in RMGRS)):
                 log.add(piece)
@@ -507,8 +514,8 @@ class StandbyRecovery:
         self._same_target(marker)
         began = time.monotonic()
         found = self.wait(lambda seen: self._at_target(seen, marker), f"stand at {marker['position']}")
-        with self.session() as connection:
-            locked = self.rows(connection, LOCKED_BY_REPLAY, (self.params["database"],))
+        with self.session(self.params["database"]) as connection:
+            locked = self.rows(connection, LOCKED_BY_REPLAY)
         if locked:
             oids = ", ".join(str(item["relation"]) for item in locked)
             raise RecoveryError(

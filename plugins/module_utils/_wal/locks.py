@@ -11,7 +11,7 @@ src/backend/access/rmgrdesc/standbydesc.c and xactdesc.c).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -25,12 +25,13 @@ _LSN = re.compile(rb", lsn: ([0-9A-F]+)/([0-9A-F]+),")
 # tx: 725, lsn: ..., desc: COMMIT 2026-...; subxacts: 726   and   tx: 0, ..., desc: ABORT_PREPARED 729: 2026-...
 _ENDED = re.compile(rb"tx: +(\d+), .*, desc: (?:COMMIT|ABORT)(?:_PREPARED (\d+):)? ")
 _SUBXACTS = re.compile(rb"; subxacts: ([\d ]+)")
+FIRST_USER_OID = 16384
 _RUNNING = re.compile(rb"desc: RUNNING_XACTS nextXid (\d+) .*oldestRunningXid (\d+)")
 
 
 @dataclass(frozen=True)
 class Readable:
-    """The last position before an end at which nothing in the database is locked.
+    """The last position before an end at which nothing that can be seen in the database is locked.
 
     ``locked`` is {OID of a relation: where it was locked} of what is still locked at the end; ``commits`` are those
     between the two positions.
@@ -44,12 +45,16 @@ class Readable:
 class LockLog:
     """Follows the locks of a database (its OID; None: of all) through pg_waldump's text of the resource managers RMGRS.
 
+    ``known`` are OIDs of the relations that are there at the beginning. A transaction that makes a relation, such as a
+    temporary one, has it locked as well, but as nobody else sees it before the COMMIT, nobody has to wait for it.
     Transactions from ``next_xid`` on have surely begun in the WAL that was followed; None when it does not tell.
     """
 
-    def __init__(self, database: Optional[int]) -> None:
+    def __init__(self, database: Optional[int], known: Collection[int] = ()) -> None:
         self.next_xid: Optional[int] = None
         self._database = database
+        self._known = set(known)
+        self._made: dict[int, set[int]] = {}
         self._open: dict[int, dict[int, int]] = {}
         self._since = 0
         self._commits = CommitLog()
@@ -60,12 +65,12 @@ class LockLog:
         if running is not None:
             self.next_xid = int(running.group(1))
         # Hardly any piece of WAL holds a lock, so most of it need not be looked at line by line.
-        if not self._open and _LOCK not in text:
+        if not self._open and not self._made and _LOCK not in text:
             return
         for line in text.splitlines():
             if _LOCK in line:
                 self._lock(line)
-            elif self._open:
+            elif self._open or self._made:
                 self._end(line)
 
     def _lock(self, line: bytes) -> None:
@@ -76,6 +81,9 @@ class LockLog:
         for xid, database, relation in (map(int, found) for found in _LOCKED.findall(line)):
             if self._database is not None and database not in (0, self._database):
                 continue
+            if relation >= FIRST_USER_OID and relation not in self._known:
+                self._made.setdefault(xid, set()).add(relation)
+                continue
             if not self._open:
                 self._since = lsn
                 self._commits = CommitLog()
@@ -85,17 +93,23 @@ class LockLog:
     def _end(self, line: bytes) -> None:
         match = _ENDED.search(line)
         if match is not None:
-            self._commits.add(line)
+            if self._open:
+                self._commits.add(line)
             subxacts = _SUBXACTS.search(line)
             ended = {int(match.group(2) or match.group(1)), *map(int, subxacts.group(1).split() if subxacts else ())}
-            for xid in ended & self._open.keys():
-                del self._open[xid]
+            self._forget(ended)
             return
         running = _RUNNING.search(line)
         if running is not None:
             # After a crash of the primary nothing else tells that a transaction has ended.
-            for xid in [xid for xid in self._open if precedes(xid, int(running.group(2)))]:
-                del self._open[xid]
+            oldest = int(running.group(2))
+            self._forget({xid for xid in (*self._open, *self._made) if precedes(xid, oldest)})
+
+    def _forget(self, ended: set[int]) -> None:
+        for xid in ended & self._open.keys():
+            del self._open[xid]
+        for xid in ended & self._made.keys():
+            self._known |= self._made.pop(xid)
 
     def readable(self, end: int) -> Readable:
         """The last position up to ``end`` at which a hot standby shows all of the database."""

@@ -189,6 +189,9 @@ class Standby(Server):
             "target": found.get("target"),
             "system_identifier": self.primary.identifier,
             "database": "shop",
+            "database_oid": next(
+                (row["oid"] for row in found.get("server", {}).get("databases", ()) if row["name"] == "shop"), None
+            ),
             "relations": (found.get("incident") or {}).get("relations", []),
             "client": None,
             "timeout": 30,

@@ -16,8 +16,8 @@ A, B, C = 16384, 16389, 16397
 END = parse_lsn("0/0176E000")
 
 
-def followed(*names: str, database: int | None = DATABASE) -> LockLog:
-    log = LockLog(database)
+def followed(*names: str, database: int | None = DATABASE, known: tuple[int, ...] = (A, B, C)) -> LockLog:
+    log = LockLog(database, known)
     for name in names:
         log.add(TEXTS[name])
     return log
@@ -61,6 +61,14 @@ def test_the_list_of_running_transactions_tells_which_began_later() -> None:
 def test_locks_of_another_database_do_not_matter() -> None:
     assert followed("DROP_A", database=7).readable(END).lsn == END
     assert followed("DROP_A", database=None).readable(END).lsn == parse_lsn("0/0176C370")
+
+
+def test_a_relation_that_nobody_else_sees_yet_locks_nobody_out() -> None:
+    assert followed("LOCK_B", known=()).readable(END).lsn == END
+    # Made by one transaction, locked by a later one.
+    found = followed("DROP_A", "COMMIT", "LOCK_B", known=()).readable(END)
+    assert (found.lsn, found.locked) == (parse_lsn("0/0176D2F0"), {B: parse_lsn("0/0176D2F0")})
+    assert followed("DROP_A", known=(A,)).readable(END).locked == {A: parse_lsn("0/0176C370")}
 
 
 def test_transaction_numbers_go_round() -> None:
