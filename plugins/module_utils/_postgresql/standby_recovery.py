@@ -74,6 +74,7 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_ident
        current_setting('archive_mode') AS archive_mode,
        pg_get_wal_replay_pause_state() AS pause_state,
        pg_last_wal_replay_lsn()::text AS replay_lsn,
+       (SELECT redo_lsn::text FROM pg_control_checkpoint()) AS redo_lsn,
        pg_last_xact_replay_timestamp() AS replay_time,
        pg_last_wal_receive_lsn()::text AS receive_lsn,
        (SELECT status FROM pg_stat_wal_receiver) AS receiver,
@@ -306,7 +307,8 @@ class StandbyRecovery:
         Raises RecoveryError when there is none, because others wrote to it in between.
         """
         target = self.params["target"]
-        start, end = parse_lsn(found["replay_lsn"]), parse_lsn(target["value"])
+        # From its last restart point on, where the primary has listed all locks, so that those already replayed count.
+        start, end = parse_lsn(found["redo_lsn"]), parse_lsn(target["value"])
         # Of that name there may be another one at the position at which the standby stands, or none.
         databases = "SELECT oid::int8 AS oid FROM pg_database WHERE datname = %s"
         here = next((row["oid"] for row in self.rows(connection, databases, (self.params["database"],))), None)
@@ -321,8 +323,14 @@ class StandbyRecovery:
             for piece in source.waldump(start, end, *(f"--rmgr={name}" for name in RMGRS)):
                 log.add(piece)
             exact = log.readable(end)
-            if exact.lsn < start:
-                raise RecoveryError(f"{self.where} went on while it was looked at. Nothing was changed. Run again.")
+            if exact.lsn < parse_lsn(found["replay_lsn"]):
+                raise RecoveryError(
+                    f"{self.where} stands at {found['replay_lsn']}, inside the transaction that did the damage, which "
+                    f"has tables locked since {format_lsn(exact.lsn)}, so that nobody can read them there. (A delay "
+                    "holds back commits only: when production commits nothing else, replay runs up to the next COMMIT.) "
+                    "Nothing was changed. Use dr_source=pgbackrest.",
+                    readable_lsn=format_lsn(exact.lsn),
+                )
             if exact.commits:
                 self._check_exact(source, start, end, exact, log.next_xid, database)
         return exact

@@ -77,7 +77,7 @@ def is_a_standby_again(standby: Any) -> None:
 def test_everything_committed_before_the_drop_is_there_and_nothing_after(primary: Any, standby: Any) -> None:
     primary.sql("INSERT INTO orders (note) SELECT 'last' FROM generate_series(1, 7)")
     primary.sql("INSERT INTO other VALUES (1)")
-    primary.sql("DROP TABLE orders CASCADE", "INSERT INTO other VALUES (2)")
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (2)")
     found = primary.find(["orders"])
     standby.has_received()
     params = standby.params("drop", found)
@@ -118,7 +118,7 @@ def test_rows_that_were_deleted_are_there(primary: Any, standby: Any) -> None:
 
 @pytest.mark.usefixtures("tables")
 def test_tables_locked_one_after_the_other_while_others_commit_elsewhere(primary: Any, standby: Any) -> None:
-    primary.sql("SELECT pg_log_standby_snapshot()" if primary.major >= 16 else "CHECKPOINT")
+    primary.sql("INSERT INTO other VALUES (0)")
     dropping = primary.connect()
     dropping.autocommit = False
     dropping.cursor().execute("SAVEPOINT s; DROP TABLE lines; RELEASE s")
@@ -137,6 +137,7 @@ def test_tables_locked_one_after_the_other_while_others_commit_elsewhere(primary
 
 @pytest.mark.usefixtures("tables")
 def test_rows_that_no_position_can_show_are_refused(primary: Any, standby: Any) -> None:
+    primary.sql("INSERT INTO other VALUES (0)")
     dropping = primary.connect()
     dropping.autocommit = False
     dropping.cursor().execute("DROP TABLE lines")
@@ -193,6 +194,18 @@ def test_a_standby_that_replayed_the_incident_is_refused(primary: Any, make_stan
     assert "dr_source=pgbackrest" in message
 
 
+@pytest.mark.usefixtures("tables")
+def test_a_standby_that_replayed_into_the_incident_is_refused(primary: Any, standby: Any) -> None:
+    # The delay holds back the COMMIT of the drop, and nothing before it.
+    primary.sql("DROP TABLE orders CASCADE")
+    found = primary.find(["orders"])
+    standby.has_received()
+    params = standby.params("inside", found)
+    message = refused(lambda: ensure_state(params, "targeted", check_mode=True))
+    assert "inside the transaction that did the damage" in message
+    assert "dr_source=pgbackrest" in message
+
+
 def test_another_server_or_timeline_is_refused(primary: Any, standby: Any) -> None:
     target = {"type": "lsn", "value": "0/5000000", "exclusive": True, "timeline": 1}
     params = standby.params("wrong", {"target": target})
@@ -213,7 +226,7 @@ def test_another_server_or_timeline_is_refused(primary: Any, standby: Any) -> No
 
 @pytest.mark.usefixtures("tables")
 def test_one_incident_at_a_time(primary: Any, standby: Any) -> None:
-    primary.sql("DROP TABLE orders CASCADE")
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE")
     found = primary.find(["orders"])
     standby.has_received()
     first, second = standby.params("first", found), standby.params("second", found)
@@ -242,7 +255,7 @@ def test_a_hold_alone_ends_without_a_restart(standby: Any) -> None:
 @pytest.mark.usefixtures("tables")
 def test_a_standby_that_somebody_paused_is_paused_afterwards(primary: Any, standby: Any) -> None:
     standby.sql("SELECT pg_wal_replay_pause()", database="postgres")
-    primary.sql("DROP TABLE orders CASCADE", "INSERT INTO other VALUES (5)")
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (5)")
     found = primary.find(["orders"])
     standby.has_received()
     params = standby.params("paused", found)
@@ -256,7 +269,7 @@ def test_a_standby_that_somebody_paused_is_paused_afterwards(primary: Any, stand
 @pytest.mark.parametrize("step", ["held", "targeted", "restarted", "released", "restarted again"])
 @pytest.mark.usefixtures("tables")
 def test_killed_after_a_step_and_run_again_it_goes_on(primary: Any, standby: Any, step: str) -> None:
-    primary.sql("DROP TABLE orders CASCADE", "INSERT INTO other VALUES (6)")
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (6)")
     found = primary.find(["orders"])
     standby.has_received()
     params = standby.params("killed", found)
@@ -282,7 +295,7 @@ def test_killed_after_a_step_and_run_again_it_goes_on(primary: Any, standby: Any
 @pytest.mark.parametrize("seconds", [0.15, 0.3])
 @pytest.mark.usefixtures("tables")
 def test_killed_at_work_it_goes_on(primary: Any, standby: Any, seconds: float) -> None:
-    primary.sql("DROP TABLE orders CASCADE", "INSERT INTO other VALUES (7)")
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (7)")
     found = primary.find(["orders"])
     standby.has_received()
     params = standby.params("at work", found)
@@ -309,7 +322,7 @@ def test_a_standby_is_restored_once_and_again_only_on_demand(primary: Any, stand
     done = ensure_standby({**standby.restore, "rebuild": True}, run)
     assert (done["action"], done["settings"]["max_prepared_transactions"]) == ("delta", 5)
     assert not (standby.data / "stray").exists()
-    standby.configure("")
+    standby.follow("0", True)
     standby.start()
     assert standby.sql("SELECT pg_is_in_recovery()", database="postgres")
 
