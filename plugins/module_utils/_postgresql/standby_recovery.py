@@ -327,7 +327,7 @@ class StandbyRecovery:
                 raise RecoveryError(
                     f"{self.where} stands at {found['replay_lsn']}, inside the transaction that did the damage, which "
                     f"has tables locked since {format_lsn(exact.lsn)}, so that nobody can read them there. (A delay "
-                    "holds back commits only: when production commits nothing else, replay runs up to the next COMMIT.) "
+                    "holds back commits only: when nothing else is committed, replay runs up to the next COMMIT.) "
                     "Nothing was changed. Use dr_source=pgbackrest.",
                     readable_lsn=format_lsn(exact.lsn),
                 )
