@@ -251,7 +251,8 @@ SITES = {
 }
 
 
-@pytest.fixture(scope="session", params=list(SITES))
+# The tests of the standby choose their site themselves.
+@pytest.fixture(scope="session", params=["beside_the_primary", "on_a_recovery_host"])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """PostgreSQL 15 with the side instance beside it; 17 with a recovery host, and with a delayed standby."""
     hosts = _hosts()

@@ -7,6 +7,8 @@ import json
 import pytest
 from conftest import STANZA, Site
 
+pytestmark = pytest.mark.parametrize("site", ["with_a_standby"], indirect=True, scope="session")
+
 
 def restores(site: Site) -> str:
     """How often pgBackRest has restored anything, on both hosts."""
