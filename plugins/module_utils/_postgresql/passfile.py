@@ -42,7 +42,7 @@ def scram_verifier(password: str, salt: bytes) -> str:
 
 def new_secret(user: str) -> Secret:
     """A password that nobody knows yet."""
-    password = "".join(secrets.choice(_ALPHABET) for _ in range(40))
+    password = "".join(secrets.choice(_ALPHABET) for unused in range(40))
     return Secret(user, password, scram_verifier(password, secrets.token_bytes(16)))
 
 

@@ -40,7 +40,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import (
     read_timelines,
     run,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import parse_lines
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import (
+    CommitLog,
+    changed_filenodes,
+    parse_lines,
+)
 
 SOURCE = "standby"
 # A delay that lets no transaction through (the largest PostgreSQL takes, 24 days, in milliseconds).
@@ -56,6 +60,8 @@ ORDER = (
 # Seconds in which replay that was asked to pause has done so, or waits in front of the next record.
 PAUSE_PATIENCE = 1.0
 SOON = 300  # seconds
+# Transactions that are looked at one by one.
+FEW = 100
 
 FACTS = """
 SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
@@ -360,6 +366,8 @@ class StandbyRecovery:
                 last = (end - 1) // size
                 whole = last + 1 if received else parse_lsn(found["receive_lsn"] or "0/0") // size
                 source.provide(range(start // size, min(last + 1, max(whole, start // size))))
+                if received and source.is_local(last + 1):
+                    source.provide(range(last + 1, last + 2))  # the record at the end may go on there
                 # The file that is still being received looks whole and is not.
                 source.provide(range(max(whole, start // size), last + 1), local=False)
                 yield source
@@ -376,19 +384,48 @@ class StandbyRecovery:
         database: Optional[int],
     ) -> None:
         """Refuse when what was lost changed between the readable position and the target."""
+        began_before = next_xid is None or any(precedes(xid, next_xid) for xid in xids_of(exact.commits))
+        removed = self._removed_files(source, end)
+        if removed and not began_before and len(exact.commits) <= FEW:
+            self._check_files(source, start, end, exact, removed)
+            return
         for item in self._lost(database):
             commits = unsafe_commits(exact, item["oid"], end)
             if not commits:
                 continue
             # Of a table that is not there yet nobody can say where its rows are.
-            unknown = item["filenode"] is None or next_xid is None
-            xids = xids_of(commits)
-            begun_before = unknown or any(precedes(xid, next_xid or 0) for xid in xids)
+            unknown = began_before or item["filenode"] is None
             defined = any(commit.relcache for commit in commits)
             until = exact.locked.get(item["oid"], end)
             option = f"--relation={item['tablespace']}/{database}/{item['filenode']}"
-            if begun_before or defined or self._wrote(source.waldump(start, until, option), xids):
+            if unknown or defined or self._wrote(source.waldump(start, until, option), xids_of(commits)):
                 raise self._not_exact(str(item["name"]), exact, end)
+
+    @staticmethod
+    def _wrote(text: Iterable[bytes], xids: set[int]) -> bool:
+        return any(line.xid in xids for piece in text for line in parse_lines(piece))
+
+    @staticmethod
+    def _removed_files(source: WalSource, end: int) -> set[int]:
+        """Filenodes that the COMMIT at the target removes, rows that were dropped or truncated; none without one."""
+        log = CommitLog()
+        # Where the record goes on in WAL that is not here yet, it is not known.
+        with contextlib.suppress(RecoveryError):
+            for piece in source.waldump(end, (end // source.segment_size + 2) * source.segment_size, "--limit=1"):
+                log.add(piece)
+        return {filenode for unused, filenode in log.get(0).files} if len(log) else set()
+
+    def _check_files(self, source: WalSource, start: int, end: int, exact: Readable, removed: set[int]) -> None:
+        """Whoever committed in between may have written to anything but the files that the incident removed."""
+        names = {item["oid"]: item["name"] for item in self.params["relations"] if item.get("oid") is not None}
+        first = next(iter(names.values()), self.params["database"])
+        for commit in exact.commits:
+            if commit.relcache & names.keys():
+                raise self._not_exact(names[min(commit.relcache & names.keys())], exact, end)
+        for xid in sorted(xids_of(exact.commits)):
+            for piece in source.waldump(start, end, f"--xid={xid}", "--rmgr=Heap", "--rmgr=Heap2"):
+                if changed_filenodes(piece) & removed:
+                    raise self._not_exact(first, exact, end)
 
     def _lost(self, database: Optional[int]) -> list[dict[str, Any]]:
         """What was lost; ``filenode`` is None where the standby does not have it yet, ``oid`` 0 where it is unknown."""
