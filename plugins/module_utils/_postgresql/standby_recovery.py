@@ -448,10 +448,6 @@ class StandbyRecovery:
                 lost.append({"oid": item.get("oid") or 0, "name": item["name"], "filenode": None, "tablespace": None})
         return lost
 
-    @staticmethod
-    def _wrote(text: Iterable[bytes], xids: set[int]) -> bool:
-        return any(line.xid in xids for piece in text for line in parse_lines(piece))
-
     def _not_exact(self, name: str, exact: Readable, end: int) -> RecoveryError:
         return RecoveryError(
             f"{self.where} cannot show {name} as it was at {format_lsn(end)}: a transaction that is open there "
