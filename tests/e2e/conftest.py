@@ -1,7 +1,8 @@
 """A shop on real hosts, and the real playbook run against it.
 
-The hosts come from an Ansible inventory named by DBRE_INVENTORY, the sites from it: a site is a primary and the host on
-which its side instances go (itself, or a recovery host). DBRE_PLAYBOOK names the playbook, by path or by full name.
+The hosts come from an Ansible inventory named by DBRE_INVENTORY, the sites from it: a site is a primary and the host
+on which its side instances go (itself, a recovery host, or that of a standby). DBRE_PLAYBOOK names the playbook, by
+path or by full name, DBRE_PORT and DBRE_STANZA the cluster.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from typing import Any, Optional
 import pytest
 
 HERE = pathlib.Path(__file__).parent
-PORT = 5460
-STANZA = "shop"
+PORT = int(os.environ.get("DBRE_PORT", "5460"))
+STANZA = os.environ.get("DBRE_STANZA", "shop")
 SOCKET_DIR = "/var/run/postgresql"
-CONFIG = "/etc/pgbackrest-shop.conf"
+CONFIG = f"/etc/pgbackrest-{STANZA}.conf"
 PLAYBOOK = os.environ.get("DBRE_PLAYBOOK", "dbre.recovery.dr_table_drop")
-FOLDER = "/var/tmp/shop"
+FOLDER = f"/var/tmp/{STANZA}"
 
 
 class Host:
@@ -80,21 +81,30 @@ class Run:
 class Site:
     """A primary with a shop on it, and the place for its side instances."""
 
-    def __init__(self, name: str, primary: Host, side: Host, folder: pathlib.Path) -> None:
+    def __init__(self, name: str, primary: Host, side: Host, folder: pathlib.Path, group: str = "recovery") -> None:
         self.name, self.primary, self.side, self.folder = name, primary, side, folder
         self.reports = folder / "incidents"
         groups: dict[str, Any] = {"primary": {"hosts": {primary.name: primary.variables}}}
         if side is not primary:
-            groups["recovery"] = {"hosts": {side.name: side.variables}}
-        everything = {"postgresql_port": PORT, "pgbackrest_stanza": STANZA, "pgbackrest_config_path": CONFIG}
+            groups[group] = {"hosts": {side.name: side.variables}}
+        everything = {
+            "postgresql_port": PORT,
+            "postgresql_cluster_name": STANZA,
+            "pgbackrest_stanza": STANZA,
+            "pgbackrest_config_path": CONFIG,
+        }
         self.inventory = folder / "inventory.json"
         self.inventory.write_text(json.dumps({"all": {"vars": everything, "children": groups}}))
 
     # -- production ------------------------------------------------------------------------------------------------
     def sql(self, statements: str, database: str = "shop") -> str:
         """Run SQL on production; one line a row, columns separated by |."""
+        return self.sql_on(self.primary, statements, database)
+
+    @staticmethod
+    def sql_on(host: Host, statements: str, database: str = "postgres") -> str:
         command = f"psql -X -q -A -t -v ON_ERROR_STOP=1 -h {SOCKET_DIR} -p {PORT} -d {database} -f -"
-        return self.primary.run(command, stdin=statements).strip()
+        return host.run(command, stdin=statements).strip()
 
     def definitions(self) -> str:
         """The whole database as pg_dump --schema-only, without the random keys newer versions put into it."""
@@ -236,15 +246,20 @@ def _hosts() -> dict[str, Host]:
     return {name: Host(name, variables) for name, variables in listing["_meta"]["hostvars"].items()}
 
 
-SITES = {"beside_the_primary": ("deb12", "deb12"), "on_a_recovery_host": ("deb13", "deb13r")}
+SITES = {
+    "beside_the_primary": ("deb12", "deb12", "recovery"),
+    "on_a_recovery_host": ("deb13", "deb13r", "recovery"),
+    "with_a_standby": ("deb13", "deb13r", "standby"),
+}
 
 
-@pytest.fixture(scope="session", params=list(SITES))
+# The tests of the standby choose their site themselves.
+@pytest.fixture(scope="session", params=["beside_the_primary", "on_a_recovery_host"])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """PostgreSQL 15 with the side instance beside it; PostgreSQL 17 with a recovery host."""
+    """PostgreSQL 15 with the side instance beside it; 17 with a recovery host, and with a delayed standby."""
     hosts = _hosts()
-    primary, side = SITES[request.param]
-    made = Site(request.param, hosts[primary], hosts[side], tmp_path_factory.mktemp(request.param))
+    primary, side, group = SITES[request.param]
+    made = Site(request.param, hosts[primary], hosts[side], tmp_path_factory.mktemp(request.param), group)
     made.remove_side_instances()
     made.make_shop()
     made.backup()

@@ -130,9 +130,11 @@ def layout(
     keys = repository_keys(config, secrets or {}, keepers=keepers)
     globals_ = config.get("global") or {}
     me = next((member for member in members if member.name == host), None)
+    # A host that the user names in pgBackRest's own option is reached as the user says.
+    by_hand = [key for key in keys if f"repo{key}-host" in globals_ and key not in keepers]
     remote = {key: keeper for key, keeper in keepers.items() if keeper != host}
     mine = [key for key, keeper in keepers.items() if keeper == host]
-    free = [key for key in keys if key not in keepers]
+    free = [key for key in keys if key not in keepers and key not in by_hand]
     if me is not None:
         kept = sorted([*mine, *free])
     elif mine:
@@ -140,7 +142,7 @@ def layout(
     else:
         kept = [key for key in free if is_object_store(globals_, key)]
     uses = me is not None or not mine  # a host that only keeps a repository has nothing to ask of the others'
-    if not kept and not (remote and uses):
+    if not kept and not by_hand and not (remote and uses):
         raise RecoveryError(
             f"host {host} has no way to a repository of stanza {stanza!r}: the repository is a directory of another "
             "host that none of pgbackrest_repository_hosts names. Nothing was changed. Name that host there, as in "

@@ -105,6 +105,8 @@ class Server:
         self.bin_dir = bin_dir
         self.application_name = application_name
         self._root_certificate: str | None = None
+        # How the other end is known where no certificate was handed on: the password, bound to the TLS channel.
+        self._channel: dict[str, str] = {}
 
     @classmethod
     def of_instance(
@@ -127,6 +129,9 @@ class Server:
             bin_dir,
             application_name,
         )
+        if remote:
+            keys = ("sslmode", "channel_binding", "passfile")
+            server._channel = {key: instance[key] for key in keys if instance.get(key)}
         certificate = instance.get("sslrootcert")
         if certificate and remote:
             handle, server._root_certificate = tempfile.mkstemp(prefix="dbre-recovery-", suffix=".pem")
@@ -141,7 +146,9 @@ class Server:
                 os.unlink(self._root_certificate)
 
     def _tls(self) -> dict[str, str]:
-        return {"sslmode": "verify-ca", "sslrootcert": self._root_certificate} if self._root_certificate else {}
+        if self._root_certificate:
+            return {"sslmode": "verify-ca", "sslrootcert": self._root_certificate}
+        return self._channel
 
     def connect(self, dbname: str | None = None, settings: Mapping[str, str] | None = None) -> Any:
         """A session with our settings in ``dbname``."""
@@ -166,6 +173,8 @@ class Server:
             + " -c search_path=",
             "PGSSLMODE": self._tls().get("sslmode"),
             "PGSSLROOTCERT": self._root_certificate,
+            "PGCHANNELBINDING": self._tls().get("channel_binding"),
+            "PGPASSFILE": self._tls().get("passfile"),
         }
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
         environment.update({name: str(text) for name, text in wanted.items() if text is not None})

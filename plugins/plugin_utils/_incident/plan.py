@@ -142,8 +142,35 @@ def _wal_lines(plan: Mapping[str, Any]) -> list[str]:
     return [*lines, "without a gap" if wal.get("continuous") else "NOT ALL IN THE ARCHIVE"]
 
 
+def _standby_lines(plan: Mapping[str, Any]) -> list[str]:
+    standby = plan.get("standby") or {}
+    if not standby:
+        return []
+    delay = standby.get("delay_seconds")
+    lines = [
+        f"{standby.get('host')}, port {standby.get('port')}, "
+        + (f"{duration(delay)} behind by its delay" if delay else "NOT DELAYED")
+        + f", has replayed up to LSN {standby.get('replay_lsn')}: before the target"
+    ]
+    left = standby.get("seconds_left")
+    if standby.get("held"):
+        lines.append("replay was paused when this run began, and stays paused until the incident is over")
+    elif left is not None:
+        when = f"in {duration(max(left, 0))}" if left > 0 else "AT ANY MOMENT"
+        warning = "HURRY: " if standby.get("soon") else ""
+        lines.append(f"{warning}it replays the incident {when}; carrying out the plan pauses it first")
+    source = "has received that already" if standby.get("wal") == "received" else "takes that from the archive"
+    lines.append(f"advances {size(standby.get('bytes'))} of WAL to the target ({source}); nothing is restored")
+    if plan.get("locked"):
+        lines.append(
+            f"stops at LSN {plan.get('position')}, where {counted(plan['locked'], 'relation')} began to be locked for "
+            "the incident, which a standby cannot show; nobody else changed what was lost from there to the target"
+        )
+    return [*lines, "it is never promoted, is restarted twice, and follows again when the incident is over"]
+
+
 def _side_lines(data: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
-    if not plan:
+    if not plan or plan.get("standby"):
         return []
     host = data.get("side_host") or (data.get("instance") or {}).get("host")
     where = f"{host}:{plan.get('path')}" if host else str(plan.get("path"))
@@ -210,6 +237,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("After it", _after_lines(data)),
         ("Backup set", _backup_lines(data, restore)),
         ("Dump", _dump_lines(restore)),
+        ("Standby", _standby_lines(restore)),
         ("WAL to replay", _wal_lines(restore)),
         ("Side instance", _side_lines(data, restore)),
         ("In production", _production_lines(record, data)),

@@ -162,6 +162,14 @@ def test_a_host_without_a_way_to_a_repository_is_refused() -> None:
         of("side1", keepers={}, readers=["side1"])
 
 
+def test_a_repository_host_named_in_pgbackrests_own_option_is_left_as_it_is() -> None:
+    config = {"global": {"repo1-host": "nas", "repo1-host-user": "backup", "repo1-retention-full": 3}}
+    for host, readers in (("db1", []), ("side1", ["side1"])):
+        found = of(host, keepers={}, config=config, readers=readers)
+        assert found.config["global"] == {"repo1-host": "nas", "repo1-host-user": "backup"}
+        assert (found.kept, found.directories, found.connects_to) == ([], [], [])
+
+
 def test_a_fifth_repository_is_refused() -> None:
     with pytest.raises(RecoveryError, match="at most 4 repositories"):
         of("db1", keepers={5: "backup1"})

@@ -1,0 +1,74 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A password that is made once, lies in a passfile of libpq, and is told to the server as a SCRAM verifier only."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import string
+from dataclasses import dataclass
+from typing import Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+
+ITERATIONS = 4096  # what the server itself takes (scram_iterations)
+_ALPHABET = string.ascii_letters + string.digits
+_VERIFIER = re.compile(r"# (SCRAM-SHA-256\$\S+)")
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A role's password and the verifier that the server has of it."""
+
+    user: str
+    password: str
+    verifier: str
+
+
+def scram_verifier(password: str, salt: bytes) -> str:
+    """What the server stores of a password of ASCII characters (RFC 5803, PostgreSQL: src/common/scram-common.c)."""
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, ITERATIONS)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    stored_key = hashlib.sha256(client_key).digest()
+    parts = [base64.b64encode(part).decode() for part in (salt, stored_key, server_key)]
+    return f"SCRAM-SHA-256${ITERATIONS}:{parts[0]}${parts[1]}:{parts[2]}"
+
+
+def new_secret(user: str) -> Secret:
+    """A password that nobody knows yet."""
+    password = "".join(secrets.choice(_ALPHABET) for unused in range(40))
+    return Secret(user, password, scram_verifier(password, secrets.token_bytes(16)))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def render(secret: Secret, database: str) -> str:
+    """Text of the passfile; the verifier stands beside, as each is salted anew."""
+    return (
+        "# Made by the role dbre.recovery.postgresql_standby. To change the password, remove this file and run it.\n"
+        f"# {secret.verifier}\n"
+        f"*:*:{_escaped(database)}:{_escaped(secret.user)}:{secret.password}\n"
+    )
+
+
+def parse(text: str, user: str, database: str, path: str) -> Optional[Secret]:
+    """The secret in a passfile of ours; None when there is no file. RecoveryError when it is somebody else's."""
+    if not text:
+        return None
+    verifier = _VERIFIER.search(text)
+    begin = f"*:*:{_escaped(database)}:{_escaped(user)}:"
+    passwords = [line[len(begin) :] for line in text.splitlines() if line.startswith(begin)]
+    if verifier is None or len(passwords) != 1:
+        raise RecoveryError(
+            f"{path} is not what the role dbre.recovery.postgresql_standby makes for role {user}. Nothing was changed. "
+            "Move it away, or name another file (postgresql_standby_passfile, postgresql_standby_recovery_passfile)."
+        )
+    return Secret(user, passwords[0], verifier.group(1))

@@ -1,0 +1,88 @@
+"""What a user sees of dr-table-drop with dr_source=standby, on real hosts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import STANZA, Site
+
+pytestmark = pytest.mark.parametrize("site", ["with_a_standby"], indirect=True, scope="session")
+
+
+def restores(site: Site) -> str:
+    """How often pgBackRest has restored anything, on both hosts."""
+    count = f"cat /var/log/pgbackrest/{STANZA}-restore.log* 2>/dev/null | grep -c 'restore command begin' || true"
+    return site.primary.run(count) + site.side.run(count)
+
+
+def standby_state(site: Site) -> str:
+    """In recovery, delay, target, archive_mode, paused, timeline, and how it follows."""
+    return site.sql_on(
+        site.side,
+        "SELECT pg_is_in_recovery(), current_setting('recovery_min_apply_delay'), "
+        " current_setting('recovery_target_lsn'), current_setting('archive_mode'), pg_is_wal_replay_paused(),"
+        " (SELECT timeline_id FROM pg_control_checkpoint()),"
+        " (SELECT status FROM pg_stat_wal_receiver) = 'streaming' OR wait_event = 'RecoveryApplyDelay'"
+        " FROM pg_stat_activity WHERE backend_type = 'startup'",
+    )
+
+
+FOLLOWS = "t|1h||on|f|1|t"
+
+
+def test_a_dropped_table_is_back_from_the_delayed_standby_without_a_restore(shop: Site) -> None:
+    definitions, before = shop.definitions(), restores(shop)
+    shop.sql("DROP TABLE public.orders CASCADE")
+    shop.wait_for_commits(50, "events")
+
+    checked = shop.recover("--check", dr_tables="public.orders", dr_source="standby", dr_confirm=False)
+    assert checked.rc == 0, checked.output
+    assert "it replays the incident in" in checked.output
+    assert standby_state(shop) == FOLLOWS
+
+    run = shop.recover(dr_tables="public.orders", dr_source="standby", dr_incident_id="delayed")
+
+    assert run.rc == 0, run.output
+    shop.wait_for_commits(20)
+    shop.stop_writer()
+    assert shop.committed("orders") <= shop.present("orders")
+    assert shop.committed("events") <= shop.present("events")
+    assert shop.definitions() == definitions
+    assert standby_state(shop) == FOLLOWS
+    assert restores(shop) == before
+    assert len(run.tasks) <= 36, run.tasks
+    report = json.loads((shop.reports / "delayed" / "report.json").read_text())
+    assert (report["verdict"], report["instance"]["source"], report["backup"]) == ("proved", "standby", None)
+    assert report["rpo"]["transactions"] == 0
+
+
+@pytest.mark.parametrize("phase", ["restore", "report"])
+def test_killed_in_a_phase_and_run_again_the_standby_follows_as_if_never_killed(shop: Site, phase: str) -> None:
+    definitions = shop.definitions()
+    shop.sql("DROP TABLE public.orders CASCADE")
+    given = {"dr_tables": "public.orders", "dr_source": "standby", "dr_incident_id": f"standby-{phase}"}
+
+    assert shop.recover_killed_in(phase, 2 if phase == "restore" else 0.5, **given)
+    run = shop.recover(**given)
+
+    assert run.rc == 0, run.output
+    shop.wait_for_commits(5)
+    shop.stop_writer()
+    assert shop.committed("orders") <= shop.present("orders")
+    assert shop.definitions() == definitions
+    assert standby_state(shop) == FOLLOWS
+
+
+def test_a_plan_that_is_not_confirmed_leaves_the_standby_held_and_says_so(shop: Site) -> None:
+    shop.sql("DROP TABLE public.prices")
+
+    run = shop.recover(dr_tables="prices", dr_source="standby", dr_confirm=False, dr_incident_id="asked")
+
+    assert run.rc != 0
+    assert "stays paused" in run.output
+    assert "tasks_from=absent" in run.output
+    assert standby_state(shop).split("|")[4] == "t"
+    again = shop.recover(dr_tables="prices", dr_source="standby", dr_incident_id="asked")
+    assert again.rc == 0, again.output
+    assert standby_state(shop) == FOLLOWS
