@@ -19,7 +19,8 @@ options:
     default: 5432
   login_user:
     description:
-      - Database role to connect as, a superuser. The default is the name of the operating system user the module runs as.
+      - Database role to connect as, a superuser. The default is the name of the operating system user the module runs
+        as.
     type: str
   bin_dir:
     description:

@@ -10,9 +10,9 @@ module: postgresql_logical_backup
 short_description: Take a logical backup of a database or of the globals
 version_added: "0.1.0"
 description:
-  - Takes a dump with C(pg_dump), or of roles and tablespaces with C(pg_dumpall --globals-only), into a folder of its own
-    below O(path). It is written under another name, verified, summed and only then put in its place, so a dump that fails
-    leaves every earlier one as it is. Retention follows a success only.
+  - Takes a dump with C(pg_dump), or of roles and tablespaces with C(pg_dumpall --globals-only), into a folder of its
+    own below O(path). It is written under another name, verified, summed and only then put in its place, so a dump
+    that fails leaves every earlier one as it is. Retention follows a success only.
   - Below O(path) each O(name) has a folder, and in it each dump a folder named by the UTC time it was begun, with the
     dump, C(dump.json) and C(SHA256SUMS). C(catalogue.json) in O(path) lists them all.
   - With O(max_age) a dump is taken only where no recent one exists, so that a second run changes nothing.
@@ -31,8 +31,8 @@ options:
     default: false
   name:
     description:
-      - Name of the set that the dump belongs to; retention and O(max_age) look at this set only. Letters without accents,
-        digits, C(_), C(-) and C(.).
+      - Name of the set that the dump belongs to; retention and O(max_age) look at this set only. Letters without
+        accents, digits, C(_), C(-) and C(.).
       - By default the name of the database, or C(globals).
     type: str
   path:
@@ -71,15 +71,16 @@ options:
     default: []
   exclude_tables:
     description:
-      - Tables whose rows are left out, with those of their partitions. Names as in SQL. Their definitions are in the dump, as
-        what refers to them could not be restored otherwise.
+      - Tables whose rows are left out, with those of their partitions. Names as in SQL. Their definitions are in the
+        dump, as what refers to them could not be restored otherwise.
     type: list
     elements: str
     default: []
   keep_days:
     description:
       - Days to keep the dumps of the set.
-      - With O(keep_count) too, a dump goes only when both let it. The newest good one never goes. With neither, none goes.
+      - With O(keep_count) too, a dump goes only when both let it. The newest good one never goes. With neither, none
+        goes.
     type: float
   keep_count:
     description:
@@ -136,7 +137,8 @@ EXAMPLES = r"""
 RETURN = r"""
 dump:
   description:
-    - The dump that was taken, or the recent one that made it unnecessary. V(null) in check mode when one would be taken.
+    - The dump that was taken, or the recent one that made it unnecessary. V(null) in check mode when one would be
+      taken.
     - RV(ignore:seconds) is how long it took, its sizes are in bytes, its times are UTC, RV(ignore:lsn) is the server's
       position in WAL when it was begun. The names of the files are relative to RV(ignore:path).
   returned: success
@@ -179,7 +181,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import parse_age
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_backup import LogicalBackup, ended_by_signal
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_backup import (
+    LogicalBackup,
+    ended_by_signal,
+)
 
 
 def ensure(module: AnsibleModule) -> dict[str, Any]:
@@ -191,16 +196,13 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
         recent = backup.recent(parse_age(module.params["max_age"]), now)
         if recent:
             return {"changed": False, "dump": {k: v for k, v in recent.items() if k != "needs"}, "removed": []}
-    if module.check_mode:
-        removed = backup.would_go(now)
-        result = {"dump": None, "removed": removed}
-        coming = "a new one"
-    else:
+    done: dict[str, Any] = {"dump": None, "removed": backup.would_go(now)}
+    if not module.check_mode:
         with ended_by_signal():
-            result = backup.take()
-        coming = result["dump"]["id"]
-    after = [known for known in before if known not in result["removed"]] + [coming]
-    return {"changed": True, **result, "diff": {"before": {"dumps": before}, "after": {"dumps": after}}}
+            done = backup.take()
+    coming = done["dump"]["id"] if done["dump"] else "a new one"
+    after = [known for known in before if known not in done["removed"]] + [coming]
+    return {"changed": True, **done, "diff": {"before": {"dumps": before}, "after": {"dumps": after}}}
 
 
 def main() -> None:

@@ -11,12 +11,12 @@ short_description: Restore a logical backup into a database of a running server
 version_added: "0.1.0"
 description:
   - Restores a dump that dbre.recovery.postgresql_logical_backup took, of any format.
-  - Before anything is touched it verifies every checksum, and refuses a dump of a newer PostgreSQL, and roles, tablespaces
-    or extensions that the server lacks.
-  - A database that does not exist is loaded under the name C(<name>_dbre_restoring), in parallel, analyzed, and gets its
-    name, owner, settings and grants when it is complete. A failure leaves nothing of it.
-  - Into a database that exists everything goes in one transaction, so a failure leaves it as it was. Its owner, settings
-    and grants are kept.
+  - Before anything is touched it verifies every checksum, and refuses a dump of a newer PostgreSQL, and roles,
+    tablespaces or extensions that the server lacks.
+  - A database that does not exist is loaded under the name C(<name>_dbre_restoring), in parallel, analyzed, and gets
+    its name, owner, settings and grants when it is complete. A failure leaves nothing of it.
+  - Into a database that exists everything goes in one transaction, so a failure leaves it as it was. Its owner,
+    settings and grants are kept.
   - Subscriptions come back disabled, as C(pg_dump) writes them.
   - A second run changes nothing, except with O(existing=replace).
   - To bring back single tables beside a damaged production use dbre.recovery.postgresql_logical_restore.
@@ -35,16 +35,17 @@ options:
     description:
       - What to do with a database of that name.
       - V(empty) restores into it if nothing is in it, and fails otherwise.
-      - V(add) keeps what is in it and adds what is in the dump; fails when a table, view or sequence of the dump exists.
-      - V(replace) puts the dump in its place and keeps it under the name C(<name>_before_<UTC time>). Its sessions are ended
-        when the restored one is complete, not before.
+      - V(add) keeps what is in it and adds what is in the dump; fails when a table, view or sequence of the dump
+        exists.
+      - V(replace) puts the dump in its place; the present one is kept as C(<name>_before_<UTC time>). Its sessions
+        are ended when the restored one is complete, not before.
     type: str
     choices: [empty, add, replace]
     default: empty
   globals:
     description:
-      - Folder of a dump of the globals, from which roles are made that the dump names and the server lacks, with passwords,
-        settings and memberships. Roles that exist are not changed.
+      - Folder of a dump of the globals, from which roles are made that the dump names and the server lacks, with
+        passwords, settings and memberships. Roles that exist are not changed.
       - Without O(dump), all roles in it that the server lacks are made.
     type: path
   jobs:
@@ -94,9 +95,9 @@ EXAMPLES = r"""
 RETURN = r"""
 plan:
   description:
-    - What was, or would be, done. RV(ignore:how) is C(new), C(empty), C(add), C(replace), C(done) when this dump was restored
-      there before, or V(null) without a dump. RV(ignore:kept_as) is the name under which a replaced database is kept.
-      Sizes in bytes.
+    - What was, or would be, done. RV(ignore:how) is C(new), C(empty), C(add), C(replace), C(done) when this dump was
+      restored there before, or V(null) without a dump. RV(ignore:kept_as) is the name under which a replaced database
+      is kept. Sizes in bytes.
   returned: success
   type: dict
   sample:
@@ -145,9 +146,12 @@ def restore(module: AnsibleModule) -> dict[str, Any]:
     load = LogicalLoad(module.params)
     plan = load.plan() if module.check_mode else load.restore()
     changed = bool(plan["roles"]) or plan["how"] not in (None, "done")
-    before = {"database": plan["database"] if plan["how"] not in ("new", None) else None, "roles_made": []}
-    after = {"database": plan["database"], "kept_as": plan["kept_as"], "roles_made": plan["roles"]}
-    return {"changed": changed, "plan": plan, "seconds": load.seconds, "diff": {"before": before, "after": after}}
+    there = plan["database"] if plan["how"] not in ("new", None) else None
+    diff = {
+        "before": {"database": there, "kept_as": None, "roles_made": []},
+        "after": {"database": plan["database"], "kept_as": plan["kept_as"], "roles_made": plan["roles"]},
+    }
+    return {"changed": changed, "plan": plan, "seconds": load.seconds, "diff": diff}
 
 
 def main() -> None:

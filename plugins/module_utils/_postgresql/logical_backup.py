@@ -264,8 +264,8 @@ class LogicalBackup:
                 raise RecoveryError(
                     f"a dump of {self.what} on {self.host} without the rows of {', '.join(self.params[option])} could "
                     f"not be restored, because foreign keys of other tables point to them: "
-                    f"{', '.join(asked['pointing'])}. Nothing was dumped. {self._safe()} Name those tables in '{option}' "
-                    "too, or leave the rows in."
+                    f"{', '.join(asked['pointing'])}. Nothing was dumped. {self._safe()} Name those tables in "
+                    f"'{option}' too, or leave the rows in."
                 )
         return found
 
@@ -356,8 +356,8 @@ class LogicalBackup:
             )
         except FileNotFoundError as error:
             raise RecoveryError(
-                f"{command[0]} is not installed on {self.host}. Nothing was dumped. {self._safe()} Install PostgreSQL's "
-                "client programs, or name their directory with bin_dir (postgresql_logical_backup_bin_dir)."
+                f"{command[0]} is not installed on {self.host}. Nothing was dumped. {self._safe()} Install "
+                "PostgreSQL's client programs, or name their directory with bin_dir (postgresql_logical_backup_bin_dir)."
             ) from error
         said = done.stderr.decode(errors="replace").strip()
         if done.returncode != 0:
@@ -381,7 +381,9 @@ def ended_by_signal() -> Iterator[None]:
     """Let SIGTERM end this process as an error would, so that what is half done is removed."""
 
     def stop(number: int, _frame: Any) -> NoReturn:
-        raise RecoveryError(f"stopped by {signal.Signals(number).name}. The dump was not finished; earlier ones are safe.")
+        raise RecoveryError(
+            f"stopped by {signal.Signals(number).name}. The dump was not finished; earlier ones are safe."
+        )
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

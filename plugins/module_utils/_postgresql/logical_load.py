@@ -164,8 +164,8 @@ class LogicalLoad:
             for what, version in (("server", dump["server_version"]), ("pg_dump", dump["pg_dump_version"])):
                 if major_number(version) > major:
                     raise RecoveryError(
-                        f"the dump {dump['path']} was made with {what} {version}, but the server on {host_name()}, port "
-                        f"{self.params['login_port']}, is PostgreSQL {major}, which cannot take it. Nothing was "
+                        f"the dump {dump['path']} was made with {what} {version}, but the server on {host_name()}, "
+                        f"port {self.params['login_port']}, is PostgreSQL {major}, which cannot take it. Nothing was "
                         f"changed. Restore it into PostgreSQL {major_number(version)} or later."
                     )
         self.server.bin_dir = find_bin_dir(major, self.params["bin_dir"])
@@ -183,8 +183,8 @@ class LogicalLoad:
         elif missing:
             raise RecoveryError(
                 f"the dump {self.dump['path'] if self.dump else ''} names roles that the server on {host_name()}, port "
-                f"{self.params['login_port']}, does not have: {', '.join(missing)}. Nothing was changed. Name a dump of "
-                f"the globals with 'globals', which makes them with passwords and memberships, or make them: "
+                f"{self.params['login_port']}, does not have: {', '.join(missing)}. Nothing was changed. Name a dump "
+                f"of the globals with 'globals', which makes them with passwords and memberships, or make them: "
                 f"{make_roles(missing)}",
                 missing_roles=missing,
             )

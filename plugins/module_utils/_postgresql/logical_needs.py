@@ -31,7 +31,9 @@ OF_DATABASE = re.compile(
 )
 # Statements of pg_dumpall --globals-only (dumpRoles, dumpRoleMembership, dumpUserConfig in pg_dumpall.c). One with a
 # line break in a setting or comment goes on until a line that begins another.
-BEGINS = re.compile(r"^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE|SECURITY LABEL|GRANT|CREATE TABLESPACE|SET|--|\\)", re.M)
+BEGINS = re.compile(
+    r"^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE|SECURITY LABEL|GRANT|CREATE TABLESPACE|SET|--|\\)", re.M
+)
 OF_ROLE = re.compile(rf"(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE) ({IDENT})(?=[ ;])")
 IN_DATABASE = re.compile(rf"ALTER ROLE {IDENT} IN DATABASE ")
 MEMBERSHIP = re.compile(rf"GRANT ({IDENT}) TO ({IDENT})(?=[ ;])")

@@ -94,8 +94,10 @@ class Cluster:
 
     def drop(self, database: str) -> None:
         """Drop a database, with its subscriptions, as if it had never been."""
-        names = self.psql("SELECT quote_ident(subname) FROM pg_subscription JOIN pg_database d ON d.oid = subdbid "
-                          f"WHERE datname = '{database}'").splitlines()
+        names = self.psql(
+            "SELECT quote_ident(subname) FROM pg_subscription JOIN pg_database d ON d.oid = subdbid "
+            f"WHERE datname = '{database}'"
+        ).splitlines()
         for name in names:
             self.psql(f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE); DROP SUBSCRIPTION {name}", database)
         self.psql(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
@@ -113,8 +115,12 @@ class Cluster:
             "WHERE relkind IN ('r', 'm') AND relispopulated AND nspname !~ '^pg_|^information_schema' ORDER BY 1",
             database,
         ).splitlines()
-        queries = [f"SELECT count(*) || ' ' || md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {t} t" for t in tables]
-        sequences = "SELECT string_agg(format('%I.%I=%s', schemaname, sequencename, last_value), ' ' ORDER BY sequencename) "
+        queries = [
+            f"SELECT count(*) || ' ' || md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {t} t" for t in tables
+        ]
+        sequences = (
+            "SELECT string_agg(format('%I.%I=%s', schemaname, sequencename, last_value), ' ' ORDER BY sequencename) "
+        )
         queries.append(sequences + "FROM pg_sequences")
         queries.append("SELECT string_agg(oid || md5(lo_get(oid)), ' ' ORDER BY oid) FROM pg_largeobject_metadata")
         values = [self.psql(query, database) for query in queries]

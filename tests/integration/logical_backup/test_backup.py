@@ -116,7 +116,9 @@ def test_the_catalogue_tells_everything_of_a_dump(shop: Any) -> None:
     assert entry["id"] == started.strftime("%Y%m%dT%H%M%SZ")
     assert entry["bytes"] == sum(Path(dump["path"], file["name"]).stat().st_size for file in entry["files"])
     assert shop.psql(f"SELECT '{entry['lsn']}'::pg_lsn <= pg_current_wal_lsn()") == "t"
-    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=dump["path"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["sha256sum", "-c", "SHA256SUMS"], cwd=dump["path"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.count(": OK") == len(entry["files"])
 
 

@@ -84,7 +84,11 @@ def test_tables_left_out_come_back_empty(shop: Any) -> None:
     with pytest.raises(RecoveryError, match=r"point to them: uses_parts \(uses_parts_id_at_fkey\)"):
         shop.dump(name="without", exclude_tables=["public.log", "public.parts"])
     dump = shop.dump(name="without", exclude_tables=["public.log", "public.parts", "uses_parts"])
-    assert dump["without_rows"] == ['"Sales"."parts 2"', '"Sales"."parts 2a"', *("public.log", "public.parts", "public.parts_1", "public.uses_parts")]
+    assert dump["without_rows"] == [
+        '"Sales"."parts 2"',
+        '"Sales"."parts 2a"',
+        *("public.log", "public.parts", "public.parts_1", "public.uses_parts"),
+    ]
     shop.load(dump, COPY).restore()
     assert shop.definitions(COPY) == shop.definitions("Shop")
     counts = "SELECT (SELECT count(*) FROM public.log), (SELECT count(*) FROM parts), (SELECT count(*) FROM customers)"
@@ -168,7 +172,9 @@ def test_a_replaced_database_is_kept_beside(shop: Any, custom: dict[str, Any]) -
 
 def test_leftovers_of_a_killed_restore_are_cleared(shop: Any, custom: dict[str, Any]) -> None:
     load = shop.load(custom, COPY)
-    shop.psql(f'CREATE DATABASE "{load.staging}"; COMMENT ON DATABASE "{load.staging}" IS \'being restored by dbre.recovery\'')
+    shop.psql(
+        f'CREATE DATABASE "{load.staging}"; COMMENT ON DATABASE "{load.staging}" IS \'being restored by dbre.recovery\''
+    )
     load.restore()
     assert shop.databases() == [COPY, "Shop", "postgres"]
     shop.drop(COPY)
@@ -208,10 +214,13 @@ def test_a_dump_of_a_newer_server(shop: Any) -> None:
 
 
 def test_roles_are_named_or_made_on_another_server(shop: Any, other: Any, custom: dict[str, Any]) -> None:
-    shop.psql("ALTER ROLE shop_app LOGIN PASSWORD 'secret'; GRANT shop_owner TO shop_app; CREATE ROLE grp; GRANT grp TO shop_owner")
+    shop.psql(
+        "ALTER ROLE shop_app LOGIN PASSWORD 'secret'; GRANT shop_owner TO shop_app; CREATE ROLE grp; "
+        "GRANT grp TO shop_owner"
+    )
     globals_dump = shop.dump_globals()
     message = refusal(other.load(custom))
-    assert "does not have: Odd \"Role, only_in_dump, shop_app, shop_owner" in message
+    assert 'does not have: Odd "Role, only_in_dump, shop_app, shop_owner' in message
     assert 'CREATE ROLE "Odd ""Role" NOLOGIN;' in message
     assert "tablespaces" in refusal(other.load(custom, globals=globals_dump["path"]))
     other.psql(f"CREATE TABLESPACE fast LOCATION '{other.home}/fast'")
