@@ -356,8 +356,8 @@ class LogicalBackup:
             )
         except FileNotFoundError as error:
             raise RecoveryError(
-                f"{command[0]} is not installed on {self.host}. Nothing was dumped. {self._safe()} Install "
-                "PostgreSQL's client programs, or name their directory with bin_dir (postgresql_logical_backup_bin_dir)."
+                f"{command[0]} is not installed on {self.host}. Nothing was dumped. "
+                f"{self._safe()} Install PostgreSQL's client programs, or name their directory with bin_dir (postgresql_logical_backup_bin_dir)."
             ) from error
         said = done.stderr.decode(errors="replace").strip()
         if done.returncode != 0:
