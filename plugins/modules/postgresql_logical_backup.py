@@ -175,6 +175,7 @@ removed:
   sample: [20261110T020001Z]
 """
 
+import os
 from datetime import datetime, timezone
 from typing import Any
 
@@ -185,6 +186,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_
     LogicalBackup,
     ended_by_signal,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
 
 
 def ensure(module: AnsibleModule) -> dict[str, Any]:
@@ -195,10 +197,15 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     if module.params["max_age"] is not None:
         recent = backup.recent(parse_age(module.params["max_age"]), now)
         if recent:
-            return {"changed": False, "dump": {k: v for k, v in recent.items() if k != "needs"}, "removed": []}
+            return {
+                "changed": False,
+                "dump": {k: v for k, v in recent.items() if k not in ("needs", "whole")},
+                "removed": [],
+            }
     done: dict[str, Any] = {"dump": None, "removed": backup.would_go(now)}
     if not module.check_mode:
-        with ended_by_signal():
+        progress = Progress(os.path.join(module.params["path"], "progress.json"))
+        with ended_by_signal(), progress.watching(f"dumped {backup.what}", backup.written):
             done = backup.take()
     coming = done["dump"]["id"] if done["dump"] else "a new one"
     after = [known for known in before if known not in done["removed"]] + [coming]

@@ -140,11 +140,17 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_load import LogicalLoad
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
 
 
 def restore(module: AnsibleModule) -> dict[str, Any]:
     load = LogicalLoad(module.params)
-    plan = load.plan() if module.check_mode else load.restore()
+    if module.check_mode:
+        plan = load.plan()
+    else:
+        progress = Progress(os.path.join(module.params["dump"] or module.params["globals"], "progress.json"))
+        with progress.watching(f"loaded into {load.database}", load.loaded):
+            plan = load.restore()
     changed = bool(plan["roles"]) or plan["how"] not in (None, "done")
     there = plan["database"] if plan["how"] not in ("new", None) else None
     diff = {

@@ -169,6 +169,18 @@ class LogicalBackup:
                 return f"The last good dump is {whole[-1]['path']}, of {whole[-1]['started']}; nothing was removed."
         return "There is no good dump of it yet."
 
+    def written(self) -> Optional[int]:
+        """Bytes that the dump being taken has on disk; None while there is none."""
+        places = glob.glob(os.path.join(glob.escape(self.folder), ".*.partial"))
+        if not places:
+            return None
+        total = 0
+        for place, _directories, names in os.walk(places[0]):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    total += os.path.getsize(os.path.join(place, name))
+        return total
+
     # Taking one
 
     def take(self) -> dict[str, Any]:
@@ -356,8 +368,9 @@ class LogicalBackup:
             )
         except FileNotFoundError as error:
             raise RecoveryError(
-                f"{command[0]} is not installed on {self.host}. Nothing was dumped. "
-                f"{self._safe()} Install PostgreSQL's client programs, or name their directory with bin_dir (postgresql_logical_backup_bin_dir)."
+                f"{command[0]} is not installed on {self.host}. Nothing was dumped. {self._safe()} "
+                "Install PostgreSQL's client programs, or name their directory with bin_dir "
+                "(postgresql_logical_backup_bin_dir)."
             ) from error
         said = done.stderr.decode(errors="replace").strip()
         if done.returncode != 0:
@@ -401,11 +414,12 @@ def main(arguments: Sequence[str]) -> int:
         with ended_by_signal():
             done = LogicalBackup(params).take()
     except KeyError:
-        print(f"FAILED: {file} on {socket.gethostname()} has no job {job!r}. Nothing was done.", file=sys.stderr)
+        sys.stderr.write(f"FAILED: {file} on {socket.gethostname()} has no job {job!r}. Nothing was done.\n")
         return 1
     except (RecoveryError, OSError) as error:
-        print(f"FAILED: logical backup {job}: {error}", file=sys.stderr)
+        sys.stderr.write(f"FAILED: logical backup {job}: {error}\n")
         return 1
     dump = done["dump"]
-    print(f"{dump['path']}: {dump['bytes']} bytes in {dump['seconds']} s, {len(done['removed'])} older removed")
+    said = f"{dump['path']}: {dump['bytes']} bytes in {dump['seconds']} s, {len(done['removed'])} older removed"
+    sys.stdout.write(f"{said}\n")
     return 0

@@ -279,6 +279,13 @@ class LogicalLoad:
             )
         return {"path": place, "free": free, "dump": self.dump["bytes"]}
 
+    def loaded(self) -> Optional[int]:
+        """Size in bytes of the database being loaded beside; None while there is none."""
+        with self._admin() as admin:
+            query = "SELECT pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = %s"
+            found = value(admin, query, (self.staging,))
+            return None if found is None else int(found)
+
     # Doing it
 
     def restore(self) -> dict[str, Any]:
