@@ -37,6 +37,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_
     format_time,
     is_whole,
     locked,
+    parse_time,
     read_dumps,
     remove,
     remove_partial,
@@ -147,10 +148,9 @@ class LogicalBackup:
 
     def recent(self, age: float, now: datetime) -> Optional[dict[str, Any]]:
         """The newest whole dump, if it was begun no longer ago than ``age`` seconds."""
-        for dump in reversed([dump for dump in self.dumps() if dump["whole"]]):
-            if (now - datetime.fromisoformat(dump["started"])).total_seconds() <= age:
-                return dump
-            return None
+        whole = [dump for dump in self.dumps() if dump["whole"]]
+        if whole and (now - parse_time(whole[-1]["started"])).total_seconds() <= age:
+            return whole[-1]
         return None
 
     def would_go(self, now: datetime) -> list[str]:
