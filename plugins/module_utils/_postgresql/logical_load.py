@@ -107,7 +107,8 @@ class LogicalLoad:
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self.params = params
-        self.dump = read_facts(os.path.realpath(params["dump"])) if params["dump"] else None
+        # Empty where only roles are made.
+        self.dump: dict[str, Any] = read_facts(os.path.realpath(params["dump"])) if params["dump"] else {}
         self.globals = read_facts(os.path.realpath(params["globals"])) if params["globals"] else None
         if self.globals and self.globals["kind"] != "globals":
             raise RecoveryError(f"{self.globals['path']} is a dump of {self.globals['database']}, not of the globals.")
@@ -133,7 +134,7 @@ class LogicalLoad:
         with self._admin() as admin:
             self._check_version(admin)
             self._check_roles(admin)
-            if self.dump is None:
+            if not self.dump:
                 return {"database": None, "how": None, "roles": self.roles[1], "kept_as": None}
             self._check_rest(admin)
             how = self._how(admin)
@@ -176,13 +177,13 @@ class LogicalLoad:
         if self.globals:
             with open(os.path.join(self.globals["path"], self.globals["dump"]), encoding="utf-8") as file:
                 script = file.read()
-            if self.dump is None:
+            if not self.dump:
                 missing = sorted(set(named_roles(script)) - existing)
             if missing:
                 self.roles = role_statements(script, missing, existing)
         elif missing:
             raise RecoveryError(
-                f"the dump {self.dump['path'] if self.dump else ''} names roles that the server on {host_name()}, port "
+                f"the dump {self.dump['path']} names roles that the server on {host_name()}, port "
                 f"{self.params['login_port']}, does not have: {', '.join(missing)}. Nothing was changed. Name a dump "
                 f"of the globals with 'globals', which makes them with passwords and memberships, or make them: "
                 f"{make_roles(missing)}",
@@ -264,12 +265,10 @@ class LogicalLoad:
         return [name for name in self.needs["schemas"] if name not in there]
 
     def _jobs(self, how: str) -> int:
-        assert self.dump is not None
         return self.jobs if how in ("new", "replace") and self.dump["format"] != "plain" else 1
 
     def _disk(self, admin: Any) -> dict[str, Any]:
         """Free bytes where the server keeps its data; refuses when not even the dump would fit."""
-        assert self.dump is not None
         place = value(admin, "SELECT current_setting('data_directory')")
         free = shutil.disk_usage(place).free
         if free < self.dump["bytes"]:
@@ -319,7 +318,6 @@ class LogicalLoad:
 
     def _restore_beside(self, admin: Any, plan: dict[str, Any]) -> None:
         """Load a database under a name of its own and give it its name when it is complete."""
-        assert self.dump is not None
         old, staging = self.dump["database"], quote_ident(self.staging)
         admin.autocommit = True
         if self._oid(admin, self.staging) is not None:
@@ -374,7 +372,6 @@ class LogicalLoad:
 
     def _properties(self) -> list[str]:
         """Owner, settings, grants and comment of the dumped database, for the staging database."""
-        assert self.dump is not None
         if self.dump["kind"] == "tables":
             return []
         texts = [rename_database(text, self.dump["database"], self.staging) for text in self.needs["properties"]]
@@ -434,7 +431,6 @@ class LogicalLoad:
             main.close()
 
     def _load(self, database: str, jobs: int, single: bool) -> None:
-        assert self.dump is not None
         path = os.path.join(self.dump["path"], self.dump["dump"])
         if self.dump["format"] == "plain":
             command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", f"--file={path}"]
@@ -462,7 +458,6 @@ class LogicalLoad:
         return {"system_identifier": identifier, "oid": oid, "database": self.database}
 
     def _restored(self) -> list[dict[str, Any]]:
-        assert self.dump is not None
         try:
             with open(os.path.join(self.dump["path"], RESTORED), encoding="utf-8") as file:
                 return list(json.load(file))
@@ -474,7 +469,6 @@ class LogicalLoad:
 
     def _note(self, admin: Any) -> None:
         """Remember beside the dump what was made of it, so that a second run does nothing."""
-        assert self.dump is not None
         oid = self._oid(admin, self.database)
         if oid is not None:
             done = [*self._restored(), self._identity(admin, oid)]
