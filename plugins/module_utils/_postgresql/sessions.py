@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -220,6 +220,29 @@ class Progress:
             with open(f"{self._path}.new", "w") as file:
                 file.write(text + "\n")
             os.replace(f"{self._path}.new", self._path)
+
+    @contextmanager
+    def watching(self, what: str, look: Callable[[], int | None]) -> Iterator[None]:
+        """Say every two seconds how many bytes ``look`` finds, as long as the work lasts; None says nothing."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(2):
+                # Progress is a comfort: whatever fails while looking is left unsaid.
+                with suppress(Exception):
+                    found = look()
+                    if found is not None:
+                        self.say(what, found, 0, "bytes")
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            with suppress(OSError):
+                self.end()
 
     def end(self) -> None:
         """Remove the file."""
