@@ -41,7 +41,10 @@ options:
     type: str
     required: true
   config:
-    description: Sections, options and values that go before everything that is worked out.
+    description:
+      - Sections, options and values that go before everything that is worked out.
+      - Variables whose names begin with C(pgbackrest_config__), of the primary and then of the host, are merged over it
+        option by option, in the order of their names. So every group of the inventory can add its share.
     type: dict
     required: true
   repository_hosts:
@@ -114,6 +117,18 @@ _value:
 """
 
 
+LAYER = "pgbackrest_config__"
+
+
+def merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Sections merged option by option, later layers before earlier; null stays, as it leaves a default out."""
+    whole: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for section, options in layer.items():
+            whole.setdefault(section, {}).update(options or {})
+    return whole
+
+
 def pgbackrest_layout(
     host: str,
     hostvars: Mapping[str, Any],
@@ -143,6 +158,11 @@ def pgbackrest_layout(
         facts = hostvars[name]
         return str(facts.get("pgbackrest_address") or facts.get("ansible_host") or name)
 
+    layers = [
+        hostvars[owner][name]
+        for owner in dict.fromkeys([*cluster_hosts[:1], host])
+        for name in sorted(name for name in hostvars[owner] if name.startswith(LAYER))
+    ]
     members = [
         Member(
             name,
@@ -157,7 +177,7 @@ def pgbackrest_layout(
         found = layout(
             host,
             stanza=stanza,
-            config=config,
+            config=merged([config, *layers]),
             keepers={int(key): str(name) for key, name in repository_hosts.items()},
             members=members,
             readers=list(reading_hosts),

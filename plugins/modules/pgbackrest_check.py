@@ -78,6 +78,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup i
     archiving_advice,
     prove_archiving,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import require_continuous
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import (
     ARGUMENT_SPEC,
     from_params,
@@ -110,6 +112,9 @@ def prove(module: AnsibleModule) -> dict[str, Any]:
     before = archiver(module.params)
     try:
         proof = prove_archiving(pgbackrest, before, module.params["timeout"])
+        facts = stanza_facts(pgbackrest.info())
+        for repo in facts["repositories"]:
+            require_continuous(pgbackrest, facts, repo["repo"])
     except RecoveryError as error:
         after = archiver(module.params)
         raise RecoveryError(f"{error.msg}\n{archiving_advice(after)}", **error.details, archiver=after) from error

@@ -183,6 +183,26 @@ def test_a_backup_without_room_is_seen_failing_and_breaks_nothing(hosts: dict[st
     assert len(labels(keeper, 1)) > 0
 
 
+def test_wal_that_is_missing_from_the_repository_is_loud(hosts: dict[str, Host]) -> None:
+    primary, keeper, unit = hosts["deb11"], hosts["deb11r"], "dbre-backup-away-full.service"
+    archived = "SELECT last_archived_wal FROM pg_stat_archiver"
+    names = []
+    for _turn in range(2):
+        name = sql(primary, "SELECT txid_current(); SELECT pg_walfile_name(pg_switch_wal())").splitlines()[-1]
+        wait_for(lambda name=name: sql(primary, archived) >= name)
+        names.append(name)
+    lost_one = keeper.run(f"ls {REPOSITORY}/archive/away/*/{names[0][:16]}/{names[0]}-*").strip()
+    keeper.run(f"mv {lost_one} /var/tmp/lost")
+    try:
+        said = keeper.run(f"systemctl start {unit} 2>&1 || true; journalctl -u {unit} -n 20 --no-pager", user="root")
+        assert f"missing from repository 1, as seen from deb11r: {names[0]}" in said
+        assert keeper.run(f"systemctl is-failed {unit} || true").strip() == "failed"
+        assert 'type="full",repo="1"} 1' in keeper.run("cat /var/lib/dbre-recovery/metrics/pgbackrest_away.prom")
+    finally:
+        keeper.run(f"mv /var/tmp/lost {lost_one}")
+    keeper.run(f"systemctl start {unit}", user="root")
+
+
 # What a user asks for
 
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import require_stanza, take_backup
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import require_continuous
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import effective_type, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
@@ -30,7 +31,7 @@ POLL = 5.0  # seconds
 
 # Metric names that dashboards and alerts for pgBackRest already use, where there is one.
 METRICS = {
-    "pgbackrest_backup_error": "Whether the last scheduled backup failed or holds damaged pages (1), or not (0).",
+    "pgbackrest_backup_error": "1: the last scheduled backup failed, or holds damaged pages, or WAL is missing.",
     "pgbackrest_backup_last_run_timestamp_seconds": "When the last scheduled backup ended.",
     "pgbackrest_backup_last_run_duration_seconds": "How long the last scheduled backup took.",
     "pgbackrest_backup_timestamp_last_success": "When the last scheduled backup that is whole ended.",
@@ -99,8 +100,11 @@ class Scheduled:
                 time.sleep(min(POLL, 1.0))
             yield
 
-    def backup(self, repo: int) -> str:
-        """Take the backup in one repository; its label. Waits for one that somebody started by hand."""
+    def backup(self, repo: int) -> None:
+        """Take the backup in one repository, and see that no WAL is missing there since the one before.
+
+        Waits for a backup that somebody started by hand.
+        """
         options = self.options
         pgbackrest = PgBackRest(
             run, stanza=options.stanza, config=options.config, executable=options.executable, repo=repo
@@ -117,7 +121,10 @@ class Scheduled:
                 continue
             for warning in pgbackrest.warnings:
                 print(f"repository {repo}: {warning}", flush=True)
-            return str(taken["label"])
+            print(f"backup {taken['label']} of stanza '{options.stanza}' is in repository {repo}", flush=True)
+            # Since the backup before: WAL that was dropped meanwhile would be missed only when it is needed.
+            require_continuous(pgbackrest, facts, repo)
+            return
 
     def run(self) -> int:
         """Take the backup in each repository; the exit status of the program."""
@@ -127,8 +134,7 @@ class Scheduled:
                 began = time.time()
                 message: Optional[str] = None
                 try:
-                    label = self.backup(repo)
-                    print(f"backup {label} of stanza '{self.options.stanza}' is in repository {repo}", flush=True)
+                    self.backup(repo)
                 except RecoveryError as error:
                     failed, message = 1, error.msg
                     print(message, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.filter.pgbackrest_layout import pgbackrest_layout
 from ansible_collections.dbre.recovery.plugins.filter.pgbackrest_rivals import pgbackrest_rivals
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.layout import (
     Layout,
@@ -208,3 +209,27 @@ def test_two_primaries_may_not_claim_one_stanza_of_one_repository_host() -> None
     }
     assert pgbackrest_rivals("db1", hostvars, list(hostvars), {1: "backup1"}) == ["db2"]
     assert pgbackrest_rivals("db1", hostvars, list(hostvars), {}) == []
+
+
+def test_every_group_of_the_inventory_adds_its_share_of_the_configuration() -> None:
+    hostvars: dict[str, dict[str, Any]] = {
+        "db1": {
+            "postgresql_data_dir": "/data",
+            "pgbackrest_config__all": {"global": {"compress-level": 3, "buffer-size": "1MiB"}},
+            "pgbackrest_config__site": {"global": {"compress-level": 6}, "main": {"pg1-user": "backup"}},
+        },
+        "backup1": {"pgbackrest_config__own": {"global": {"buffer-size": "16MiB", "start-fast": None}}},
+    }
+    given: dict[str, Any] = {
+        "hostvars": hostvars,
+        "stanza": "main",
+        "config": {"global": {"compress-level": 1, "log-level-file": "info"}},
+        "repository_hosts": {1: "backup1"},
+        "cluster_hosts": ["db1"],
+    }
+    primary = pgbackrest_layout("db1", **given)["config"]
+    assert primary["global"]["compress-level"] == 6
+    assert primary["global"]["log-level-file"] == "info"
+    assert primary["main"]["pg1-user"] == "backup"
+    keeper = pgbackrest_layout("backup1", **given)["config"]["global"]
+    assert (keeper["compress-level"], keeper["buffer-size"], keeper["start-fast"]) == (6, "16MiB", None)
