@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any, Optional, TextIO
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import require_stanza, take_backup
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import require_continuous
@@ -39,8 +39,18 @@ METRICS = {
 
 
 def run(argv: list[str]) -> tuple[int, str, str]:
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    # This runs where there is no module.
+    done = subprocess.run(  # pylint: disable=ansible-bad-function
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout, done.stderr
+
+
+def say(text: str, stream: Optional[TextIO] = None) -> None:
+    """One line for the journal."""
+    stream = stream or sys.stdout
+    stream.write(f"{text}\n")
+    stream.flush()
 
 
 def write_atomically(path: str, text: str) -> None:
@@ -120,8 +130,8 @@ class Scheduled:
                 time.sleep(POLL)
                 continue
             for warning in pgbackrest.warnings:
-                print(f"repository {repo}: {warning}", flush=True)
-            print(f"backup {taken['label']} of stanza '{options.stanza}' is in repository {repo}", flush=True)
+                say(f"repository {repo}: {warning}")
+            say(f"backup {taken['label']} of stanza '{options.stanza}' is in repository {repo}")
             # Since the backup before: WAL that was dropped meanwhile would be missed only when it is needed.
             require_continuous(pgbackrest, facts, repo)
             return
@@ -137,7 +147,7 @@ class Scheduled:
                     self.backup(repo)
                 except RecoveryError as error:
                     failed, message = 1, error.msg
-                    print(message, file=sys.stderr, flush=True)
+                    say(message, sys.stderr)
                 self.note(repo, began, message)
         return failed
 
@@ -180,5 +190,5 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return Scheduled(parse(arguments)).run()
     except RecoveryError as error:
-        print(error.msg, file=sys.stderr)
+        say(error.msg, sys.stderr)
         return 1
