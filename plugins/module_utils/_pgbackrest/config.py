@@ -152,6 +152,7 @@ class Judge:
         self._run = run
         self._executable = executable
         self._accepted: dict[str, bool] = {}
+        self._beta: set[str] = set()
         self.commands = self._commands()
 
     def _commands(self) -> list[str]:
@@ -170,7 +171,10 @@ class Judge:
         for name in [command] if command else [name for name in ordered if name in self.commands]:
             key = f"{name} {option}"
             if key not in self._accepted:
-                self._accepted[key] = self._run([self._executable, "help", name, option])[0] == 0
+                rc, stdout, _stderr = self._run([self._executable, "help", name, option])
+                self._accepted[key] = rc == 0
+                if "FOR BETA TESTING ONLY" in stdout:
+                    self._beta.add(option)
             if self._accepted[key]:
                 return True
         return False
@@ -194,7 +198,8 @@ class Judge:
     ) -> tuple[Sections, list[str], list[str]]:
         """Return the sections without unknown options, what was left out of them, and what must be refused.
 
-        An option that is not in `required` is a default: where this pgBackRest does not have it, it is left out.
+        An option that is not in `required` is a default: where this pgBackRest does not have it, or has it for tests
+        only, it is left out.
         """
         reasons = [f"there is no command for section [{name}]" for name in self.unknown_commands(wanted)]
         left_out = []
@@ -203,6 +208,10 @@ class Judge:
             if option in required.get(section, {}):
                 reasons.append(f"this pgBackRest has no option '{option}' for section [{section}]")
             else:
+                left_out.append(f"[{section}] {option}")
+                del sifted[section][option]
+        for section, options in wanted.items():
+            for option in self._beta.intersection(options) - set(required.get(section, {})):
                 left_out.append(f"[{section}] {option}")
                 del sifted[section][option]
         return sifted, left_out, reasons

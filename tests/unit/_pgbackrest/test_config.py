@@ -43,7 +43,7 @@ class Installed:
             return 0, self.help, ""
         command, option = argv[2:4]
         if option in self.options.get(command, []):
-            return 0, "help", ""
+            return 0, "FOR BETA TESTING ONLY. DO NOT USE IN PRODUCTION." if option == "repo-block" else "help", ""
         return 31, "", f"ERROR: [031]: option '{option}' is not valid for command '{command}'\n"
 
 
@@ -153,6 +153,13 @@ def test_a_default_this_version_does_not_have_is_left_out() -> None:
     assert sifted == {"global": {"start-fast": True}}
     assert left_out == ["[global] repo1-bundle"]
     assert reasons == []
+
+
+def test_a_default_that_this_version_has_for_tests_only_is_left_out() -> None:
+    installed = Judge(Installed("2.45", {"backup": ["start-fast", "repo-block"]}), "pgbackrest")
+    wanted: Sections = {"global": {"start-fast": True, "repo-block": True}}
+    assert installed.sift(wanted, {}) == ({"global": {"start-fast": True}}, ["[global] repo-block"], [])
+    assert installed.sift(wanted, wanted) == (wanted, [], [])
 
 
 def test_a_section_for_a_command_that_does_not_exist_is_named() -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,28 @@ def test_info_returns_the_stanzas_own_object() -> None:
     assert PgBackRest(run, stanza="alpha").info()["name"] == "alpha"
     with pytest.raises(RecoveryError, match="says nothing of stanza 'beta'"):
         PgBackRest(run, stanza="beta").info()
+
+
+def stanza_with(*codes: int) -> str:
+    repositories = [{"key": key, "status": {"code": code, "message": "m"}} for key, code in enumerate(codes, 1)]
+    return json.dumps([{"name": "main", "repo": repositories}])
+
+
+def test_with_one_repository_lost_the_other_alone_is_used() -> None:
+    run = Recorded(0, stanza_with(99, 0))
+    pgbackrest = PgBackRest(run, stanza="main")
+    _info, lost = pgbackrest.settle(15)
+    assert [repo["key"] for repo in lost] == [1]
+    assert "--io-timeout=15" in run.asked[0]
+    pgbackrest.info()
+    assert "--repo=2" in run.asked[1]
+
+
+@pytest.mark.parametrize("codes", [(0, 2), (99, 99), (99,)])
+def test_all_repositories_are_used_while_all_or_none_can_be_reached(codes: tuple[int, ...]) -> None:
+    pgbackrest = PgBackRest(Recorded(0, stanza_with(*codes)), stanza="main")
+    pgbackrest.settle(15)
+    assert pgbackrest.repo is None
 
 
 def test_output_that_is_no_json_is_an_error() -> None:
