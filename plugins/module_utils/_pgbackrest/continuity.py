@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import archived_segments
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn, parse_segment_name, segment_name
 
 MIB = 1024 * 1024
 # Parallel processes store segments out of order, so what is missing now may be there in a moment.
 LOOKS, PAUSE = 5, 1.0
-_SEGMENT = re.compile(r"(?:^|/)([0-9A-F]{24})-[0-9a-f]{40}")
 
 
 def segment_size(backup: Mapping[str, Any]) -> int:
@@ -26,24 +26,20 @@ def segment_size(backup: Mapping[str, Any]) -> int:
     usual = 16 * MIB
     if not backup["start_lsn"]:
         return usual
-    high, low = (int(part, 16) for part in backup["start_lsn"].split("/"))
-    name = backup["archive_start"]
-    for size in (usual, *(MIB << power for power in range(11))):
-        if (high, low // size) == (int(name[8:16], 16), int(name[16:], 16)):
-            return size
-    return usual
+    start, name = parse_lsn(backup["start_lsn"]), backup["archive_start"]
+    sizes = (usual, *(MIB << power for power in range(11)))
+    return next((size for size in sizes if start // size == parse_segment_name(name, size)[1]), usual)
 
 
 def segments_between(first: str, last: str, size: int) -> list[str]:
     """Names of the WAL segments of one timeline from ``first`` to ``last``, both included."""
-    per_log = 0x100000000 // size
-    numbers = [int(name[8:16], 16) * per_log + int(name[16:], 16) for name in (first, last)]
-    return [f"{first[:8]}{n // per_log:08X}{n % per_log:08X}" for n in range(numbers[0], numbers[1] + 1)]
+    timeline, begin = parse_segment_name(first, size)
+    return [segment_name(timeline, n, size) for n in range(begin, parse_segment_name(last, size)[1] + 1)]
 
 
 def missing_segments(listing: Iterable[str], first: str, last: str, size: int) -> list[str]:
     """Segments of ``first``'s timeline up to ``last`` that no name of a repo-ls listing is of."""
-    present = {match.group(1) for match in map(_SEGMENT.search, listing) if match}
+    present = archived_segments(listing)
     return [name for name in segments_between(first, last, size) if name not in present]
 
 

@@ -14,6 +14,12 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import (
+    format_lsn,
+    parse_lsn,
+    parse_segment_name,
+    segment_name,
+)
 
 MIB = 1024 * 1024
 DEFAULT_SEGMENT_SIZE = 16 * MIB
@@ -31,19 +37,6 @@ class Switch(NamedTuple):
 
     timeline: int
     lsn: int
-
-
-def parse_lsn(text: str) -> int:
-    """Byte position of an LSN such as ``0/3008940``. Raises RecoveryError when it is none."""
-    match = re.fullmatch(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", text.strip())
-    if match is None:
-        raise RecoveryError(f"{text!r} is no WAL position (LSN). One looks like 0/3008940.")
-    return int(match.group(1), 16) << 32 | int(match.group(2), 16)
-
-
-def format_lsn(position: int) -> str:
-    """LSN text of a byte position."""
-    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
 def parse_time(text: str) -> datetime:
@@ -78,19 +71,6 @@ def parse_history(text: str) -> list[Switch]:
     return switches
 
 
-def parse_segment(name: str, segment_size: int) -> tuple[int, int]:
-    """(timeline, segment number counted from the beginning of WAL) of a WAL file name."""
-    if re.fullmatch(r"[0-9A-F]{24}", name) is None:
-        raise RecoveryError(f"{name!r} is no WAL file name. One looks like 000000010000000000000003.")
-    return int(name[:8], 16), int(name[8:16], 16) * (0x100000000 // segment_size) + int(name[16:], 16)
-
-
-def segment_name(timeline: int, number: int, segment_size: int) -> str:
-    """WAL file name of a segment number on a timeline."""
-    per_log = 0x100000000 // segment_size
-    return f"{timeline:08X}{number // per_log:08X}{number % per_log:08X}"
-
-
 def find_segment_size(backups: Iterable[Mapping[str, Any]], target: Mapping[str, Any]) -> int:
     """WAL segment size in bytes, from positions whose WAL file names are known (backups' starts, the target)."""
     known = [(backup["lsn"]["start"], backup["archive"]["start"]) for backup in backups if backup.get("lsn")]
@@ -99,7 +79,7 @@ def find_segment_size(backups: Iterable[Mapping[str, Any]], target: Mapping[str,
     fitting = [
         size
         for size in (MIB << power for power in range(11))
-        if all(parse_lsn(lsn) // size == parse_segment(name, size)[1] for lsn, name in known)
+        if all(parse_lsn(lsn) // size == parse_segment_name(name, size)[1] for lsn, name in known)
     ]
     if not fitting:
         raise RecoveryError(
@@ -113,7 +93,7 @@ def backup_end(backup: Mapping[str, Any], segment_size: int) -> int:
     """Position at which a backup is consistent: its stop LSN, or the end of its last WAL file where info has none."""
     if backup.get("lsn"):
         return parse_lsn(backup["lsn"]["stop"])
-    return (parse_segment(backup["archive"]["stop"], segment_size)[1] + 1) * segment_size
+    return (parse_segment_name(backup["archive"]["stop"], segment_size)[1] + 1) * segment_size
 
 
 def set_summary(backup: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +140,7 @@ def why_unfit(
         ended = backup["timestamp"]["stop"] + 1
         return None if ended <= parse_time(moment).timestamp() else f"it ended at {stopped}, not before the target"
     if target.get("segment"):
-        last = parse_segment(target["segment"], segment_size)[1]
+        last = parse_segment_name(target["segment"], segment_size)[1]
         return (
             None if end <= last * segment_size else f"it ended at {format_lsn(end)}, after the target's WAL file began"
         )

@@ -279,21 +279,21 @@ class SideRestore:
         may_wait: bool,
     ) -> dict[str, Any]:
         """The WAL part of a plan: every file from the set's first to the target's is in the repository."""
-        first = planning.parse_segment(backup["archive"]["start"], size)[1]
+        first = planning.parse_segment_name(backup["archive"]["start"], size)[1]
         timeline = int(self.target["timeline"])
         where = f"repo{repo}, archive {archive}"
         if self.target["type"] == "immediate":
-            last = planning.parse_segment(backup["archive"]["stop"], size)[1]
+            last = planning.parse_segment_name(backup["archive"]["stop"], size)[1]
         elif self.target.get("segment"):
-            last = planning.parse_segment(self.target["segment"], size)[1]
+            last = planning.parse_segment_name(self.target["segment"], size)[1]
         elif newest is not None and int(newest[:8], 16) == timeline:
-            last = planning.parse_segment(newest, size)[1]
+            last = planning.parse_segment_name(newest, size)[1]
         else:
             everything = self.backrest(repo).repo_ls(f"archive/{self.params['stanza']}/{archive}", recurse=True)
             on_timeline = [n for n in planning.archived_segments(everything) if int(n[:8], 16) == timeline]
             if not on_timeline:
                 raise RecoveryError(f"the repository ({where}) has no WAL of timeline {timeline}. Nothing was changed.")
-            last = planning.parse_segment(max(on_timeline), size)[1]
+            last = planning.parse_segment_name(max(on_timeline), size)[1]
         needed = list(planning.needed_segments(first, last, timeline, history, size))
         present = self.listed_wal(repo, archive, {name[:16] for name in needed})
         return planning.plan_wal(needed, present, newest or "0" * 24, may_wait=may_wait, where=where)

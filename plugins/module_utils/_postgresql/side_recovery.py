@@ -14,7 +14,7 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import (
     archived_timelines,
     parse_lsn,
-    parse_segment,
+    parse_segment_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
@@ -246,12 +246,12 @@ class SideRecovery:
         """Progress of replay in WAL files, from the position, or from the startup process before it lets us in."""
         wal = self.marker["plan"]["wal"]
         size = wal["bytes"] // wal["count"]
-        first = parse_segment(wal["first"], size)[1]
+        first = parse_segment_name(wal["first"], size)[1]
         if look.get("replay_lsn"):
             done = parse_lsn(look["replay_lsn"]) / size - first
         else:
             name = self.instance.replaying_segment()
-            done = parse_segment(name, size)[1] - first if name else 0
+            done = parse_segment_name(name, size)[1] - first if name else 0
         self.instance.progress("replay", round(max(done, 0), 1), wal["count"], "WAL files")
 
     def prove(self) -> dict[str, Any]:

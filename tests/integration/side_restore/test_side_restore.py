@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import (
     parse_history,
     parse_lsn,
-    parse_segment,
+    parse_segment_name,
     segment_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
@@ -355,7 +355,7 @@ def test_the_targets_wal_is_not_archived_yet(production: Any, make_side: Any) ->
 def test_a_gap_in_the_archive_names_the_file(production: Any, make_side: Any, tmp_path: Path) -> None:
     size = 1024 * 1024
     target = production.incidents["drop"]
-    number = parse_segment(target["segment"], size)[1] - 1
+    number = parse_segment_name(target["segment"], size)[1] - 1
     name = segment_name(1, number, size)
     (file,) = production.repo.glob(f"archive/main/*/{name[:16]}/{name}-*")
     side = make_side("drop")

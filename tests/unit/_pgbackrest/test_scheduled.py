@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.scheduled import main, render_metrics
 
+ROOT = Path(__file__).resolve().parents[3]
 FAILED = {"failed": 1, "message": "no", "ended": 2000.5, "seconds": 3.25, "last_success": None}
 WHOLE = {"failed": 0, "message": None, "ended": 1000.0, "seconds": 60.0, "last_success": 1000.0}
 
@@ -54,3 +59,17 @@ def test_two_backups_of_a_stanza_never_run_at_once(tmp_path: Path, capsys: pytes
         assert main(options(tmp_path, "--wait=0")) == 1
     assert "another backup of stanza 'main' still runs" in capsys.readouterr().err
     assert not (tmp_path / "backup-main.json").exists()
+
+
+def test_what_the_role_installs_on_a_host_is_all_that_the_program_needs(tmp_path: Path) -> None:
+    role = yaml.safe_load((ROOT / "roles" / "backup_schedule" / "vars" / "main.yml").read_text())
+    package = Path("ansible_collections/dbre/recovery/plugins/module_utils")
+    for name in role["__backup_schedule_program"]:
+        (tmp_path / package / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "plugins" / "module_utils" / name, tmp_path / package / name)
+    name = f"{str(package).replace('/', '.')}._pgbackrest.scheduled"
+    begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from {name} import main; main(['--help'])"
+    # Neither this environment's packages nor the collection it runs from: only Python and the copies.
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", begin], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--stanza" in done.stdout

@@ -59,7 +59,7 @@ def test_wal_file_names_count_on_over_the_log_boundary(size: int) -> None:
     per_log = 0x100000000 // size
     name = restore.segment_name(3, per_log - 1, size)
     assert name == f"0000000300000000{per_log - 1:08X}"
-    assert restore.parse_segment(name, size) == (3, per_log - 1)
+    assert restore.parse_segment_name(name, size) == (3, per_log - 1)
     assert restore.segment_name(3, per_log, size) == "000000030000000100000000"
 
 
@@ -122,8 +122,8 @@ def test_wal_is_read_from_the_timeline_that_owns_it(history: Any) -> None:
 
 def test_a_missing_wal_file_is_named(backups: Any, incidents: Any) -> None:
     present = restore.archived_segments(json.loads(text("repo_ls.json")))
-    first = restore.parse_segment(backups[0]["archive"]["start"], SIZE)[1]
-    last = restore.parse_segment(incidents["drop"]["segment"], SIZE)[1]
+    first = restore.parse_segment_name(backups[0]["archive"]["start"], SIZE)[1]
+    last = restore.parse_segment_name(incidents["drop"]["segment"], SIZE)[1]
     needed = list(restore.needed_segments(first, last, 1, [], SIZE))
     plan = restore.plan_wal(needed, present, max(present), may_wait=False, where="repo1")
     assert plan == {
