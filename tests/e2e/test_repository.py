@@ -49,6 +49,7 @@ def play(name: str, *options: str, **variables: Any) -> Run:
         stderr=subprocess.STDOUT,
         timeout=600,
         check=False,
+        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},  # long lines stay whole
     )
     return Run(done.returncode, done.stdout)
 
