@@ -160,6 +160,8 @@ def test_rows_that_no_position_can_show_are_refused(primary: Any, standby: Any) 
 @pytest.mark.usefixtures("tables")
 def test_wal_that_was_not_received_comes_from_the_archive(primary: Any, make_standby: Any) -> None:
     standby = make_standby(streaming=False)
+    # At the beginning of a WAL file, so that what follows does not fill it.
+    primary.sql("SELECT pg_create_restore_point('here')", "SELECT pg_switch_wal()")
     primary.sql(
         "INSERT INTO orders (note) VALUES ('last')", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (4)"
     )
