@@ -38,6 +38,8 @@ _NOT_YET = (
 )
 # SQLSTATEs of a session that ended with the server: none at all, admin_shutdown, crash_shutdown, cannot_connect_now.
 _SESSION_ENDED = (None, "57P01", "57P02", "57P03")
+# SQLSTATE of a recovery control function outside of recovery: object_not_in_prerequisite_state.
+_NOT_IN_RECOVERY = "55000"
 CERTIFICATE_DAYS = "30"
 
 
@@ -106,15 +108,22 @@ class SideRecovery:
         return "paused" if look["pause_state"] == "paused" and self.stopped_at_target(look) else "replaying"
 
     def look(self, connection: Any) -> dict[str, Any]:
-        """Where replay stands, in one query."""
+        """Where replay stands."""
         pause = "pg_get_wal_replay_pause_state()"
         if connection.server_version < 140000:
             pause = "CASE WHEN pg_is_wal_replay_paused() THEN 'paused' ELSE 'not paused' END"
+        out = {"in_recovery": False, "pause_state": None, "replay_lsn": None, "time": None}
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_is_in_recovery()")
             if not cursor.fetchone()[0]:
-                return {"in_recovery": False, "pause_state": None, "replay_lsn": None, "time": None}
-            cursor.execute(f"SELECT {pause}, pg_last_wal_replay_lsn()::text, pg_last_xact_replay_timestamp()")
+                return out
+            try:
+                cursor.execute(f"SELECT {pause}, pg_last_wal_replay_lsn()::text, pg_last_xact_replay_timestamp()")
+            except Exception as error:
+                # A promotion may end between the two questions.
+                if getattr(error, "pgcode", None) != _NOT_IN_RECOVERY:
+                    raise
+                return out
             pause_state, lsn, moment = cursor.fetchone()
         return {
             "in_recovery": True,

@@ -22,6 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_recovery import SideRecovery
 
 DRIVER = """
 import json, subprocess, sys
@@ -118,6 +119,21 @@ def test_everything_committed_before_the_target_is_there_and_nothing_after(produ
     # Its tablespace is its own.
     location = side.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'")
     assert location.startswith(str(side.path))
+
+
+def test_a_promotion_that_ends_between_two_looks_is_no_error(make_side: Any) -> None:
+    side = make_side("boundary")
+    side.restore()
+    side.ensure("promoted")
+    recovery = SideRecovery(side.instance, 10)
+    connection = recovery.session()
+    with connection.cursor() as cursor:
+        # The answer of a moment ago, and the server of now.
+        cursor.execute("CREATE SCHEMA past")
+        cursor.execute("CREATE FUNCTION past.pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'SELECT true'")
+        cursor.execute("SET search_path = past, pg_catalog")
+    assert recovery.look(connection)["in_recovery"] is False
+    connection.close()
 
 
 def test_a_target_at_the_beginning_of_a_wal_file(make_side: Any) -> None:
