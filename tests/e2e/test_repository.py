@@ -103,13 +103,18 @@ def test_files_are_encrypted_and_secrets_are_readable_by_nobody_else(hosts: dict
 
 
 def test_a_host_without_a_certificate_of_the_authority_is_not_let_in(hosts: dict[str, Host]) -> None:
-    script = (
-        "cd $(mktemp -d) && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=deb13 -keyout k -out c 2>/dev/null && "
-        f"{PGBACKREST} --repo1-host-cert-file=$PWD/c --repo1-host-key-file=$PWD/k --repo=1 repo-ls"
-    )
-    said = hosts["deb13"].run(f"{script} 2>&1 || true")
+    def listing(certificate: str, key: str) -> str:
+        options = f"--repo1-host-cert-file={certificate} --repo1-host-key-file={key} --repo=1"
+        return hosts["deb13"].run(f"{PGBACKREST} {options} repo-ls 2>&1 || true")
+
+    own = "/etc/pgbackrest/tls/host"
+    assert {"archive", "backup"} <= set(listing(f"{own}.crt", f"{own}.key").split())
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=deb13 -keyout"
+    hosts["deb13"].run(f"cd /var/tmp && {made} stranger.key -out stranger.crt 2>/dev/null")
+    said = listing("/var/tmp/stranger.crt", "/var/tmp/stranger.key")
+    hosts["deb13"].run("rm /var/tmp/stranger.*")
     assert "ERROR" in said
-    assert "backup" not in said.replace("pgbackrest", "")
+    assert "archive\n" not in said
 
 
 def test_the_ssh_key_of_a_host_opens_nothing_but_pgbackrest(hosts: dict[str, Host]) -> None:
@@ -299,11 +304,11 @@ def test_a_wrong_passphrase_does_not_replace_the_right_one(hosts: dict[str, Host
         "repo2-cipher-pass": "only for tests 2",
         "repo2-s3-key": "key",
         "repo2-s3-key-secret": "secret",
-        f"repo{repo}-cipher-pass": "wrong",
+        f"repo{repo}-cipher-pass": "mistyped-7342",
     }
     run = provision(pgbackrest_secrets={"global": secrets})
     refused(run, f"repository {repo} of stanza 'away' could be read before", "passphrase", "stays in force")
-    assert "wrong" not in run.output.replace("wrong answer", "")
+    assert "mistyped-7342" not in run.output
     assert state(hosts) == before
 
 

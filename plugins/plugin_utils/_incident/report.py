@@ -290,7 +290,7 @@ def build_report(
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """One line for the screen."""
+    """What came of it, for the screen: a line, and one more when something is left to people."""
     spent = units.duration(report["rto"]["seconds"])
     if report["verdict"] == "not_finished":
         return f"Incident {report['id']} is not finished after {spent}."
@@ -302,7 +302,13 @@ def summary(report: Mapping[str, Any]) -> str:
         "merged": "merged into the tables in use, differing rows listed in the report",
         "unproved": "not compared",
     }[report["verdict"]]
-    return f"Incident {report['id']} done in {spent}: {what}, {proof}."
+    left = len(report.get("left_to_do") or [])
+    more = (
+        f"\nLeft to you: {units.counted(left, 'thing')}, each with its reason and command in the report."
+        if left
+        else ""
+    )
+    return f"Incident {report['id']} done in {spent}: {what}, {proof}.{more}"
 
 
 def _shown(value: Any) -> str:

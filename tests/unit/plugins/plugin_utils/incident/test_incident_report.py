@@ -133,6 +133,8 @@ def test_a_recovery_that_is_equal_and_isolated_is_proved() -> None:
     assert (told["verdict"], told["proof"]["equal"], told["isolation"]["proved"]) == ("proved", True, True)
     assert (told["rto"]["seconds"], told["rpo"]["seconds"], told["rpo"]["transactions"]) == (60.0, 0.0, 0)
     assert "1 table with 6,000,000 rows back, equal in rows" in summary(told)
+    assert "\n" not in summary({**told, "left_to_do": []})
+    assert "\nLeft to you: 2 things" in summary({**told, "left_to_do": [{}, {}]})
 
 
 @pytest.mark.parametrize(
