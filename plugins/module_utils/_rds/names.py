@@ -1,0 +1,70 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Identifiers and moments, as RDS takes them. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+
+LONGEST = 63
+LONGEST_SNAPSHOT = 255  # of an instance; 63 of a cluster
+_IDENTIFIER = re.compile(r"[a-z](?:-?[a-z0-9])*", re.IGNORECASE)
+
+
+def check_identifier(identifier: str, option: str, longest: int = LONGEST) -> str:
+    """``identifier`` as AWS stores it (lower case); RecoveryError when AWS would refuse it."""
+    if not _IDENTIFIER.fullmatch(identifier) or len(identifier) > longest:
+        raise RecoveryError(
+            f"{option} {identifier!r} is no identifier of RDS: at most {longest} letters, digits and single hyphens, "
+            "beginning with a letter and not ending with a hyphen. Nothing was changed."
+        )
+    return identifier.lower()
+
+
+def derived(identifier: str, suffix: str) -> str:
+    """``identifier-suffix``, with the identifier cut so that it fits; the suffix makes it unlike others."""
+    tail = re.sub(r"[^a-z0-9]+", "-", suffix.lower()).strip("-")[: LONGEST - 2]
+    return f"{identifier.lower()[: LONGEST - 1 - len(tail)].rstrip('-')}-{tail}"
+
+
+def arn_region(arn: str) -> Optional[str]:
+    """Region of an ARN; None for what is no ARN (a key id, an alias, an identifier)."""
+    parts = arn.split(":")
+    return parts[3] if len(parts) > 5 and parts[0] == "arn" else None
+
+
+def check_key(kms_key_id: Optional[str], region: str) -> None:
+    """RecoveryError when the KMS key belongs to another region than the one it is to encrypt in."""
+    found = arn_region(kms_key_id or "")
+    if found and found != region:
+        raise RecoveryError(
+            f"kms_key_id {kms_key_id} is a key of {found}, but what is stored in {region} can be encrypted only with a "
+            f"key of {region}. Nothing was changed. List them: aws kms list-aliases --region {region}"
+        )
+
+
+def parse_time(text: str, option: str) -> datetime:
+    """A moment in UTC from ISO 8601 with an offset; RecoveryError without one, since a guess would lose data."""
+    try:
+        # Python before 3.11 does not read the Z.
+        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
+    except ValueError as error:
+        raise RecoveryError(
+            f"{option} {text!r} is no moment. Write it as 2026-11-25T03:12:00+00:00. Nothing was changed."
+        ) from error
+    if moment.tzinfo is None:
+        raise RecoveryError(
+            f"{option} {text!r} has no UTC offset, and a guess could be hours wrong. Write +00:00 (or Z) for UTC, "
+            "+02:00 for two hours east of it. Nothing was changed."
+        )
+    return moment.astimezone(timezone.utc)
+
+
+def iso(moment: Optional[datetime]) -> Optional[str]:
+    """A moment of the API as ISO 8601 in UTC with its numeric offset."""
+    return None if moment is None else moment.astimezone(timezone.utc).isoformat()
