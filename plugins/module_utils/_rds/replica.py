@@ -1,0 +1,143 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Have a read replica of an instance under a name that a replica of another instance may still have.
+
+Read replicas stay with an instance that is renamed. After a takeover their names belong to replicas of the database
+that is kept, so those are renamed too and new ones are made, with the same settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, tag_list, tags_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import plan_settings, restore_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import check_identifier
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.settings import INSTANCE as SETTINGS
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.settling import INSTANCE, Settler
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import Look, Waiting
+
+# The name that a replica had before it was put aside, so that an undo finds it.
+NAMED = "dbre:replica-name"
+# A replica has none of its own, or takes them from its source.
+_OF_SOURCE = ("backup_retention_period", "preferred_backup_window", "allocated_storage", "db_subnet_group_name")
+
+
+@dataclass
+class Replica:
+    """One name, the instance it is to replicate, and the name for another's replica that is in the way."""
+
+    rds: Rds
+    waiting: Waiting
+    name: str
+    source: str
+    kept: str
+    check_mode: bool = False
+    steps: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.name = check_identifier(self.name, "db_instance_identifier")
+        self.kept = check_identifier(self.kept, "kept_identifier")
+
+    def run(self) -> dict[str, Any]:
+        """Ensure it; the module's result."""
+        source = self.rds.instance(self.source)
+        if source is None:
+            raise RecoveryError(
+                f"there is no DB instance {self.source} in {self.rds.region} to replicate. Nothing was changed. See: "
+                "aws rds describe-db-instances --query 'DBInstances[].DBInstanceIdentifier'"
+            )
+        found = self.rds.instance(self.name)
+        if found is not None and self._follows(found):
+            return self._result(self._settler(found).available(f"read replica {self.name}"))
+        aside = self._aside(source)
+        if found is not None:
+            self._put_aside(found)
+        if aside is not None:
+            return self._result(self._rename(aside, self.name))
+        model = found or self.rds.instance(self.kept)
+        if model is None:
+            raise RecoveryError(
+                f"there is no DB instance {self.name} and none {self.kept} whose settings a replica of {self.source} "
+                "could have. Nothing was changed. Make it by hand: aws rds create-db-instance-read-replica "
+                f"--db-instance-identifier {self.name} --source-db-instance-identifier {self.source}"
+            )
+        return self._result(self._make(model))
+
+    def _follows(self, instance: Mapping[str, Any]) -> bool:
+        # A replica in another region tells the ARN of its source.
+        return str(instance.get("ReadReplicaSourceDBInstanceIdentifier") or "").rpartition(":")[2] == self.source
+
+    def _settler(self, instance: Mapping[str, Any]) -> Settler:
+        return Settler(
+            self.rds,
+            self.waiting,
+            INSTANCE,
+            str(instance["DBInstanceIdentifier"]),
+            str(instance["DbiResourceId"]),
+        )
+
+    def _aside(self, source: Mapping[str, Any]) -> Optional[dict[str, Any]]:
+        """The replica of the source that once had this name and was put aside."""
+        for identifier in source.get("ReadReplicaDBInstanceIdentifiers") or []:
+            replica = self.rds.instance(identifier)
+            if replica is not None and tags_of(replica.get("TagList")).get(NAMED) == self.name:
+                return replica
+        return None
+
+    def _put_aside(self, found: Mapping[str, Any]) -> None:
+        if not found.get("ReadReplicaSourceDBInstanceIdentifier"):
+            raise RecoveryError(
+                f"DB instance {self.name} replicates nothing, so it is no read replica that could be replaced. It was "
+                f"not touched. Give another name to the replica of {self.source}."
+            )
+        taken = self.rds.instance(self.kept)
+        if taken is not None:
+            raise RecoveryError(
+                f"kept_identifier {self.kept} is taken ({taken.get('DbiResourceId')}). Nothing was changed. Give "
+                "another."
+            )
+        if not self.check_mode:
+            self._settler(found).tag({NAMED: self.name})
+        self._rename(found, self.kept)
+
+    def _rename(self, instance: Mapping[str, Any], name: str) -> dict[str, Any]:
+        self.steps.append(f"{instance['DBInstanceIdentifier']} renamed to {name}")
+        if self.check_mode:
+            return dict(instance)
+        settler = self._settler(instance)
+        settler.available(f"read replica {settler.identifier}")
+        settler.change(INSTANCE.modify, NewDBInstanceIdentifier=name, ApplyImmediately=True)
+
+        def look() -> Look:
+            seen = INSTANCE.look(settler.now(), name)
+            return Look(seen.status, seen.done and (seen.found or {}).get(INSTANCE.key) == name, found=seen.found)
+
+        return dict(self.waiting.until(f"rename of a read replica to {name}", look, "All data is where it was."))
+
+    def _make(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        self.steps.append(f"{self.name} made, a replica of {self.source}")
+        if self.check_mode:
+            return {}
+        table = tuple(setting for setting in SETTINGS if setting.option not in _OF_SOURCE)
+        wanted = plan_settings(table, model, {}).wanted
+        wanted["tags"] = {key: text for key, text in (wanted.get("tags") or {}).items() if key != NAMED}
+        method = "create_db_instance_read_replica"
+        arguments = restore_arguments(table, wanted, self.rds.takes(method))
+        if wanted["tags"]:
+            arguments["Tags"] = tag_list(wanted["tags"])
+        made = self.rds.call(
+            method, DBInstanceIdentifier=self.name, SourceDBInstanceIdentifier=self.source, **arguments
+        )["DBInstance"]
+        settler = self._settler(made)
+        settler.available(f"read replica {self.name}")
+        settler.bring(table, wanted)
+        settler.add_roles(wanted.get("associated_roles") or [])
+        return settler.available(f"read replica {self.name}")
+
+    def _result(self, instance: Mapping[str, Any]) -> dict[str, Any]:
+        return {"changed": bool(self.steps), "steps": self.steps, "instance": dict(instance)}
