@@ -73,11 +73,16 @@ def _incident_lines(data: Mapping[str, Any], now: str) -> list[str]:
     if incident.get("rows"):
         lines.append(f"{counted(incident['rows'], 'row')} hit")
     age = seconds_since(incident.get("commit_time"), now)
-    lines.append(
-        f"transaction {incident.get('xid', 'unknown')}, committed {moment(incident.get('commit_time', 'unknown'))}"
-        + (f" ({duration(age)} ago)" if age is not None else "")
-        + f", LSN {incident.get('lsn', 'unknown')}"
-    )
+    ago = f" ({duration(age)} ago)" if age is not None else ""
+    if incident.get("xid") or incident.get("lsn"):
+        lines.append(
+            f"transaction {incident.get('xid', 'unknown')}, committed {moment(incident.get('commit_time', 'unknown'))}"
+            f"{ago}, LSN {incident.get('lsn', 'unknown')}"
+        )
+    elif incident.get("commit_time"):
+        lines.append(f"at {moment(incident['commit_time'])}{ago}, as {incident.get('found_by', 'given')} says")
+    if incident.get("precision"):
+        lines.append(str(incident["precision"]))
     return lines
 
 
@@ -169,8 +174,24 @@ def _standby_lines(plan: Mapping[str, Any]) -> list[str]:
     return [*lines, "it is never promoted, is restarted twice, and follows again when the incident is over"]
 
 
+def _rds_lines(plan: Mapping[str, Any]) -> list[str]:
+    rds = plan.get("rds") or {}
+    if not rds:
+        return []
+    lines = [f"{rds.get('target_identifier')} in {rds.get('region')}, made from {rds.get('made_from')}"]
+    window = rds.get("window") or {}
+    if window.get("earliest") and window.get("latest"):
+        lines.append(f"the window is {moment(window['earliest'])} to {moment(window['latest'])}")
+    what = [str(rds[key]) for key in ("engine", "engine_version", "class") if rds.get(key)]
+    if rds.get("storage_bytes"):
+        what.append(size(rds["storage_bytes"]))
+    lines.append(", ".join(what) + "; AWS charges for it as long as it is there")
+    lines += [f"NOT AS THE SOURCE: {item.get('name')}: {item.get('reason')}" for item in rds.get("not_inherited") or []]
+    return [*lines, *map(str, rds.get("notes") or [])]
+
+
 def _side_lines(data: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
-    if not plan or plan.get("standby"):
+    if not plan or plan.get("standby") or plan.get("rds"):
         return []
     host = data.get("side_host") or (data.get("instance") or {}).get("host")
     where = f"{host}:{plan.get('path')}" if host else str(plan.get("path"))
@@ -187,6 +208,8 @@ def _side_lines(data: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
 
 def _production_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     load_plan = data.get("load_plan") or {}
+    if data.get("takeover"):
+        return [str(line) for line in data["takeover"]]
     if not load_plan.get("relations"):
         parameters = record.get("parameters") or {}
         load = str(parameters.get("load") or "beside")
@@ -209,6 +232,8 @@ def _production_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> lis
         lines.append(
             f"roles that do not exist any more: {', '.join(_name_of(role) for role in load_plan['missing_roles'])}"
         )
+    for role in load_plan.get("missing_memberships", []):
+        lines.append(f"the role {_name_of(role)} cannot be become; as {role.get('by')}: {role.get('command')}")
     return lines
 
 
@@ -238,6 +263,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("Backup set", _backup_lines(data, restore)),
         ("Dump", _dump_lines(restore)),
         ("Standby", _standby_lines(restore)),
+        ("RDS", _rds_lines(restore)),
         ("WAL to replay", _wal_lines(restore)),
         ("Side instance", _side_lines(data, restore)),
         ("In production", _production_lines(record, data)),

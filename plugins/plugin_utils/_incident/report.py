@@ -56,6 +56,8 @@ ISOLATION = {
     "subscription_workers": ("0", "no subscription runs"),
     "wal_receivers": ("0", "receives WAL from nobody"),
     "wal_to_archive": ("0", "no WAL waits to be archived"),
+    "cron_jobs": ("0", "runs no scheduled job"),
+    "same_resource": ("no", "is another database than production"),
 }
 
 
@@ -210,9 +212,11 @@ def _distinct(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [item for number, item in enumerate(items) if item not in items[:number]]
 
 
-def _verdict(outcome: str, proof: Mapping[str, Any], isolated: bool, merged: bool) -> str:
+def _verdict(outcome: str, proof: Mapping[str, Any], isolated: bool, merged: bool, switch: Mapping[str, Any]) -> str:
     if outcome != "done":
         return "not_finished"
+    if switch and proof["equal"] is None:
+        return "took_over" if switch.get("proved") else "unproved"
     if merged and isolated:
         return "merged"
     if proof["equal"] is None:
@@ -253,7 +257,7 @@ def build_report(
         "scenario": state["scenario"],
         "parameters": state["parameters"],
         "outcome": state["outcome"],
-        "verdict": _verdict(state["outcome"], proof, isolated, merged),
+        "verdict": _verdict(state["outcome"], proof, isolated, merged, data.get("switch") or {}),
         "message": state["message"],
         "failed_at": {key: last.get(key) for key in ("phase", "step", "host")}
         if state["outcome"] == "failed"
@@ -284,6 +288,7 @@ def build_report(
             "proved": isolated if seen else None,
         },
         "came_back": back,
+        "switch": data.get("switch"),
         "left_to_do": _distinct([to_do(item) for item in left]),
         "kept": _distinct([to_do(item) for item in recovery.get("kept") or []]),
     }
@@ -295,8 +300,14 @@ def summary(report: Mapping[str, Any]) -> str:
     if report["verdict"] == "not_finished":
         return f"Incident {report['id']} is not finished after {spent}."
     back = report["came_back"]
+    switch = report.get("switch") or {}
     what = f"{units.counted(len(back['relations']), 'table')} with {units.counted(back['rows'], 'row')} back"
+    if switch:
+        what = f"{switch.get('now')} serves in place of {switch.get('before')}"
+        if switch.get("outage_seconds") is not None:
+            what += f" after {units.duration(switch['outage_seconds'])} without a database"
     proof = {
+        "took_over": "which was proved",
         "proved": "equal in rows, checksum and definition to the state before the incident",
         "different": "NOT EQUAL to the state before the incident, see the report",
         "merged": "merged into the tables in use, differing rows listed in the report",

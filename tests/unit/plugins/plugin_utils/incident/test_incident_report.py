@@ -302,3 +302,89 @@ def test_what_is_left_is_told_once_with_its_command() -> None:
     told = report(leave)
     assert told["left_to_do"] == [{"what": "role reader", "why": "is missing", "command": "CREATE ROLE reader;"}]
     assert "Copies kept in production" in render_html(told)
+
+
+# --- RDS: no LSN, a database that takes over -------------------------------------------------------------------------
+
+RDS_DATA: dict[str, Any] = {
+    "incident": {
+        "kind": "drop_table",
+        "database": "shop",
+        "commit_time": "2026-11-25T03:12:07+00:00",
+        "relations": [{"schema": "public", "name": "orders"}],
+        "found_by": "the server's log",
+        "precision": "to the second; at most 1 s of commits before it is lost",
+    },
+    "target": {"type": "time", "value": "2026-11-25T03:12:07+00:00", "exclusive": False},
+    "lost": {"seconds": 1.0, "why": "RDS restores to a whole second."},
+    "restore_plan": {
+        "rds": {
+            "target_identifier": "shop-dr-4711",
+            "region": "eu-central-1",
+            "made_from": "the automated backups of shop",
+            "window": {"earliest": "2026-11-20T00:00:00+00:00", "latest": "2026-11-25T03:20:00+00:00"},
+            "engine": "postgres",
+            "engine_version": "15.18",
+            "class": "db.r6g.large",
+            "storage_bytes": 107374182400,
+            "not_inherited": [{"name": "db_subnet_group_name", "reason": "it belongs to another region"}],
+            "notes": ["restored without subscriptions and scheduled jobs"],
+        }
+    },
+}
+SWITCH = {
+    "before": "db-OLD",
+    "now": "db-NEW",
+    "outage_seconds": 42.0,
+    "proved": True,
+    "how": "another DbiResourceId answers at shop",
+    "kept": "shop-before-4711",
+}
+
+
+def _rds_report(**more: Any) -> dict[str, Any]:
+    state = {
+        "id": "4711",
+        "scenario": "rds",
+        "parameters": {},
+        "started": "2026-11-25T03:20:00+00:00",
+        "ended": "2026-11-25T03:50:00+00:00",
+        "outcome": "done",
+        "message": None,
+        "runs": [],
+        "events": [],
+    }
+    return build_report(state, {**RDS_DATA, **more}, None, {})
+
+
+def test_the_plan_of_an_rds_restore_says_from_what_to_where_and_what_is_not_inherited() -> None:
+    text = plan_text({"id": "4711", "scenario": "rds-table-drop", "data": RDS_DATA}, "2026-11-25T03:20:00+00:00")
+    assert "shop-dr-4711 in eu-central-1, made from the automated backups of shop" in text
+    assert "NOT AS THE SOURCE: db_subnet_group_name: it belongs to another region" in text
+    assert "as the server's log says" in text
+    assert "transaction" not in text
+    assert "None" not in text
+
+
+def test_what_is_lost_by_a_restore_to_a_second_is_in_the_report() -> None:
+    assert _rds_report()["rpo"]["seconds"] == 1.0
+    assert "RDS restores to a whole second." in render_html(_rds_report())
+
+
+def test_a_takeover_is_shown_with_its_outage_and_how_it_is_known() -> None:
+    report = _rds_report(switch=SWITCH)
+    assert report["verdict"] == "took_over"
+    assert "db-NEW serves in place of db-OLD after 42 s without a database" in summary(report)
+    html = render_html(report)
+    assert "another DbiResourceId answers at shop" in html
+    assert "shop-before-4711" in html
+
+
+def test_a_takeover_that_nobody_proved_is_not_called_proved() -> None:
+    assert _rds_report(switch={**SWITCH, "proved": False})["verdict"] == "unproved"
+
+
+def test_a_takeover_whose_rows_differ_is_called_different() -> None:
+    sides = {"public.orders": {"rows": 2}}, {"public.orders": {"rows": 1}}
+    recovery = {"fingerprints": {"recovered": sides[0], "production": sides[1]}}
+    assert _rds_report(switch=SWITCH, recovery=recovery)["verdict"] == "different"
