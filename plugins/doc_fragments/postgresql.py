@@ -30,11 +30,35 @@ options:
     description:
       - Password of O(login_user), where the server asks for one.
     type: str
+  login_passfile:
+    description:
+      - Passfile of libpq (C(.pgpass)) with the password, on the host the module runs on, readable by its user only.
+      - O(login_password) goes before it.
+    type: path
   login_db:
     description:
       - Database to connect to for work that belongs to no particular database.
     type: str
     default: postgres
+  ssl_mode:
+    description:
+      - Whether and how the connection over the network is encrypted and the server verified, as C(sslmode) of libpq.
+        Without it, libpq's own default.
+      - V(verify-ca) and V(verify-full) need O(ca_cert).
+    type: str
+    choices: [disable, allow, prefer, require, verify-ca, verify-full]
+  ca_cert:
+    description:
+      - File with the certificates (PEM) of the authorities that the server's certificate is verified by.
+    type: path
+  ssl_cert:
+    description:
+      - File with the client's certificate, where the server asks for one.
+    type: path
+  ssl_key:
+    description:
+      - File with the key of O(ssl_cert).
+    type: path
 requirements:
   - psycopg2 on the host the module runs on
 """

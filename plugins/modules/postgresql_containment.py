@@ -13,9 +13,11 @@ description:
   - Ensures that applications do not write to a database while an incident is looked into and repaired, or that this
     is undone exactly.
   - C(read_only) sets C(default_transaction_read_only) for the database and ends the sessions that began before, so that
-    applications connect again and read only. The value that was there before is kept in the database setting
-    C(dbre.containment), written in the same transaction, so that it can be put back even after the run was killed.
-    Undoing it ends sessions once more, because a session keeps what it began with.
+    applications connect again and read only. The value that was there before is kept at the end of the database's
+    comment, as C([dbre.containment ...]), written in the same transaction, so that it can be put back even after the
+    run was killed. Undoing it ends sessions once more, because a session keeps what it began with.
+  - C(read_only) needs no superuser, but a role that owns the database or may become its owner, and C(pg_monitor) and
+    C(pg_signal_backend) to end sessions of others, as the master user of a managed service has them.
   - C(read_only) is a guard against applications, not against people. Sessions of superusers are neither ended nor
     kept from writing, roles with a setting of their own escape (RV(containment.escaping_roles)), and a session can
     switch it off.
@@ -119,6 +121,13 @@ containment:
       returned: O(method=read_only)
       type: int
       sample: 1
+    sessions_left:
+      description:
+        - Sessions of other roles that the connecting role may not end or not see. They can write until they end. Give
+          it C(pg_signal_backend) and C(pg_monitor), and run again.
+      returned: O(method=read_only)
+      type: int
+      sample: 0
     escaping_roles:
       description: Roles whose own setting of C(default_transaction_read_only) goes before the database's.
       returned: O(method=read_only)
@@ -136,6 +145,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.containment import PgBouncerPause, ReadOnly
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
 
 
 def containment(params: dict[str, Any]) -> Any:
@@ -163,9 +173,11 @@ def main() -> None:
     try:
         contained = containment(module.params)
         act = contained.present if module.params["state"] == "present" else contained.absent
-        module.exit_json(**act(module.check_mode))
+        with translated_errors():
+            result = act(module.check_mode)
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ description:
   - A migration that means it says C(SET LOCAL dbre.allow_drop = 'on') in its transaction. This is a safety catch, not a
     lock; the lock is that applications do not own what they use, see RV(findings).
   - C(DROP DATABASE) fires no event trigger in PostgreSQL and cannot be refused this way.
-  - Needs a superuser, since only superusers create event triggers.
+  - Needs a role that may create event triggers, which is a superuser, or in a managed service the master user where the
+    service allows it. One that is no superuser must be able to become the owner of the tables, to revoke privileges.
 options:
   relations:
     description:
@@ -116,6 +117,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     parse_schema_list,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.protection import DropProtection
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
 
 
 def main() -> None:
@@ -144,9 +146,11 @@ def main() -> None:
             params["application_roles"],
             params["revoke"],
         )
-        module.exit_json(**protection.ensure(params["state"], module.check_mode))
+        with translated_errors():
+            result = protection.ensure(params["state"], module.check_mode)
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ description:
     up in production by name. What is missing is in the plan; what is there stays as it is, and is named in
     RV(load_plan.left_to_do) when it was made anew.
   - When neither relations nor schemas are named and the database does not exist, the plan is for the whole database.
+  - Needs no superuser. A role that is none (as in managed services) becomes a member of the owners while it recovers,
+    and what it may not make is found by a rehearsal, without rows and rolled back, and named in
+    RV(load_plan.left_to_do).
   - When an earlier run of the same incident has begun, the plan it began with is returned.
 options:
   instance:
@@ -62,7 +65,8 @@ options:
     required: true
   bin_dir:
     description:
-      - Directory of the client programs (C(pg_dump), C(psql)) of production's major version.
+      - Directory of the client programs (C(pg_dump), C(pg_restore), C(psql)) of production's major version, on the host
+        the module runs on. For a production over the network (O(login_host)), a newer major version will do.
       - Without it they are looked for where the distributions put them.
     type: path
 attributes:
@@ -159,6 +163,13 @@ load_plan:
       type: list
       elements: str
       sample: []
+    missing_memberships:
+      description:
+        - Roles that the connecting role, when it is no superuser, must become and cannot, with the C(reason) and the
+          C(command) that allows it.
+      type: list
+      elements: dict
+      sample: [{"name": "shop_owner", "reason": "permission denied", "command": "GRANT \"shop_owner\" TO \"master\";"}]
     left_to_do:
       description: What this recovery does not do, each with C(type), C(object), C(reason) and C(command).
       type: list
@@ -178,6 +189,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     parse_schema_list,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import Planner
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.rehearsal import rehearse
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
 
 
@@ -208,6 +220,7 @@ def main() -> None:
                 same_lineage=params["instance"].get("source") != "logical",
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
+            plan = rehearse(production, side, plan)
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     module.exit_json(changed=False, load_plan=plan)

@@ -10,8 +10,8 @@ module: postgresql_table_recovery
 short_description: Put back what a load plan says, proved against the recovered instance
 version_added: "0.1.0"
 description:
-  - Carries out a load plan of M(dbre.recovery.postgresql_lost_objects_info) on the production host, reading from the
-    recovered instance by C(COPY).
+  - Carries out a load plan of M(dbre.recovery.postgresql_lost_objects_info), on the production host or over the
+    network, reading from the recovered instance by C(COPY).
   - Missing tables are loaded in the schema C(recovered_<incident>), several at a time, with their indexes, each in one
     transaction that ends only after rows and checksum were compared with the recovered instance. Then, in one more
     transaction, everything appears at its place - tables, views, triggers, policies, rules, grants, publications,
@@ -20,7 +20,13 @@ description:
     production's rows do not allow (any more) stays C(NOT VALID) and is reported with the rows.
   - Sequences never go backwards.
   - Killed and run again with the same plan, it goes on; what is done is in a journal in the schema of the incident.
-  - Runs with the rights of a superuser. Sessions set C(dbre.allow_drop=on), the way through this collection's drop
+  - Runs as a superuser, or as a role that may become the owners of what was lost (C(CREATEROLE) until PostgreSQL 15,
+    C(ADMIN OPTION) since 16), as the master user of a managed service. It is a member of them from the first step to
+    the last, and gives that back exactly, also after a run that was killed.
+  - Where row security binds even the owner of a table, only a superuser or a role with C(BYPASSRLS) sees all rows. For
+    any other, it is lifted inside of the transactions that need them, which locks such a table meanwhile. A foreign key
+    that would lock a table in use for its validation is left C(NOT VALID) and reported with the commands.
+  - Sessions set C(dbre.allow_drop=on), the way through this collection's drop
     protection.
 options:
   instance:
@@ -44,7 +50,8 @@ options:
   maintenance_work_mem:
     description:
       - Memory for building indexes, for each of O(parallel) sessions, as PostgreSQL writes it (V(512MB)).
-      - The default shares a quarter of the host's free memory among them, between 64 MB and 2 GB each.
+      - The default shares a quarter of the host's free memory among them, between 64 MB and 2 GB each. Over the
+        network, it shares a quarter of production's C(shared_buffers).
     type: str
   progress_file:
     description:
@@ -69,7 +76,8 @@ options:
     default: present
   bin_dir:
     description:
-      - Directory of the client programs (C(pg_dump), C(psql)) of production's major version.
+      - Directory of the client programs (C(pg_dump), C(pg_restore), C(psql)) of production's major version, on the host
+        the module runs on. For a production over the network (O(login_host)), a newer major version will do.
       - Without it they are looked for where the distributions put them.
     type: path
 attributes:

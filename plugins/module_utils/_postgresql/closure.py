@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import execute, rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import try_to_become
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 
 # What DROP ... CASCADE of the roots removes: everything that depends on them, and whatever owns a thing thus reached
 # (a view's rule is internal to the view, a member of an extension to the extension), as findDependentObjects() in
@@ -73,7 +74,7 @@ ORDER BY 1, 2, 3
 """
 
 # Looks a name up as the server itself does. Errors of class 42 and 3F mean that no such thing is there; any other
-# error (a lock that cannot be had, no memory) is no answer and goes up.
+# error (a lock that cannot be had, no memory, a schema we may not look into) is no answer and goes up.
 LOOKUP = """
 CREATE FUNCTION pg_temp.dbre_find(kind text, names text[], args text[]) RETURNS int8 LANGUAGE plpgsql AS $dbre$
 DECLARE state text;
@@ -81,7 +82,7 @@ BEGIN
     RETURN (SELECT found.objid::int8 FROM pg_catalog.pg_get_object_address(kind, names, args) AS found);
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE;
-    IF left(state, 2) IN ('42', '3F') THEN
+    IF left(state, 2) IN ('42', '3F') AND state <> '42501' THEN
         RETURN NULL;
     END IF;
     RAISE;
@@ -96,6 +97,12 @@ SELECT given.n::int AS n, pg_temp.dbre_find(given.kind, given.names::text[], giv
 FROM ROWS FROM (unnest(%(n)s::int[]), unnest(%(kinds)s::text[]), unnest(%(names)s::text[]), unnest(%(args)s::text[]),
                 unnest(%(classes)s::int8[]), unnest(%(objects)s::int8[]))
      AS given(n, kind, names, args, classid, objid)
+"""
+
+# Owners of schemas that we may not look into.
+CLOSED = """
+SELECT DISTINCT pg_catalog.pg_get_userbyid(n.nspowner) AS owner FROM pg_catalog.pg_namespace n
+WHERE n.nspname = ANY(%s) AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
 """
 
 
@@ -141,8 +148,11 @@ def compare(production: Any, objects: Sequence[dict[str, Any]], same_lineage: bo
     Columns (objsubid <> 0) are looked up like all else: ``missing`` is a column that is gone.
     """
     asked = [(number, item) for number, item in enumerate(objects) if item["names"] is not None]
+    # What is part of a table has no schema of its own, but is looked up by the table's.
+    schemas = sorted({name for unused, item in asked for name in (item["schema"], *item["names"][:1]) if name})
     try:
         execute(production, "SET LOCAL lock_timeout = '10s'")
+        try_to_become(production, [row["owner"] for row in rows(production, CLOSED, (schemas,))])
         execute(production, LOOKUP)
         answers = rows(
             production,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import traceback
 from collections.abc import Mapping
 from typing import Any, Optional
@@ -26,6 +27,9 @@ SESSION_OPTIONS = (
     " -c idle_in_transaction_session_timeout=0 -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1"
     " -c client_min_messages=warning"
 )
+# A session that waits while others load is soon forgotten by the routers in between.
+KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 15, "keepalives_count": 4}
+SSL_MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
 def connection_argument_spec() -> dict[str, dict[str, Any]]:
@@ -36,8 +40,53 @@ def connection_argument_spec() -> dict[str, dict[str, Any]]:
         "login_port": {"type": "int", "default": 5432},
         "login_user": {"type": "str"},
         "login_password": {"type": "str", "no_log": True},
+        "login_passfile": {"type": "path", "no_log": False},
         "login_db": {"type": "str", "default": "postgres"},
+        "ssl_mode": {"type": "str", "choices": SSL_MODES},
+        "ca_cert": {"type": "path"},
+        "ssl_cert": {"type": "path"},
+        "ssl_key": {"type": "path", "no_log": False},
     }
+
+
+def libpq_keywords(params: Mapping[str, Any]) -> dict[str, Any]:
+    """How ``login_*`` and ``ssl_*`` parameters lead to the server, as keywords of libpq.
+
+    A recovered instance may also say ``channel_binding``. Raises RecoveryError where libpq would only ignore a file.
+    """
+    found = {
+        "host": params.get("login_unix_socket") or params.get("login_host"),
+        "port": params.get("login_port"),
+        "user": params.get("login_user"),
+        "password": params.get("login_password"),
+        "passfile": params.get("login_passfile"),
+        "sslmode": params.get("ssl_mode"),
+        "sslrootcert": params.get("ca_cert"),
+        "sslcert": params.get("ssl_cert"),
+        "sslkey": params.get("ssl_key"),
+        "channel_binding": params.get("channel_binding"),
+    }
+    keywords: dict[str, Any] = {key: value for key, value in found.items() if value not in (None, "")}
+    if "passfile" in keywords:
+        _require_passfile(keywords["passfile"])
+    return keywords
+
+
+def _require_passfile(path: str) -> None:
+    """Refuse a passfile that libpq would leave aside, and then only say that it has no password."""
+    host = socket.gethostname()
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise RecoveryError(
+            f"the passfile {path} cannot be read on {host}: {error.strerror}. Nothing was changed. Put it there, "
+            "readable by the user the task runs as (login_passfile)."
+        ) from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise RecoveryError(
+            f"the passfile {path} on {host} can be read by others, so that libpq does not take it. Nothing was "
+            f"changed. Run: chmod 0600 {path}"
+        )
 
 
 def connect(
@@ -55,10 +104,8 @@ def connect(
             exception=PSYCOPG2_IMPORT_ERROR,
         )
     keywords: dict[str, Any] = {
-        "host": params.get("login_unix_socket") or params.get("login_host"),
-        "port": params.get("login_port"),
-        "user": params.get("login_user"),
-        "password": params.get("login_password"),
+        **libpq_keywords(params),
+        **KEEPALIVES,
         "dbname": dbname or params.get("login_db") or "postgres",
         "application_name": application_name,
         "connect_timeout": 15,

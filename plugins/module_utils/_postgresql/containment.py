@@ -7,17 +7,23 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, give_back
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 
 READ_ONLY = "default_transaction_read_only"
-# A setting of the database that nothing reads but this module. It is written and removed in one transaction with
-# READ_ONLY, so that whoever comes after a killed run knows what was there before.
+# Stands at the end of the database's comment, where whoever looks at the database sees it. It is written and removed in
+# one transaction with READ_ONLY, so that whoever comes after a killed run knows what was there before. Only a superuser
+# could keep a setting of our own.
 MARKER = "dbre.containment"
+MARKED = re.compile(r"(?:\A|\n)\[" + re.escape(MARKER) + r" (.*)\]\Z", re.DOTALL)
 
 
 def parse_settings(config: Optional[list[str]]) -> dict[str, str]:
@@ -25,20 +31,28 @@ def parse_settings(config: Optional[list[str]]) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in config or [])
 
 
-def read_marker(settings: dict[str, str]) -> Optional[dict[str, Any]]:
+def read_marker(comment: Optional[str]) -> Optional[dict[str, Any]]:
     """What the marker remembers: ``previous`` (value or None), ``since`` (PostgreSQL's time), ``lifting``."""
-    text = settings.get(MARKER)
-    if not text:
+    found = MARKED.search(comment or "")
+    if found is None:
         return None
     try:
-        marker = json.loads(text)
+        marker = json.loads(found[1])
         return {"previous": marker["previous"], "since": marker["since"], "lifting": bool(marker["lifting"])}
     except (ValueError, KeyError, TypeError) as error:
         raise RecoveryError(
-            f"the database setting {MARKER} holds {text!r}, which this module has not written, so the earlier value of "
-            f"{READ_ONLY} is not known. Nothing was changed. Set {READ_ONLY} as it should be and remove the marker: "
-            f"ALTER DATABASE ... RESET {MARKER}"
+            f"the comment of the database ends with {found[0].strip()!r}, which this module has not written, so the "
+            f"earlier value of {READ_ONLY} is not known. Nothing was changed. Set {READ_ONLY} as it should be and "
+            "remove that from the comment: COMMENT ON DATABASE ... IS '...'"
         ) from error
+
+
+def with_marker(comment: Optional[str], marker: Optional[Mapping[str, Any]]) -> Optional[str]:
+    """The comment with ``marker`` at its end, or without one; None when nothing is left."""
+    plain = MARKED.sub("", comment or "")
+    if marker is None:
+        return plain or None
+    return f"{plain}{chr(10) if plain else ''}[{MARKER} {json.dumps(marker)}]"
 
 
 class ReadOnly:
@@ -50,12 +64,12 @@ class ReadOnly:
         self.timeout = timeout
 
     def present(self, check_mode: bool) -> dict[str, Any]:
-        settings = self._settings()
+        settings, comment = self._look()
         if settings is None:
             raise RecoveryError(
                 f"database {self.database!r} does not exist, so it cannot be made read-only. Nothing was changed."
             )
-        marker = read_marker(settings)
+        marker = read_marker(comment)
         old = settings.get(READ_ONLY)
         previous = marker["previous"] if marker else old
         change = marker is None or marker["lifting"] or old != "on"
@@ -72,8 +86,8 @@ class ReadOnly:
         return self._result(True, old, "on", previous, ended, change or ended > 0)
 
     def absent(self, check_mode: bool) -> dict[str, Any]:
-        settings = self._settings()
-        marker = read_marker(settings) if settings is not None else None
+        settings, comment = self._look()
+        marker = read_marker(comment)
         if settings is None or marker is None:
             old = (settings or {}).get(READ_ONLY)
             return self._result(False, old, old, old, 0, False)
@@ -89,32 +103,43 @@ class ReadOnly:
         self._verify(previous)
         return self._result(False, settings.get(READ_ONLY), previous, previous, ended, True)
 
-    def _settings(self) -> Optional[dict[str, str]]:
-        """Settings of the database itself; None when there is no such database."""
+    def _look(self) -> tuple[Optional[dict[str, str]], Optional[str]]:
+        """Settings of the database itself, None when there is no such database; and its comment."""
         with self.connection.cursor() as cursor:
             cursor.execute(
-                "SELECT s.setconfig FROM pg_catalog.pg_database d"
+                "SELECT s.setconfig, pg_catalog.shobj_description(d.oid, 'pg_database') FROM pg_catalog.pg_database d"
                 " LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0"
                 " WHERE d.datname = %s",
                 (self.database,),
             )
             row = cursor.fetchone()
         self.connection.commit()
-        return None if row is None else parse_settings(row[0])
+        return (None, None) if row is None else (parse_settings(row[0]), row[1])
 
     def _write(self, value: Optional[str], marker: Optional[dict[str, Any]]) -> None:
-        name = quote_ident(self.database)
-        text = json.dumps(marker) if marker else None
-        with self.connection.cursor() as cursor:
-            for setting, new in ((READ_ONLY, value), (MARKER, text)):
-                if new is None:
-                    cursor.execute(f"ALTER DATABASE {name} RESET {setting}")
-                else:
-                    cursor.execute(f"ALTER DATABASE {name} SET {setting} = %s", (new,))
+        """Set the database's setting and marker, as its owner, in one transaction."""
+        name = quote_ident(self.database).replace("%", "%%")
+        comment = with_marker(self._look()[1], marker)
+        owner = rows(
+            self.connection,
+            "SELECT pg_catalog.pg_get_userbyid(datdba) AS name FROM pg_catalog.pg_database WHERE datname = %s",
+            (self.database,),
+        )
+        try:
+            borrowed = become(self.connection, [row["name"] for row in owner])
+            if value is None:
+                execute(self.connection, f"ALTER DATABASE {name} RESET {READ_ONLY}", ())
+            else:
+                execute(self.connection, f"ALTER DATABASE {name} SET {READ_ONLY} = %s", (value,))
+            execute(self.connection, f"COMMENT ON DATABASE {name} IS %s", (comment,))
+            give_back(self.connection, borrowed)
+        except BaseException:
+            self.connection.rollback()
+            raise
         self.connection.commit()
 
     def _verify(self, expected: Optional[str]) -> None:
-        found = (self._settings() or {}).get(READ_ONLY)
+        found = (self._look()[0] or {}).get(READ_ONLY)
         if found != expected:
             raise RecoveryError(
                 f"{READ_ONLY} of database {self.database!r} reads back as {found!r} instead of {expected!r}: somebody "
@@ -130,18 +155,27 @@ class ReadOnly:
 
     _SESSIONS = (
         " FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid"
-        " WHERE a.datname = %s AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()"
-        " AND a.backend_start < coalesce(%s::timestamptz, pg_catalog.clock_timestamp())"
+        " WHERE a.datname = %s AND coalesce(a.backend_type, 'client backend') = 'client backend'"
+        " AND a.pid <> pg_catalog.pg_backend_pid()"
     )
+    # Whom pg_terminate_backend() lets a role end; of others' sessions, only pg_read_all_stats shows when they began.
+    _MAY_END = (
+        " AND NOT r.rolsuper AND a.backend_start IS NOT NULL AND (pg_catalog.pg_has_role(r.oid, 'USAGE')"
+        " OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))"
+    )
+    _BEGUN = " AND a.backend_start < coalesce(%s::timestamptz, pg_catalog.clock_timestamp())"
 
-    def _count_sessions(self, since: Optional[str], superusers: bool = False) -> int:
-        """Sessions in the database begun before ``since`` (before now, when None)."""
-        kind = " AND r.rolsuper" if superusers else " AND NOT r.rolsuper"
-        return int(self._one("SELECT count(*)" + self._SESSIONS + kind, (self.database, since)))
+    def _count_sessions(self, since: Optional[str]) -> int:
+        """Sessions in the database that we end, begun before ``since`` (before now, when None)."""
+        query = "SELECT count(*)" + self._SESSIONS + self._MAY_END + self._BEGUN
+        return int(self._one(query, (self.database, since)))
+
+    def _count(self, condition: str) -> int:
+        return int(self._one("SELECT count(*)" + self._SESSIONS + condition, (self.database,)))
 
     def _end_sessions(self, since: str) -> int:
-        """End every session of the database that began before ``since`` and is no superuser's; the number of them."""
-        query = "SELECT count(pg_catalog.pg_terminate_backend(a.pid))" + self._SESSIONS + " AND NOT r.rolsuper"
+        """End every session of the database that began before ``since`` and that we may end; the number of them."""
+        query = "SELECT count(pg_catalog.pg_terminate_backend(a.pid))" + self._SESSIONS + self._MAY_END + self._BEGUN
         ended = int(self._one(query, (self.database, since)))
         deadline = time.monotonic() + self.timeout
         while ended and self._count_sessions(since):
@@ -179,7 +213,8 @@ class ReadOnly:
                 "active": active,
                 "previous": {READ_ONLY: previous},
                 "sessions_ended": ended,
-                "superuser_sessions": self._count_sessions(None, superusers=True),
+                "superuser_sessions": self._count(" AND r.rolsuper"),
+                "sessions_left": self._count(" AND NOT r.rolsuper AND NOT coalesce(true" + self._MAY_END + ", false)"),
                 "escaping_roles": self._escaping_roles(),
             },
             "diff": {"before": {READ_ONLY: old}, "after": {READ_ONLY: new}},

@@ -63,8 +63,11 @@ def copy_table(
     source: str,
     target: str,
     tell: Callable[[int], None] = lambda size: None,
+    before: Sequence[str] = (),
 ) -> None:
     """Stream ``source`` (a whole COPY ... TO STDOUT) of the side instance into ``target`` (COPY ... FROM STDIN).
+
+    ``before`` are statements that ``source`` needs in its transaction, which is never committed.
 
     psql reads, because it moves rows in C (psycopg2 calls Python once for every row); the load runs in production's
     open transaction, which the caller must roll back when this raises RecoveryError.
@@ -75,8 +78,7 @@ def copy_table(
         "--quiet",
         "--no-password",
         "--set=ON_ERROR_STOP=1",
-        "--command",
-        source,
+        *(word for statement in ("BEGIN", *before, source) for word in ("--command", statement)),
     ]
     with tempfile.TemporaryFile() as errors:
         # A module's run_command would keep all rows in memory.

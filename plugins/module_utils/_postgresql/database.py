@@ -6,9 +6,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
+    force_statements,
+    room_for_owners,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
@@ -18,10 +24,21 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     arrange_database,
     is_of_database,
     set_sequences,
+    without_default_privileges,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import TableRecovery
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import execute, host_name, rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import SchemaDump
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import (
+    TableRecovery,
+    make_early,
+    refresh_views,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.rehearsal import Attempt
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
+    Entry,
+    SchemaDump,
+    without_transaction_timeout,
+)
 
 INDEX_TABLES = """
 SELECT 'pg_catalog.pg_class'::regclass::oid::int8 AS catalog, indexrelid::int8 AS oid, indrelid::int8 AS relation
@@ -38,6 +55,7 @@ WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_sche
 
 LARGE_OBJECT = re.compile(r"\d+; \d+ \d+ (?:BLOBS?\b|(?:ACL|COMMENT|SECURITY LABEL) - LARGE OBJECT)")
 CREATE = re.compile(rb'^CREATE DATABASE (?:"(?:[^"]|"")+"|[^\s"]+) ', re.MULTILINE)
+LONGEST_HEADER = 1 << 16
 CONNECT = re.compile(rb"^\\connect .*$\n?", re.MULTILINE)
 
 
@@ -88,6 +106,9 @@ class DatabaseRecovery(TableRecovery):
             if begin is None:
                 raise RecoveryError("pg_dump wrote no CREATE DATABASE that can be read; nothing was changed")
             statement = script[begin.start() : script.index(b";\n", begin.start()) + 1]
+            if admin.server_version < 150000:
+                # Written by a newer pg_dump; these servers have no other provider.
+                statement = statement.replace(b" LOCALE_PROVIDER = libc", b"")
             admin.autocommit = True
             execute(admin, CREATE.sub(f"CREATE DATABASE {quote_ident(self.staging_database)} ".encode(), statement, 1))
             admin.autocommit = False
@@ -102,45 +123,91 @@ class DatabaseRecovery(TableRecovery):
             side.close()
         super()._stage(main, dump, steps)
 
+    def _make_early(self, main: Any, dump: SchemaDump, entries: Sequence[Entry]) -> None:
+        attempt = Attempt(main, dump)
+        make_early(main, lambda: self._owners(main), entries, attempt.make)
+        tables = {item["oid"] for item in self.placed}
+        for item in attempt.refused:
+            if item.entry.oid in tables and item.entry.description == "TABLE":
+                raise RecoveryError(
+                    f"table {item.name} cannot be put back on {host_name()}: {item.reason}. Nothing was changed "
+                    f"but an empty database {quote_ident(self.staging_database)}. Have it allowed, or run as a "
+                    f"superuser, with the same incident id. What was refused: {item.command}"
+                )
+        self._note_refused(main, attempt)
+
+    def _note_refused(self, main: Any, attempt: Attempt) -> None:
+        """Keep in the journal what is left to do, and that what needs it cannot be made either."""
+        for item in attempt.refused:
+            address = [item.entry.catalog, item.entry.oid, item.entry.description, item.entry.label]
+            self.context.journal(main, "refused", {"entry": address, "left": item.left()})
+
+    def _attempt(self, main: Any, dump: SchemaDump) -> Attempt:
+        """Goes on after what was refused earlier, maybe by an earlier run, with another dump."""
+        known = [item["entry"] for item in read_journal(main, self.context.staging).get("refused", [])]
+        refused = [item for item in dump.entries if [item.catalog, item.oid, item.description, item.label] in known]
+        return Attempt(main, dump, refused)
+
+    def _owners(self, main: Any) -> list[tuple[str, str]]:
+        """Every schema with every role that may own something in it: nobody else is in this database."""
+        schemas = rows(main, "SELECT nspname AS name FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_'")
+        return [(schema["name"], role) for schema in schemas for role in self.context.roles]
+
     def _moving(self) -> list[Any]:
         return []
 
     def _publish(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
         """One transaction with all that follows the rows; nobody else is in this database."""
         self._large_objects(main, dump)
-        scripts = [dump.script(part) for part in (steps.own, steps.foreign_keys, steps.after_foreign_keys)]
         refresh = self._populated_views(steps)
         side = self.context.side.connect(self.context.side_database)
         try:
             sequences = fingerprint.sequences_of(side, [row["oid"] for row in rows(side, ALL_SEQUENCES)])
         finally:
             side.close()
-        for view in ["", *refresh]:
-            if view:
-                execute(main, f"REFRESH MATERIALIZED VIEW {view}")
-            else:
-                execute(main, scripts[0])
-        for script in scripts[1:]:
-            if script:
-                execute(main, script)
+        attempt = self._attempt(main, dump)
+        room = room_for_owners(main, self._owners(main), self.context.roles)
+        with without_default_privileges(main), room:
+            attempt.make(steps.own)
         set_sequences(main, sequences)
-        self.context.journal(main, "published", {"left_to_do": []})
+        attempt.grant(steps.own)
+        left_to_do = refresh_views(main, refresh)
+        forced = rows(main, "SELECT oid::int8 FROM pg_catalog.pg_class WHERE relforcerowsecurity")
+        show, hide = force_statements(main, [row["oid"] for row in forced])
+        for statement in show:
+            execute(main, statement)
+        attempt.make(steps.foreign_keys)
+        for statement in hide:
+            execute(main, statement)
+        attempt.make(steps.after_foreign_keys)
+        self._note_refused(main, attempt)
+        self.context.journal(main, "published", {"left_to_do": left_to_do})
         main.commit()
 
     def _appear(self, admin: Any, main: Any, dump: SchemaDump) -> Any:
         """Give the database its name, with its settings and grants, in one transaction."""
         if self.context.database != self.name:
             main.close()
-            script = dump.script([entry for entry in dump.entries if is_of_database(entry)], "--create")
-            begin = CREATE.search(script)
-            if begin is not None:
-                script = script[: begin.start()] + script[script.index(b";\n", begin.start()) + 2 :]
+            entries = [entry for entry in dump.entries if is_of_database(entry)]
             execute(admin, f"ALTER DATABASE {quote_ident(self.staging_database)} RENAME TO {quote_ident(self.name)}")
-            execute(admin, CONNECT.sub(b"", script))
+            attempt = Attempt(admin, dump)
+            attempt.apply(entries, lambda chosen: self._properties(dump.script(chosen, "--create")))
+            attempt.apply(entries, lambda chosen: self._properties(dump.grants(chosen, "--create")))
             admin.commit()
             self.context.database = self.name
             main = self.context.session()
+            self._note_refused(main, attempt)
+            main.commit()
         return main
+
+    @staticmethod
+    def _properties(script: bytes) -> bytes:
+        """A script about the database itself, without making it or connecting to it."""
+        begin = CREATE.search(script)
+        if begin is not None:
+            script = script[: begin.start()] + script[script.index(b";\n", begin.start()) + 2 :]
+        # After it, the settings come once more.
+        return b"".join(without_transaction_timeout(part) for part in CONNECT.split(script))
 
     def _large_objects(self, main: Any, dump: SchemaDump) -> None:
         """Large objects, by pg_dump and pg_restore, in one transaction of their own."""
@@ -155,25 +222,22 @@ class DatabaseRecovery(TableRecovery):
         if not wanted or have:
             return
         archive = os.path.join(os.path.dirname(dump.path), "large_objects.dump")
-        command = ["pg_dump", "--format=custom", "--compress=0", "--data-only", "--blobs", "--exclude-table-data=*"]
+        command = ["pg_dump", "--format=custom", "--compress=0", "--data-only", "--blobs", "--exclude-table-data=*.*"]
         context.side.run([*command, "--no-sync", "--no-password", "--file", archive], context.side_database)
         listing = context.side.run(["pg_restore", "--list", archive], context.side_database).decode()
         chosen = [line for line in listing.splitlines() if LARGE_OBJECT.match(line)]
         with open(f"{archive}.list", "w") as file:
             file.write("\n".join(chosen) + "\n")
-        context.production.run(
-            [
-                "pg_restore",
-                "--single-transaction",
-                "--exit-on-error",
-                "--use-list",
-                f"{archive}.list",
-                "--dbname",
-                self.staging_database,
-                archive,
-            ],
-            self.staging_database,
+        script = f"{archive}.sql"
+        context.side.run(
+            ["pg_restore", "--use-list", f"{archive}.list", "--file", f"{script}.whole", archive], context.side_database
         )
+        # pg_restore itself would stop at a setting of its own that an older server does not know.
+        with open(f"{script}.whole", "rb") as source, open(script, "wb") as target:
+            target.write(without_transaction_timeout(source.read(LONGEST_HEADER)))
+            shutil.copyfileobj(source, target)
+        quiet = ["--no-psqlrc", "--no-password", "--quiet", "--output", os.devnull, "--set=ON_ERROR_STOP=1"]
+        context.production.run(["psql", *quiet, "--single-transaction", "--file", script], self.staging_database)
 
 
 def make_recovery(context: Context) -> TableRecovery:

@@ -8,9 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
+    INSUFFICIENT_PRIVILEGE,
+    force_statements,
+    user_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import copy_options, copy_table
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context, require_equal
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import (
+    Context,
+    recovered_content,
+    require_equal,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -22,7 +31,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     patiently,
     set_sequences,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import execute, host_name, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 
 SAMPLE = 5
 
@@ -71,6 +81,7 @@ class ExistingTable:
         try:
             self.columns = fingerprint.columns_of(side, [relation["oid"]])[relation["oid"]]
             self.key = primary_key(side, relation["oid"])
+            self.before = force_statements(side, [relation["oid"]])[0]
         finally:
             side.close()
         self.stored = [column for column in self.columns if not column["generated"]]
@@ -80,6 +91,7 @@ class ExistingTable:
         """Refuse what cannot work, before anything is changed."""
         if self.relation["action"] == "beside":
             return
+        self._require_replica(connection)
         oid = self._oid(connection)
         self._require_same_columns(connection, oid)
         if self.relation["action"] == "merge" and (
@@ -91,11 +103,43 @@ class ExistingTable:
                 "from the copy."
             )
 
+    def _require_replica(self, connection: Any) -> None:
+        """Refuse a role that cannot keep triggers from firing on rows that are not new."""
+        execute(connection, "SAVEPOINT dbre_replica")
+        try:
+            execute(connection, "SET LOCAL session_replication_role = 'replica'")
+        except connection.ProgrammingError as error:
+            if error.pgcode != INSUFFICIENT_PRIVILEGE:
+                raise
+            execute(connection, "ROLLBACK TO SAVEPOINT dbre_replica")
+            user = quote_ident(user_of(connection))
+            allow = f"As a superuser: GRANT SET ON PARAMETER session_replication_role TO {user}; or run"
+            raise RecoveryError(
+                f"role {user} on {host_name()} may not set session_replication_role, so the triggers of {self.shown} "
+                "would fire on the rows that are put back. The table was not changed. "
+                f"{allow if connection.server_version >= 150000 else 'Run as a superuser, or run'} again with "
+                "dr_load=beside and another incident id, and take the rows from the copy."
+            ) from error
+        execute(connection, "ROLLBACK TO SAVEPOINT dbre_replica")
+
+    def _show_all(self, connection: Any, oid: int) -> list[str]:
+        """Let us see all rows of the table and of those its foreign keys concern; statements that undo it.
+
+        Only where row security binds even the owner, whom we act for: the table is then locked until the commit.
+        """
+        keys = [key for column in ("conrelid", "confrelid") for key in self._foreign_keys(connection, oid, column)]
+        names = {quote_name(key[part + "schema"], key[part + "table"]) for key in keys for part in ("", "other_")}
+        oids = [value(connection, "SELECT %s::regclass::oid::int8", (name,)) for name in sorted(names)]
+        show, hide = force_statements(connection, [oid, *oids])
+        for statement in show:
+            execute(connection, statement)
+        return hide
+
     def load(self) -> dict[str, Any]:
         """Do what the plan says in one transaction; the result."""
         side = self.context.side.connect(self.context.side_database, fingerprint.parallel_settings(self.context.cores))
         try:
-            self.recovered = fingerprint.content(side, self.only + self.true, self.columns)
+            self.recovered = recovered_content(side, self.relation["oid"], self.only + self.true, self.columns)
         finally:
             side.close()
         connection = self.context.loading_session()
@@ -148,6 +192,7 @@ class ExistingTable:
             f"COPY (SELECT {fields} FROM {self.only}{self.true}) TO STDOUT {copy_options(whole, self.encoding)}",
             f"COPY {copy} FROM STDIN {copy_options(whole, self.encoding, freeze=True)}",
             self.context.tell,
+            self.before,
         )
         if self.key:
             execute(
@@ -253,6 +298,7 @@ class ExistingTable:
         keys = ", ".join(quote_ident(name) for name in self.key)
         inserted = quote_name(self.staging, f"{self.name[:50]}_inserted")
         execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        hide = self._show_all(connection, oid)
         execute(
             connection,
             f"CREATE TABLE {inserted} AS SELECT {keys} FROM {source} s "
@@ -293,10 +339,13 @@ class ExistingTable:
         else:
             execute(connection, f"DROP TABLE {differs}")
         self._sequences(connection)
+        checksum = fingerprint.content(connection, self.only + self.true, self.columns)["checksum"]
+        for statement in hide:
+            execute(connection, statement)
         return {
             "rows": back,
             "checksum_side": self.recovered["checksum"],
-            "checksum_production": fingerprint.content(connection, self.only + self.true, self.columns)["checksum"],
+            "checksum_production": checksum,
             "merged": {
                 "inserted": back,
                 "differing": count - unfit,
@@ -337,6 +386,7 @@ class ExistingTable:
 
         def work() -> dict[str, Any]:
             execute(connection, f"LOCK TABLE {self.true} IN EXCLUSIVE MODE")
+            hide = self._show_all(connection, oid)
             outgoing = self._foreign_keys(connection, oid, "conrelid")
             incoming = self._foreign_keys(connection, oid, "confrelid")
             execute(
@@ -358,6 +408,8 @@ class ExistingTable:
             loaded = fingerprint.content(connection, self.only + self.true, self.columns)
             require_equal(self.shown, self.recovered, loaded)
             self._sequences(connection)
+            for statement in hide:
+                execute(connection, statement)
             execute(connection, f"DROP TABLE {source}")
             kept = self._keep(connection, old_name, f"rows of {self.shown} that were there until they were replaced")
             return self._note(

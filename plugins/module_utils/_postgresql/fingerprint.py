@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import (
     find_relations,
     find_schemas,
@@ -17,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 
 # Types whose own hash tells all that their text tells, and holds no OID. All others are hashed as text: numeric keeps
 # its scale that way, an enum its label, a regclass its name.
@@ -116,6 +117,19 @@ PUBLICATION_15 = """ || CASE WHEN pr.prattrs IS NULL THEN '' ELSE ' columns ' ||
             SELECT a.attname FROM pg_catalog.pg_attribute a
             WHERE a.attrelid = c.oid AND a.attnum = ANY (pr.prattrs::int2[]) ORDER BY 1)::text END
           || coalesce(' where ' || pg_catalog.pg_get_expr(pr.prqual, c.oid), '')"""
+
+# Owners of relations, of sequences of theirs, and of schemas, that we may not read.
+UNREADABLE = """
+SELECT pg_catalog.pg_get_userbyid(c.relowner) AS owner FROM pg_catalog.pg_class c
+WHERE (c.oid = ANY(%(oids)s::oid[])
+       OR c.relkind = 'S' AND c.oid IN (SELECT objid FROM pg_catalog.pg_depend WHERE refobjid = ANY(%(oids)s::oid[])
+                                        AND classid = 'pg_catalog.pg_class'::regclass AND deptype IN ('a', 'i')))
+  AND NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')
+UNION
+SELECT pg_catalog.pg_get_userbyid(n.nspowner) FROM pg_catalog.pg_namespace n
+WHERE n.oid IN (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = ANY(%(oids)s::oid[]))
+  AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+"""
 
 PROPERTIES = tuple(
     name
@@ -240,13 +254,21 @@ def is_behind(sequence: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(ahead < 0 or (ahead == 0 and other["is_called"] and not sequence["is_called"]))
 
 
-def is_known(one: Any, other: Any, known: Iterable[str]) -> bool:
-    """Whether all that differs between two lists of definitions is named in ``known`` (``name on table``)."""
+def is_known(one: Any, other: Any, known: Sequence[str]) -> bool:
+    """Whether all that differs between two lists of definitions is named in ``known``.
+
+    A name is ``name on table``, or ``table in publication name``.
+    """
     if not isinstance(one, list) or not isinstance(other, list):
         return False
     names = [name.split(" on ")[0] for name in known]
     differing = [str(item) for item in [*one, *other] if item not in one or item not in other]
-    return all(any(item.startswith(f"{name}: ") or f" {name}: " in item for name in names) for item in differing)
+    publications = [name.split(" in publication ")[-1] for name in known if " in publication " in name]
+    return all(
+        any(item.startswith(f"{name}: ") or f" {name}: " in item for name in names)
+        or any(item == name or item.startswith((f"{name} columns ", f"{name} where ")) for name in publications)
+        for item in differing
+    )
 
 
 def difference(
@@ -262,9 +284,8 @@ def difference(
     for name in sorted(set(recovered) | set(production)):
         one, other = recovered.get(name), production.get(name)
         if one is None or other is None:
-            found.append(
-                {"relation": name, "property": "exists", "recovered": one is not None, "production": other is not None}
-            )
+            here = {"recovered": one is not None, "production": other is not None}
+            found += [{"relation": name, "property": "exists", **here}] if name not in known else []
             continue
         for key in (*PROPERTIES, "rows", "checksum", "max"):
             if key in one and key in other and one[key] != other[key] and not is_known(one[key], other[key], known):
@@ -288,8 +309,8 @@ def take_fingerprint(
 ) -> dict[str, dict[str, Any]]:
     """Fingerprint of ``relations`` and of all tables in ``schemas``; RecoveryError names what is not there.
 
-    Views have a definition only. Rows of a partitioned table are those of its partitions; of a table with inheritance
-    children only its own count.
+    What belongs to others is read as a member of theirs, so the caller must not commit. Views have a definition only.
+    Rows of a partitioned table are those of its partitions; of a table with inheritance children only its own count.
     """
     named = find_relations(connection, relations)
     require_known(named, [(item["schema"], item["name"]) for item in relations], "relation", connection)
@@ -302,6 +323,7 @@ def take_fingerprint(
         (list(found_schemas.values()),),
     )
     oids = sorted({item["oid"] for item in [*named.values(), *inside]})
+    become(connection, [row["owner"] for row in rows(connection, UNREADABLE, {"oids": oids})])
     prints = definitions(connection, oids)
     columns = columns_of(connection, oids)
     for item in prints.values():

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import (
     column_list,
     copy_options,
@@ -24,39 +25,49 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
-    Progress,
-    Server,
-    execute,
-    host_name,
-    value,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, Server, host_name
 
 
-def default_memory(parallel: int) -> str:
-    """maintenance_work_mem for one of ``parallel`` sessions: a quarter of the free memory among them, 64 MB to 2 GB."""
-    with open("/proc/meminfo") as file:
-        free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
+def default_memory(production: Server, parallel: int) -> str:
+    """maintenance_work_mem for one of ``parallel`` sessions: a quarter of the free memory among them, 64 MB to 2 GB.
+
+    The memory of a server over the network cannot be seen; what it has for shared_buffers stands for what is free.
+    """
+    if production.remote:
+        connection = production.connect()
+        free = value(connection, "SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')) / 1024")
+        connection.close()
+    else:
+        with open("/proc/meminfo") as file:
+            free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
     return f"{max(64 * 1024, min(2 * 1024 * 1024, free // 4 // parallel))}kB"
+
+
+def recovered_content(side: Any, oid: int, table: str, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows and checksum of a table of the recovered instance, in a transaction that the caller does not commit."""
+    for statement in force_statements(side, [oid])[0]:
+        execute(side, statement)
+    return fingerprint.content(side, table, columns)
 
 
 class Side(threading.Thread):
     """Counts and checksums one table in the recovered instance while production builds indexes."""
 
     def __init__(
-        self, server: Server, database: str, table: str, columns: Sequence[Mapping[str, Any]], cores: int
+        self, server: Server, database: str, oid: int, table: str, columns: Sequence[Mapping[str, Any]], cores: int
     ) -> None:
         super().__init__(daemon=True)
-        self._arguments = (server, database, table, columns, cores)
+        self._arguments = (server, database, oid, table, columns, cores)
         self._error: BaseException | None = None
         self._content: dict[str, Any] = {}
 
     def run(self) -> None:
-        server, database, table, columns, cores = self._arguments
+        server, database, oid, table, columns, cores = self._arguments
         try:
             connection = server.connect(database, fingerprint.parallel_settings(cores))
             try:
-                self._content = fingerprint.content(connection, table, columns)
+                self._content = recovered_content(connection, oid, table, columns)
             finally:
                 connection.close()
         except BaseException as error:  # handed on to the thread that waits
@@ -88,12 +99,15 @@ class Context:
         self.plan = plan
         self.cores = len(os.sched_getaffinity(0))
         self.parallel = parallel or self.cores
-        self.maintenance_work_mem = maintenance_work_mem or default_memory(self.parallel)
+        self.maintenance_work_mem = maintenance_work_mem or default_memory(production, self.parallel)
         self.progress = progress or Progress(None)
         self.staging: str = plan["staging_schema"]
         self.staging_schemas: Mapping[str, str] = plan["staging_schemas"]
         self.side_database: str = plan["database"]
         self.database: str = plan["staging_database"] or plan["database"]
+        # Only of a role that is no superuser.
+        self.roles: Sequence[str] = plan.get("roles", [])
+        self.owners: Sequence[Sequence[str]] = plan.get("owners", [])
         self._counted = 0
         self._count_lock = threading.Lock()
 
@@ -152,6 +166,7 @@ def load_table(context: Context, relation: Mapping[str, Any], index_script: byte
     side = context.side.connect(context.side_database)
     try:
         columns = fingerprint.columns_of(side, [relation["oid"]])[relation["oid"]]
+        before = force_statements(side, [relation["oid"]])[0]
     finally:
         side.close()
     connection = context.loading_session()
@@ -168,9 +183,10 @@ def load_table(context: Context, relation: Mapping[str, Any], index_script: byte
             f"COPY {true}{column_list(columns)} TO STDOUT {copy_options(columns, encoding)}",
             f"COPY {true}{column_list(columns)} FROM STDIN {copy_options(columns, encoding, freeze=True)}",
             context.tell,
+            before,
         )
         copied = time.monotonic()
-        recovered = Side(context.side, context.side_database, f"ONLY {true}", columns, context.cores)
+        recovered = Side(context.side, context.side_database, relation["oid"], f"ONLY {true}", columns, context.cores)
         recovered.start()
         if index_script:
             execute(connection, index_script)

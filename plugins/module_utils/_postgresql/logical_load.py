@@ -39,13 +39,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_literal,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
-    Server,
-    execute,
-    host_name,
-    rows,
-    value,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
 
 MARK = "being restored by dbre.recovery"
 # How long sessions may take to end when a database is replaced, in seconds.

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 
 RELATIONS = """
 SELECT n.nspname AS schema, c.relname AS name, c.oid::int8 AS oid, c.relkind AS kind

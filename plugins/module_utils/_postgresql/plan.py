@@ -10,6 +10,11 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import closure as closures
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
+    is_superuser,
+    needs_of,
+    needs_of_database,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import (
     find_relations,
@@ -21,7 +26,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
 
 JOURNAL = "dbre_recovery_journal"
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
@@ -94,6 +100,11 @@ WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'inf
   AND (NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
                    AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e')
        OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))
+"""
+
+MEMBER_TABLES = """
+SELECT objid::int8 AS oid FROM pg_catalog.pg_depend
+WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = ANY(%s::oid[]) AND objsubid = 0 AND deptype = 'e'
 """
 
 
@@ -331,15 +342,19 @@ class Planner:
         oids = [item["objid"] for item in objects if item["catalog"] == "pg_class"]
         touched = [item["oid"] for item in relations if item["action"] in ("merge", "replace")]
         kept = [{key: item[key] for key in OBJECT_KEYS} for item in objects]
+        needs = needs_of(production, side, objects, relations)
+        # What we cannot become in production we cannot read in its copy either.
+        sequences = [] if needs["missing_memberships"] else fingerprint.sequences_of(side, [*oids, *touched])
         return {
             **self._base(),
             "staging_schemas": schemas,
             "relations": relations,
             "objects": kept,
-            "sequences": fingerprint.sequences_of(side, [*oids, *touched]),
+            "sequences": sequences,
             "left_to_do": left_to_do,
             "bytes": sum(item["bytes"] for item in relations if item["action"] != "none"),
             **self._missing_globals(production, side, objects, oids),
+            **needs,
         }
 
     def _missing_globals(
@@ -372,9 +387,20 @@ class Planner:
                 DATABASE_OBJECTS,
             )
             tables = [row["oid"] for row in rows(side, DATABASE_TABLES)]
+            members = [] if is_superuser(admin) else [row["oid"] for row in rows(side, MEMBER_TABLES, (tables,))]
             every = rows(side, "SELECT oid::int8 FROM pg_catalog.pg_class WHERE reltablespace <> 0")
-            sizes = [{key: item[key] for key in item if key != "ancestors"} for item in rows(side, SIZES, (tables,))]
+            found = [{key: item[key] for key in item if key != "ancestors"} for item in rows(side, SIZES, (tables,))]
+            sizes = [item for item in found if item["oid"] not in members]
             lost = [
+                left(
+                    "table",
+                    display_name(item["schema"], item["name"]),
+                    "it belongs to an extension, and only a superuser may fill it; it has the rows of a new extension",
+                )
+                for item in found
+                if item["oid"] in members
+            ]
+            lost += [
                 left(
                     "table",
                     display_name(item["schema"], item["name"]),
@@ -393,6 +419,7 @@ class Planner:
                 "left_to_do": lost,
                 "bytes": sum(item["bytes"] for item in sizes),
                 **self._missing_globals(admin, side, objects, [row["oid"] for row in every]),
+                **needs_of_database(admin, side),
             }
         finally:
             side.close()

@@ -9,6 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
+    INSUFFICIENT_PRIVILEGE,
+    become,
+    give_back,
+    said,
+    user_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -16,7 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_literal,
     quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 
 SCHEMA = "dbre_protection"
 REFUSE = "dbre_refuse_drop"
@@ -106,7 +113,7 @@ class DropProtection:
         self.revoke = sorted(revoke)
 
     def ensure(self, state: str, check_mode: bool) -> dict[str, Any]:
-        self._require_superuser()
+        self._require_event_triggers()
         there = bool(self._rows("SELECT 1 AS one FROM pg_catalog.pg_namespace WHERE nspname = %s", (SCHEMA,)))
         protected = self._protected() if there else set()
         taken = self._taken() if there else set()
@@ -114,17 +121,18 @@ class DropProtection:
             self._require_names()
             wanted = {*self.relations, *((schema, None) for schema in self.schemas)}
             now, keep = self._grants(), self._wanted_tables()
-            give_back = {item for item in taken if not self._is_wanted(item, keep)}
-            commands = (
-                self._install(there) + self._list(protected, wanted) + self._privileges(now - taken, now, give_back)
-            )
+            grant = {item for item in taken if not self._is_wanted(item, keep)}
+            commands = self._install(there) + self._list(protected, wanted) + self._privileges(now - taken, now, grant)
         else:
             wanted = set()
             commands = (self._privileges(set(), set(), taken) + self._remove()) if there else []
         if commands and not check_mode:
-            with self.connection.cursor() as cursor:
-                for command in commands:
-                    cursor.execute(command)
+            # A grant is taken back by the table's owner: from others, REVOKE does nothing and says nothing.
+            tables = {(item.schema, item.name) for item in taken} | self._wanted_tables()
+            borrowed = become(self.connection, self._owners(tables))
+            for command in commands:
+                execute(self.connection, command)
+            give_back(self.connection, borrowed)
         findings = self._findings() if state == "present" else []
         self.connection.rollback() if check_mode else self.connection.commit()
         return {
@@ -140,16 +148,31 @@ class DropProtection:
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         return rows(self.connection, query, values or None)
 
-    def _require_superuser(self) -> None:
-        (found,) = self._rows(
-            "SELECT rolsuper, current_user::text AS name FROM pg_catalog.pg_roles WHERE rolname = current_user"
-        )
-        if not found["rolsuper"]:
+    def _require_event_triggers(self) -> None:
+        """Find out by making one, since managed services let some roles that are no superuser."""
+        function = "CREATE FUNCTION pg_temp.dbre_probe() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'"
+        trigger = "CREATE EVENT TRIGGER dbre_probe ON sql_drop EXECUTE FUNCTION pg_temp.dbre_probe()"
+        execute(self.connection, "SAVEPOINT dbre_probe")
+        try:
+            execute(self.connection, f"{function}; {trigger}")
+        except self.connection.ProgrammingError as error:
+            if error.pgcode != INSUFFICIENT_PRIVILEGE:
+                raise
+            self.connection.rollback()
             raise RecoveryError(
-                f"role {found['name']!r} is no superuser, and only superusers can create event triggers. "
-                "Nothing was changed. Connect as a superuser; where there is none, as in managed services, split "
-                "the ownership instead."
-            )
+                f"role {user_of(self.connection)!r} may not create event triggers: {said(error)}. Nothing was changed. "
+                "Connect as a superuser (in a managed service, as its master user); where no role may, split the "
+                "ownership instead."
+            ) from error
+        execute(self.connection, "ROLLBACK TO SAVEPOINT dbre_probe")
+
+    def _owners(self, tables: set[tuple[str, str]]) -> list[str]:
+        names = [quote_name(schema, name) for schema, name in sorted(tables)]
+        query = (
+            "SELECT DISTINCT pg_catalog.pg_get_userbyid(relowner) AS owner FROM pg_catalog.pg_class "
+            "WHERE oid IN (SELECT pg_catalog.to_regclass(name) FROM unnest(%s::text[]) AS name)"
+        )
+        return [row["owner"] for row in self._rows(query, (names,))]
 
     def _require_names(self) -> None:
         missing = [

@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
+    INSUFFICIENT_PRIVILEGE,
+    force_statements,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -18,7 +22,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import execute, host_name, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
     SETTINGS,
     Entry,
@@ -31,11 +36,13 @@ LOCK_TIMEOUT = "2s"
 ATTEMPTS = 30
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK = "40P01"
+INTERNAL_ERROR = "XX000"
 FOREIGN_KEY_VIOLATION = "23503"
 CHECK_VIOLATION = "23514"
 
 FOREIGN_KEYS = """
 SELECT k.oid::int8 AS oid, k.conname AS name, n.nspname AS schema, c.relname AS table, c.relkind AS kind,
+       k.conrelid::int8 AS relation, k.confrelid::int8 AS other_relation,
        pg_catalog.pg_get_constraintdef(k.oid) AS definition, k.convalidated AS validated,
        rn.nspname AS other_schema, rc.relname AS other_table,
        ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS key(number, n)
@@ -69,11 +76,33 @@ WHERE k.oid = ANY(%s::oid[]) AND k.contype = 'c' AND k.coninhcount = 0
 """
 
 
+# From the top of each tree down.
 IDENTITIES = """
-SELECT n.nspname AS schema, c.relname AS table, a.attname AS name, a.attidentity::text AS identity
-FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = ANY(%s::oid[]) AND c.relispartition AND a.attidentity <> ''
+SELECT n.nspname AS schema, c.relname AS table, pn.nspname AS parent_schema, p.relname AS parent,
+       pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bound,
+       ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attidentity <> '')
+         AS columns
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+WHERE c.oid = ANY(%s::oid[]) AND c.relispartition
+  AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attidentity <> '')
+ORDER BY (SELECT count(*) FROM pg_catalog.pg_partition_ancestors(c.oid)), c.oid
+"""
+LIVING_PARENTS = """
+SELECT DISTINCT n.nspname AS schema, p.relname AS name FROM pg_catalog.pg_inherits i
+JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition
+JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace
+WHERE i.inhrelid = ANY(%s::oid[]) AND NOT i.inhparent = ANY(%s::oid[])
+"""
+KEYS_TO = """
+SELECT DISTINCT k.confrelid::int8 AS oid FROM pg_catalog.pg_constraint k
+WHERE k.contype = 'f' AND k.conrelid IN (SELECT pg_catalog.to_regclass(name) FROM unnest(%s::text[]) AS name)
+"""
+PARTITION_NAMES = (("schema", "table"), ("parent_schema", "parent"))
+UNMARKED = """
+SELECT 1 FROM pg_catalog.pg_attribute
+WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = ANY(%s) AND attidentity = '' LIMIT 1
 """
 
 
@@ -237,7 +266,7 @@ class ForeignKeys:
             self._keys = rows(side, FOREIGN_KEYS, ([entry.oid for entry in entries],))
         finally:
             side.close()
-        self._context = context
+        self._placed = {item["oid"] for item in context.plan["relations"] if item["action"] == "place"}
 
     def add(self, connection: Any) -> list[dict[str, Any]]:
         """Make them, in the caller's transaction; what could not be made."""
@@ -250,9 +279,14 @@ class ForeignKeys:
             )
             if not partitioned and key["validated"]:
                 statement += " NOT VALID"
+            show, hide = self._hidden(connection, key) if partitioned else ([], [])
+            if show and not {key["relation"], key["other_relation"]} <= self._placed:
+                left_to_do.append(self._unseen(key, show, statement, hide))
+                continue
             execute(connection, "SAVEPOINT dbre_key")
             try:
-                execute(connection, statement)
+                for command in (*show, statement, *hide):
+                    execute(connection, command)
             except connection.IntegrityError:
                 execute(connection, "ROLLBACK TO SAVEPOINT dbre_key")
                 left_to_do.append(self._violation(connection, key, f"{statement};"))
@@ -272,6 +306,11 @@ class ForeignKeys:
                 connection.rollback()
                 continue
             statement = f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote_ident(key['name'])}"
+            show, hide = self._hidden(connection, key)
+            if show:
+                connection.rollback()
+                left_to_do.append(self._unseen(key, show, statement, hide))
+                continue
             try:
                 patiently(connection, lambda statement=statement: execute(connection, statement))
             except connection.IntegrityError:
@@ -279,6 +318,23 @@ class ForeignKeys:
                 left_to_do.append(self._violation(connection, key, f"{statement};"))
                 connection.rollback()
         return left_to_do
+
+    @staticmethod
+    def _hidden(connection: Any, key: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """Statements that show us all rows of both tables of a key, and that undo it; none where we see them all."""
+        names = [quote_name(key["schema"], key["table"]), quote_name(key["other_schema"], key["other_table"])]
+        query = "SELECT pg_catalog.to_regclass(name)::oid::int8 AS oid FROM unnest(%s::text[]) AS name"
+        return force_statements(connection, [row["oid"] for row in rows(connection, query, (names,))])
+
+    @staticmethod
+    def _unseen(key: Mapping[str, Any], show: list[str], statement: str, hide: list[str]) -> dict[str, Any]:
+        return left(
+            "foreign key",
+            f"{key['name']} on {display_name(key['schema'], key['table'])}",
+            "row security binds even the owner of one of its tables, so the rows that are there can only be checked "
+            "while that table is locked; new rows are checked. At a quiet time, run the command",
+            "; ".join(["BEGIN", *show, statement, *hide, "COMMIT;"]),
+        )
 
     @staticmethod
     def _violation(connection: Any, key: Mapping[str, Any], command: str) -> dict[str, Any]:
@@ -289,13 +345,23 @@ class ForeignKeys:
             f"FROM {table} f WHERE {' AND '.join(f'{column} IS NOT NULL' for column in columns)} "
             f"AND NOT EXISTS (SELECT FROM {other} t WHERE {match})"
         )
-        count = value(connection, f"SELECT count(*) {without}")
         fields = ", ".join(f"{column}::text" for column in columns)
-        sample = [list(row.values()) for row in rows(connection, f"SELECT {fields} {without} LIMIT 5")]
+        count, sample = None, []
+        execute(connection, "SAVEPOINT dbre_count")
+        try:
+            count = value(connection, f"SELECT count(*) {without}")
+            sample = [list(row.values()) for row in rows(connection, f"SELECT {fields} {without} LIMIT 5")]
+        except connection.ProgrammingError as error:
+            # Row security hides rows of one of the tables from us, and a lock to lift it is not worth the number.
+            if error.pgcode != INSUFFICIENT_PRIVILEGE:
+                raise
+            execute(connection, "ROLLBACK TO SAVEPOINT dbre_count")
+        execute(connection, "RELEASE SAVEPOINT dbre_count")
+        shown = display_name(key["schema"], key["table"])
         entry = left(
             "foreign key",
-            f"{key['name']} on {display_name(key['schema'], key['table'])}",
-            f"{count} rows of {display_name(key['schema'], key['table'])} point to rows that "
+            f"{key['name']} on {shown}",
+            f"{'some' if count is None else count} rows of {shown} point to rows that "
             f"{display_name(key['other_schema'], key['other_table'])} does not have (any more); new rows are checked, "
             "these are not. Mend them, then run the command",
             command,
@@ -314,9 +380,11 @@ def patiently(connection: Any, work: Any) -> Any:
             result = work()
             connection.commit()
             return result
-        except connection.OperationalError as error:
+        except connection.DatabaseError as error:
             connection.rollback()
-            if error.pgcode not in (LOCK_NOT_AVAILABLE, DEADLOCK):
+            # Another recovery grants or puts default privileges aside at the same moment: the server does not wait.
+            concurrently = error.pgcode == INTERNAL_ERROR and "tuple concurrently" in str(error)
+            if error.pgcode not in (LOCK_NOT_AVAILABLE, DEADLOCK) and not concurrently:
                 raise
             if attempt == ATTEMPTS:
                 raise RecoveryError(
@@ -333,18 +401,99 @@ def patiently(connection: Any, work: Any) -> Any:
     raise AssertionError("not reached")
 
 
+DEFAULT_PRIVILEGES = """
+SELECT d.defaclobjtype::text AS kind, n.nspname AS schema, item.place, item.role, item.grantable, item.privileges
+FROM pg_catalog.pg_default_acl d
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
+LEFT JOIN LATERAL (
+    SELECT acl.place, CASE WHEN one.grantee <> 0 THEN pg_catalog.pg_get_userbyid(one.grantee) END AS role,
+           one.is_grantable AS grantable, array_agg(one.privilege_type ORDER BY one.privilege_type) AS privileges
+    FROM unnest({acl}) WITH ORDINALITY AS acl(item, place)
+    CROSS JOIN LATERAL pg_catalog.aclexplode(ARRAY[acl.item]) AS one
+    GROUP BY 1, 2, 3) AS item ON true
+WHERE d.defaclrole = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+ORDER BY d.oid, item.place, item.grantable
+"""
+SERVER_DEFAULT = """
+pg_catalog.acldefault(CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END, d.defaclrole)
+"""
+KINDS = {"r": "TABLES", "S": "SEQUENCES", "f": "FUNCTIONS", "T": "TYPES", "n": "SCHEMAS", "L": "LARGE OBJECTS"}
+
+
+def default_privilege_statements(items: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Statements after which the default privileges, now ``items``, are exactly ``ours``, in their order.
+
+    Both are rows of DEFAULT_PRIVILEGES: ``kind``, ``schema`` (None for all schemas), ``role`` (None for PUBLIC),
+    ``grantable``, ``privileges`` (None where everything was taken away).
+    """
+
+    def place(item: Mapping[str, Any]) -> str:
+        return "" if item["schema"] is None else f" IN SCHEMA {quote_ident(item['schema'])}"
+
+    def role(item: Mapping[str, Any]) -> str:
+        return "PUBLIC" if item["role"] is None else quote_ident(item["role"])
+
+    revoked = {
+        f"ALTER DEFAULT PRIVILEGES{place(item)} REVOKE ALL ON {KINDS[item['kind']]} FROM {role(item)}": None
+        for item in items
+        if item["privileges"]
+    }
+    granted = [
+        f"ALTER DEFAULT PRIVILEGES{place(item)} GRANT {', '.join(item['privileges'])} ON {KINDS[item['kind']]} "
+        f"TO {role(item)}{' WITH GRANT OPTION' if item['grantable'] else ''}"
+        for item in ours
+        if item["privileges"]
+    ]
+    return [*revoked, *granted]
+
+
 @contextmanager
 def without_default_privileges(connection: Any) -> Iterator[None]:
     """Make what is created in the caller's transaction get the grants of the dump, and no others.
 
     A dump's grants start from the server's own defaults, but what we create would get production's ALTER DEFAULT
-    PRIVILEGES on top. They are put aside under no role, in this transaction only, so nobody else sees them gone.
+    PRIVILEGES on top. Ours are put aside, in this transaction only, so nobody else sees them gone.
     """
-    move = "UPDATE pg_catalog.pg_default_acl SET defaclrole = {} WHERE defaclrole = {}"
-    me = "(SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)"
-    execute(connection, move.format(0, me))
+    ours = rows(connection, DEFAULT_PRIVILEGES.format(acl="d.defaclacl"))
+    # In all schemas, what the server grants by itself is part of them; in one schema, they only add to it.
+    server = f"CASE WHEN d.defaclnamespace = 0 THEN {SERVER_DEFAULT} END"
+    plain = [item for item in rows(connection, DEFAULT_PRIVILEGES.format(acl=server)) if item["privileges"]]
+    for statement in default_privilege_statements(ours, plain):
+        execute(connection, statement)
     yield
-    execute(connection, move.format(me, 0))
+    for statement in default_privilege_statements(plain, ours):
+        execute(connection, statement)
+
+
+def run_script(connection: Any, script: bytes) -> None:
+    """Run what a dump wrote, when it wrote anything."""
+    if script:
+        execute(connection, script)
+
+
+class Attached:
+    """Lost partitions of trees that are still there, whose foreign keys are checked when they are attached."""
+
+    def __init__(self, context: Context, oids: Sequence[int]) -> None:
+        side = context.side.connect(context.side_database)
+        try:
+            self._parents = rows(side, LIVING_PARENTS, (list(oids), list(oids)))
+        finally:
+            side.close()
+
+    def make(self, connection: Any, script: bytes) -> None:
+        """Run ``script``, which attaches them among other things, in the caller's transaction.
+
+        The server checks as the one who attaches, not as itself. Where row security binds even the owners of the
+        other tables, it is lifted for the time of this transaction, which locks those tables.
+        """
+        names = [quote_name(item["schema"], item["name"]) for item in self._parents]
+        show, hide = force_statements(connection, [row["oid"] for row in rows(connection, KEYS_TO, (names,))])
+        for statement in show:
+            execute(connection, statement)
+        run_script(connection, script)
+        for statement in hide:
+            execute(connection, statement)
 
 
 class PartitionIdentities:
@@ -357,19 +506,17 @@ class PartitionIdentities:
     def __init__(self, context: Context, oids: Sequence[int]) -> None:
         side = context.side.connect(context.side_database)
         try:
-            self._columns = rows(side, IDENTITIES, (list(oids),)) if side.server_version >= 170000 else []
+            self._partitions = rows(side, IDENTITIES, (list(oids),)) if side.server_version >= 170000 else []
         finally:
             side.close()
 
     def mend(self, connection: Any) -> None:
-        """Mark the columns, in the caller's transaction."""
-        for column in self._columns:
-            execute(
-                connection,
-                'UPDATE pg_catalog.pg_attribute SET attidentity = %(identity)s::text::"char" '
-                "WHERE attrelid = %(relation)s::regclass AND attname = %(name)s AND attidentity = ''",
-                {**column, "relation": quote_name(column["schema"], column["table"])},
-            )
+        """Attach again, from the top, what has no identity yet, in the caller's transaction."""
+        for part in self._partitions:
+            name, parent = (quote_name(part[schema], part[table]) for schema, table in PARTITION_NAMES)
+            if value(connection, UNMARKED, (name, part["columns"])):
+                execute(connection, f"ALTER TABLE {parent} DETACH PARTITION {name}")
+                execute(connection, f"ALTER TABLE {parent} ATTACH PARTITION {name} {part['bound']}")
 
 
 class InlineParts:
@@ -419,5 +566,7 @@ class InlineParts:
 
 
 def steps_of(context: Context, entries: Sequence[Entry], loaded: Iterable[int]) -> Steps:
-    """The steps of a plan's missing objects out of a whole dump's entries."""
-    return arrange(entries, context.plan["objects"], loaded)
+    """The steps of a plan's missing objects out of a whole dump's entries, but those that the plan leaves out."""
+    left_out = {tuple(item) for item in context.plan.get("left_out", [])}
+    kept = [entry for entry in entries if (entry.description, entry.label) not in left_out]
+    return arrange(kept, context.plan["objects"], loaded)

@@ -9,12 +9,22 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import closure as closures
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
+    INSUFFICIENT_PRIVILEGE,
+    become,
+    give_back,
+    refuse,
+    room_for_owners,
+    said,
+    user_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context, encoding_of, load_table
@@ -26,20 +36,24 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL, left, read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
+    Attached,
     ForeignKeys,
     InlineParts,
     PartitionIdentities,
     Steps,
     patiently,
+    run_script,
     set_sequences,
     steps_of,
     without_default_privileges,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import execute, host_name, rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import SchemaDump
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import Entry, SchemaDump
 
 # Seconds to wait for the step that a killed run left behind.
 LONGEST_WAIT = 3600.0
+NOT_POPULATED = "55000"
 
 
 def refuse_missing_globals(plan: Mapping[str, Any]) -> None:
@@ -119,6 +133,52 @@ def run_parallel(work: Sequence[Callable[[], None]], parallel: int) -> None:
         raise errors[0]
 
 
+def make_early(
+    connection: Any,
+    owners: Callable[[], Iterable[Sequence[str]]],
+    entries: Sequence[Entry],
+    make: Callable[[Sequence[Entry]], None],
+) -> None:
+    """Make what comes before the rows, in the caller's transaction: schemas, then what their owners need room for."""
+    with without_default_privileges(connection):
+        make([entry for entry in entries if entry.description == "SCHEMA"])
+        with room_for_owners(connection, owners()):
+            make([entry for entry in entries if entry.description != "SCHEMA"])
+
+
+def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]:
+    """Fill materialized views as their owners see the rows, in the caller's transaction; what cannot be filled.
+
+    An owner may not be allowed (any more) to read what the view reads: such a view was stale before, too.
+    """
+    left_to_do = []
+    execute(connection, "SET LOCAL row_security = on")
+    for view in views:
+        statement = f"REFRESH MATERIALIZED VIEW {view}"
+        execute(connection, "SAVEPOINT dbre_view")
+        try:
+            execute(connection, statement)
+        except connection.DatabaseError as error:
+            if error.pgcode not in (INSUFFICIENT_PRIVILEGE, NOT_POPULATED):
+                raise
+            execute(connection, "ROLLBACK TO SAVEPOINT dbre_view")
+            reason = f"its owner cannot read what it shows, so it is empty: {said(error)}"
+            left_to_do.append(left("materialized view", view, reason, f"{statement};"))
+        execute(connection, "RELEASE SAVEPOINT dbre_view")
+    execute(connection, "SET LOCAL row_security = off")
+    return left_to_do
+
+
+def give_back_borrowed(connection: Any, staging: str) -> None:
+    """Give back what the journal says was borrowed, in one transaction; nothing without a journal."""
+    connection.rollback()
+    borrowed = read_journal(connection, staging).get("borrowed", [])
+    if borrowed:
+        give_back(connection, borrowed)
+        execute(connection, f"DELETE FROM {quote_name(staging, JOURNAL)} WHERE kind = 'borrowed'")
+    connection.commit()
+
+
 class TableRecovery:
     """Puts back what a load plan says, into a database that is there."""
 
@@ -136,6 +196,11 @@ class TableRecovery:
         """Everything that is not done yet; the result of the module."""
         refuse_missing_globals(self.plan)
         context = self.context
+        if self.plan.get("missing_memberships"):
+            admin = context.production.connect()
+            user = user_of(admin)
+            admin.close()
+            refuse(user, self.plan["missing_memberships"])
         directory = tempfile.mkdtemp(prefix="dbre-recovery-")
         admin = context.production.connect()
         main = None
@@ -147,10 +212,11 @@ class TableRecovery:
             main = self._open(admin, dump)
             journal = read_journal(main, context.staging)
             main.commit()
-            if not journal:
-                for item in self.existing:
-                    ExistingTable(context, item, encoding_of(main)).check(main)
+            if journal:
+                self._note_borrowed(main, become(main, context.roles))
                 main.commit()
+            else:
+                self._check(main)
                 self.changed = True
                 self._stage(main, dump, steps)
             staged = time.monotonic()
@@ -173,12 +239,37 @@ class TableRecovery:
                 "publish": round(published - loaded, 2),
                 "validate": round(validated - published, 2),
             }
+            give_back_borrowed(main, context.staging)
             return result
+        except BaseException:
+            # The error that is on its way says more than one of these.
+            with suppress(Exception):
+                if main is not None:
+                    main.close()
+                    main = self.context.session()
+                    give_back_borrowed(main, context.staging)
+            raise
         finally:
             for connection in (main, admin):
                 if connection is not None:
                     connection.close()
             shutil.rmtree(directory, ignore_errors=True)
+
+    def _check(self, main: Any) -> None:
+        """Refuse what cannot work, before anything is changed."""
+        become(main, self.context.roles)
+        for item in self.existing:
+            ExistingTable(self.context, item, encoding_of(main)).check(main)
+        main.rollback()
+
+    def _note_borrowed(self, main: Any, borrowed: Iterable[Mapping[str, Any]]) -> None:
+        """Note what is to be given back at the end of the run, or after one that was killed.
+
+        All sessions are members of the owners meanwhile: those that load side by side would wait for each other if
+        each became one in its own transaction.
+        """
+        for item in borrowed:
+            self.context.journal(main, "borrowed", item)
 
     def is_done(self) -> bool:
         """Whether everything was published by an earlier run."""
@@ -201,9 +292,9 @@ class TableRecovery:
 
     def _stage(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
         """One transaction: staging schemas, journal, and the lost tables, moved away before anybody can see them."""
-        script = dump.script(steps.early)
 
         def work() -> None:
+            borrowed = become(main, self.context.roles)
             for schema in sorted({self.context.staging, *self.context.staging_schemas.values()}):
                 execute(main, f"CREATE SCHEMA {quote_ident(schema)}")
             execute(
@@ -213,14 +304,18 @@ class TableRecovery:
                 "at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(), "
                 "kind text NOT NULL, detail jsonb NOT NULL)",
             )
+            # Default privileges may have taken even from us what is ours.
+            execute(main, f"GRANT ALL ON {quote_name(self.context.staging, JOURNAL)} TO CURRENT_USER")
             self.context.journal(main, "plan", self.plan)
-            if script:
-                with without_default_privileges(main):
-                    execute(main, script)
+            self._note_borrowed(main, borrowed)
+            self._make_early(main, dump, steps.early)
             for item in self._moving():
                 self._move(main, item, item["schema"], self.context.staging_schemas[item["schema"]])
 
         patiently(main, work)
+
+    def _make_early(self, main: Any, dump: SchemaDump, entries: Sequence[Entry]) -> None:
+        make_early(main, lambda: self.context.owners, entries, lambda chosen: run_script(main, dump.script(chosen)))
 
     def _moving(self) -> list[Mapping[str, Any]]:
         return [item for item in self.placed if item["kind"] in ("r", "p")]
@@ -255,27 +350,25 @@ class TableRecovery:
     def _publish(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
         """One transaction in which everything appears at once: tables, views, triggers, keys, grants, sequences."""
         own, others, after = (dump.script(part) for part in (steps.own, steps.others, steps.after_foreign_keys))
+        grants = dump.grants([*steps.own, *steps.others, *steps.after_foreign_keys])
         inline = InlineParts(self.context, dump.entries)
         keys = ForeignKeys(self.context, steps.foreign_keys)
         identities = PartitionIdentities(self.context, [item["oid"] for item in self.placed])
+        attached = Attached(self.context, [item["oid"] for item in self.placed])
         refresh = self._populated_views(steps)
 
         def work() -> None:
             for item in self._moving():
                 self._move(main, item, self.context.staging_schemas[item["schema"]], item["schema"])
-            if own:
-                with without_default_privileges(main):
-                    execute(main, own)
-            for view in refresh:
-                execute(main, f"REFRESH MATERIALIZED VIEW {view}")
-            left_to_do = inline.add(main)
-            if others:
-                execute(main, others)
+            with without_default_privileges(main), room_for_owners(main, self.context.owners):
+                run_script(main, own)
+            set_sequences(main, self.plan["sequences"])
+            run_script(main, grants)
+            left_to_do = refresh_views(main, refresh) + inline.add(main)
+            attached.make(main, others)
             identities.mend(main)
             left_to_do += keys.add(main)
-            if after:
-                execute(main, after)
-            set_sequences(main, self.plan["sequences"])
+            run_script(main, after)
             self.context.journal(main, "published", {"left_to_do": left_to_do})
 
         patiently(main, work)
@@ -303,6 +396,7 @@ class TableRecovery:
         journal = read_journal(main, self.context.staging)
         main.commit()
         tables = journal.get("table", [])
+        left_to_do += [entry["left"] for entry in journal.get("refused", [])]
         for published in journal.get("published", []):
             left_to_do += published["left_to_do"]
         objects = [dict(item) for item in self.plan["objects"] if not item["implied"]]

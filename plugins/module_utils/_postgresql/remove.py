@@ -6,17 +6,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, give_back
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL, read_journal, staging_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import lock_incident
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
 
 LEFTOVERS = """
-SELECT n.nspname AS schema, c.relname AS name, c.relkind AS kind
+SELECT n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_catalog.pg_get_userbyid(c.relowner) AS owner
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p', 'f')
 ORDER BY c.relkind, 1, 2
@@ -49,12 +51,16 @@ def _remove_from(production: Server, databases: list[str], staging: str, check_m
         connection = production.connect(name)
         try:
             journal = read_journal(connection, staging)
+            borrowed = journal.get("borrowed", [])
             if name == staging and journal:
+                if not check_mode:
+                    give_back(connection, borrowed)
+                    connection.commit()
                 removed.append(f"database {display_name(None, staging)}")
             elif journal:
                 kept = _still_there(connection, journal.get("kept", []))
                 ours = {staging, *journal["plan"][0]["staging_schemas"].values()}
-                removed += _remove_schemas(connection, sorted(ours), kept, check_mode)
+                removed += _remove_schemas(connection, sorted(ours), kept, borrowed, check_mode)
         finally:
             connection.close()
         if name == staging and journal and not check_mode:
@@ -67,12 +73,17 @@ def _still_there(connection: Any, kept: list[dict[str, Any]]) -> list[dict[str, 
     return [item for item in kept if value(connection, query, (quote_name(item["schema"], item["name"]),)) is not None]
 
 
-def _remove_schemas(connection: Any, ours: list[str], kept: list[dict[str, Any]], check_mode: bool) -> list[str]:
+def _remove_schemas(
+    connection: Any, ours: list[str], kept: list[dict[str, Any]], borrowed: list[dict[str, Any]], check_mode: bool
+) -> list[str]:
+    """Remove what is not kept, in one transaction; memberships that a killed run had borrowed are given back."""
     keeping = {(item["schema"], item["name"]) for item in kept}
     if kept:
         keeping.add((ours[0], JOURNAL))
     removed = []
-    for item in rows(connection, LEFTOVERS, (ours,)):
+    leftovers = rows(connection, LEFTOVERS, (ours,))
+    borrowed = borrowed + become(connection, [item["owner"] for item in leftovers])
+    for item in leftovers:
         if (item["schema"], item["name"]) not in keeping:
             # Partitions go with their parent, hence IF EXISTS.
             kind = "FOREIGN TABLE" if item["kind"] == "f" else "TABLE"
@@ -82,6 +93,7 @@ def _remove_schemas(connection: Any, ours: list[str], kept: list[dict[str, Any]]
         if schema not in {item[0] for item in keeping}:
             execute(connection, f"DROP SCHEMA {quote_ident(schema)}")
             removed.append(display_name(None, schema))
+    give_back(connection, borrowed)
     if check_mode:
         connection.rollback()
     else:

@@ -15,8 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become_owners
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import (
+    find_bin_dir,
+    find_client_dir,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect, libpq_keywords
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 try:
@@ -48,11 +52,26 @@ SETTINGS = {
 }
 SETTINGS_14 = {"idle_session_timeout": "0", "client_connection_check_interval": "2s"}
 SETTINGS_17 = {"transaction_timeout": "0"}
+# Where client programs look for what libpq calls by these names; the password is seen by nobody else there.
+ENVIRONMENT = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "passfile": "PGPASSFILE",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "channel_binding": "PGCHANNELBINDING",
+}
+
+_production_host: str | None = None
 
 
 def host_name() -> str:
-    """Name of this host, for messages."""
-    return socket.gethostname()
+    """Where production is, for messages: the host it is reached at, or this one."""
+    return _production_host or socket.gethostname()
 
 
 def settings_for(version_num: int) -> dict[str, str]:
@@ -63,29 +82,6 @@ def settings_for(version_num: int) -> dict[str, str]:
     if version_num >= 170000:
         settings.update(SETTINGS_17)
     return settings
-
-
-def rows(connection: Any, query: str, args: Any = None) -> list[dict[str, Any]]:
-    """Result of ``query`` as a list of dictionaries."""
-    with connection.cursor() as cursor:
-        cursor.execute(query, args)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row)) for row in cursor.fetchall()]
-
-
-def value(connection: Any, query: str, args: Any = None) -> Any:
-    """First column of the first row of ``query``; None when there is no row."""
-    with connection.cursor() as cursor:
-        cursor.execute(query, args)
-        row = cursor.fetchone()
-        return None if row is None else row[0]
-
-
-def execute(connection: Any, statement: str | bytes, args: Any = None) -> int:
-    """Run ``statement`` (any number of statements when ``args`` is None); the number of rows it touched."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, args)
-        return int(cursor.rowcount)
 
 
 def apply_settings(connection: Any, extra: Mapping[str, str] | None = None) -> None:
@@ -105,8 +101,6 @@ class Server:
         self.bin_dir = bin_dir
         self.application_name = application_name
         self._root_certificate: str | None = None
-        # How the other end is known where no certificate was handed on: the password, bound to the TLS channel.
-        self._channel: dict[str, str] = {}
 
     @classmethod
     def of_instance(
@@ -117,27 +111,33 @@ class Server:
             raise RecoveryError("the recovered instance has no port; hand on the whole instance as it was returned")
         # An instance with a host was opened to us over the network; its socket is on another machine.
         remote = bool(instance.get("host"))
-        server = cls(
-            {
-                "login_unix_socket": None if remote else instance.get("socket"),
-                "login_host": instance.get("host"),
-                "login_port": instance["port"],
-                "login_user": instance.get("user"),
-                "login_password": password,
-                "login_db": instance.get("database") or "postgres",
-            },
-            bin_dir,
-            application_name,
-        )
+        params: dict[str, Any] = {
+            "login_unix_socket": None if remote else instance.get("socket"),
+            "login_host": instance.get("host"),
+            "login_port": instance["port"],
+            "login_user": instance.get("user"),
+            "login_password": password,
+            "login_db": instance.get("database") or "postgres",
+        }
         if remote:
-            keys = ("sslmode", "channel_binding", "passfile")
-            server._channel = {key: instance[key] for key in keys if instance.get(key)}
-        certificate = instance.get("sslrootcert")
-        if certificate and remote:
+            # Where no certificate was handed on, the other end is known by the password, bound to the TLS channel.
+            params.update(
+                login_passfile=instance.get("passfile"),
+                ssl_mode=instance.get("sslmode") or ("verify-ca" if instance.get("sslrootcert") else None),
+                channel_binding=instance.get("channel_binding"),
+            )
+        server = cls(params, bin_dir, application_name)
+        if remote and instance.get("sslrootcert"):
             handle, server._root_certificate = tempfile.mkstemp(prefix="dbre-recovery-", suffix=".pem")
             with os.fdopen(handle, "w") as file:
-                file.write(certificate)
+                file.write(instance["sslrootcert"])
+            server.params["ca_cert"] = server._root_certificate
         return server
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is reached over the network, so that its host is not ours."""
+        return bool(self.params.get("login_host")) and not self.params.get("login_unix_socket")
 
     def close(self) -> None:
         """Remove the temporary file of the certificate."""
@@ -145,25 +145,15 @@ class Server:
             with suppress(FileNotFoundError):
                 os.unlink(self._root_certificate)
 
-    def _tls(self) -> dict[str, str]:
-        if self._root_certificate:
-            return {"sslmode": "verify-ca", "sslrootcert": self._root_certificate}
-        return self._channel
-
     def connect(self, dbname: str | None = None, settings: Mapping[str, str] | None = None) -> Any:
         """A session with our settings in ``dbname``."""
-        connection = connect(self.params, dbname, application_name=self.application_name, **self._tls())
+        connection = connect(self.params, dbname, application_name=self.application_name)
         apply_settings(connection, settings)
         return connection
 
     def environment(self, dbname: str) -> dict[str, str]:
         """Environment in which libpq programs reach ``dbname`` with our settings; holds the password."""
-        params = self.params
         wanted = {
-            "PGHOST": params.get("login_unix_socket") or params.get("login_host"),
-            "PGPORT": params.get("login_port"),
-            "PGUSER": params.get("login_user"),
-            "PGPASSWORD": params.get("login_password"),
             "PGDATABASE": dbname,
             "PGAPPNAME": self.application_name,
             "PGCONNECT_TIMEOUT": 15,
@@ -171,13 +161,10 @@ class Server:
                 "-c {}={}".format(name, text.replace(" ", "\\ ")) for name, text in SETTINGS.items() if text
             )
             + " -c search_path=",
-            "PGSSLMODE": self._tls().get("sslmode"),
-            "PGSSLROOTCERT": self._root_certificate,
-            "PGCHANNELBINDING": self._tls().get("channel_binding"),
-            "PGPASSFILE": self._tls().get("passfile"),
         }
+        wanted.update({ENVIRONMENT[name]: text for name, text in libpq_keywords(self.params).items()})
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
-        environment.update({name: str(text) for name, text in wanted.items() if text is not None})
+        environment.update({name: str(text) for name, text in wanted.items()})
         return environment
 
     def program(self, name: str) -> str:
@@ -196,7 +183,7 @@ class Server:
         )
         if done.returncode != 0:
             raise RecoveryError(
-                f"{command[0]} failed on {host_name()} (exit status {done.returncode}): "
+                f"{command[0]} failed on {socket.gethostname()} (exit status {done.returncode}): "
                 f"{done.stderr.decode(errors='replace').strip()}. Production was not changed by it.",
                 command=command[0],
             )
@@ -217,7 +204,10 @@ class Progress:
         at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
         text = json.dumps({"at": at, "what": what, "done": done, "total": total, "unit": unit})
         with self._lock:
-            with open(f"{self._path}.new", "w") as file:
+            # Its directory may be one that all may write to: what lies there already is not followed.
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self._path}.new")
+            with os.fdopen(os.open(f"{self._path}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
                 file.write(text + "\n")
             os.replace(f"{self._path}.new", self._path)
 
@@ -259,19 +249,16 @@ def application_name(incident: str) -> str:
 @contextmanager
 def open_production(params: Mapping[str, Any], incident: str) -> Iterator[Server]:
     """Production, as a module's parameters lead to it."""
+    global _production_host
     server = Server(params, "", application_name(incident))
+    _production_host = params["login_host"] if server.remote else None
     connection = server.connect()
     try:
-        if not value(connection, "SELECT current_setting('is_superuser')::bool"):
-            user = value(connection, "SELECT current_user")
-            raise RecoveryError(
-                f"role {user} on {host_name()} is no superuser. Nothing was changed. What is put back belongs to "
-                "others, so run this as a superuser (become_user: postgres, or login_user)."
-            )
         major = connection.server_version // 10000
     finally:
         connection.close()
-    server.bin_dir = find_bin_dir(major, params["bin_dir"])
+    # Over the network the programs come from this host, and need not be the server's own.
+    server.bin_dir = (find_client_dir if server.remote else find_bin_dir)(major, params["bin_dir"])
     with translated_errors():
         yield server
 
@@ -286,6 +273,7 @@ def open_servers(params: Mapping[str, Any], incident: str) -> Iterator[tuple[Ser
         try:
             here, there = production.connect(), side.connect()
             versions = here.server_version // 10000, there.server_version // 10000
+            become_owners(there)
             here.close()
             there.close()
             if versions[0] != versions[1]:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
 
 # Descriptions of entries that begin with another description; the longest that fits is the entry's
@@ -27,6 +28,12 @@ ENTRY = re.compile(rf"(\d+); (\d+) (\d+) ({DESCRIPTIONS})(?: |$)(.*)", re.DOTALL
 # What no restore of objects asks for: settings of the dump itself, and what is data.
 SETTINGS = ("ENCODING", "SEARCHPATH", "STDSTRINGS")
 DEPENDS = re.compile(r";\s+depends on:((?: \d+)+)")
+# The settings that a script begins with; only servers from 17 on know this one, whatever the version of pg_restore.
+HEADER = re.compile(rb"\A(?:(?:--.*|\\restrict .*|SET (?!ROLE ).*;|SELECT pg_catalog\.set_config\(.*\);)?\n)*")
+TRANSACTION_TIMEOUT = re.compile(rb"^SET transaction_timeout = 0;\n", re.MULTILINE)
+# Grants in the name of those who made them: only superusers may change the session's user, members the current one.
+SESSION_USER = re.compile(rb"^(?:SET SESSION AUTHORIZATION (.*)|RESET SESSION AUTHORIZATION);$", re.MULTILINE)
+GRANTS = ("ACL", "DEFAULT ACL")
 # Added around scripts by the releases of August 2025 and later; only psql knows it.
 RESTRICT = re.compile(rb"^\\(?:un)?restrict ([0-9A-Za-z]+)\n?", re.MULTILINE)
 
@@ -123,6 +130,25 @@ def strip_restrict(script: bytes) -> bytes:
     return re.sub(rb"^\\(?:un)?restrict " + key + rb"$\n?", b"", script, flags=re.MULTILINE)
 
 
+def without_transaction_timeout(script: bytes) -> bytes:
+    """The script without the setting that older servers do not know; the session has set what it needs."""
+    header = HEADER.match(script)
+    end = header.end() if header else 0
+    return TRANSACTION_TIMEOUT.sub(b"", script[:end]) + script[end:]
+
+
+def as_members(script: bytes) -> bytes:
+    """A script of grants that acts for other roles as a member of theirs."""
+    return SESSION_USER.sub(lambda found: b"SET ROLE " + found[1] + b";" if found[1] else b"RESET ROLE;", script)
+
+
+def statements_of(script: bytes) -> str:
+    """What a script does, without its settings and comments at both ends."""
+    header = HEADER.match(script)
+    text = script[header.end() if header else 0 :].decode()
+    return re.sub(r"(?:\n|\A)(?:--.*\n|\n)*\Z", "", text)
+
+
 class SchemaDump:
     """All definitions of one database of the recovered instance, as pg_dump writes them, in a custom archive."""
 
@@ -136,8 +162,24 @@ class SchemaDump:
         listing = server.run(["pg_restore", "--list", "--verbose", self.path], database)
         self.entries = parse_toc(listing.decode())
 
+    def identity(self, entry: Entry) -> str:
+        """What the server calls the object of an entry; the dump's own words where there is none."""
+        query = "SELECT identity FROM pg_catalog.pg_identify_object(%s, %s, 0)"
+        connection = self._server.connect(self._database)
+        try:
+            return value(connection, query, (entry.catalog, entry.oid)) if entry.catalog else entry.label
+        finally:
+            connection.close()
+
     def script(self, entries: Iterable[Entry], *options: str) -> bytes:
-        """SQL that makes ``entries``, in the dump's order; ``options`` are pg_restore's."""
+        """SQL that makes ``entries`` (but grants), in the dump's order; ``options`` are pg_restore's."""
+        return self._script([entry for entry in entries if entry.description not in GRANTS], options)
+
+    def grants(self, entries: Iterable[Entry], *options: str) -> bytes:
+        """SQL of the grants among ``entries``, which come after everything that is granted."""
+        return as_members(self._script([entry for entry in entries if entry.description in GRANTS], options))
+
+    def _script(self, entries: Iterable[Entry], options: Sequence[str]) -> bytes:
         chosen = [f"{entry.dump_id}; {entry.catalog} {entry.oid} {entry.description}" for entry in entries]
         if not chosen:
             return b""
@@ -146,7 +188,7 @@ class SchemaDump:
         with open(path, "w") as file:
             file.write("\n".join(chosen) + "\n")
         command = ["pg_restore", "--use-list", path, "--file=-", *options, self.path]
-        return strip_restrict(self._server.run(command, self._database))
+        return without_transaction_timeout(strip_restrict(self._server.run(command, self._database)))
 
 
 def entries_of(entries: Sequence[Entry], objects: Iterable[Mapping[str, Any]]) -> list[Entry]:

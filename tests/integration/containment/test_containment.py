@@ -64,6 +64,10 @@ def settings(server: Server) -> list[str]:
     return sorted(entry for row in server.sql(query) for entry in row[0])
 
 
+def comment(server: Server) -> Any:
+    return server.sql("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'shop'")[0][0]
+
+
 def can_write(server: Server) -> bool:
     try:
         server.sql("INSERT INTO t VALUES (1)", "shop", "app")
@@ -108,10 +112,12 @@ def test_superusers_are_left_alone_and_counted(shop: Server) -> None:
 def test_a_setting_that_was_there_before_comes_back(shop: Server, previous: str) -> None:
     shop.sql(f"ALTER DATABASE shop SET default_transaction_read_only = {previous}")
     shop.sql("ALTER DATABASE shop SET work_mem = '8MB'")
-    before = settings(shop)
+    shop.sql("COMMENT ON DATABASE shop IS 'The shop''s [own] 100% database'")
+    before = settings(shop), comment(shop)
     assert read_only(shop, "present")["containment"]["previous"] == {"default_transaction_read_only": previous}
+    assert comment(shop).startswith(f"{before[1]}\n[{MARKER} ")
     read_only(shop, "absent")
-    assert settings(shop) == before
+    assert (settings(shop), comment(shop)) == before
 
 
 def test_a_second_time_nothing_changes(shop: Server) -> None:
@@ -147,10 +153,10 @@ def test_a_run_killed_while_undoing_is_completed(shop: Server) -> None:
     killed = ReadOnly(connection, "shop", 10)
     killed._write(None, {"previous": None, "since": killed._one("SELECT clock_timestamp()::text"), "lifting": True})
     connection.close()
-    assert [entry.split("=")[0] for entry in settings(shop)] == [MARKER]
+    assert MARKER in comment(shop)
     assert read_only(shop, "absent")["containment"]["sessions_ended"] == 1
     session.close()
-    assert settings(shop) == []
+    assert (settings(shop), comment(shop)) == ([], None)
 
 
 def test_check_mode_tells_and_touches_nothing(shop: Server) -> None:
@@ -185,10 +191,67 @@ def test_a_database_that_is_not_there_is_an_error_to_contain_and_nothing_to_undo
 
 
 def test_a_marker_of_somebody_else_is_not_guessed_at(shop: Server) -> None:
-    shop.sql(f"ALTER DATABASE shop SET {MARKER} = 'yes'")
-    with pytest.raises(RecoveryError, match="RESET dbre.containment"):
+    shop.sql(f"COMMENT ON DATABASE shop IS 'Ours [{MARKER} yes]'")
+    read_only(shop, "present")
+    assert comment(shop).startswith(f"Ours [{MARKER} yes]\n")
+    shop.sql(f"COMMENT ON DATABASE shop IS '[{MARKER} yes]'")
+    with pytest.raises(RecoveryError, match="COMMENT ON DATABASE"):
         read_only(shop, "present")
-    assert settings(shop) == [f"{MARKER}=yes"]
+    assert comment(shop) == f"[{MARKER} yes]"
+
+
+@pytest.fixture
+def managed(shop: Server) -> Iterator[Server]:
+    """The shop as a managed service has it: the master user is no superuser, and the database is somebody else's."""
+    shop.sql("CREATE ROLE master LOGIN CREATEROLE; SET ROLE master; CREATE ROLE owner")
+    shop.sql("ALTER DATABASE shop OWNER TO owner")
+    yield shop
+    shop.sql("ALTER DATABASE shop OWNER TO postgres; DROP ROLE owner; REVOKE pg_monitor, pg_signal_backend FROM master")
+    shop.sql("DROP ROLE master")
+
+
+def as_master(server: Server, state: str) -> dict[str, Any]:
+    connection = connect({**server.params(), "login_user": "master"})
+    try:
+        contained = ReadOnly(connection, "shop", 10)
+        return contained.present(False) if state == "present" else contained.absent(False)
+    finally:
+        connection.close()
+
+
+def test_the_master_user_of_a_managed_service_contains_another_s_database(managed: Server) -> None:
+    managed.sql("GRANT pg_monitor, pg_signal_backend TO master")
+    members = "SELECT to_jsonb(m) - 'oid' FROM pg_auth_members m ORDER BY 1"
+    before = managed.sql(members)
+    session, superuser = managed.connect("shop", "app"), managed.connect("shop")
+    contained = as_master(managed, "present")["containment"]
+    assert (contained["sessions_ended"], contained["superuser_sessions"], contained["sessions_left"]) == (1, 1, 0)
+    with pytest.raises(psycopg2.OperationalError):
+        session.cursor().execute("SELECT 1")
+    superuser.cursor().execute("SELECT 1")
+    superuser.close()
+    assert not can_write(managed)
+    assert not as_master(managed, "present")["changed"]
+    as_master(managed, "absent")
+    assert can_write(managed)
+    assert managed.sql(members) == before
+
+
+def test_sessions_that_it_may_not_end_are_left_and_counted(managed: Server) -> None:
+    session = managed.connect("shop", "app")
+    contained = as_master(managed, "present")["containment"]
+    assert (contained["sessions_ended"], contained["sessions_left"]) == (0, 1)
+    session.cursor().execute("INSERT INTO t VALUES (1)")
+    session.close()
+    as_master(managed, "absent")
+    assert (settings(managed), comment(managed)) == ([], None)
+
+
+def test_an_owner_that_the_role_cannot_become_is_named_and_nothing_is_changed(managed: Server) -> None:
+    managed.sql("GRANT master TO owner")
+    with pytest.raises(RecoveryError, match='GRANT "owner" TO "master"'):
+        as_master(managed, "present")
+    assert (settings(managed), comment(managed)) == ([], None)
 
 
 def pause(bouncer: PgBouncer, state: str, database: str = "shop", check_mode: bool = False) -> dict[str, Any]:

@@ -191,6 +191,6 @@ def test_what_is_not_there_is_named(shop: Server) -> None:
         protect(shop, "nowhere", schemas=("Nope",), roles=("ghost",))
 
 
-def test_without_a_superuser_it_says_so(shop: Server) -> None:
-    with pytest.raises(RecoveryError, match="'app' is no superuser"):
+def test_a_role_that_may_not_create_event_triggers_is_told_so(shop: Server) -> None:
+    with pytest.raises(RecoveryError, match="'app' may not create event triggers: permission denied"):
         protect(shop, user="app")

@@ -1,5 +1,8 @@
 """A production server and, per test, a recovered instance: a physical copy taken just before the damage.
 
+Each test runs twice: as a superuser at the socket, and over the network (TLS) as a role that is no superuser, as the
+master user of a managed service.
+
 Run as the operating system user postgres (a server cannot run as root). DBRE_TEST_MAJOR chooses the PostgreSQL major
 version (the newest installed one by default), DBRE_TEST_PORT the first of two ports.
 """
@@ -121,18 +124,19 @@ class World:
         )
         with (self.production.data / "postgresql.conf").open("a") as file:
             file.write(
-                f"port = {PORT}\nunix_socket_directories = '{self.root}'\nlisten_addresses = ''\nfsync = off\n"
+                f"port = {PORT}\nunix_socket_directories = '{self.root}'\nfsync = off\n{self.listen()}"
                 "wal_level = logical\nmax_connections = 40\nautovacuum = off\n"
             )
         self.production.start()
+        self.prepare()
         self.production.sql(
-            "postgres",
-            "CREATE ROLE dbre_owner",
-            "CREATE ROLE dbre_reader",
-            "SET allow_in_place_tablespaces = on",
-            "CREATE TABLESPACE dbre_space LOCATION ''",
+            "postgres", "SET allow_in_place_tablespaces = on", "CREATE TABLESPACE dbre_space LOCATION ''"
         )
         self.keep("nothing")
+
+    def listen(self) -> str:
+        """Settings of the network."""
+        return "listen_addresses = ''\n"
 
     def kept(self, name: str) -> Path:
         return self.root / f"with-{name}"
@@ -142,6 +146,19 @@ class World:
         self.production.stop("fast")
         self.production.data.rename(self.kept(name))
 
+    def prepare(self) -> None:
+        """What is in the cluster before there is any database of a test."""
+        self.production.sql("postgres", "CREATE ROLE dbre_owner", "CREATE ROLE dbre_reader")
+
+    def fill(self, name: str) -> None:
+        """A database, made by its script of this directory."""
+        self.production.sql("postgres", f'CREATE DATABASE "{name}"')
+        self.run_script(name, f"{name}.sql")
+
+    def run_script(self, database: str, script: str, *options: str) -> None:
+        command = ["-qX", "-v", "ON_ERROR_STOP=1", *options, "-f", str(HERE / script)]
+        self.production.program("psql", *command, database=database)
+
     def begin(self, name: str) -> None:
         """Production anew, with one database made by its script of this directory, and the recovered instance."""
         self.production.stop()
@@ -149,9 +166,7 @@ class World:
         if not self.kept(name).exists():
             shutil.copytree(self.kept("nothing"), self.production.data, symlinks=True)
             self.production.start()
-            self.production.sql("postgres", f'CREATE DATABASE "{name}"')
-            script = str(HERE / f"{name}.sql")
-            self.production.program("psql", "-qX", "-v", "ON_ERROR_STOP=1", "-f", script, database=name)
+            self.fill(name)
             self.keep(name)
         shutil.copytree(self.kept(name), self.production.data, symlinks=True)
         self.production.start()
@@ -231,15 +246,115 @@ class World:
         answer = self.finish(self.start_recovery(database, **asked))
         return str(answer["error"])
 
+    def memberships(self) -> list[Any]:
+        """Who is a member of whom, as far as a recovery may change it."""
+        return []
+
+    def finish_left(self, database: str, answer: dict[str, Any]) -> list[str]:
+        """Do as superuser what was left because we are none; the rest of what was left."""
+        left = answer["result"]["left_to_do"]
+        words = ("no superuser", "either", "row security binds")
+        refused = [entry for entry in left if any(word in entry["reason"] for word in words)]
+        for entry in refused:
+            self.production.sql(database, entry["command"])
+        return [entry["reason"] for entry in left if entry not in refused]
+
     def remove(self, database: str, incident: str = "test", check_mode: bool = False) -> dict[str, Any]:
         with open_production(self.params, incident) as production:
             return remove_staging(production, database, incident, check_mode)
 
 
-@pytest.fixture(scope="session")
-def world() -> Iterator[World]:
+class NetworkWorld(World):
+    """Production and the recovered instance as a managed service has them: no socket, no superuser, TLS.
+
+    The master user made the roles that own things, and is no member of any of them.
+    """
+
+    def listen(self) -> str:
+        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"]
+        files = ["-keyout", str(self.production.data / "server.key"), "-out", str(self.certificate)]
+        subprocess.run(["openssl", "req", "-x509", "-nodes", *subject, *files], check=True, capture_output=True)
+        shutil.copy(self.certificate, self.production.data / "server.crt")
+        (self.production.data / "server.key").chmod(0o600)
+        (self.production.data / "pg_hba.conf").write_text(
+            "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+        )
+        return "listen_addresses = '127.0.0.1'\nssl = on\npassword_encryption = 'scram-sha-256'\n"
+
+    @property
+    def certificate(self) -> Path:
+        return self.root / "ca.pem"
+
+    @property
+    def passfile(self) -> Path:
+        return self.root / "pgpass"
+
+    def prepare(self) -> None:
+        self.passfile.write_text("*:*:*:master:a secret\n")
+        self.passfile.chmod(0o600)
+        self.production.sql(
+            "postgres",
+            "CREATE ROLE dbre_super LOGIN SUPERUSER",
+            "CREATE ROLE rds_superuser NOLOGIN",
+            "GRANT pg_monitor, pg_signal_backend TO rds_superuser",
+            "CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'a secret'",
+            "GRANT rds_superuser TO master",
+        )
+        if installed_major() >= 15:
+            self.production.sql("postgres", "GRANT SET ON PARAMETER session_replication_role TO rds_superuser")
+        self.production.program(
+            "psql", "-qX", "-U", "master", *(f"-cCREATE ROLE dbre_{name}" for name in ("owner", "reader", "app"))
+        )
+
+    def fill(self, name: str) -> None:
+        self.production.sql("postgres", f'CREATE DATABASE "{name}" OWNER dbre_super')
+        self.run_script(name, f"{name}.sql", "-U", "dbre_super")
+        self.run_script(name, "network.sql")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {
+            "login_host": "127.0.0.1",
+            "login_port": PORT,
+            "login_user": "master",
+            "login_passfile": str(self.passfile),
+            "login_db": "postgres",
+            "ssl_mode": "verify-ca",
+            "ca_cert": str(self.certificate),
+            "bin_dir": None,
+            "instance": {
+                "source": "rds",
+                "host": "localhost",
+                "port": PORT + 1,
+                "user": "master",
+                "passfile": str(self.passfile),
+                "sslmode": "verify-full",
+                "sslrootcert": self.certificate.read_text(),
+                "database": "postgres",
+            },
+            "instance_password": None,
+        }
+
+    def memberships(self) -> list[Any]:
+        connection = self.production.connect("postgres")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                # The row is made anew when its options were changed and put back; its OID (since 16) tells nothing.
+                "SELECT roleid::regrole::text, (to_jsonb(m) - 'oid')::text FROM pg_auth_members m "
+                "WHERE member = 'master'::regrole ORDER BY 1, 2"
+            )
+            found = cursor.fetchall()
+        connection.close()
+        return found
+
+
+WORLDS = {"socket": World, "network": NetworkWorld}
+
+
+@pytest.fixture(scope="session", params=WORLDS)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
     root = Path(tempfile.mkdtemp(prefix="dbre-table-"))
-    world = World(root)
+    world = WORLDS[request.param](root)
     try:
         world.make()
         yield world
@@ -249,15 +364,21 @@ def world() -> Iterator[World]:
         shutil.rmtree(root)
 
 
+def begun(world: World, name: str) -> Iterator[World]:
+    """The world with a database; afterwards the master user must be a member of nothing more than before."""
+    world.begin(name)
+    before = world.memberships()
+    yield world
+    assert world.memberships() == before
+
+
 @pytest.fixture
-def torture(world: World) -> World:
+def torture(world: World) -> Iterator[World]:
     """A database with everything in it, and its copy; the test damages production's."""
-    world.begin("torture")
-    return world
+    yield from begun(world, "torture")
 
 
 @pytest.fixture
-def shop(world: World) -> World:
+def shop(world: World) -> Iterator[World]:
     """A small shop and its copy."""
-    world.begin("shop")
-    return world
+    yield from begun(world, "shop")

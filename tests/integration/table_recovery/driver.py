@@ -17,6 +17,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     parse_schema_list,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import Planner
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.rehearsal import rehearse
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
 
 
@@ -34,7 +35,7 @@ def main() -> int:
             )
             plan = planner.plan(parse_relation_list(asked["relations"]), parse_schema_list(asked["schemas"]))
             # Through JSON, as it comes back from the controller.
-            plan = json.loads(json.dumps(plan))
+            plan = json.loads(json.dumps(rehearse(production, side, plan)))
             result = make_recovery(Context(production, side, plan, parallel=2)).run() if asked["recover"] else {}
     except RecoveryError as error:
         json.dump({"error": error.msg, "details": error.details}, sys.stdout, default=str)

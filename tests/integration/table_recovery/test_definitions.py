@@ -37,8 +37,7 @@ def test_definitions_and_rows_are_back(torture: Any, what: str) -> None:
     answer = torture.recover("torture", **asked)
 
     assert answer["result"]["difference"] == []
-    lost_for_good = [entry for entry in answer["result"]["left_to_do"] if "unlogged" not in entry["reason"]]
-    assert lost_for_good == []
+    assert [reason for reason in torture.finish_left("torture", answer) if "unlogged" not in reason] == []
     assert torture.remove("torture")["kept"] == []
     assert production.definition("torture") == definition
     assert production.contents("torture") == contents
@@ -49,6 +48,7 @@ def test_a_whole_database_is_back(torture: Any) -> None:
     production.sql(
         "torture",
         "SELECT lo_from_bytea(4242, 'large')",
+        "ALTER LARGE OBJECT 4242 OWNER TO dbre_owner",
         "COMMENT ON DATABASE torture IS 'all of it'",
         "ALTER DATABASE torture SET work_mem = '7MB'",
         "ALTER ROLE dbre_reader IN DATABASE torture SET search_path = app",
@@ -63,7 +63,10 @@ def test_a_whole_database_is_back(torture: Any) -> None:
 
     assert answer["plan"]["staging_database"] == "recovered_test"
     assert answer["result"]["difference"] == []
-    assert torture.recover("torture")["result"]["changed"] is False
+    again = torture.recover("torture")
+    assert again["result"]["changed"] is False
+    assert again["result"]["left_to_do"] == answer["result"]["left_to_do"]
+    assert [reason for reason in torture.finish_left("torture", answer) if "unlogged" not in reason] == []
     torture.remove("torture")
     assert production.definition("torture") == definition
     assert production.contents("torture") == contents
@@ -75,15 +78,18 @@ def test_an_instance_restored_from_a_dump_has_oids_of_its_own(torture: Any) -> N
     production, side = torture.production, torture.side
     definition, contents = production.definition("torture"), production.contents("torture")
     dump = str(torture.root / "torture.dump")
+    # pg_restore fills materialized views without the rows that row security hides, or rather fails.
+    side.sql("torture", "ALTER TABLE app.orders DISABLE ROW LEVEL SECURITY")
     side.program("pg_dump", "-Fc", "-f", dump, database="torture")
     side.sql("postgres", "DROP DATABASE torture", "CREATE TABLE shifts_oids ()")
     side.program("pg_restore", "--create", "-d", "postgres", dump)
+    side.sql("torture", "ALTER TABLE app.orders ENABLE ROW LEVEL SECURITY")
     production.sql("torture", "DROP TABLE app.orders CASCADE")
 
     instance = {**torture.params["instance"], "source": "logical"}
     answer = torture.recover("torture", relations=["app.orders"], params={**torture.params, "instance": instance})
 
-    assert answer["result"]["left_to_do"] == []
+    assert torture.finish_left("torture", answer) == []
     torture.remove("torture")
     assert production.definition("torture") == definition
     assert production.contents("torture") == contents

@@ -165,6 +165,7 @@ def test_rows_written_meanwhile_that_break_a_foreign_key_are_reported(shop: Any)
     assert shop.recover("shop", relations=["orders"])["result"]["left_to_do"] == []
 
 
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
 def test_an_instance_read_by_a_role_that_is_no_superuser(shop: Any) -> None:
     production = shop.production
     production.sql("shop", "CREATE ROLE dbre_plain LOGIN BYPASSRLS", "GRANT pg_read_all_data, pg_monitor TO dbre_plain")
@@ -202,4 +203,4 @@ def test_missing_roles_are_named_before_anything_is_changed(shop: Any) -> None:
     ],
 )
 def test_bad_input_is_refused(shop: Any, asked: dict[str, Any], said: str) -> None:
-    assert said in shop.refused(asked.pop("database"), **asked)
+    assert said in shop.refused(**asked)

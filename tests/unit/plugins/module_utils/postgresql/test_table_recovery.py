@@ -15,15 +15,22 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.closure 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import column_list, copy_options
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import action_of, staging_name
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import arrange, forward
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
+    arrange,
+    default_privilege_statements,
+    forward,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import (
     refuse_missing_globals,
     run_parallel,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
+    as_members,
     parse_toc,
     select_entries,
+    statements_of,
     strip_restrict,
+    without_transaction_timeout,
 )
 
 LISTING = (Path(__file__).parent / "data" / "restore-list-15.txt").read_text()
@@ -138,6 +145,69 @@ def test_text_arrays_survive_quotes_and_backslashes():
     assert array_literal(None) == "{}"
 
 
+SCRIPT = b"""--
+-- PostgreSQL database dump
+--
+
+SET statement_timeout = 0;
+SET transaction_timeout = 0;
+SELECT pg_catalog.set_config('search_path', '', false);
+SET row_security = off;
+
+--
+-- Name: TABLE t; Type: ACL; Schema: public; Owner: o
+--
+
+SET SESSION AUTHORIZATION "the ""reader";
+GRANT SELECT ON TABLE public.t TO other;
+RESET SESSION AUTHORIZATION;
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+"""
+
+
+def test_scripts_of_newer_programs_run_on_older_servers():
+    script = without_transaction_timeout(SCRIPT)
+    assert b"transaction_timeout" not in script
+    assert b"SET statement_timeout = 0;\nSELECT pg_catalog.set_config" in script
+    body = b"\nCREATE FUNCTION f() RETURNS void AS '\nSET transaction_timeout = 0;\n';\n"
+    assert without_transaction_timeout(body) == body
+
+
+def test_grants_of_others_are_made_as_a_member_of_theirs_and_shown_without_the_dumps_trimmings():
+    assert statements_of(as_members(SCRIPT)) == (
+        'SET ROLE "the ""reader";\nGRANT SELECT ON TABLE public.t TO other;\nRESET ROLE;'
+    )
+
+
+def test_default_privileges_are_put_aside_and_back_in_their_order():
+    def row(kind: str, schema: Any, role: Any, privileges: Any, grantable: bool = False) -> dict[str, Any]:
+        return {"kind": kind, "schema": schema, "role": role, "privileges": privileges, "grantable": grantable}
+
+    ours = [
+        row("f", None, "me", ["EXECUTE"]),
+        row("r", "the app", "reader", ["INSERT", "SELECT"]),
+        row("r", "the app", "reader", ["UPDATE"], True),
+        row("T", None, None, None),
+    ]
+    plain = [row("f", None, None, ["EXECUTE"]), row("f", None, "me", ["EXECUTE"])]
+    assert default_privilege_statements(ours, plain) == [
+        'ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM "me"',
+        'ALTER DEFAULT PRIVILEGES IN SCHEMA "the app" REVOKE ALL ON TABLES FROM "reader"',
+        "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC",
+        'ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO "me"',
+    ]
+    assert default_privilege_statements(plain, ours)[2:] == [
+        'ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO "me"',
+        'ALTER DEFAULT PRIVILEGES IN SCHEMA "the app" GRANT INSERT, SELECT ON TABLES TO "reader"',
+        'ALTER DEFAULT PRIVILEGES IN SCHEMA "the app" GRANT UPDATE ON TABLES TO "reader" WITH GRANT OPTION',
+    ]
+
+
 def test_a_staging_name_is_never_cut():
     assert staging_name("4711") == "recovered_4711"
     with pytest.raises(RecoveryError, match="dr_incident_id"):
@@ -215,6 +285,14 @@ def test_a_difference_names_relation_property_and_both_values():
     production["public.a"]["sequences"]["public.s"] = sequence(11)
     production["public.a"]["rows"] = 2
     assert fingerprint.difference({"public.a": recovered["public.a"]}, production) == []
+
+
+def test_what_was_left_to_do_is_no_difference():
+    one = {"kind": "r", "publications": ["pub columns {a} where (a > 1)", "other"]}
+    here = {"kind": "r", "publications": ["other"]}
+    left = ["public.t in publication pub", "public.far"]
+    assert fingerprint.difference({"public.t": one, "public.far": one}, {"public.t": here}, left) == []
+    assert len(fingerprint.difference({"public.t": one}, {"public.t": here}, ["public.t in publication public"])) == 1
 
 
 def test_what_is_left_to_do_is_not_told_twice():
