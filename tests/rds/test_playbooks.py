@@ -1,0 +1,337 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a user sees of the RDS playbooks, on databases that hold real rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import iam
+import pytest
+from cloud import AWAY, HOME, Cloud
+
+TABLE_DROP = "dbre.recovery.dr_rds_table_drop"
+CORRUPTION = "dbre.recovery.dr_rds_corruption"
+FAILOVER = "dbre.recovery.dr_rds_failover"
+
+
+@pytest.fixture(scope="module")
+def cloud(emulated_rds: Any, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
+    return Cloud(emulated_rds, tmp_path_factory.mktemp("operator"))
+
+
+@pytest.fixture(scope="module")
+def shop(cloud: Cloud) -> str:
+    """A Multi-AZ instance of its own for the tests of a dropped table."""
+    cloud.make_shop("shop", MultiAZ=True)
+    return "shop"
+
+
+@pytest.fixture
+def lost(cloud: Cloud, shop: str) -> Iterator[dict[str, Any]]:
+    """The shop with its orders dropped two seconds after the last of them."""
+    before = cloud.checksum(shop, "public.orders")
+    time.sleep(2.1)
+    cloud.sql(shop, "DROP TABLE public.orders CASCADE")
+    time.sleep(1)
+    yield {"orders": before}
+    if not cloud.sql(shop, "SELECT to_regclass('public.orders')")[0][0]:
+        pytest.fail("the table is not back, so the next test has nothing to lose")
+
+
+def test_a_dropped_table_is_back_with_all_that_fell_with_it(cloud: Cloud, shop: str, lost: dict[str, Any]) -> None:
+    run = cloud.play(
+        TABLE_DROP, shop, dr_database="shop", dr_tables="public.orders", dr_contain="read_only", dr_incident_id="drop1"
+    )
+    assert run.rc == 0, run.output
+    assert cloud.checksum(shop, "public.orders") == lost["orders"]
+    assert cloud.sql(shop, "SELECT count(*) FROM reports.totals") == [(100,)]
+    keys = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'public.items'::regclass AND contype = 'f'"
+    assert cloud.sql(shop, f"{keys} AND convalidated") == [(1,)]
+    assert cloud.sql(
+        shop, "SELECT tgname FROM pg_trigger WHERE tgrelid = 'public.orders'::regclass AND NOT tgisinternal"
+    ) == [("stamp",)]
+    assert cloud.sql(shop, "SELECT tableowner FROM pg_tables WHERE tablename = 'orders'") == [("shop_owner",)]
+    report = cloud.report("drop1")
+    assert report["verdict"] == "proved"
+    assert report["incident"]["found_by"]
+    assert report["rpo"]["seconds"] is not None
+    assert cloud.identifiers() == {shop}, "the side instance is deleted when what was lost is back and proved"
+    cloud.sql(shop, "CREATE TABLE public.writable (a int); DROP TABLE public.writable")
+
+
+def test_a_recovery_killed_while_it_restores_goes_on(cloud: Cloud, shop: str, lost: dict[str, Any]) -> None:
+    given = {"dr_database": "shop", "dr_tables": "public.orders", "dr_incident_id": "drop2"}
+    cloud.play_killed_in(TABLE_DROP, shop, "restore", 2.0, **given)
+    run = cloud.play(TABLE_DROP, shop, **given)
+    assert run.rc == 0, run.output
+    assert cloud.checksum(shop, "public.orders") == lost["orders"]
+    assert cloud.identifiers() == {shop}
+    assert cloud.report("drop2")["runs"] == 2
+
+
+def test_check_mode_prints_the_plan_and_changes_nothing(cloud: Cloud, shop: str) -> None:
+    moment = cloud.now(shop)
+    time.sleep(4)
+    before = cloud.world()
+    run = cloud.play(
+        TABLE_DROP,
+        shop,
+        "--check",
+        dr_database="shop",
+        dr_tables="public.orders",
+        dr_target_time=moment.isoformat(),
+        dr_incident_id="check1",
+    )
+    assert run.rc == 0, run.output
+    assert "shop-dr-check1 in eu-central-1" in run.output
+    assert run.changed == 0
+    assert cloud.world() == before
+    assert not (cloud.reports / "check1").exists()
+
+
+def test_a_moment_outside_the_window_is_refused_with_the_window(cloud: Cloud, shop: str) -> None:
+    before = cloud.world()
+    run = cloud.play(
+        TABLE_DROP, shop, dr_database="shop", dr_tables="public.orders", dr_target_time="2020-01-01T00:00:00+00:00"
+    )
+    assert run.rc != 0
+    earliest = cloud.api().describe_db_instance_automated_backups(DBInstanceIdentifier=shop)
+    window = earliest["DBInstanceAutomatedBackups"][0]["RestoreWindow"]
+    assert window["EarliestTime"].strftime("%Y-%m-%dT%H:%M:%S") in run.output
+    assert cloud.world() == before
+
+
+def test_a_database_that_is_not_there_is_refused_in_check_mode_too(cloud: Cloud, shop: str) -> None:
+    run = cloud.play(TABLE_DROP, "nosuch", "--check", dr_database="shop", dr_tables="public.orders")
+    assert run.rc != 0
+    assert "nosuch" in run.output
+
+
+REFUSED = {
+    "a moment outside the window": (
+        {"source_db_instance_identifier": "shop", "db_instance_identifier": "new", "at": "2020-01-01T00:00:00Z"},
+        "What can be restored",
+    ),
+    "a name that is taken": (
+        {"source_db_instance_identifier": "shop", "db_instance_identifier": "shop", "latest": True},
+        "shop",
+    ),
+    "a key of another region": (
+        {
+            "source_db_instance_identifier": "shop",
+            "db_instance_identifier": "new",
+            "latest": True,
+            "performance_insights_kms_key_id": f"arn:aws:kms:{AWAY}:123456789012:key/1",
+        },
+        f"a key of {AWAY}",
+    ),
+    "backtrack": (
+        {
+            "source_db_instance_identifier": "shop",
+            "db_instance_identifier": "new",
+            "latest": True,
+            "restore_type": "backtrack",
+        },
+        "Aurora MySQL only",
+    ),
+    "removal of what is no copy of the incident": (
+        {"db_instance_identifier": "shop", "incident": "x", "state": "absent"},
+        "shop",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_is_refused_and_changes_nothing(cloud: Cloud, shop: str, what: str) -> None:
+    arguments, words = REFUSED[what]
+    before = cloud.world()
+    run = cloud.module("rds_restore", **arguments)
+    assert run.rc != 0
+    assert words in run.output
+    assert cloud.world() == before
+
+
+def test_a_failover_moves_to_the_other_zone_and_proves_it(cloud: Cloud, shop: str) -> None:
+    before = cloud.instance(shop)["AvailabilityZone"]
+    run = cloud.play(FAILOVER, shop, dr_incident_id="failover1", host={"rds_login_db": "shop"})
+    assert run.rc == 0, run.output
+    after = cloud.instance(shop)["AvailabilityZone"]
+    assert after != before
+    report = cloud.report("failover1")
+    assert (report["switch"]["before"], report["switch"]["now"]) == (before, after)
+    assert report["verdict"] == "took_over"
+    again = cloud.play(FAILOVER, shop, dr_incident_id="failover1", host={"rds_login_db": "shop"})
+    assert again.rc == 0, again.output
+    assert cloud.instance(shop)["AvailabilityZone"] == after, "the same incident never fails over back"
+
+
+def test_a_read_replica_is_promoted(cloud: Cloud, shop: str) -> None:
+    cloud.api().create_db_instance_read_replica(DBInstanceIdentifier="shop-read", SourceDBInstanceIdentifier=shop)
+    cloud.wait("shop-read")
+    rows = cloud.checksum(shop, "public.customers")
+    given = {"dr_replica": "shop-read", "dr_incident_id": "promote1"}
+    run = cloud.play(FAILOVER, shop, host={"rds_login_db": "shop"}, **given)
+    assert run.rc == 0, run.output
+    assert not cloud.wait("shop-read").get("ReadReplicaSourceDBInstanceIdentifier")
+    assert cloud.checksum("shop-read", "public.customers") == rows
+    cloud.sql("shop-read", "CREATE TABLE public.writable (a int)")
+    left = cloud.report("promote1")["left_to_do"]
+    assert any("Point applications" in item["what"] for item in left)
+
+
+# --- Aurora ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_aurora_cluster_gets_its_table_back_and_fails_over(cloud: Cloud) -> None:
+    cloud.make_cluster("orders")
+    host = {"rds_cluster": "orders", "rds_login_db": "shop"}
+    before = cloud.checksum("orders", "public.orders")
+    time.sleep(2.1)
+    cloud.sql("orders", "DROP TABLE public.orders CASCADE")
+    time.sleep(1)
+    given = {"dr_database": "shop", "dr_tables": "public.orders", "dr_incident_id": "aurora1"}
+    run = cloud.play(TABLE_DROP, "orders", host=host, **given)
+    assert run.rc == 0, run.output
+    assert cloud.checksum("orders", "public.orders") == before
+    assert cloud.report("aurora1")["verdict"] == "proved"
+    assert {c["DBClusterIdentifier"] for c in cloud.api().describe_db_clusters()["DBClusters"]} == {"orders"}
+
+    writer = cloud.writer("orders")
+    run = cloud.play(FAILOVER, "orders", host=host, dr_incident_id="aurora2")
+    assert run.rc == 0, run.output
+    assert cloud.writer("orders") != writer
+    assert cloud.checksum("orders", "public.orders") == before
+
+
+# --- a bad migration -------------------------------------------------------------------------------------------------
+
+KEPT = (
+    "DBInstanceClass",
+    "MultiAZ",
+    "DeletionProtection",
+    "CopyTagsToSnapshot",
+    "BackupRetentionPeriod",
+    "PreferredMaintenanceWindow",
+    "PreferredBackupWindow",
+    "VpcSecurityGroups",
+    "TagList",
+    "AutoMinorVersionUpgrade",
+    "PubliclyAccessible",
+)
+
+
+def _migrate_badly(cloud: Cloud, identifier: str) -> Any:
+    """Wrong totals everywhere, and a column gone; the moment just before."""
+    time.sleep(2.1)
+    moment = cloud.now(identifier)
+    time.sleep(1.1)
+    cloud.sql(identifier, "UPDATE public.orders SET total = 0; ALTER TABLE public.orders DROP COLUMN note")
+    time.sleep(3)
+    return moment
+
+
+def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud) -> None:
+    cloud.make_shop("web", MultiAZ=True)
+    cloud.api().create_db_instance_read_replica(DBInstanceIdentifier="web-read", SourceDBInstanceIdentifier="web")
+    old_replica = cloud.wait("web-read")
+    original = cloud.wait("web")
+    good = cloud.checksum("web", "public.orders")
+    moment = _migrate_badly(cloud, "web")
+    bad = cloud.checksum("web", "public.orders")
+    given = {"dr_database": "shop", "dr_target_time": moment.isoformat(), "dr_incident_id": "migration1"}
+    cloud.play_killed_in(CORRUPTION, "web", "recover", 1.0, **given)
+    run = cloud.play(CORRUPTION, "web", **given)
+    assert run.rc == 0, run.output
+    serving = cloud.wait("web")
+    assert serving["DbiResourceId"] != original["DbiResourceId"]
+    assert cloud.checksum("web", "public.orders") == good
+    assert {key: serving.get(key) for key in KEPT[:-3]} == {key: original.get(key) for key in KEPT[:-3]}
+    kept = cloud.wait("web-before-migration1")
+    assert kept["DbiResourceId"] == original["DbiResourceId"]
+    assert kept["DeletionProtection"]
+    assert cloud.checksum("web-before-migration1", "public.orders") == bad
+    snapshots = cloud.api().describe_db_snapshots(SnapshotType="manual")["DBSnapshots"]
+    assert "web-evidence-migration1" in {snapshot["DBSnapshotIdentifier"] for snapshot in snapshots}
+    replica = cloud.wait("web-read")
+    assert replica["ReadReplicaSourceDBInstanceIdentifier"] == "web"
+    assert cloud.checksum("web-read", "public.orders") == good
+    report = cloud.report("migration1")
+    assert report["verdict"] == "proved"
+    assert report["rpo"]["seconds"] > 0, "what was committed after the target is not in the one that serves"
+
+    back = cloud.play(CORRUPTION, "web", dr_database="shop", dr_undo="migration1", dr_incident_id="undo1")
+    assert back.rc == 0, back.output
+    assert cloud.wait("web")["DbiResourceId"] == original["DbiResourceId"]
+    assert cloud.checksum("web", "public.orders") == bad
+    assert cloud.wait("web-read")["DbiResourceId"] == old_replica["DbiResourceId"]
+    assert cloud.report("undo1")["switch"]["outage_seconds"] > 0
+
+
+# --- a region is lost -----------------------------------------------------------------------------------------------
+
+
+def test_a_lost_region_is_restored_in_another(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.make_shop("far")
+    policy = {
+        "backup_tier": "standard",
+        "rds_backup_replica_region": AWAY,
+        "rds_backup_settings_dir": str(tmp_path),
+    }
+    backed_up = cloud.play("dbre.recovery.rds_backup", "far", host=policy)
+    assert backed_up.rc == 0, backed_up.output
+    good = cloud.checksum("far", "public.orders")
+    time.sleep(4)
+    cloud.emulated.control(f"region/{HOME}/lost")
+    try:
+        run = cloud.play(
+            FAILOVER,
+            "far",
+            dr_to_region=AWAY,
+            dr_settings=str(tmp_path / "far.json"),
+            dr_incident_id="region1",
+            host={"rds_login_db": "shop"},
+        )
+        assert run.rc == 0, run.output
+        assert cloud.checksum("far", "public.orders", AWAY) == good
+        assert cloud.instance("far", AWAY)["DBInstanceClass"] == "db.r6g.large"
+        assert cloud.report("region1")["rpo"]["seconds"] is not None
+    finally:
+        cloud.emulated.control(f"region/{HOME}/restored")
+
+
+# --- what AWS is asked for ------------------------------------------------------------------------------------------
+
+# Actions that these tests do not come to, and why.
+BACKUPS = "what rds-backup does after a takeover; test_backups.py comes to it"
+NOT_COME_TO = {
+    "rds:RebootDBInstance": "only where parameters wait for it",
+    "rds:DescribeDBLogFiles": "the moment is given",
+    "rds:DownloadDBLogFilePortion": "the moment is given",
+    "rds:DescribeDBParameters": "only where the database does not tell how its log begins lines",
+    "rds:ModifyDBInstance": "only where the restore call does not take a setting",
+    "rds:CrossRegionCommunication": BACKUPS,
+    "rds:CopyDBSnapshot": BACKUPS,
+    "rds:CreateDBSnapshot": BACKUPS,
+    "rds:DeleteDBSnapshot": BACKUPS,
+    "rds:ListTagsForResource": BACKUPS,
+    "rds:StartDBInstanceAutomatedBackupsReplication": BACKUPS,
+    "rds:StopDBInstanceAutomatedBackupsReplication": BACKUPS,
+    "rds:AddRoleToDBInstance": "the emulated instances have no IAM roles",
+    "rds:CreateDBParameterGroup": "only for a source with AWS's default group",
+    "rds:DescribeDBProxyTargets": "there are no proxies",
+    "logs:FilterLogEvents": "the emulated instances export no logs",
+    "rds:RestoreDBInstanceFromDBSnapshot": "a lost region is restored from replicated backups here",
+}
+
+
+@pytest.mark.parametrize("playbook", ["dr-rds-table-drop", "dr-rds-corruption", "dr-rds-failover"])
+def test_a_policy_allows_no_more_than_is_asked_for(cloud: Cloud, playbook: str) -> None:
+    if playbook not in cloud.asked:
+        pytest.fail("run the other tests of this file before it")
+    unused = iam.check(iam.load(playbook), cloud.asked[playbook]).unused
+    assert {action for action in unused if not iam.FOR_CLUSTERS.fullmatch(action)} - set(NOT_COME_TO) == set()
