@@ -2,7 +2,7 @@
 RUN = python3 tests/tools/run.py
 SCENARIO ?=
 
-.PHONY: test lint sanity unit suites docs molecule hosts build clean demo demo-clean bench
+.PHONY: test lint sanity unit suites docs molecule hosts build clean demo demo-clean demo-rds bench
 
 test: ## everything, from a clean clone; ends with one line "N passed, N failed"
 	@$(RUN) test
@@ -18,6 +18,9 @@ demo: ## a small production, a dropped table, its recovery
 
 demo-clean:
 	@examples/embedded/demo --clean
+
+demo-rds: ## the same on an emulated RDS; examples/rds/demo --clean removes it
+	@examples/rds/demo
 
 bench: ## the usual runbook, an expert's, and ours, side by side
 	@benchmarks/run
