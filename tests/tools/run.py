@@ -47,6 +47,8 @@ PACKAGES = {
     "mmdebstrap": "images of the test hosts",
     "openssh-client": "the way to the test hosts",
     "podman": "the test hosts",
+    "postgresql": "databases of the emulated RDS",
+    "postgresql-common": "no cluster of its own when PostgreSQL is installed",
     "python3-venv": "environments of the newest and the oldest ansible-core",
     "shellcheck": "a test of ansible-test sanity",
 }
@@ -323,7 +325,8 @@ def lint() -> None:
     tree.mkdir(parents=True, exist_ok=True)
     if not (tree / "recovery").is_symlink():
         (tree / "recovery").symlink_to(ROOT)
-    packages = [f"ansible_collections/dbre/recovery/{name}" for name in ("plugins", "tests/tools")]
+    typed = ("plugins", "tests/tools", "tests/emulated_rds")
+    packages = [f"ansible_collections/dbre/recovery/{name}" for name in typed]
     mypy = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(WORK / "mypy")]
     tools: list[tuple[Path, list[str]]] = [
         (ROOT, ["ruff", "check"]),
@@ -346,6 +349,12 @@ def sanity() -> None:
     for environment, tests in ((NEWEST, []), (OLDEST, of_modules)):
         with step(f"sanity {environment.name}") as log:
             copy_sources(tree)
+            # Modules for AWS are built on amazon.aws, which they and their documentation import.
+            (amazon,) = environment.glob("lib/python3*/site-packages/ansible_collections/amazon/aws")
+            beside = base / "ansible_collections" / "amazon"
+            beside.mkdir(parents=True, exist_ok=True)
+            (beside / "aws").unlink(missing_ok=True)
+            (beside / "aws").symlink_to(amazon)
             log.must("git", "init", "--quiet", tree)  # ansible-test asks git for the files, and .work is ignored there
             env = {**tool_env(environment), "HOME": str(sanity_home(base / "home", environment))}
             command = (environment / "bin" / "ansible-test", "sanity", "--junit", "--color", "no", *tests)
