@@ -74,6 +74,34 @@ def test_a_recovery_killed_while_it_restores_goes_on(cloud: Cloud, shop: str, lo
     assert cloud.report("drop2")["runs"] == 2
 
 
+def test_a_moment_that_nothing_tells_is_found_by_restores(cloud: Cloud, shop: str) -> None:
+    cloud.sql(shop, "CREATE TABLE public.silent AS SELECT n FROM generate_series(1, 100) n")
+    time.sleep(1.1)
+    since = cloud.now(shop)
+    time.sleep(9)
+    cloud.sql(shop, "DO $$ BEGIN EXECUTE 'DROP TABLE public.silent'; END $$")
+    until = cloud.now(shop)
+    given = {
+        "dr_database": "shop",
+        "dr_tables": "public.silent",
+        "dr_bisect": True,
+        "dr_bisect_precision": 4,
+        "dr_since": since.isoformat(),
+        "dr_until": until.isoformat(),
+        "dr_incident_id": "bisect1",
+    }
+    asked = cloud.play(TABLE_DROP, shop, "--check", **given)
+    assert asked.rc != 0
+    assert "restores" in asked.output
+    run = cloud.play(TABLE_DROP, shop, **given)
+    assert run.rc == 0, run.output
+    assert cloud.sql(shop, "SELECT count(*) FROM public.silent") == [(100,)]
+    report = cloud.report("bisect1")
+    assert report["incident"]["found_by"] == "a search by restores"
+    assert 0 < report["rpo"]["seconds"] <= 4
+    assert cloud.identifiers() == {shop}
+
+
 def test_check_mode_prints_the_plan_and_changes_nothing(cloud: Cloud, shop: str) -> None:
     moment = cloud.now(shop)
     time.sleep(4)
