@@ -1,4 +1,4 @@
-"""An emulated RDS for a whole test session: two regions, real PostgreSQL servers, clients of boto3."""
+"""An emulated RDS for each file of tests: two regions, real PostgreSQL servers, clients of boto3."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from emulated_rds.client import AWAY, HOME, PASSWORD, EmulatedRds, running, wait
 __all__ = ["AWAY", "HOME", "PASSWORD", "EmulatedRds", "wait"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def emulated_rds() -> Iterator[EmulatedRds]:
     state = Path(tempfile.mkdtemp(prefix="rds."))  # not below pytest's own directory, which is closed to postgres
     try:
