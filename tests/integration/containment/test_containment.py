@@ -248,11 +248,14 @@ def test_sessions_that_it_may_not_end_are_left_and_counted(managed: Server) -> N
 
 
 def test_an_owner_that_the_role_cannot_become_is_named_and_nothing_is_changed(managed: Server) -> None:
-    # Who made a role may have it since PostgreSQL 16; before, nobody may who is a member the other way round.
-    managed.sql("REVOKE owner FROM master; GRANT master TO owner")
-    with pytest.raises(RecoveryError, match='GRANT "owner" TO "master"'):
-        as_master(managed, "present")
-    assert (settings(managed), comment(managed)) == ([], None)
+    # Not made by the master user (enough since PostgreSQL 16), and a member of it (before).
+    managed.sql("CREATE ROLE stranger; GRANT master TO stranger; ALTER DATABASE shop OWNER TO stranger")
+    try:
+        with pytest.raises(RecoveryError, match='GRANT "stranger" TO "master"'):
+            as_master(managed, "present")
+        assert (settings(managed), comment(managed)) == ([], None)
+    finally:
+        managed.sql("ALTER DATABASE shop OWNER TO postgres; DROP ROLE stranger")
 
 
 def pause(bouncer: PgBouncer, state: str, database: str = "shop", check_mode: bool = False) -> dict[str, Any]:
