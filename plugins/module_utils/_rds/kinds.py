@@ -36,6 +36,9 @@ class Kind:
     modify: str  # methods of the client
     new_identifier: str
     cli: str  # as in: aws rds modify-CLI --CLI-identifier
+    word: str
+    response: str  # key of what a call that changes one answers
+    add_role: str
 
     def find(self, rds: Rds, identifier: str) -> Optional[dict[str, Any]]:
         """The database of that identifier."""
@@ -101,6 +104,9 @@ INSTANCE = Kind(
     modify="modify_db_instance",
     new_identifier="NewDBInstanceIdentifier",
     cli="db-instance",
+    word="instance",
+    response="DBInstance",
+    add_role="add_role_to_db_instance",
 )
 CLUSTER = Kind(
     noun="DB cluster",
@@ -113,6 +119,9 @@ CLUSTER = Kind(
     modify="modify_db_cluster",
     new_identifier="NewDBClusterIdentifier",
     cli="db-cluster",
+    word="cluster",
+    response="DBCluster",
+    add_role="add_role_to_db_cluster",
 )
 
 

@@ -10,10 +10,10 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import ClientError, Rds, tags_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import CLUSTER, INSTANCE, Kind, code_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import check_identifier
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.provenance import Provenance, provenance
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.settings import is_aurora
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.settling import CLUSTER, INSTANCE, Kind, bare
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import Look, Waiting
 
 # AWS deletes these only without a final snapshot (DeleteDBInstance in the RDS API reference).
@@ -40,10 +40,10 @@ def ensure_absent(params: Mapping[str, Any], rds: Rds, waiting: Waiting, check_m
         return result
     if _status(found) != "deleting":
         _delete(kind, target, found, rds, params.get("final_snapshot_identifier"))
-    resource_id = str(found[kind.resource])
+    resource_id = str(found[kind.resource_id])
     waiting.until(
         f"removal of {target}",
-        lambda: _look_gone(kind.by_id(rds, resource_id)),
+        lambda: _look_gone(kind.find_by_resource_id(rds, resource_id)),
         "Nothing else is touched.",
     )
     return result
@@ -96,7 +96,7 @@ def _delete(kind: Kind, target: str, found: Mapping[str, Any], rds: Rds, final: 
         try:
             rds.call("delete_db_instance", DBInstanceIdentifier=name, SkipFinalSnapshot=True)
         except ClientError as error:
-            if bare(error) != "DBInstanceNotFound":
+            if code_of(error) != "DBInstanceNotFound":
                 raise
     rds.call("delete_db_cluster", DBClusterIdentifier=target, **last)
 

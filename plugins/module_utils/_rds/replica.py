@@ -16,9 +16,10 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, tag_list, tags_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import plan_settings, restore_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import check_identifier
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.settings import INSTANCE as SETTINGS
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.settling import INSTANCE, Settler
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.settling import Settler
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import Look, Waiting
 
 # The name that a replica had before it was put aside, so that an undo finds it.
@@ -115,7 +116,9 @@ class Replica:
 
         def look() -> Look:
             seen = INSTANCE.look(settler.now(), name)
-            return Look(seen.status, seen.done and (seen.found or {}).get(INSTANCE.key) == name, found=seen.found)
+            return Look(
+                seen.status, seen.done and (seen.found or {}).get(INSTANCE.identifier) == name, found=seen.found
+            )
 
         return dict(self.waiting.until(f"rename of a read replica to {name}", look, "All data is where it was."))
 

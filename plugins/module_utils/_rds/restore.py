@@ -26,16 +26,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import 
     refuse_unknown,
     restore_arguments,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import CLUSTER, INSTANCE, Kind, code_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import check_identifier, derived, iso, parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.provenance import Provenance, provenance
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.settling import (
-    CLUSTER,
-    INSTANCE,
-    Kind,
-    Settler,
-    bare,
-    worst,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.settling import Settler, worst
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.source import (
     CLUSTER_SOURCES,
     INSTANCE_SOURCES,
@@ -157,7 +151,7 @@ class Restore:
         wanted = self._want(self._find(self.at), origin)
         if self.check_mode:
             return self._result("continue", found, wanted)
-        return self._finish("continue", str(found[self.kind.resource]), wanted)
+        return self._finish("continue", str(found[self.kind.resource_id]), wanted)
 
     def _begin(self) -> dict[str, Any]:
         source = self._find(self.at)
@@ -299,21 +293,21 @@ class Restore:
         try:
             made = self.rds.call(method, **arguments).get(self.kind.response) or {}
         except ClientError as error:
-            if bare(error) not in ("DBInstanceAlreadyExists", "DBClusterAlreadyExists"):
+            if code_of(error) not in ("DBInstanceAlreadyExists", "DBClusterAlreadyExists"):
                 raise
             # A call that was asked again because its answer got lost has made the copy itself.
             made = self.kind.find(self.rds, self.target) or {}
             if provenance(tags_of(made.get("TagList"))) != origin:
                 raise RecoveryError(self._taken(self.kind, self.target)) from error
-        if made.get(self.kind.resource):
-            return str(made[self.kind.resource])
+        if made.get(self.kind.resource_id):
+            return str(made[self.kind.resource_id])
 
         def there() -> Look:
             found = self.kind.find(self.rds, self.target)
             return Look("not there yet", False) if found is None else Look("there", True, None, found)
 
         found = self.waiting.until(f"restore of {self.target}", there, "The source is untouched.")
-        return str(found[self.kind.resource])
+        return str(found[self.kind.resource_id])
 
     def _finish(self, action: str, resource_id: str, wanted: Wanted) -> dict[str, Any]:
         """Everything after the restore call; each step looks what is still to be done."""
@@ -428,7 +422,7 @@ class Restore:
         if (self.params.get("source_region") or self.rds.region) == self.rds.region:
             # After a swap the name is another database's.
             live = self.kind.find(self.rds, named)
-            if live is not None and live.get(self.kind.resource) != origin.identity:
+            if live is not None and live.get(self.kind.resource_id) != origin.identity:
                 return False
         return named.lower() == origin.name
 
@@ -444,7 +438,7 @@ class Restore:
             if self.params.get("master_user_password"):
                 self.changed.append("master_user_password")
             return self._result("none", found, wanted)
-        copy = Settler(self.rds, self.waiting, self.kind, self.target, str(found[self.kind.resource]))
+        copy = Settler(self.rds, self.waiting, self.kind, self.target, str(found[self.kind.resource_id]))
         copy.available(f"{self.target}")
         self.changed += copy.bring(table, wanted.plan.wanted)
         self.changed += copy.add_roles(wanted.plan.wanted.get("associated_roles") or [])
@@ -482,7 +476,7 @@ class Restore:
             self.kind.word: described,
             "endpoint": address,
             "port": port,
-            "resource_id": described.get(self.kind.resource),
+            "resource_id": described.get(self.kind.resource_id),
             "arn": described.get(self.kind.arn),
             "restored_from": wanted.origin.name,
             "restored_from_id": wanted.origin.identity,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
@@ -14,70 +14,17 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import (
     ClientError,
     Rds,
     error_code,
-    error_text,
     tag_list,
     tags_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import differences, modify_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import Kind, busy
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.settings import Setting
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.status import look_at_cluster, look_at_instance
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import Look, Waiting
 
 # Right after a restore AWS shows "available" and refuses changes for a moment; longer than this it is something else.
 REFUSED_AT_MOST = 900.0
-_BUSY = ("InvalidDBInstanceState", "InvalidDBClusterState", "InvalidDBInstanceStateFault", "InvalidDBClusterStateFault")
 _ALREADY = ("DBInstanceRoleAlreadyExists", "DBClusterRoleAlreadyExists")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How AWS calls the parts of an instance or of a cluster."""
-
-    noun: str
-    word: str
-    key: str
-    resource: str
-    arn: str
-    response: str
-    modify: str
-    add_role: str
-    find: Callable[[Rds, str], Optional[dict[str, Any]]]
-    by_id: Callable[[Rds, str], Optional[dict[str, Any]]]
-    look: Callable[[Optional[Mapping[str, Any]], str], Look]
-
-
-INSTANCE = Kind(
-    "DB instance",
-    "instance",
-    "DBInstanceIdentifier",
-    "DbiResourceId",
-    "DBInstanceArn",
-    "DBInstance",
-    "modify_db_instance",
-    "add_role_to_db_instance",
-    Rds.instance,
-    Rds.instance_by_resource_id,
-    look_at_instance,
-)
-CLUSTER = Kind(
-    "DB cluster",
-    "cluster",
-    "DBClusterIdentifier",
-    "DbClusterResourceId",
-    "DBClusterArn",
-    "DBCluster",
-    "modify_db_cluster",
-    "add_role_to_db_cluster",
-    Rds.cluster,
-    Rds.cluster_by_resource_id,
-    look_at_cluster,
-)
-
-
-def bare(error: BaseException) -> str:
-    """Code of an error, as the API gives it without "Fault"."""
-    code = error_code(error)
-    return code[: -len("Fault")] if code.endswith("Fault") else code
 
 
 class Settler:
@@ -96,7 +43,7 @@ class Settler:
 
     def now(self) -> Optional[dict[str, Any]]:
         """What AWS shows of it."""
-        return self.kind.by_id(self.rds, self.resource_id)
+        return self.kind.find_by_resource_id(self.rds, self.resource_id)
 
     def available(self, what: str) -> dict[str, Any]:
         """Wait until it can be used; what AWS shows then."""
@@ -108,10 +55,10 @@ class Settler:
 
         def attempt() -> Look:
             try:
-                self.rds.call(method, **{self.kind.key: self.identifier}, **arguments)
+                self.rds.call(method, **{self.kind.identifier: self.identifier}, **arguments)
             except ClientError as error:
-                if error_code(error) in _BUSY:
-                    return Look(f"busy: {error_text(error)}", False)
+                if busy(error):
+                    return Look(f"busy: {busy(error)}", False)
                 if error_code(error) in _ALREADY:
                     return Look("done already", True)
                 raise
