@@ -147,7 +147,7 @@ REFUSED = {
     ),
     "a name that is taken": (
         {"source_db_instance_identifier": "shop", "db_instance_identifier": "shop", "latest": True},
-        "shop",
+        "the name is taken",
     ),
     "a key of another region": (
         {
@@ -169,7 +169,7 @@ REFUSED = {
     ),
     "removal of what is no copy of the incident": (
         {"db_instance_identifier": "shop", "incident": "x", "state": "absent"},
-        "shop",
+        "is no restored copy",
     ),
 }
 
