@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "rds")]
 
-from cloud import Cloud  # noqa: E402
-from emulated_rds.client import running  # noqa: E402
+from cloud import Cloud  # noqa: E402  # found by the line above
+from emulated_rds.client import running  # noqa: E402  # found by the line above
 
 
 def say(number: int, text: str) -> None:

@@ -143,8 +143,7 @@ lost_at_most:
   returned: success
   type: str
   sample: >-
-    Rows committed after 2026-11-25T12:14:03+00:00 and before the incident are not in the restore: those of at most 1
-    seconds.
+    Rows committed after 2026-11-25T12:14:03+00:00 and before the incident are not in the restore: those of at most 1 s.
 lost:
   description: The same for the report of M(dbre.recovery.incident). RV(ignore:seconds) is null for O(target_time).
   returned: success

@@ -7,21 +7,24 @@ path or by full name, DBRE_PORT and DBRE_STANZA the cluster.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import os
 import pathlib
 import re
 import shlex
-import signal
 import subprocess
-import tempfile
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from runs import Run, run, run_killed_in  # found by the line above
+
+__all__ = ["Run"]
 
 HERE = pathlib.Path(__file__).parent
 PORT = int(os.environ.get("DBRE_PORT", "5460"))
@@ -58,24 +61,6 @@ class Host:
         if check and done.returncode != 0:
             raise AssertionError(f"{self.name}: {script}\nrc {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout
-
-
-@dataclasses.dataclass
-class Run:
-    """What one ansible-playbook said."""
-
-    rc: int
-    output: str
-
-    @property
-    def tasks(self) -> list[str]:
-        """Names of the tasks that ran; including a role and reading its argument spec are none."""
-        ran = re.findall(r"^TASK \[(.*)\] \**\n((?:.*\n)*?)(?:\n|\Z)", self.output, re.MULTILINE)
-        return [
-            name
-            for name, said in ran
-            if re.search(r"^(ok|changed): ", said, re.MULTILINE) and "Validating arguments" not in name
-        ]
 
 
 class Site:
@@ -182,44 +167,12 @@ class Site:
         return ["ansible-playbook", "-i", str(inventory or self.inventory), PLAYBOOK, "-e", json.dumps(given), *extra]
 
     def recover(self, *extra: str, **variables: Any) -> Run:
-        done = subprocess.run(
-            self.command(*extra, **variables),
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=600,
-            check=False,
-        )
-        return Run(done.returncode, done.stdout)
+        return run(self.command(*extra, **variables))
 
     def recover_killed_in(self, phase: str, seconds: float, **variables: Any) -> None:
         """Run the playbook and kill -9 all of it ``seconds`` after ``phase`` began."""
         events = self.reports / str(variables["dr_incident_id"]) / "events.jsonl"
-        before = len(events.read_text().splitlines()) if events.exists() else 0
-        with tempfile.TemporaryFile("w+") as output:
-            child = subprocess.Popen(
-                self.command(**variables),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                end = time.monotonic() + 300
-                began = None
-                while began is None or time.monotonic() < began + seconds:
-                    lines = events.read_text().splitlines()[before:] if events.exists() else []
-                    if began is None and any(f'"{phase}"' in line for line in lines):
-                        began = time.monotonic()
-                    if child.poll() is not None or time.monotonic() > end:
-                        output.seek(0)
-                        raise AssertionError(f"it was not killed in phase {phase}, but said:\n{output.read()}")
-                    time.sleep(0.02)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+        run_killed_in(self.command(**variables), events, phase, seconds)
 
     def evidence(self, incident: str, subject: str) -> dict[str, Any]:
         """What the incident record keeps about one subject."""

@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
 import pytest
 from conftest import Host, Run, _hosts
+from runs import run
 
 CONFIG = "/etc/pgbackrest-away.conf"
 PGBACKREST = f"pgbackrest --config={CONFIG} --stanza=away"
@@ -41,17 +41,8 @@ def labels(host: Host, repo: int) -> list[str]:
 def play(name: str, *options: str, **variables: Any) -> Run:
     """Run a playbook of the collection on this scenario's inventory."""
     sources = [f"--inventory={place}" for place in os.environ["DBRE_INVENTORIES"].split(":")]
-    done = subprocess.run(
-        ["ansible-playbook", *sources, f"dbre.recovery.{name}", "-e", json.dumps(variables), *options],
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=600,
-        check=False,
-        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},  # long lines stay whole
-    )
-    return Run(done.returncode, done.stdout)
+    command = ["ansible-playbook", *sources, f"dbre.recovery.{name}", "-e", json.dumps(variables), *options]
+    return run(command, {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"})  # long lines stay whole
 
 
 @contextlib.contextmanager

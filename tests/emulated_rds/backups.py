@@ -168,7 +168,7 @@ class AutomatedBackup(RDSBaseModel):
 class Backups(Core):
     """The actions on automated backups."""
 
-    def describe_db_instance_automated_backups(  # type: ignore[override]
+    def describe_db_instance_automated_backups(
         self,
         db_instance_identifier: Optional[str] = None,
         dbi_resource_id: Optional[str] = None,

@@ -89,9 +89,9 @@ class Cluster(DBCluster):
         self._state = "creating"
         if not self.vpc_security_group_ids:
             ec2 = ec2_backends[self.account_id][self.region]
-            self.vpc_security_group_ids = [ec2.get_default_security_group(ec2.default_vpc.id).id]  # type: ignore[union-attr]
+            self.vpc_security_group_ids = [ec2.get_default_security_group(ec2.default_vpc.id).id]
         self.parameter_group = settings.get("db_cluster_parameter_group_name") or default_group(self.engine, backend)
-        self.kms_key_id = settings.get("kms_key_id")  # type: ignore[assignment]
+        self.kms_key_id = settings.get("kms_key_id")
         self.turn = threading.RLock()
         self.pending: dict[str, Any] = {}
         self.volume: Server = self.emulator.server(self, self.region, self.db_cluster_resource_id)
@@ -134,7 +134,7 @@ class Cluster(DBCluster):
     def window(self) -> Window:
         return window(self.archive, self.server.running, self.emulator.restorable_lag)
 
-    @property  # type: ignore[override]
+    @property
     def earliest_restorable_time(self) -> Optional[datetime]:
         return self.window[0]
 
@@ -143,7 +143,7 @@ class Cluster(DBCluster):
         """moto sets it to the time of creation."""
 
     @property
-    def latest_restorable_time(self) -> Optional[datetime]:  # type: ignore[override]
+    def latest_restorable_time(self) -> Optional[datetime]:
         return self.window[1]
 
     @property
@@ -171,7 +171,7 @@ class Cluster(DBCluster):
 
     @property
     def all_members(self) -> list[Member]:
-        return list(self._members)  # type: ignore[arg-type]
+        return list(self._members)
 
     def designate_writer(self) -> None:
         """The writer is known from the servers; moto would choose one."""
@@ -330,7 +330,7 @@ class Member(Instance, DBInstanceClustered):
             else:
                 was_alone = self.cluster.readers == [self]
                 if was_alone:  # the readers' endpoint moves here from the writer
-                    self.cluster.writer.restart_server()  # type: ignore[union-attr]
+                    self.cluster.writer.restart_server()
                 self.configure_server()
                 self.server.stream_from(self.cluster.server)
         self.backend.tell(self, "DB instance created", "creation")
@@ -383,7 +383,7 @@ class Clusters(Core):
         for engine in ("aurora-postgresql", "postgres"):
             name = default_group(engine, self)
             family = name.removeprefix("default.")
-            self.db_cluster_parameter_groups[name] = DBClusterParameterGroup(  # type: ignore[abstract]
+            self.db_cluster_parameter_groups[name] = DBClusterParameterGroup(
                 self, name, f"Default cluster parameter group for {family}", family
             )
 
@@ -462,7 +462,7 @@ class Clusters(Core):
             **{name: value for name, value in settings.items() if value is not None},
         }
         given["db_cluster_identifier"] = cluster.db_cluster_identifier
-        member = Member(self, **given)  # type: ignore[abstract]
+        member = Member(self, **given)
         member.is_cluster_writer = not cluster.all_members
         self.databases[member.db_instance_identifier] = member
         return member
@@ -598,7 +598,7 @@ class Clusters(Core):
         snapshot.created = utcnow()
         snapshot.status = "available"
 
-    def create_db_cluster_snapshot(  # type: ignore[override]
+    def create_db_cluster_snapshot(
         self,
         db_cluster_identifier: str,
         db_cluster_snapshot_identifier: str,
@@ -666,7 +666,7 @@ class Clusters(Core):
             given["kms_key_id"], given["storage_encrypted"] = rules.key_of_region(self, given["kms_key_id"]), True
         return self.add_cluster({**settings, **given})
 
-    def restore_db_cluster_to_point_in_time(  # type: ignore[override]
+    def restore_db_cluster_to_point_in_time(
         self,
         db_cluster_identifier: str,
         source_db_cluster_identifier: Optional[str] = None,

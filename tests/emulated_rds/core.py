@@ -52,12 +52,12 @@ class Core(RDSBackend):
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
         subnets = ec2_backends[account_id][region_name].get_default_subnets()
-        self.subnet_groups["default"] = DBSubnetGroup(self, "default", "default", list(subnets.values()), [])  # type: ignore[abstract]
+        self.subnet_groups["default"] = DBSubnetGroup(self, "default", "default", list(subnets.values()), [])
         self._default_key: Optional[str] = None
         self.automated_backups: list[Any] = []
         for engine in ("postgres", "aurora-postgresql"):
             family = f"{engine}{self.emulator.programs.major}"
-            self.db_parameter_groups[f"default.{family}"] = DBParameterGroup(  # type: ignore[abstract]
+            self.db_parameter_groups[f"default.{family}"] = DBParameterGroup(
                 self, f"default.{family}", f"Default parameter group for {family}", family
             )
 
@@ -67,10 +67,10 @@ class Core(RDSBackend):
 
     @property
     def instances(self) -> list[Instance]:
-        return list(self.databases.values())  # type: ignore[arg-type]
+        return list(self.databases.values())
 
     def all_backends(self) -> Iterator[Core]:
-        yield from list(rds_backends[self.account_id].values())  # type: ignore[misc]
+        yield from list(rds_backends[self.account_id].values())
 
     def all_instances(self) -> list[Instance]:
         return [instance for backend in self.all_backends() for instance in backend.instances]
@@ -83,7 +83,7 @@ class Core(RDSBackend):
         return self._default_key
 
     def tell(self, resource: Any, message: str, *categories: str) -> None:
-        self.events.append(Happening(resource, message, categories))  # type: ignore[arg-type]
+        self.events.append(Happening(resource, message, categories))
 
     def describe_events(
         self,

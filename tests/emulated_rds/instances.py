@@ -138,7 +138,7 @@ class Instance(DBInstance):
         return self.emulator.address(self.region, self.db_instance_identifier)
 
     @property
-    def endpoint(self) -> Optional[dict[str, Any]]:  # type: ignore[override]
+    def endpoint(self) -> Optional[dict[str, Any]]:
         """Absent until the instance has been created."""
         return None if self.status == "creating" else {"Address": self.address, "Port": self.port}
 
@@ -167,7 +167,7 @@ class Instance(DBInstance):
         return [{"DBParameterGroupName": name, "ParameterApplyStatus": self.parameter_status}]
 
     @property
-    def latest_restorable_time(self) -> Optional[datetime]:  # type: ignore[override]
+    def latest_restorable_time(self) -> Optional[datetime]:
         return self.backup.window[1] if self.backup else None
 
     @property
@@ -344,7 +344,7 @@ class Instances(Core):
         )
         if given.get("multi_az") and given.get("availability_zone"):
             raise rules.parameter_combination("AvailabilityZone can't be specified for a Multi-AZ DB instance.")
-        instance = Instance(self, **given)  # type: ignore[abstract]
+        instance = Instance(self, **given)
         self.databases[instance.db_instance_identifier] = instance
         return instance
 

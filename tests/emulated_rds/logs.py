@@ -14,7 +14,7 @@ LINES = 1000  # what one call returns at most, as AWS's default
 class Logs(Core):
     """The actions on log files; their names are ``error/postgresql.log.2026-11-25-11``."""
 
-    def describe_db_log_files(  # type: ignore[override]
+    def describe_db_log_files(
         self,
         db_instance_identifier: str,
         filename_contains: Optional[str] = None,

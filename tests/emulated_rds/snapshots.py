@@ -82,7 +82,7 @@ class Snapshots(Core):
         snapshot.created = utcnow()
         snapshot.status = "available"
 
-    def create_db_snapshot(  # type: ignore[override]
+    def create_db_snapshot(
         self,
         db_instance_identifier: str,
         db_snapshot_identifier: str,

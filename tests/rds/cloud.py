@@ -6,14 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +16,7 @@ from typing import Any, Optional
 import iam
 import psycopg2
 from emulated_rds.__main__ import newest_bin_dir
+from runs import Run, run, run_killed_in
 
 HERE = Path(__file__).parent
 HOME, AWAY = "eu-central-1", "eu-west-1"
@@ -31,18 +26,6 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "secret-of-nobody",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-
-
-@dataclasses.dataclass
-class Run:
-    """What one ansible-playbook said."""
-
-    rc: int
-    output: str
-
-    @property
-    def changed(self) -> int:
-        return sum(map(int, re.findall(r"changed=(\d+)", self.output)))
 
 
 class Cloud:
@@ -231,7 +214,7 @@ class Cloud:
     def play(self, playbook: str, identifier: str, *extra: str, **given: Any) -> Run:
         """Run a playbook; it may ask AWS for nothing that its policy in docs/iam does not allow."""
         earlier = self.emulated.calls()
-        done = self._run(self.command(playbook, identifier, *extra, **given))
+        done = run(self.command(playbook, identifier, *extra, **given), CREDENTIALS)
         name = self._policy(playbook)
         asked = self.emulated.calls()[len(earlier) :]
         self.asked.setdefault(name, []).extend(asked)
@@ -244,50 +227,13 @@ class Cloud:
         given = {"region": region, "endpoint_url": self.emulated.url, **arguments}
         interpreter = f"ansible_python_interpreter={sys.executable}"
         command = ["ansible", "localhost", "-m", f"dbre.recovery.{name}", "-a", json.dumps(given), "-e", interpreter]
-        return self._run(command)
-
-    @staticmethod
-    def _run(command: list[str]) -> Run:
-        done = subprocess.run(
-            command,
-            env={**os.environ, **CREDENTIALS},
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=600,
-            check=False,
-        )
-        return Run(done.returncode, done.stdout)
+        return run(command, CREDENTIALS)
 
     def play_killed_in(self, playbook: str, identifier: str, phase: str, seconds: float, **given: Any) -> None:
         """Run the playbook and kill -9 all of it ``seconds`` after ``phase`` began."""
         events = self.reports / str(given["dr_incident_id"]) / "events.jsonl"
         earlier = len(self.emulated.calls())
-        with tempfile.TemporaryFile("w+") as output:
-            child = subprocess.Popen(
-                self.command(playbook, identifier, **given),
-                env={**os.environ, **CREDENTIALS},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                end = time.monotonic() + 300
-                began = None
-                while began is None or time.monotonic() < began + seconds:
-                    seen = events.read_text() if events.exists() else ""
-                    if began is None and f'"{phase}"' in seen:
-                        began = time.monotonic()
-                    if child.poll() is not None or time.monotonic() > end:
-                        output.seek(0)
-                        raise AssertionError(f"it was not killed in phase {phase}, but said:\n{output.read()}")
-                    time.sleep(0.02)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+        run_killed_in(self.command(playbook, identifier, **given), events, phase, seconds, CREDENTIALS)
         self.asked.setdefault(self._policy(playbook), []).extend(self.emulated.calls()[earlier:])
 
     def report(self, incident: str) -> dict[str, Any]:

@@ -165,7 +165,8 @@ def test_swapping_identifiers_moves_the_addresses(emulated_rds: EmulatedRds) -> 
         rds.modify_db_instance(DBInstanceIdentifier="live", NewDBInstanceIdentifier="other", ApplyImmediately=True)
     for old, new in (("live", "live-old"), ("other", "live")):
         rds.modify_db_instance(DBInstanceIdentifier=old, NewDBInstanceIdentifier=new, ApplyImmediately=True)
-        wait(lambda: rds.describe_db_instances(Filters=[{"Name": "db-instance-id", "Values": [new]}])["DBInstances"])  # noqa: B023
+        named = [{"Name": "db-instance-id", "Values": [new]}]
+        wait(lambda named=named: rds.describe_db_instances(Filters=named)["DBInstances"])
         with refused("DBInstanceNotFound"):
             emulated_rds.instance(old)
         emulated_rds.available(new)
@@ -428,7 +429,7 @@ def test_an_aurora_cluster_fails_over_and_is_restored_without_instances(emulated
         )
     for old, new in (("aurora", "aurora-old"), ("aurora-before", "aurora")):
         rds.modify_db_cluster(DBClusterIdentifier=old, NewDBClusterIdentifier=new, ApplyImmediately=True)
-        wait(lambda: [c for c in rds.describe_db_clusters()["DBClusters"] if c["DBClusterIdentifier"] == new])  # noqa: B023
+        wait(lambda new=new: new in {c["DBClusterIdentifier"] for c in rds.describe_db_clusters()["DBClusters"]})
         cluster_of(emulated_rds, new)
     assert cluster_of(emulated_rds, "aurora")["DbClusterResourceId"] == restored["DbClusterResourceId"]
     assert emulated_rds.sql(writer, COUNT) == 4

@@ -146,7 +146,7 @@ def step(
         "precision_seconds": window.seconds(),
         "lost_at_most": (
             f"Rows committed after {window.after.isoformat()} and before the incident are not in the restore: those of "
-            f"at most {window.seconds():g} seconds, since it was gone at {window.before.isoformat()}."
+            f"at most {window.seconds():g} s, since it was gone at {window.before.isoformat()}."
         ),
         "seen": window.seen,
         "rows": window.rows,

@@ -404,15 +404,15 @@ def lost_at_most(one: Candidate) -> str:
     seconds = f"{one.precision():.6f}".rstrip("0").rstrip(".")
     begin = f"Rows committed after {one.target().isoformat()} and before the incident are not in the restore: "
     if one.commit is not None:
-        return f"{begin}those of {seconds} seconds, since the incident committed at {one.commit.isoformat()}."
+        return f"{begin}those of {seconds} s, since the incident committed at {one.commit.isoformat()}."
     if one.bounded():
-        return f"{begin}those of at most {seconds} seconds."
+        return f"{begin}those of at most {seconds} s."
     longer = (
         "its transaction stayed open, rows committed meanwhile"
         if one.kind in ("delete", "update")
         else "it waited for its lock, rows written while it waited"
     )
     return (
-        f"{begin}those of at most {seconds} seconds up to the beginning of the statement. When it committed is not in "
+        f"{begin}those of at most {seconds} s up to the beginning of the statement. When it committed is not in "
         f"the log: if {longer} are missing too."
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
@@ -358,7 +359,7 @@ class Restore:
             settler.available(f"member {identifier} of {self.target}")
             if identifier in plans:
                 self.changed += settler.bring(tables.MEMBER, plans[identifier])
-            settler.reboot_if_pending(lambda settler=settler: self._member_group_status(copy, settler))  # type: ignore[misc]
+            settler.reboot_if_pending(partial(self._member_group_status, copy, settler))
 
     def _member(self, identifier: str) -> Settler:
         def there() -> Look:

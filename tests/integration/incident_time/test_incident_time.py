@@ -42,7 +42,7 @@ def test_the_second_in_which_a_drop_began_is_the_target(shop: Shop) -> None:
     assert found["precision_seconds"] == 1.0
     assert found["incident"]["kind"] == "drop_table"
     assert found["incident"]["user"] == "master"
-    assert "at most 1 seconds up to the beginning of the statement" in found["lost_at_most"]
+    assert "at most 1 s up to the beginning of the statement" in found["lost_at_most"]
     assert said(found, "database") == "public.orders does not exist"
     assert ("track_commit_timestamp is off" in said(found, "commit_timestamp")) is not shop.keeps_times
 

@@ -81,7 +81,7 @@ def test_a_log_with_milliseconds_is_no_nearer_than_a_restore_can_go() -> None:
 def test_a_long_statement_is_as_imprecise_as_it_was_long() -> None:
     one = logged("delete", "12:14:03.400", not_after=at("12:24:05"))
     assert (one.target(), one.precision()) == (at("12:14:03"), 602.0)
-    assert lost_at_most(one).endswith("those of at most 602 seconds.")
+    assert lost_at_most(one).endswith("those of at most 602 s.")
 
 
 def test_what_is_not_known_of_the_commit_is_said() -> None:

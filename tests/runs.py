@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Playbooks as an operator runs them: to their end, or killed in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+LONGEST = 600  # seconds until a run that does not end is given up
+
+
+@dataclasses.dataclass
+class Run:
+    """What one ansible-playbook said."""
+
+    rc: int
+    output: str
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks that ran; including a role and reading its argument spec are none."""
+        ran = re.findall(r"^TASK \[(.*)\] \**\n((?:.*\n)*?)(?:\n|\Z)", self.output, re.MULTILINE)
+        return [
+            name
+            for name, said in ran
+            if re.search(r"^(ok|changed): ", said, re.MULTILINE) and "Validating arguments" not in name
+        ]
+
+    @property
+    def changed(self) -> int:
+        """Tasks that changed something, over all hosts."""
+        return sum(map(int, re.findall(r"changed=(\d+)", self.output)))
+
+
+def run(command: list[str], environment: Mapping[str, str] | None = None) -> Run:
+    """Run a command to its end; ``environment`` goes over that of this process."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, **(environment or {})},
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=LONGEST,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout)
+
+
+def run_killed_in(
+    command: list[str], events: Path, phase: str, seconds: float, environment: Mapping[str, str] | None = None
+) -> None:
+    """Run a playbook and kill -9 all of it ``seconds`` after its incident record (``events``) tells of ``phase``."""
+    before = len(events.read_text().splitlines()) if events.exists() else 0
+    with tempfile.TemporaryFile("w+") as output:
+        child = subprocess.Popen(
+            command,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            end = time.monotonic() + 300
+            began = None
+            while began is None or time.monotonic() < began + seconds:
+                lines = events.read_text().splitlines()[before:] if events.exists() else []
+                if began is None and any(f'"{phase}"' in line for line in lines):
+                    began = time.monotonic()
+                if child.poll() is not None or time.monotonic() > end:
+                    output.seek(0)
+                    raise AssertionError(f"it was not killed in phase {phase}, but said:\n{output.read()}")
+                time.sleep(0.02)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
