@@ -252,7 +252,13 @@ def test_deletion_wants_no_protection_and_a_word_about_the_last_snapshot(
     emulated_rds.sql(found, "CREATE TABLE orders AS SELECT generate_series(1, 9) AS id")
     with refused("InvalidParameterCombination"):
         rds.delete_db_instance(DBInstanceIdentifier="brief")
-    wait(lambda: emulated_rds.instance("brief").get("LatestRestorableTime"))
+    written = datetime.now(timezone.utc)
+
+    def restorable() -> bool:
+        latest = emulated_rds.instance("brief").get("LatestRestorableTime")
+        return latest is not None and latest >= written
+
+    wait(restorable)
     rds.delete_db_instance(DBInstanceIdentifier="brief", FinalDBSnapshotIdentifier="last", DeleteAutomatedBackups=False)
     wait(
         lambda: not rds.describe_db_instances(Filters=[{"Name": "db-instance-id", "Values": ["brief"]}])["DBInstances"]

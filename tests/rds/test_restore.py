@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timezone
 from typing import Any
 
 from cloud import CREDENTIALS, HOME
@@ -68,8 +69,10 @@ def test_an_aurora_cluster_comes_back_with_members_settings_and_rows(emulated_rd
         emulated_rds.available(f"sales-{zone}")
     place = {"Endpoint": {"Address": cluster("sales")["Endpoint"], "Port": 5432}}
     emulated_rds.sql(place, "CREATE TABLE orders AS SELECT generate_series(1, 100) AS id")
+    written = datetime.now(timezone.utc)
+    wait(lambda: cluster("sales")["LatestRestorableTime"] >= written)
     shown = module(emulated_rds, "rds_recovery_window_info", db_cluster_identifier="sales")["windows"][0]["latest"]
-    wait(lambda: cluster("sales")["LatestRestorableTime"].isoformat() > shown)
+    assert datetime.fromisoformat(shown.replace("Z", "+00:00")) >= written
 
     asked = {
         "source_db_cluster_identifier": "sales",
