@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import iam
 import pytest
-from cloud import AWAY, HOME, Cloud
+from cloud import AWAY, HOME, MASTER, PASSWORD, Cloud
+from relay import Relay, relay
 
 TABLE_DROP = "dbre.recovery.dr_rds_table_drop"
 CORRUPTION = "dbre.recovery.dr_rds_corruption"
@@ -184,6 +186,34 @@ def test_what_cannot_be_is_refused_and_changes_nothing(cloud: Cloud, shop: str, 
     assert cloud.world() == before
 
 
+def test_a_login_host_of_another_database_is_refused(cloud: Cloud, shop: str) -> None:
+    stranger = cloud.emulated.create("stranger", MasterUsername=MASTER, MasterUserPassword=PASSWORD)["Endpoint"]
+    before = cloud.world()
+    run = cloud.play(
+        CORRUPTION,
+        shop,
+        host={"rds_login_host": stranger["Address"], "rds_login_port": stranger["Port"]},
+        dr_database="shop",
+        dr_target_time=(datetime.now(timezone.utc) - timedelta(seconds=2)).isoformat(),
+        dr_incident_id="stranger1",
+    )
+    assert run.rc != 0
+    assert f"port {stranger['Port']} (rds_login_host), is not seen to lead to {shop}:" in run.output
+    assert cloud.world() == before
+
+
+def test_a_restore_that_undoes_nothing_is_not_swapped_in(cloud: Cloud, shop: str) -> None:
+    time.sleep(2.1)
+    moment = cloud.now(shop)
+    before = cloud.instance(shop)["DbiResourceId"]
+    given = {"dr_database": "shop", "dr_target_time": moment.isoformat(), "dr_incident_id": "nothing1"}
+    run = cloud.play(CORRUPTION, shop, dr_contain="read_only", **given)
+    assert run.rc != 0
+    assert "it would undo no damage" in " ".join(run.output.split())
+    assert cloud.instance(shop)["DbiResourceId"] == before
+    assert cloud.sql(shop, "SHOW default_transaction_read_only") == [("off",)], "applications may write again"
+
+
 def test_a_failover_moves_to_the_other_zone_and_proves_it(cloud: Cloud, shop: str) -> None:
     before = cloud.instance(shop)["AvailabilityZone"]
     run = cloud.play(FAILOVER, shop, dr_incident_id="failover1", host={"rds_login_db": "shop"})
@@ -254,16 +284,32 @@ KEPT = (
 
 
 def _migrate_badly(cloud: Cloud, identifier: str) -> Any:
-    """Wrong totals everywhere, and a column gone; the moment just before."""
+    """Wrong totals everywhere, while all definitions stay as they are; the moment just before."""
     time.sleep(2.1)
     moment = cloud.now(identifier)
     time.sleep(1.1)
-    cloud.sql(identifier, "UPDATE public.orders SET total = 0; ALTER TABLE public.orders DROP COLUMN note")
+    cloud.sql(identifier, "UPDATE public.orders SET total = 0")
     time.sleep(3)
     return moment
 
 
-def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud) -> None:
+@pytest.fixture
+def slow_name(cloud: Cloud) -> Iterator[Relay]:
+    """A name for the instance web which, after each swap, leads to the one that was web for eight seconds more."""
+    since: dict[str, float] = {}
+
+    def lead() -> str:
+        present = cloud.identifiers()
+        for kept in ("web-before-undo1", "web-before-migration1"):
+            if kept in present and time.monotonic() < since.setdefault(kept, time.monotonic()) + 8:
+                return kept
+        return "web"
+
+    with relay(lead, cloud.endpoint) as name:
+        yield name
+
+
+def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slow_name: Relay) -> None:
     cloud.make_shop("web", MultiAZ=True)
     cloud.api().create_db_instance_read_replica(DBInstanceIdentifier="web-read", SourceDBInstanceIdentifier="web")
     old_replica = cloud.wait("web-read")
@@ -271,7 +317,9 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud) -> 
     good = cloud.checksum("web", "public.orders")
     moment = _migrate_badly(cloud, "web")
     bad = cloud.checksum("web", "public.orders")
-    given = {"dr_database": "shop", "dr_target_time": moment.isoformat(), "dr_incident_id": "migration1"}
+    host = {"rds_login_host": slow_name.host, "rds_login_port": slow_name.port}
+    given: dict[str, Any] = {"dr_database": "shop", "dr_contain": "read_only", "host": host}
+    given |= {"dr_target_time": moment.isoformat(), "dr_incident_id": "migration1"}
     cloud.play_killed_in(CORRUPTION, "web", "recover", 1.0, **given)
     run = cloud.play(CORRUPTION, "web", **given)
     assert run.rc == 0, run.output
@@ -279,6 +327,8 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud) -> 
     assert serving["DbiResourceId"] != original["DbiResourceId"]
     assert cloud.checksum("web", "public.orders") == good
     assert {key: serving.get(key) for key in KEPT[:-3]} == {key: original.get(key) for key in KEPT[:-3]}
+    assert "web-before-migration1" in slow_name.led
+    assert slow_name.led[-1] == "web", "what was proved is what serves"
     kept = cloud.wait("web-before-migration1")
     assert kept["DbiResourceId"] == original["DbiResourceId"]
     assert kept["DeletionProtection"]
@@ -292,8 +342,15 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud) -> 
     assert report["verdict"] == "proved"
     assert report["rpo"]["seconds"] > 0, "what was committed after the target is not in the one that serves"
 
-    back = cloud.play(CORRUPTION, "web", dr_database="shop", dr_undo="migration1", dr_incident_id="undo1")
+    assert cloud.sql("web", "SHOW default_transaction_read_only") == [("off",)]
+    assert cloud.sql("web-before-migration1", "SHOW default_transaction_read_only") == [("on",)]
+
+    back = cloud.play(CORRUPTION, "web", host=host, dr_database="shop", dr_undo="migration1", dr_incident_id="undo1")
     assert back.rc == 0, back.output
+    assert "web-before-undo1" in slow_name.led
+    assert cloud.sql("web", "SHOW default_transaction_read_only") == [("off",)], (
+        "the one that serves takes writes again"
+    )
     assert cloud.wait("web")["DbiResourceId"] == original["DbiResourceId"]
     assert cloud.checksum("web", "public.orders") == bad
     assert cloud.wait("web-read")["DbiResourceId"] == old_replica["DbiResourceId"]
