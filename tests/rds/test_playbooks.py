@@ -231,15 +231,21 @@ def test_a_failover_moves_to_the_other_zone_and_proves_it(cloud: Cloud, shop: st
 def test_a_read_replica_is_promoted(cloud: Cloud, shop: str) -> None:
     cloud.api().create_db_instance_read_replica(DBInstanceIdentifier="shop-read", SourceDBInstanceIdentifier=shop)
     cloud.wait("shop-read")
+    cloud.sql(shop, "SET ROLE shop_owner; INSERT INTO public.customers (name) VALUES ('the last one')")
     rows = cloud.checksum(shop, "public.customers")
+    for _attempt in range(100):
+        if cloud.checksum("shop-read", "public.customers") == rows:
+            break
+        time.sleep(0.1)
     given = {"dr_replica": "shop-read", "dr_incident_id": "promote1"}
     run = cloud.play(FAILOVER, shop, host={"rds_login_db": "shop"}, **given)
     assert run.rc == 0, run.output
     assert not cloud.wait("shop-read").get("ReadReplicaSourceDBInstanceIdentifier")
     assert cloud.checksum("shop-read", "public.customers") == rows
     cloud.sql("shop-read", "CREATE TABLE public.writable (a int)")
-    left = cloud.report("promote1")["left_to_do"]
-    assert any("Point applications" in item["what"] for item in left)
+    report = cloud.report("promote1")
+    assert any("Point applications" in item["what"] for item in report["left_to_do"])
+    assert 0 <= report["rpo"]["seconds"] < 60, "how much may be lost was asked of the replica before"
 
 
 # --- Aurora ----------------------------------------------------------------------------------------------------------

@@ -76,8 +76,8 @@ def measure_loss(data: Mapping[str, Any]) -> dict[str, Any]:
     """How much of what was committed before the incident is lost: ``{seconds, transactions, why}``, null if unknown."""
     incident, target = data.get("incident") or {}, data.get("target") or {}
     given = data.get("lost") or {}
-    if given.get("seconds") is not None:
-        return {"seconds": given["seconds"], "transactions": given.get("transactions"), "why": given.get("why")}
+    if given.get("why"):
+        return {"seconds": given.get("seconds"), "transactions": given.get("transactions"), "why": given.get("why")}
     exact = bool(target.get("exclusive")) and (
         (target.get("type") == "lsn" and target.get("value") == incident.get("lsn"))
         or (target.get("type") == "xid" and str(target.get("value")) == str(incident.get("xid")))

@@ -357,6 +357,12 @@ def _rds_report(**more: Any) -> dict[str, Any]:
     return build_report(state, {**RDS_DATA, **more}, None, {})
 
 
+def test_a_loss_that_nobody_measured_is_reported_with_the_reason() -> None:
+    told = _rds_report(lost={"seconds": None, "why": "The replica did not say how far it had come."})
+    assert told["rpo"]["seconds"] is None
+    assert told["rpo"]["why"] == "The replica did not say how far it had come."
+
+
 def test_the_plan_of_an_rds_restore_says_from_what_to_where_and_what_is_not_inherited() -> None:
     text = plan_text({"id": "4711", "scenario": "rds-table-drop", "data": RDS_DATA}, "2026-11-25T03:20:00+00:00")
     assert "shop-dr-4711 in eu-central-1, made from the automated backups of shop" in text
