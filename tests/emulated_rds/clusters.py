@@ -65,6 +65,8 @@ ASYNCHRONOUS = {
     "monitoring_interval",
     "monitoring_role_arn",
     "network_type",
+    "performance_insights_kms_key_id",
+    "performance_insights_retention_period",
     "port",
     "serverless_v2_scaling_configuration",
     "storage_type",
@@ -662,6 +664,13 @@ class Clusters(Core):
         settings = {name: getattr(source, name) for name in INHERITED}
         given = {name: value for name, value in arguments.items() if value is not None}
         given.pop("engine_version", None)
+        if settings["engine"] != "postgres" and (
+            given.get("enable_performance_insights") or given.get("monitoring_interval")
+        ):
+            raise rules.parameter_combination(
+                "You can enable Performance Insights or set the Enhanced Monitoring interval only when restoring from "
+                "a source Aurora Limitless DB cluster."
+            )
         if "kms_key_id" in given:
             given["kms_key_id"], given["storage_encrypted"] = rules.key_of_region(self, given["kms_key_id"]), True
         return self.add_cluster({**settings, **given})

@@ -35,6 +35,12 @@ class Plan:
             del self.wanted[option]
             self.not_inherited.append({"name": option, "reason": reason})
 
+    def forget(self, option: str) -> None:
+        """Take an inherited setting back that nobody misses: AWS gives it by itself, or it was none."""
+        if option in self.inherited:
+            del self.inherited[option]
+            del self.wanted[option]
+
 
 def plan_settings(
     table: Iterable[Setting],
@@ -69,6 +75,7 @@ def plan_settings(
         else:
             plan.wanted[setting.option] = plan.inherited[setting.option] = value
     _let_go(plan)
+    _let_go_of_baselines(plan, (source or {}).get("AllocatedStorage"))
     return plan
 
 
@@ -78,7 +85,7 @@ def _everywhere(option: str, value: Any) -> bool:
 
 def _let_go(plan: Plan) -> None:
     """Take back what is inherited but does not go together with what is overridden; AWS would refuse the call."""
-    wanted, given = plan.wanted, plan.overridden
+    given = plan.overridden
     if given.get("monitoring_interval") == 0:
         plan.leave("monitoring_role_arn", "monitoring_interval is 0")
     if given.get("enable_performance_insights") is False:
@@ -98,12 +105,21 @@ def _let_go(plan: Plan) -> None:
         plan.leave("storage_throughput", "storage_type is another")
     if given.get("domain") in EMPTY:
         plan.leave("domain_iam_role_name", "domain is empty")
-    kind, size = wanted.get("storage_type"), wanted.get("allocated_storage")
-    if kind in ("gp2", "standard") or (kind == "gp3" and size is not None and size < GP3_TUNABLE):
-        # What AWS shows there is the baseline, which comes by itself.
-        for option in ("iops", "storage_throughput"):
-            if plan.inherited.pop(option, None) is not None:
-                del wanted[option]
+
+
+def _let_go_of_baselines(plan: Plan, source_size: Optional[int]) -> None:
+    """Take back inherited speeds of storage that AWS shows, but gives by itself and refuses to be told.
+
+    ``source_size`` is in GiB. Storage that grows over the limit has another baseline than the source's.
+    """
+    kind, sizes = plan.wanted.get("storage_type"), (plan.wanted.get("allocated_storage"), source_size)
+    baseline = kind in ("gp2", "standard") or (
+        kind == "gp3" and any(size is not None and size < GP3_TUNABLE for size in sizes)
+    )
+    for option in ("iops", "storage_throughput"):
+        # 0 is how AWS shows "none". Throughput can be asked for of gp3 only, not even 0 of any other.
+        if baseline or plan.inherited.get(option) == 0 or (option == "storage_throughput" and kind != "gp3"):
+            plan.forget(option)
 
 
 def refuse_unknown(table: Iterable[Setting], overrides: Mapping[str, Any], kind: str) -> None:
@@ -172,7 +188,19 @@ def modify_arguments(
     if arguments.get("DatabaseInsightsMode") == "advanced":
         arguments["EnablePerformanceInsights"] = True
         arguments["PerformanceInsightsRetentionPeriod"] = wanted.get("performance_insights_retention_period") or 465
+    # AWS takes size and IOPS only together, also the one that stays as it is (ModifyDBInstance).
+    grows = "AllocatedStorage" in arguments or "StorageThroughput" in arguments
+    if grows and "StorageType" not in arguments and _provisioned(described):
+        arguments.setdefault("Iops", described["Iops"])
+    if "Iops" in arguments and described.get("AllocatedStorage"):
+        arguments.setdefault("AllocatedStorage", described["AllocatedStorage"])
     return arguments
+
+
+def _provisioned(described: Mapping[str, Any]) -> bool:
+    """Whether an instance or a cluster has IOPS of its own, not those of a baseline."""
+    kind, size = described.get("StorageType"), described.get("AllocatedStorage") or 0
+    return bool(described.get("Iops")) and (kind in ("io1", "io2") or (kind == "gp3" and size >= GP3_TUNABLE))
 
 
 def _as_wanted(option: str, wanted: Any, now: Any) -> bool:
@@ -194,7 +222,11 @@ def _as_wanted(option: str, wanted: Any, now: Any) -> bool:
     if option == "database_insights_mode":
         return bool(wanted == (now or "standard"))
     if isinstance(wanted, dict):
-        return {key: value for key, value in wanted.items() if value is not None} == (now or {})
+        given = {key: value for key, value in wanted.items() if value is not None}
+        if option == "processor_features":
+            given = {name: str(value) for name, value in given.items()}  # AWS shows strings
+        # AWS fills in what was not given.
+        return given == {key: value for key, value in (now or {}).items() if key in given}
     if isinstance(wanted, bool) or wanted == 0:
         return bool(wanted) == bool(now)
     return bool(wanted == now)

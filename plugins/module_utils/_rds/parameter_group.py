@@ -6,18 +6,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, tag_list, tags_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import (
+    ClientError,
+    Rds,
+    error_text,
+    tag_list,
+    tags_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.isolate import isolated_parameters
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import busy, code_of, when_allowed
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import Look, Waiting
 
 # Kept as a tag of a group that isolates copies: the group it was made of. Production never uses one with this tag.
 ISOLATES = "dbre:isolates"
 # ModifyDBParameterGroup takes no more at once.
 AT_ONCE = 20
+# A database that is gone, or has another group now, counts as a user of its group for minutes; longer, and it is used.
+COUNTED_AT_MOST = 300.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,11 @@ def text_of(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
+def _passes(error: BaseException) -> Optional[str]:
+    """What AWS says while a parameter group still counts as used."""
+    return error_text(error) if code_of(error) == "InvalidDBParameterGroupState" else busy(error)
+
+
 class ParameterGroup:
     """One parameter group. ``params`` are the module's."""
 
@@ -100,8 +114,30 @@ class ParameterGroup:
     def _absent(self) -> dict[str, Any]:
         found = self._find(self.name)
         if found is not None and not self.check_mode:
-            self.rds.call(self.kind.delete, **{self.kind.name: self.name})
+            self._delete()
         return {"changed": found is not None, "name": self.name}
+
+    def _delete(self) -> None:
+        """Delete it, asked again while a database that is gone still counts as its user."""
+
+        def call() -> dict[str, Any]:
+            try:
+                return self.rds.call(self.kind.delete, **{self.kind.name: self.name})
+            except ClientError as error:
+                if code_of(error) != "DBParameterGroupNotFound":
+                    raise
+                return {}  # a call before this one was heard after all
+
+        databases = {
+            "instance": "DBInstances[].[DBInstanceIdentifier,DBParameterGroups[].DBParameterGroupName]",
+            "cluster": "DBClusters[].[DBClusterIdentifier,DBClusterParameterGroup]",
+        }[self.params["kind"]]
+        safe = (
+            "It is still there, unchanged: what uses it must have another group first. See: aws rds describe-db-"
+            f"{self.params['kind']}s --region {self.rds.region} --query '{databases}'."
+        )
+        patient = replace(self.waiting, timeout=min(self.waiting.timeout, COUNTED_AT_MOST))
+        when_allowed(patient, f"removal of {self.kind.noun} {self.name}", call, safe, _passes)
 
     def _present(self) -> dict[str, Any]:
         source, family = self._source()

@@ -90,8 +90,8 @@ def _look(rds: Rds, kind: str, name: str, now: datetime) -> tuple[dict[str, Any]
     """What one region has: the database itself, windows and snapshots."""
     found = rds.cluster(name) if kind == "cluster" else rds.instance(name)
     if kind == "cluster":
-        windows = cluster_windows(rds, found, DBClusterIdentifier=name)
+        windows = cluster_windows(rds, found, name)
         found = with_members(rds, found) if found else None
     else:
-        windows = instance_windows(rds, found, DBInstanceIdentifier=name)
+        windows = instance_windows(rds, found, name)
     return dict(found or {}), windows, list_snapshots(rds, kind, name, now)

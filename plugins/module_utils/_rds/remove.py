@@ -10,7 +10,13 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import ClientError, Rds, tags_of
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import CLUSTER, INSTANCE, Kind, code_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import (
+    CLUSTER,
+    INSTANCE,
+    Kind,
+    code_of,
+    when_allowed,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import check_identifier
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.provenance import Provenance, provenance
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.settings import is_aurora
@@ -18,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import 
 
 # AWS deletes these only without a final snapshot (DeleteDBInstance in the RDS API reference).
 BROKEN = ("failed", "incompatible-network", "incompatible-restore")
+_SAFE = "Nothing else is touched."
 
 
 def ensure_absent(params: Mapping[str, Any], rds: Rds, waiting: Waiting, check_mode: bool = False) -> dict[str, Any]:
@@ -39,12 +46,12 @@ def ensure_absent(params: Mapping[str, Any], rds: Rds, waiting: Waiting, check_m
     if check_mode:
         return result
     if _status(found) != "deleting":
-        _delete(kind, target, found, rds, params.get("final_snapshot_identifier"))
+        _delete(kind, found, rds, waiting, params.get("final_snapshot_identifier"))
     resource_id = str(found[kind.resource_id])
     waiting.until(
         f"removal of {target}",
         lambda: _look_gone(kind.find_by_resource_id(rds, resource_id)),
-        "Nothing else is touched.",
+        _SAFE,
     )
     return result
 
@@ -80,25 +87,45 @@ def _refuse_others(kind: Kind, target: str, found: Mapping[str, Any], incident: 
     return origin
 
 
-def _delete(kind: Kind, target: str, found: Mapping[str, Any], rds: Rds, final: Optional[str]) -> None:
+def _delete(kind: Kind, found: Mapping[str, Any], rds: Rds, waiting: Waiting, final: Optional[str]) -> None:
     last = (
         {"SkipFinalSnapshot": True} if not final else {"SkipFinalSnapshot": False, "FinalDBSnapshotIdentifier": final}
     )
     if kind is INSTANCE:
-        rds.call("delete_db_instance", DBInstanceIdentifier=target, DeleteAutomatedBackups=True, **last)
+        _ask(INSTANCE, found, rds, waiting, DeleteAutomatedBackups=True, **last)
         return
     # Aurora refuses to delete a cluster whose members are not being deleted; those of a Multi-AZ cluster go with it.
     names = [member["DBInstanceIdentifier"] for member in found.get("DBClusterMembers") or []]
     for name in names if is_aurora(found.get("Engine")) else []:
         member = rds.instance(name)
-        if member is None or _status(member) == "deleting":
-            continue
+        if member is not None:
+            _ask(INSTANCE, member, rds, waiting, SkipFinalSnapshot=True)
+    _ask(CLUSTER, found, rds, waiting, **last)
+
+
+def _ask(kind: Kind, found: Mapping[str, Any], rds: Rds, waiting: Waiting, **arguments: Any) -> None:
+    """Ask AWS to delete what was found, again as long as it is busy (a backup has begun)."""
+    name, resource_id = str(found[kind.identifier]), str(found[kind.resource_id])
+    looked: list[Optional[Mapping[str, Any]]] = [found]
+
+    def call() -> dict[str, Any]:
+        # While it was busy, it may have got another name, and its own may be another database's.
+        now = looked.pop() if looked else kind.find_by_resource_id(rds, resource_id)
+        if now is None or _status(now) == "deleting":
+            return {}
+        if now[kind.identifier] != name:
+            raise RecoveryError(
+                f"{kind.noun} {name} has been renamed to {now[kind.identifier]} meanwhile: it has taken a place in "
+                "production. It was not touched. If nobody needs it, remove it by hand."
+            )
         try:
-            rds.call("delete_db_instance", DBInstanceIdentifier=name, SkipFinalSnapshot=True)
+            return rds.call(f"delete_db_{kind.word}", **{kind.identifier: name}, **arguments)
         except ClientError as error:
-            if code_of(error) != "DBInstanceNotFound":
+            if code_of(error) not in ("DBInstanceNotFound", "DBClusterNotFound"):
                 raise
-    rds.call("delete_db_cluster", DBClusterIdentifier=target, **last)
+            return {}
+
+    when_allowed(waiting, f"begin of the removal of {name}", call, _SAFE)
 
 
 def _look_gone(found: Optional[Mapping[str, Any]]) -> Look:

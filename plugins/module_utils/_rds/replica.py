@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, tag_list, tags_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import ClientError, Rds, error_text, tags_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import plan_settings, restore_arguments
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE, busy, code_of, when_allowed
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import check_identifier
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.settings import INSTANCE as SETTINGS
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.settling import Settler
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import Look, Waiting
 
+_TAKEN = "DBInstanceAlreadyExists"  # what AWS says of a name
 # The name that a replica had before it was put aside, so that an undo finds it.
 NAMED = "dbre:replica-name"
 # A replica has none of its own, or takes them from its source.
@@ -56,6 +57,11 @@ class Replica:
         if found is not None and self._follows(found):
             return self._result(self._settler(found).available(f"read replica {self.name}"))
         aside = self._aside(source)
+        if aside is None and source.get("BackupRetentionPeriod") == 0:
+            raise RecoveryError(
+                f"DB instance {self.source} has no automated backups, without which AWS makes no replica of it. "
+                "Nothing was changed. Switch them on with dbre.recovery.rds_backup_settings, then run the same again."
+            )
         if found is not None:
             self._put_aside(found)
         if aside is not None:
@@ -67,7 +73,7 @@ class Replica:
                 "could have. Nothing was changed. Make it by hand: aws rds create-db-instance-read-replica "
                 f"--db-instance-identifier {self.name} --source-db-instance-identifier {self.source}"
             )
-        return self._result(self._make(model))
+        return self._result(self._make(model, source))
 
     def _follows(self, instance: Mapping[str, Any]) -> bool:
         # A replica in another region tells the ARN of its source.
@@ -122,25 +128,49 @@ class Replica:
 
         return dict(self.waiting.until(f"rename of a read replica to {name}", look, "All data is where it was."))
 
-    def _make(self, model: Mapping[str, Any]) -> dict[str, Any]:
+    def _make(self, model: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
         self.steps.append(f"{self.name} made, a replica of {self.source}")
         if self.check_mode:
             return {}
-        table = tuple(setting for setting in SETTINGS if setting.option not in _OF_SOURCE)
-        wanted = plan_settings(table, model, {}).wanted
+        # The size is the source's, and tells which speeds of storage are settings and which a baseline.
+        planned = plan_settings(SETTINGS, model, {"allocated_storage": source.get("AllocatedStorage")}).wanted
+        wanted = {option: value for option, value in planned.items() if option not in _OF_SOURCE}
         wanted["tags"] = {key: text for key, text in (wanted.get("tags") or {}).items() if key != NAMED}
-        method = "create_db_instance_read_replica"
-        arguments = restore_arguments(table, wanted, self.rds.takes(method))
-        if wanted["tags"]:
-            arguments["Tags"] = tag_list(wanted["tags"])
-        made = self.rds.call(
-            method, DBInstanceIdentifier=self.name, SourceDBInstanceIdentifier=self.source, **arguments
-        )["DBInstance"]
+        safe = f"Nothing was made yet; {self.source} serves as before."
+        INSTANCE.wait_available(self.rds, self.waiting, self.source, safe)
+        # The status may be another again before the call arrives.
+        made = when_allowed(
+            self.waiting, f"begin of a replica of {self.source}", lambda: self._create(wanted), safe, _passes
+        )
         settler = self._settler(made)
         settler.available(f"read replica {self.name}")
-        settler.bring(table, wanted)
+        settler.bring(SETTINGS, wanted)
         settler.add_roles(wanted.get("associated_roles") or [])
         return settler.available(f"read replica {self.name}")
 
+    def _create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        method = "create_db_instance_read_replica"
+        arguments = restore_arguments(SETTINGS, wanted, self.rds.takes(method))
+        try:
+            made = self.rds.call(
+                method, DBInstanceIdentifier=self.name, SourceDBInstanceIdentifier=self.source, **arguments
+            )["DBInstance"]
+        except ClientError as error:
+            made = self.rds.instance(self.name) if code_of(error) == _TAKEN else None
+            if made is None:
+                raise
+            # A call that was asked again because its answer got lost has made the replica itself.
+            if not self._follows(made):
+                raise RecoveryError(
+                    f"DB instance {self.name} was made by somebody else meanwhile and does not replicate "
+                    f"{self.source}. It was not touched. Look at it, and run the same again when the name is free."
+                ) from error
+        return dict(made)
+
     def _result(self, instance: Mapping[str, Any]) -> dict[str, Any]:
         return {"changed": bool(self.steps), "steps": self.steps, "instance": dict(instance)}
+
+
+def _passes(error: BaseException) -> Optional[str]:
+    """What AWS says while the source is busy, or while a name that nobody has any more still counts as taken."""
+    return error_text(error) if code_of(error) == _TAKEN else busy(error)

@@ -29,9 +29,10 @@ def _same(value: Any) -> Any:
 class Setting:
     """One setting: ``option`` of the module, ``parameter`` of the calls, and how to ``read`` it from what AWS shows.
 
-    ``read`` is None where a copy never takes the setting from its source. ``modify`` is the parameter of the modify
-    call; empty where that call has none, or must not be asked after the restore. ``regional`` settings name things that
-    exist in one region only. ``encode`` makes the parameter from the option.
+    ``parameter`` is empty where the call that makes the copy must not be asked for it. ``read`` is None where a copy
+    never takes the setting from its source. ``modify`` is the parameter of the modify call; empty where that call has
+    none, or must not be asked after the restore. ``regional`` settings name things that exist in one region only.
+    ``encode`` makes the parameter from the option.
     """
 
     option: str
@@ -268,7 +269,21 @@ _NOT_AURORA = frozenset(
         "publicly_accessible",
     }
 )
-_AURORA_CLUSTER = tuple(setting for setting in CLUSTER if setting.option not in _NOT_AURORA)
+# Restores of Aurora clusters have these parameters and refuse them with InvalidParameterCombination (they are for
+# Limitless databases, https://github.com/boto/boto3/issues/4634); ModifyDBCluster takes them.
+_AFTER_AURORA_RESTORE = frozenset(
+    {
+        "database_insights_mode",
+        "enable_performance_insights",
+        "performance_insights_kms_key_id",
+        "performance_insights_retention_period",
+    }
+)
+_AURORA_CLUSTER = tuple(
+    replace(setting, parameter="") if setting.option in _AFTER_AURORA_RESTORE else setting
+    for setting in CLUSTER
+    if setting.option not in _NOT_AURORA
+)
 
 
 def is_aurora(engine: Any) -> bool:

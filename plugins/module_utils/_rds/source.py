@@ -114,7 +114,7 @@ class SourceFinder:
 
     def _instance(self, named: str, at: Optional[datetime]) -> Source:
         by_name = bool(self.params.get("source_db_instance_identifier"))
-        which = {"DBInstanceIdentifier": named} if by_name else {"DbiResourceId": named}
+        which = {"name": named} if by_name else {"resource_id": named}
         if self._home != self.rds.region:
             windows = instance_windows(self.rds, None, **which)
             return self._from_backups("instance", named, [w for w in windows if w.kind == "replicated"], at)
@@ -228,7 +228,7 @@ class SourceFinder:
                 "(db_cluster_snapshot_identifier; dbre.recovery.rds_recovery_window_info lists them)."
             )
         cluster = self.rds.cluster(named) if by_name else self.rds.cluster_by_resource_id(named)
-        which = {"DBClusterIdentifier": named} if by_name else {"DbClusterResourceId": named}
+        which = {"name": named} if by_name else {"resource_id": named}
         windows = cluster_windows(self.rds, cluster, **which)
         if cluster is None:
             return self._from_backups("cluster", named, windows, at)

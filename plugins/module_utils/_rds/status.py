@@ -35,7 +35,8 @@ STUCK = {
     "migration-failed": "the migration failed; see its events",
 }
 # Available enough to be connected to and to be worked on (backups and enhanced monitoring run beside it).
-AVAILABLE = frozenset({"available", "storage-optimization", "storage-config-upgrade"})
+# storage-initialization: blocks of a restored volume are still being loaded, for hours; all operations work meanwhile.
+AVAILABLE = frozenset({"available", "storage-config-upgrade", "storage-initialization", "storage-optimization"})
 
 
 def refuse_stuck(kind: str, identifier: str, status: str) -> None:

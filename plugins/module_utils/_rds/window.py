@@ -88,12 +88,18 @@ def backup_window(backup: Mapping[str, Any], region: str) -> Window:
     )
 
 
-def instance_windows(rds: Rds, instance: Optional[Mapping[str, Any]], **which: Any) -> list[Window]:
-    """Windows of an instance's automated backups in this region; ``which`` is the parameter that names it.
+def instance_windows(
+    rds: Rds, instance: Optional[Mapping[str, Any]], name: str = "", resource_id: str = ""
+) -> list[Window]:
+    """Windows of automated backups in this region: those of the resource id, or all of instances called ``name``.
 
     An instance that is there knows its newest moment better than the list of backups does, which follows later.
     """
-    windows = [backup_window(backup, rds.region) for backup in rds.automated_backups(**which)]
+    if resource_id:
+        backups = rds.automated_backups(DbiResourceId=resource_id)
+    else:
+        backups = _called(name, "DBInstanceIdentifier", rds.automated_backups())
+    windows = [backup_window(backup, rds.region) for backup in backups]
     if instance is None or not instance.get("LatestRestorableTime"):
         return windows
     own = [window for window in windows if window.resource_id == instance.get("DbiResourceId")]
@@ -117,9 +123,15 @@ def instance_windows(rds: Rds, instance: Optional[Mapping[str, Any]], **which: A
     return [merged, *(window for window in windows if window not in own)]
 
 
-def cluster_windows(rds: Rds, cluster: Optional[Mapping[str, Any]], **which: Any) -> list[Window]:
-    """Windows of a cluster in this region: its own, and those of deleted ones of that name."""
-    windows = [backup_window(backup, rds.region) for backup in rds.cluster_automated_backups(**which)]
+def cluster_windows(
+    rds: Rds, cluster: Optional[Mapping[str, Any]], name: str = "", resource_id: str = ""
+) -> list[Window]:
+    """Windows of a cluster in this region, like ``instance_windows``: its own, and those of deleted ones."""
+    if resource_id:
+        backups = rds.cluster_automated_backups(DbClusterResourceId=resource_id)
+    else:
+        backups = _called(name, "DBClusterIdentifier", rds.cluster_automated_backups())
+    windows = [backup_window(backup, rds.region) for backup in backups]
     if cluster is None:
         return windows
     own = Window(
@@ -136,6 +148,11 @@ def cluster_windows(rds: Rds, cluster: Optional[Mapping[str, Any]], **which: Any
         cluster.get("KmsKeyId"),
     )
     return [own, *(window for window in windows if window.resource_id != own.resource_id)]
+
+
+def _called(name: str, key: str, backups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Backups of databases of a name. Asked by the name, AWS tells those of a database that is there only."""
+    return [backup for backup in backups if str(backup.get(key, "")).lower() == name.lower()]
 
 
 def refuse_outside(at: datetime, windows: Iterable[Window], name: str, snapshots: str = "") -> None:

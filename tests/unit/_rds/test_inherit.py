@@ -55,9 +55,9 @@ def test_an_override_takes_along_what_aws_would_refuse_beside_it(override: dict[
         "PreferredBackupWindow": "03:00-03:30",
         "DBInstanceClass": "db.r6g.large",
         "ProcessorFeatures": [{"Name": "coreCount", "Value": "1"}],
-        "StorageType": "io1",
-        "Iops": 3000,
-        "StorageThroughput": 500,
+        "StorageType": "gp3",
+        "Iops": 14000,
+        "StorageThroughput": 600,
         "DomainMemberships": [{"Domain": "d-1", "IAMRoleName": "directory"}],
     }
     whole = plan_settings(INSTANCE, shown, {})
@@ -77,8 +77,37 @@ def test_iops_of_a_baseline_are_not_asked_for_since_rds_refuses_them(kind: str, 
     shown = {"StorageType": kind, "AllocatedStorage": size, "Iops": 3000, "StorageThroughput": 125}
     plan = plan_settings(INSTANCE, shown, {})
     assert ("iops" in plan.wanted) is sent
-    assert ("storage_throughput" in plan.wanted) is sent
+    assert ("storage_throughput" in plan.wanted) is (sent and kind == "gp3")
     assert plan.not_inherited == []
+
+
+@pytest.mark.parametrize("throughput", [0, 500])
+@pytest.mark.parametrize("kind", ["io1", "io2", "gp2", "standard"])
+def test_throughput_is_asked_for_of_gp3_only_since_rds_refuses_it_for_any_other_storage(
+    kind: str, throughput: int
+) -> None:
+    shown = {"StorageType": kind, "AllocatedStorage": 500, "Iops": 3000, "StorageThroughput": throughput}
+    plan = plan_settings(INSTANCE, shown, {})
+    assert "storage_throughput" not in {*plan.wanted, *plan.inherited}
+    assert plan.not_inherited == []
+    # Who gives it is told by AWS that it is wrong.
+    assert plan_settings(INSTANCE, shown, {"storage_throughput": 500}).wanted["storage_throughput"] == 500
+
+
+def test_speeds_of_zero_are_how_aws_shows_none() -> None:
+    shown = {"StorageType": "gp3", "AllocatedStorage": 500, "Iops": 0, "StorageThroughput": 0}
+    plan = plan_settings(INSTANCE, shown, {})
+    assert plan.wanted == plan.inherited == {"storage_type": "gp3", "allocated_storage": 500}
+
+
+def test_a_copy_that_is_made_larger_gets_the_baseline_of_its_own_size() -> None:
+    shown = {"StorageType": "gp3", "AllocatedStorage": 100, "Iops": 3000, "StorageThroughput": 125}
+    larger = {"allocated_storage": 500}
+    assert plan_settings(INSTANCE, shown, larger).wanted == {"storage_type": "gp3", "allocated_storage": 500}
+    faster = {**larger, "iops": 14000, "storage_throughput": 600}
+    assert plan_settings(INSTANCE, shown, faster).wanted == {"storage_type": "gp3", **faster}
+    tuned = {"StorageType": "gp3", "AllocatedStorage": 400, "Iops": 14000, "StorageThroughput": 600}
+    assert plan_settings(INSTANCE, tuned, larger).wanted == {"storage_type": "gp3", **faster}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +182,57 @@ def test_autoscaling_of_storage_is_switched_off_by_a_limit_that_is_reached() -> 
 
 def test_storage_that_is_larger_already_is_left_alone() -> None:
     assert differences(INSTANCE, {"allocated_storage": 20}, {"AllocatedStorage": 100}, MODIFY) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "asked", "sent"),
+    [
+        ("io1", 100, {"allocated_storage": 200}, {"AllocatedStorage": 200, "Iops": 3000}),
+        ("io2", 100, {"allocated_storage": 200}, {"AllocatedStorage": 200, "Iops": 3000}),
+        ("gp3", 400, {"allocated_storage": 500}, {"AllocatedStorage": 500, "Iops": 3000}),
+        ("gp3", 399, {"allocated_storage": 500}, {"AllocatedStorage": 500}),
+        ("gp2", 100, {"allocated_storage": 500}, {"AllocatedStorage": 500}),
+        ("io1", 100, {"iops": 4000}, {"AllocatedStorage": 100, "Iops": 4000}),
+        ("io1", 100, {"allocated_storage": 200, "iops": 4000}, {"AllocatedStorage": 200, "Iops": 4000}),
+        (
+            "gp3",
+            400,
+            {"storage_throughput": 600},
+            {"AllocatedStorage": 400, "Iops": 3000, "StorageThroughput": 600},
+        ),
+        (
+            "io1",
+            400,
+            {"allocated_storage": 500, "storage_type": "gp3"},
+            {"AllocatedStorage": 500, "StorageType": "gp3"},
+        ),
+        ("io1", 100, {"multi_az": True}, {"MultiAZ": True}),
+    ],
+)
+def test_a_copy_of_provisioned_storage_can_be_made_larger_or_faster_afterwards(
+    kind: str, size: int, asked: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    shown = {"StorageType": kind, "AllocatedStorage": size, "Iops": 3000, "StorageThroughput": 125}
+    changes = differences(INSTANCE, asked, shown, MODIFY)
+    assert modify_arguments(changes, asked, shown) == sent
+
+
+def test_what_aws_adds_to_a_scaling_that_was_given_in_part_is_no_difference() -> None:
+    asked = {"serverless_v2_scaling_configuration": {"min_capacity": 0, "max_capacity": 8.0}}
+    shown = {"MinCapacity": 0.0, "MaxCapacity": 8.0, "SecondsUntilAutoPause": 300}
+    modify = frozenset({"ServerlessV2ScalingConfiguration"})
+    assert differences(CLUSTER, asked, {"ServerlessV2ScalingConfiguration": shown}, modify) == []
+    for other in ({**shown, "MaxCapacity": 4.0}, {"MinCapacity": 0.0}, {}):
+        found = differences(CLUSTER, asked, {"ServerlessV2ScalingConfiguration": other}, modify)
+        assert [setting.option for setting in found] == ["serverless_v2_scaling_configuration"]
+
+
+def test_numbers_of_processors_may_be_given_as_numbers() -> None:
+    asked = {"processor_features": {"coreCount": 1}}
+    shown = [{"Name": "coreCount", "Value": "1"}, {"Name": "threadsPerCore", "Value": "2"}]
+    assert differences(INSTANCE, asked, {"ProcessorFeatures": shown}, MODIFY) == []
+    assert differences(INSTANCE, {"processor_features": {"coreCount": 2}}, {"ProcessorFeatures": shown}, MODIFY) != []
+    assert differences(INSTANCE, asked, {}, MODIFY) != []
 
 
 def test_empty_processor_features_and_domain_are_the_defaults() -> None:

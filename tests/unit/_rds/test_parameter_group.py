@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import ClientError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.isolate import isolated_parameters
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.parameter_group import ParameterGroup
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import Waiting
@@ -239,6 +240,45 @@ def test_a_group_is_removed_and_may_be_gone_already(aws: ScriptedAws, waiting: W
     assert "shop-isolated" in groups.groups
     assert ensure(aws, waiting, state="absent")["changed"] is True
     assert ensure(aws, waiting, state="absent")["changed"] is False
+
+
+def test_a_group_is_removed_as_soon_as_the_copy_that_is_gone_no_longer_counts_as_its_user(
+    aws: ScriptedAws, waiting: Waiting
+) -> None:
+    groups = Groups(aws)
+    ensure(aws, waiting)
+    busy = "InvalidDBParameterGroupState"
+    aws.script("DeleteDBParameterGroup", busy, "InvalidDBInstanceState", busy, groups.delete)
+    assert ensure(aws, waiting, state="absent")["changed"] is True
+    assert "shop-isolated" not in groups.groups
+
+
+def test_a_group_that_is_used_stays_and_the_error_says_how_to_find_its_user(aws: ScriptedAws, waiting: Waiting) -> None:
+    groups = Groups(aws)
+    ensure(aws, waiting)
+    aws.script("DeleteDBParameterGroup", "InvalidDBParameterGroupState")
+    with pytest.raises(RecoveryError) as caught:
+        ensure(aws, waiting, state="absent")
+    assert "removal of parameter group shop-isolated was not done after 300 s" in caught.value.msg
+    assert "(InvalidDBParameterGroupState)" in caught.value.msg
+    assert "aws rds describe-db-instances --region eu-central-1" in caught.value.msg
+    assert "shop-isolated" in groups.groups
+
+
+def test_a_removal_that_aws_had_heard_before_is_fine(aws: ScriptedAws, waiting: Waiting) -> None:
+    Groups(aws)
+    ensure(aws, waiting)
+    aws.script("DeleteDBParameterGroup", "DBParameterGroupNotFound")
+    assert ensure(aws, waiting, state="absent")["changed"] is True
+
+
+def test_any_other_refusal_of_a_removal_is_no_reason_to_wait(aws: ScriptedAws, waiting: Waiting) -> None:
+    Groups(aws)
+    ensure(aws, waiting)
+    aws.script("DeleteDBParameterGroup", "AccessDenied")
+    with pytest.raises(ClientError):
+        ensure(aws, waiting, state="absent")
+    assert len(aws.called("DeleteDBParameterGroup")) == 1
 
 
 def test_a_cluster_group_is_asked_for_by_the_calls_of_clusters(aws: ScriptedAws, waiting: Waiting) -> None:

@@ -62,6 +62,20 @@ def region(aws: ScriptedAws, instance: Any = None, backups: Any = (), snapshots:
     return aws
 
 
+def backups_of(here: set[str], backups: list[dict[str, Any]]) -> Callable[[dict[str, Any]], Any]:
+    """Asked by a name, AWS tells backups of an instance that is there only (API reference); else all it has."""
+
+    def answer(asked: dict[str, Any]) -> Any:
+        name = asked.get("DBInstanceIdentifier")
+        if name is not None and name not in here:
+            return "DBInstanceNotFound"
+        return {
+            "DBInstanceAutomatedBackups": [item for item in backups if name in (None, item["DBInstanceIdentifier"])]
+        }
+
+    return answer
+
+
 def look(home: ScriptedAws, *others: ScriptedAws, **more: Any) -> dict[str, Any]:
     params = {"db_instance_identifier": "shop", **more}
     return recovery_window(params, home.rds(), [other.rds() for other in others], NOW)
@@ -118,6 +132,21 @@ def test_replicated_and_retained_backups_are_found_in_their_regions(
     ]
     assert result["exists"] is False
     assert result["settings"] == {}
+
+
+def test_backups_are_found_by_the_name_of_an_instance_that_is_not_there(
+    aws: ScriptedAws, another_region: Callable[[str], ScriptedAws]
+) -> None:
+    away = region(another_region("eu-west-1"))
+    retained = {**BACKUP, "Status": "retained"}
+    others = {**BACKUP, "DBInstanceIdentifier": "shop-2", "DbiResourceId": "db-2"}
+    region(aws).script("DescribeDBInstanceAutomatedBackups", backups_of({"shop-2"}, [others, retained]))
+    away.script("DescribeDBInstanceAutomatedBackups", backups_of(set(), [others, BACKUP]))
+    result = look(aws, away, db_instance_identifier="Shop")
+    assert [(window["region"], window["identifier"], window["kind"]) for window in result["windows"]] == [
+        ("eu-central-1", "shop", "retained"),
+        ("eu-west-1", "shop", "replicated"),
+    ]
 
 
 @pytest.mark.parametrize(

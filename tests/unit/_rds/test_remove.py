@@ -40,6 +40,40 @@ def test_a_copy_is_deleted_and_waited_for_until_it_is_gone(aws: ScriptedAws, wai
     ]
 
 
+def test_a_copy_that_is_busy_is_deleted_when_aws_allows_it(aws: ScriptedAws, waiting: Waiting) -> None:
+    backing_up = shown(DBInstanceStatus="backing-up")
+    aws.script(
+        "DescribeDBInstances", shown(), backing_up, shown(), shown(DBInstanceStatus="deleting"), "DBInstanceNotFound"
+    )
+    aws.script("DeleteDBInstance", "InvalidDBInstanceState", "InvalidDBInstanceState", {"DBInstance": {}})
+    assert ensure_absent(PARAMS, aws.rds(), waiting)["changed"] is True
+    assert len(aws.called("DeleteDBInstance")) == 3
+
+
+def test_a_copy_that_is_being_deleted_already_is_asked_for_once(aws: ScriptedAws, waiting: Waiting) -> None:
+    aws.script("DescribeDBInstances", shown(), shown(DBInstanceStatus="deleting"), {"DBInstances": []})
+    aws.script("DeleteDBInstance", "InvalidDBInstanceState")
+    assert ensure_absent(PARAMS, aws.rds(), waiting)["changed"] is True
+    assert len(aws.called("DeleteDBInstance")) == 1
+
+
+def test_a_copy_that_is_renamed_while_it_is_busy_stays(aws: ScriptedAws, waiting: Waiting) -> None:
+    aws.script("DescribeDBInstances", shown(), shown(DBInstanceIdentifier="shop"))
+    aws.script("DeleteDBInstance", "InvalidDBInstanceState", {"DBInstance": {}})
+    with pytest.raises(RecoveryError, match="renamed to shop meanwhile"):
+        ensure_absent(PARAMS, aws.rds(), waiting)
+    assert len(aws.called("DeleteDBInstance")) == 1
+
+
+def test_a_copy_that_stays_busy_ends_the_wait_with_what_aws_says(aws: ScriptedAws, waiting: Waiting) -> None:
+    aws.script("DescribeDBInstances", shown())
+    aws.script("DeleteDBInstance", "InvalidDBInstanceState")
+    with pytest.raises(RecoveryError) as caught:
+        ensure_absent(PARAMS, aws.rds(), waiting)
+    assert "removal of shop-side was not done" in caught.value.msg
+    assert "(InvalidDBInstanceState)" in caught.value.msg
+
+
 def test_a_final_snapshot_is_made_where_one_is_named(aws: ScriptedAws, waiting: Waiting) -> None:
     aws.script("DescribeDBInstances", shown(), {"DBInstances": []})
     aws.script("DeleteDBInstance", {"DBInstance": {}})
@@ -116,13 +150,19 @@ def cluster(**changes: Any) -> dict[str, Any]:
     }
 
 
+def member(number: int, status: str = "available") -> dict[str, Any]:
+    identifier = f"shop-side-{number}"
+    shown = {"DBInstanceIdentifier": identifier, "DbiResourceId": f"db-{number}", "DBInstanceStatus": status}
+    return {"DBInstances": [shown]}
+
+
 def test_an_aurora_cluster_goes_with_its_members(aws: ScriptedAws, waiting: Waiting) -> None:
     aws.script("DescribeDBClusters", cluster(), cluster(Status="deleting"), {"DBClusters": []})
     aws.script(
         "DescribeDBInstances",
-        {"DBInstances": [{"DBInstanceStatus": "available"}]},
-        {"DBInstances": [{"DBInstanceStatus": "deleting"}]},
-        {"DBInstances": [{"DBInstanceStatus": "available"}]},
+        member(1),
+        member(2, "deleting"),
+        member(3),
     )
     aws.script("DeleteDBInstance", {"DBInstance": {}}, "DBInstanceNotFound")
     aws.script("DeleteDBCluster", {"DBCluster": {}})
@@ -136,3 +176,11 @@ def test_members_of_a_multi_az_cluster_are_left_to_aws(aws: ScriptedAws, waiting
     aws.script("DeleteDBCluster", {"DBCluster": {}})
     ensure_absent({"db_cluster_identifier": "shop-side", "incident": "incident-7"}, aws.rds(), waiting)
     assert aws.written() == ["DeleteDBCluster"]
+
+
+def test_a_cluster_that_is_busy_is_deleted_when_aws_allows_it(aws: ScriptedAws, waiting: Waiting) -> None:
+    aws.script("DescribeDBClusters", cluster(), cluster(), cluster(Status="deleting"), {"DBClusters": []})
+    aws.script("DescribeDBInstances", *(member(number, "deleting") for number in (1, 2, 3)))
+    aws.script("DeleteDBCluster", "InvalidDBClusterStateFault", {"DBCluster": {}})
+    ensure_absent({"db_cluster_identifier": "shop-side", "incident": "incident-7"}, aws.rds(), waiting)
+    assert aws.written() == ["DeleteDBCluster", "DeleteDBCluster"]

@@ -97,6 +97,8 @@ class Rds:
         return {"DBInstances": [dict(item) for item in found]}
 
     def describe_backups(self, asked: dict[str, Any]) -> Any:
+        if "DBInstanceIdentifier" in asked and asked["DBInstanceIdentifier"] not in self.instances:
+            return "DBInstanceNotFound"  # "must match the identifier of an existing DB instance" (API reference)
         keys = [
             key for key in ("DBInstanceIdentifier", "DbiResourceId", "DBInstanceAutomatedBackupsArn") if key in asked
         ]

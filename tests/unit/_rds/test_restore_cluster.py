@@ -165,8 +165,16 @@ class Rds:
         return {"DBCluster": dict(self.clusters[name])}
 
     def modify(self, asked: dict[str, Any]) -> dict[str, Any]:
-        kept = ("PreferredMaintenanceWindow", "DeletionProtection", "BackupRetentionPeriod")
-        self.clusters["orders-side"].update({key: asked[key] for key in kept if key in asked})
+        kept = (
+            "PreferredMaintenanceWindow",
+            "DeletionProtection",
+            "BackupRetentionPeriod",
+            "PerformanceInsightsKMSKeyId",
+            "PerformanceInsightsRetentionPeriod",
+        )
+        side = self.clusters["orders-side"]
+        side.update({key: asked[key] for key in kept if key in asked})
+        side["PerformanceInsightsEnabled"] = asked.get("EnablePerformanceInsights", False)
         self.statuses = ["available", "modifying"]
         return {"DBCluster": {}}
 
@@ -402,6 +410,25 @@ def test_backtracking_is_refused_with_the_reason_and_the_way(
     assert aws.written() == []
 
 
+@pytest.mark.parametrize("overrides", [{}, {"enable_performance_insights": True}])
+def test_insights_of_an_aurora_cluster_are_switched_on_after_the_restore_which_would_be_refused_with_them(
+    aws: ScriptedAws, waiting: Waiting, overrides: dict[str, Any]
+) -> None:
+    key = "arn:aws:kms:eu-central-1:123456789012:key/pi"
+    Rds(
+        aws,
+        PerformanceInsightsEnabled=not overrides,
+        PerformanceInsightsKMSKeyId=key,
+        PerformanceInsightsRetentionPeriod=31,
+    )
+    run(aws, waiting, **overrides)
+    (restored,) = aws.called("RestoreDBClusterToPointInTime")
+    assert not [name for name in restored if "Insights" in name]
+    (modified,) = aws.called("ModifyDBCluster")
+    assert modified["EnablePerformanceInsights"] is True
+    assert (modified["PerformanceInsightsKMSKeyId"], modified["PerformanceInsightsRetentionPeriod"]) == (key, 31)
+
+
 def test_a_moment_outside_a_clusters_window_prints_the_window(aws: ScriptedAws, waiting: Waiting) -> None:
     Rds(aws)
     said = refused(aws, waiting, at="2026-11-25T03:30:00+00:00")
@@ -422,7 +449,13 @@ def test_a_cluster_that_is_gone_is_restored_from_retained_backups_with_the_membe
         "RestoreWindow": {"EarliestTime": EARLIEST, "LatestTime": LATEST},
     }
     del rds.clusters["orders"]
-    aws.script("DescribeDBClusterAutomatedBackups", {"DBClusterAutomatedBackups": [backup]})
+
+    def backups(asked: dict[str, Any]) -> dict[str, Any]:
+        # "Must match the identifier of an existing DB cluster" (API reference), and this one is gone.
+        another = {**backup, "DBClusterIdentifier": "orders-2", "DbClusterResourceId": "cluster-2"}
+        return {"DBClusterAutomatedBackups": [] if "DBClusterIdentifier" in asked else [another, backup]}
+
+    aws.script("DescribeDBClusterAutomatedBackups", backups)
     assert "Give members" in refused(aws, waiting)
     assert "class of member" in refused(aws, waiting, members=[{}])
     run(aws, waiting, members=[{"db_instance_class": "db.r6g.large"}])

@@ -388,6 +388,24 @@ def test_each_setting_is_an_option_of_its_type() -> None:
     assert set(spec["members"]["options"]) == {"db_instance_identifier", *(setting.option for setting in MEMBER)}
 
 
+@pytest.mark.parametrize("call", ["RestoreDBClusterToPointInTime", "RestoreDBClusterFromSnapshot"])
+def test_an_aurora_restore_is_not_asked_for_insights_which_it_refuses_and_gets_them_by_a_change(call: str) -> None:
+    insights = {
+        "enable_performance_insights": True,
+        "performance_insights_kms_key_id": "arn:aws:kms:eu-central-1:123456789012:key/pi",
+        "performance_insights_retention_period": 465,
+        "database_insights_mode": "advanced",
+    }
+    # A later botocore may know DatabaseInsightsMode there.
+    takes = members(call) | {"DatabaseInsightsMode"}
+    aurora = cluster_settings("aurora-postgresql")
+    assert restore_arguments(aurora, insights, takes) == {}
+    changes = differences(aurora, insights, {}, members("ModifyDBCluster"))
+    asked = modify_arguments(changes, insights, {})
+    checked("ModifyDBCluster", asked)
+    assert set(asked) == set(restore_arguments(cluster_settings("postgres"), insights, takes))
+
+
 def test_an_aurora_cluster_is_not_asked_for_what_only_multi_az_clusters_have() -> None:
     aurora = {setting.option for setting in cluster_settings("aurora-postgresql")}
     multi_az = {setting.option for setting in cluster_settings("postgres")}
