@@ -103,6 +103,11 @@ plan:
     - shop (db-7RSTUVWXYZ2345ABCDEFGH) becomes shop-damaged
     - shop-restored (db-ABCDEFGHIJKLMNOPQRSTUV) becomes shop
     - deletion protection of shop-damaged on
+renamed:
+  description: How many of the two renames are done or under way. Outside of check mode always 2.
+  returned: success
+  type: int
+  sample: 2
 steps:
   description: What was done, with the seconds each step took. C(changed) is false for one that was done already.
   returned: always, when something was begun
@@ -157,6 +162,12 @@ instance_endpoints:
   returned: success
   type: dict
   sample: {"production": ["shop-restored-1"], "kept": ["shop-1", "shop-2"]}
+custom_endpoints:
+  description: Custom endpoints of the old Aurora cluster, which stay with it.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 proxies:
   description: RDS Proxies with production's identifier among their targets; V(null) when AWS does not let these
     credentials ask.

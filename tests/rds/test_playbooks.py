@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -326,7 +327,7 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slo
     host = {"rds_login_host": slow_name.host, "rds_login_port": slow_name.port}
     given: dict[str, Any] = {"dr_database": "shop", "dr_contain": "read_only", "host": host}
     given |= {"dr_target_time": moment.isoformat(), "dr_incident_id": "migration1"}
-    cloud.play_killed_in(CORRUPTION, "web", "recover", 1.0, **given)
+    cloud.play_killed_in(CORRUPTION, "web", "recover", 3.5, **given)
     run = cloud.play(CORRUPTION, "web", **given)
     assert run.rc == 0, run.output
     serving = cloud.wait("web")
@@ -351,7 +352,27 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slo
     assert cloud.sql("web", "SHOW default_transaction_read_only") == [("off",)]
     assert cloud.sql("web-before-migration1", "SHOW default_transaction_read_only") == [("on",)]
 
-    back = cloud.play(CORRUPTION, "web", host=host, dr_database="shop", dr_undo="migration1", dr_incident_id="undo1")
+    assert serving["DBParameterGroups"][0]["DBParameterGroupName"] == "web-params"
+    assert report["isolation"]["proved"], "until it took over, no job and no subscription of production's ran in it"
+    told = " ".join(str(item) for item in report["left_to_do"])
+    for what in (
+        "web-before-migration1",
+        "web-read-before-migration1",
+        "web-evidence-migration1",
+        "dr_undo=migration1",
+    ):
+        assert what in told
+
+    relative = os.path.relpath(cloud.reports)
+    back = cloud.play(
+        CORRUPTION,
+        "web",
+        host=host,
+        dr_database="shop",
+        dr_undo="migration1",
+        dr_incident_id="undo1",
+        dr_report_dir=relative,
+    )
     assert back.rc == 0, back.output
     assert "web-before-undo1" in slow_name.led
     assert cloud.sql("web", "SHOW default_transaction_read_only") == [("off",)], (
@@ -361,6 +382,30 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slo
     assert cloud.checksum("web", "public.orders") == bad
     assert cloud.wait("web-read")["DbiResourceId"] == old_replica["DbiResourceId"]
     assert cloud.report("undo1")["switch"]["outage_seconds"] > 0
+
+
+def test_a_dropped_schema_is_damage_and_a_swap_that_fails_lets_nobody_write_meanwhile(cloud: Cloud) -> None:
+    cloud.make_shop("till")
+    time.sleep(2.1)
+    moment = cloud.now("till")
+    time.sleep(1.1)
+    cloud.sql("till", "DROP SCHEMA reports CASCADE; DROP FUNCTION public.stamp() CASCADE")
+    # Something that waits for the maintenance window, which a rename would apply as well.
+    cloud.api().modify_db_instance(DBInstanceIdentifier="till", DBInstanceClass="db.r6g.xlarge", ApplyImmediately=False)
+    time.sleep(2)
+    given: dict[str, Any] = {"dr_database": "shop", "dr_contain": "read_only", "dr_incident_id": "schema1"}
+    given["dr_target_time"] = moment.isoformat()
+    run = cloud.play(CORRUPTION, "till", **given)
+    assert run.rc != 0
+    assert "has modifications pending" in run.output
+    assert "To give it up instead: till-dr-schema1 may have been made" in run.output
+    assert cloud.sql("till", "SHOW default_transaction_read_only") == [("off",)], "applications may write again"
+    cloud.api().modify_db_instance(DBInstanceIdentifier="till", ApplyImmediately=True)
+    cloud.wait("till")
+    run = cloud.play(CORRUPTION, "till", **given)
+    assert run.rc == 0, run.output
+    assert cloud.sql("till", "SELECT count(*) FROM reports.totals") == [(100,)]
+    assert cloud.sql("till-before-schema1", "SHOW default_transaction_read_only") == [("on",)], "contained again"
 
 
 # --- a region is lost -----------------------------------------------------------------------------------------------
@@ -391,6 +436,44 @@ def test_a_lost_region_is_restored_in_another(cloud: Cloud, tmp_path: Path) -> N
         assert cloud.checksum("far", "public.orders", AWAY) == good
         assert cloud.instance("far", AWAY)["DBInstanceClass"] == "db.r6g.large"
         assert cloud.report("region1")["rpo"]["seconds"] is not None
+    finally:
+        cloud.emulated.control(f"region/{HOME}/restored")
+
+
+def test_a_lost_regions_replica_elsewhere_is_promoted(cloud: Cloud, shop: str) -> None:
+    arn = cloud.wait(shop)["DBInstanceArn"]
+    cloud.api(AWAY).create_db_instance_read_replica(DBInstanceIdentifier="shop-west", SourceDBInstanceIdentifier=arn)
+    cloud.wait("shop-west", AWAY)
+    rows = cloud.checksum(shop, "public.customers")
+    cloud.emulated.control(f"region/{HOME}/lost")
+    try:
+        given = {"dr_replica": "shop-west", "dr_to_region": AWAY, "dr_incident_id": "region3"}
+        run = cloud.play(FAILOVER, shop, host={"rds_login_db": "shop"}, **given)
+        assert run.rc == 0, run.output
+        assert not cloud.wait("shop-west", AWAY).get("ReadReplicaSourceDBInstanceIdentifier")
+        assert cloud.checksum("shop-west", "public.customers", AWAY) == rows
+        assert cloud.report("region3")["verdict"] == "took_over"
+    finally:
+        cloud.emulated.control(f"region/{HOME}/restored")
+
+
+def test_a_lost_regions_cluster_is_restored_from_a_copied_snapshot(cloud: Cloud, tmp_path: Path) -> None:
+    host = {"rds_cluster": "orders", "rds_login_db": "shop", "rds_login_host": "production.invalid"}
+    policy = {"rds_backup_copies": [{"region": AWAY}], "rds_backup_settings_dir": str(tmp_path)}
+    backed_up = cloud.play("dbre.recovery.rds_backup", "orders", host={**host, **policy})
+    assert backed_up.rc == 0, backed_up.output
+    (copy,) = cloud.api(AWAY).describe_db_cluster_snapshots(SnapshotType="manual")["DBClusterSnapshots"]
+    good = cloud.checksum("orders", "public.orders")
+    given: dict[str, Any] = {"dr_to_region": AWAY, "dr_settings": str(tmp_path / "orders.json"), "host": host}
+    cloud.emulated.control(f"region/{HOME}/lost")
+    try:
+        run = cloud.play(
+            FAILOVER, "orders", dr_snapshot=copy["DBClusterSnapshotIdentifier"], dr_incident_id="region2", **given
+        )
+        assert run.rc == 0, run.output
+        assert cloud.checksum("orders", "public.orders", AWAY) == good
+        assert len(cloud.cluster("orders", AWAY)["DBClusterMembers"]) == 2
+        assert cloud.report("region2")["rpo"]["seconds"] > 0
     finally:
         cloud.emulated.control(f"region/{HOME}/restored")
 

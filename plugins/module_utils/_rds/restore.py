@@ -445,6 +445,9 @@ class Restore:
         self.changed += copy.add_roles(wanted.plan.wanted.get("associated_roles") or [])
         if self.kind is INSTANCE:
             copy.reboot_if_pending(copy.group_status)
+        else:
+            for member in map(self._member, self._member_names(copy)):
+                member.reboot_if_pending(partial(self._member_group_status, copy, member))
         self._set_password(copy)
         if copy.tag(self._tags(wanted)):
             self.changed.append("tags")

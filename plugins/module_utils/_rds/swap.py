@@ -293,6 +293,7 @@ class Swap:
         self.protect(world.old, world.old_id, True)
         result.update(
             changed=any(step["changed"] for step in self.steps),
+            renamed=2,
             steps=self.steps,
             outage_seconds=outage,
             production=self.kind.facts(world.new),
@@ -352,10 +353,12 @@ class Swap:
         left = self.plan(world)
         result: dict[str, Any] = {
             "changed": bool(left),
+            "renamed": self.stage(world),
             "plan": left,
             "undo": self.undo(world),
             "replicas_left": replicas,
             "instance_endpoints": self.instance_endpoints(world),
+            "custom_endpoints": list(old.get("CustomEndpoints") or []),
             "proxies": self.proxies(),
         }
         result["notes"] = self.notes(result)
@@ -389,13 +392,18 @@ class Swap:
         for replica in result["replicas_left"]:
             notes.append(
                 f"read replica {replica} stays with the old database ({names.kept}) and shows its data: create a new "
-                f"one of {names.production}, then delete it (aws rds create-db-instance-read-replica "
-                f"--source-db-instance-identifier {names.production} --db-instance-identifier NEW)"
+                f"one of {names.production}, then delete it ({self.make_replica(replica)})"
             )
         for proxy in result["proxies"] or []:
             notes.append(
                 f"RDS Proxy {proxy} has {names.production} as its target: see that it follows (aws rds "
                 f"describe-db-proxy-targets --db-proxy-name {proxy}), or register the target again"
+            )
+        if result["custom_endpoints"]:
+            notes.append(
+                f"custom endpoints did not move: whoever connects to {', '.join(result['custom_endpoints'])} still "
+                f"reads and writes the old data in {names.kept}; make endpoints of {names.production} and point "
+                f"applications there (aws rds create-db-cluster-endpoint --db-cluster-identifier {names.production})"
             )
         if result["instance_endpoints"]["kept"]:
             members = ", ".join(result["instance_endpoints"]["kept"])
@@ -404,6 +412,17 @@ class Swap:
                 f"endpoint, still reads and writes the old data in {names.kept}"
             )
         return notes
+
+    def make_replica(self, replica: str) -> str:
+        """The command that makes a replica like one that is told by its name, or by its ARN when it is elsewhere."""
+        if self.kind is not INSTANCE:
+            return f"aws rds create-db-cluster --replication-source-identifier ARN_OF_{self.names.production}"
+        command = "aws rds create-db-instance-read-replica --db-instance-identifier NEW --source-db-instance-identifier"
+        if not replica.startswith("arn:"):
+            return f"{command} {self.names.production}"
+        parts = replica.split(":")
+        region, own = parts[3], [*parts[:3], self.rds.region, *parts[4:-1], self.names.production]
+        return f"{command} {':'.join(own)} --region {region} --source-region {self.rds.region}"
 
     def told(self) -> list[dict[str, Any]]:
         """AWS's own events of the last hour under the three names. They explain; the proof is what was read."""

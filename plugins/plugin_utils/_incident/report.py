@@ -224,6 +224,12 @@ def _verdict(outcome: str, proof: Mapping[str, Any], isolated: bool, merged: boo
     return "proved" if proof["equal"] and isolated else "different"
 
 
+def _verified(state: Mapping[str, Any]) -> Any:
+    """When what was lost was back and verified. No user waits for what follows: copies removed, backups begun."""
+    ends = [entry["end"] for entry in _timeline(state) if entry["phase"] == "verify" and entry["end"]]
+    return ends[-1] if state["outcome"] == "done" and ends else state["ended"]
+
+
 def build_report(
     state: Mapping[str, Any], data: Mapping[str, Any], plan: Mapping[str, Any] | None, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
@@ -270,7 +276,7 @@ def build_report(
         "confirmation": data.get("confirmation"),
         "seconds": dict(seconds),
         "timeline": _timeline(state),
-        "rto": _objective(_seconds(state["started"], state["ended"]), objectives.get("rto_seconds")),
+        "rto": _objective(_seconds(state["started"], _verified(state)), objectives.get("rto_seconds")),
         "rpo": {**_objective(loss["seconds"], objectives.get("rpo_seconds")), **loss},
         "incident": data.get("incident"),
         "target": data.get("target"),

@@ -407,6 +407,7 @@ def test_check_mode_says_what_would_be_done_and_does_nothing(world: Any, here: A
         "shop-restored (db-NEW) becomes shop",
         "deletion protection of shop-damaged on",
     ]
+    assert result["renamed"] == 0
     assert result["replicas_left"] == ["shop-replica"]
     assert result["proxies"] == ["front"]
     assert "read replica shop-replica stays with the old database" in result["notes"][0]
@@ -420,6 +421,19 @@ def test_credentials_that_may_not_ask_for_proxies_do_not_stop_the_swap(world: An
     result = ensure_swap(swap(world, here), True)
     assert result["proxies"] is None
     assert not result["changed"]
+    assert result["renamed"] == 2
+
+
+def test_a_replica_in_another_region_is_told_with_the_command_that_makes_it_again(
+    world: Any, here: Any, story: Story
+) -> None:
+    far = "arn:aws:rds:eu-west-1:123456789012:db:shop-far"
+    story.old("shop-damaged", protected=True, ReadReplicaDBInstanceIdentifiers=[far])
+    story.new("shop")
+    here.answers("describe_db_proxies", {"DBProxies": []})
+    (note,) = ensure_swap(swap(world, here), True)["notes"]
+    source = f"arn:aws:rds:{here.rds.region}:123456789012:db:shop"
+    assert f"--source-db-instance-identifier {source} --region eu-west-1 --source-region {here.rds.region}" in note
 
 
 def test_a_cluster_takes_the_name_and_its_instances_keep_theirs(world: Any, here: Any) -> None:
@@ -433,6 +447,7 @@ def test_a_cluster_takes_the_name_and_its_instances_keep_theirs(world: Any, here
             "Port": 5432,
             "DeletionProtection": protected,
             "DBClusterMembers": [member],
+            "CustomEndpoints": [f"reports.cluster-custom-{resource_id[-3:].lower()}.example.com"],
         }
         return {"DBClusters": [item]}
 
@@ -466,6 +481,7 @@ def test_a_cluster_takes_the_name_and_its_instances_keep_theirs(world: Any, here
     assert result["production"]["host"] == "shop.cluster.example.com"
     assert result["production"]["port"] == 5432
     assert result["instance_endpoints"] == {"production": ["new-1"], "kept": ["old-1"]}
-    assert "whoever connects to old-1 directly" in result["notes"][0]
+    assert "whoever connects to reports.cluster-custom-old.example.com still reads and writes" in result["notes"][0]
+    assert "whoever connects to old-1 directly" in result["notes"][1]
     assert result["undo"]["db_cluster_identifier"] == "shop"
     assert result["events"] == []

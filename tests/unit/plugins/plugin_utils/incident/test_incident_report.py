@@ -304,6 +304,20 @@ def test_what_is_left_is_told_once_with_its_command() -> None:
     assert "Copies kept in production" in render_html(told)
 
 
+def test_the_time_to_recover_ends_when_it_is_verified_and_not_when_all_is_tidied_up() -> None:
+    verified = {
+        "phase": "verify",
+        "step": None,
+        "host": "db1",
+        "start": "2026-11-23T21:42:40.000+00:00",
+        "end": "2026-11-23T21:42:47.000+00:00",
+        "outcome": "ok",
+    }
+    assert report(events=[*STATE["events"], verified])["rto"]["seconds"] == 40.0
+    failed = report(events=[*STATE["events"], verified], outcome="failed", message="it broke")
+    assert failed["rto"]["seconds"] == 60.0
+
+
 # --- RDS: no LSN, a database that takes over -------------------------------------------------------------------------
 
 RDS_DATA: dict[str, Any] = {
