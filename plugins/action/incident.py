@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
@@ -39,15 +38,22 @@ class ActionModule(ActionBase):
             ARGUMENT_SPEC,
             required_if=[("state", "open", ["scenario"]), ("state", "phase", ["phase"]), ("state", "failed", ["msg"])],
         )
+        known = task_vars or {}
+        # The role registers this result under this name. What was known stays known: undoing a containment needs it.
+        if last := (known.get("incident_result") or {}).get("record"):
+            result["record"] = last
         try:
-            record, changed = self._call(args, str((task_vars or {}).get("inventory_hostname", "localhost")))
+            record, changed = self._call(args, str(known.get("inventory_hostname", "localhost")))
         except IncidentError as error:
-            raise AnsibleActionFail(str(error)) from error
+            result.update(failed=True, msg=str(error))
+            return result
         except OSError as error:
-            raise AnsibleActionFail(
-                f"the incident record in {args['dir']} on the controller cannot be kept: {error}. "
-                "Give ansible-playbook a folder it can write to (dir, in the playbooks dr_report_dir)."
-            ) from error
+            result.update(
+                failed=True,
+                msg=f"the incident record in {args['dir']} on the controller cannot be kept: {error}. "
+                "Give ansible-playbook a folder it can write to (dir, in the playbooks dr_report_dir).",
+            )
+            return result
         result.update(changed=changed, record=record)
         return result
 

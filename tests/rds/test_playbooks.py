@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -65,6 +67,36 @@ def test_a_dropped_table_is_back_with_all_that_fell_with_it(cloud: Cloud, shop: 
     assert report["rpo"]["seconds"] is not None
     assert cloud.identifiers() == {shop}, "the side instance is deleted when what was lost is back and proved"
     cloud.sql(shop, "CREATE TABLE public.writable (a int); DROP TABLE public.writable")
+
+
+def test_a_record_that_can_no_longer_be_kept_leaves_nothing_read_only(
+    cloud: Cloud, shop: str, lost: dict[str, Any]
+) -> None:
+    given = {"dr_database": "shop", "dr_tables": "public.orders", "dr_contain": "read_only", "dr_incident_id": "disk1"}
+    record, away = cloud.reports / "disk1", cloud.reports / "disk1.away"
+
+    def lose_the_record() -> None:
+        for _attempt in range(1200):
+            with contextlib.suppress(OSError):
+                if '"restore"' in (record / "events.jsonl").read_text():
+                    record.rename(away)
+                    record.write_text("not a folder any more")
+                    return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=lose_the_record)
+    thread.start()
+    run = cloud.play(TABLE_DROP, shop, **given)
+    thread.join()
+    assert run.rc != 0
+    assert "there is no incident disk1" in run.output
+    assert "-e dr_incident_id=disk1" in run.output, "how to go on"
+    assert cloud.sql(shop, "SHOW default_transaction_read_only") == [("off",)], "applications may write again"
+    record.unlink()
+    away.rename(record)
+    run = cloud.play(TABLE_DROP, shop, **given)
+    assert run.rc == 0, run.output
+    assert cloud.checksum(shop, "public.orders") == lost["orders"]
 
 
 def test_a_recovery_killed_while_it_restores_goes_on(cloud: Cloud, shop: str, lost: dict[str, Any]) -> None:
