@@ -385,6 +385,7 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slo
     assert cloud.sql("web-before-migration1", "SHOW default_transaction_read_only") == [("on",)]
 
     assert serving["DBParameterGroups"][0]["DBParameterGroupName"] == "web-params"
+    assert cloud.sql("web", "SHOW max_logical_replication_workers") != [("0",)], "its subscriptions work again"
     assert report["isolation"]["proved"], "until it took over, no job and no subscription of production's ran in it"
     told = " ".join(str(item) for item in report["left_to_do"])
     for what in (
@@ -438,6 +439,32 @@ def test_a_dropped_schema_is_damage_and_a_swap_that_fails_lets_nobody_write_mean
     assert run.rc == 0, run.output
     assert cloud.sql("till", "SELECT count(*) FROM reports.totals") == [(100,)]
     assert cloud.sql("till-before-schema1", "SHOW default_transaction_read_only") == [("on",)], "contained again"
+
+
+def test_an_aurora_cluster_goes_back_to_before_a_bad_migration(cloud: Cloud) -> None:
+    host = {"rds_cluster": "orders", "rds_login_db": "shop"}
+    original = cloud.cluster("orders")
+    good = cloud.checksum("orders", "public.orders")
+    moment = _migrate_badly(cloud, "orders")
+    given: dict[str, Any] = {"dr_database": "shop", "dr_target_time": moment.isoformat(), "host": host}
+    run = cloud.play(CORRUPTION, "orders", dr_incident_id="migration2", **given)
+    assert run.rc == 0, run.output
+    serving = cloud.cluster("orders")
+    assert serving["DbClusterResourceId"] != original["DbClusterResourceId"]
+    assert serving["DBClusterParameterGroup"] == original["DBClusterParameterGroup"]
+    assert {member["DBClusterParameterGroupStatus"] for member in serving["DBClusterMembers"]} == {"in-sync"}
+    assert cloud.sql("orders", "SHOW max_logical_replication_workers") != [("0",)], "its subscriptions work again"
+    assert len(serving["DBClusterMembers"]) == len(original["DBClusterMembers"])
+    assert cloud.checksum("orders", "public.orders") == good
+    assert cloud.cluster("orders-before-migration2")["DeletionProtection"]
+    report = cloud.report("migration2")
+    assert (report["verdict"], report["isolation"]["proved"]) == ("proved", True)
+    told = " ".join(str(item) for item in report["left_to_do"])
+    assert "instance endpoints did not move" in told
+    assert "delete-db-cluster-snapshot" in told
+    back = cloud.play(CORRUPTION, "orders", host=host, dr_database="shop", dr_undo="migration2", dr_incident_id="undo2")
+    assert back.rc == 0, back.output
+    assert cloud.cluster("orders")["DbClusterResourceId"] == original["DbClusterResourceId"]
 
 
 # --- a region is lost -----------------------------------------------------------------------------------------------
