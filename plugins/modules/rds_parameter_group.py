@@ -37,7 +37,8 @@ options:
     default: instance
   state:
     description:
-      - V(absent) deletes it, which AWS refuses as long as something uses it.
+      - V(absent) deletes it, which AWS refuses as long as something uses it. It is asked again for five minutes, since
+        a database that is gone or has another group counts as a user of it for a while.
     type: str
     choices: [present, absent]
     default: present
