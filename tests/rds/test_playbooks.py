@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ def test_a_dropped_table_is_back_with_all_that_fell_with_it(cloud: Cloud, shop: 
         TABLE_DROP, shop, dr_database="shop", dr_tables="public.orders", dr_contain="read_only", dr_incident_id="drop1"
     )
     assert run.rc == 0, run.output
+    lifted = r"TASK \[Verify \| Let applications write again\] \*+\nchanged"
+    assert re.search(lifted, run.output), "not only when AWS has deleted the side instance"
     assert cloud.checksum(shop, "public.orders") == lost["orders"]
     assert cloud.sql(shop, "SELECT count(*) FROM reports.totals") == [(100,)]
     keys = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'public.items'::regclass AND contype = 'f'"
@@ -271,7 +274,8 @@ def test_a_read_replica_is_promoted(cloud: Cloud, shop: str) -> None:
             break
         time.sleep(0.1)
     given = {"dr_replica": "shop-read", "dr_incident_id": "promote1"}
-    run = cloud.play(FAILOVER, shop, host={"rds_login_db": "shop"}, **given)
+    # Production's port, a pooler's say, is not the replica's.
+    run = cloud.play(FAILOVER, shop, host={"rds_login_db": "shop", "rds_login_port": 6432}, **given)
     assert run.rc == 0, run.output
     assert not cloud.wait("shop-read").get("ReadReplicaSourceDBInstanceIdentifier")
     assert cloud.checksum("shop-read", "public.customers") == rows
@@ -365,6 +369,13 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slo
     serving = cloud.wait("web")
     assert serving["DbiResourceId"] != original["DbiResourceId"]
     assert cloud.checksum("web", "public.orders") == good
+    (asked,) = [
+        call["parameters"]
+        for call in cloud.emulated.calls()
+        if call["action"] == "RestoreDBInstanceToPointInTime"
+        and call["parameters"]["TargetDBInstanceIdentifier"] == "web-dr-migration1"
+    ]
+    assert int(asked["BackupRetentionPeriod"]) == 0, "AWS renames nothing while it makes a first backup"
     assert {key: serving.get(key) for key in KEPT[:-3]} == {key: original.get(key) for key in KEPT[:-3]}
     assert "web-before-migration1" in slow_name.led
     assert slow_name.led[-1] == "web", "what was proved is what serves"

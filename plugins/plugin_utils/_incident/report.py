@@ -325,7 +325,7 @@ def summary(report: Mapping[str, Any]) -> str:
         if left
         else ""
     )
-    return f"Incident {report['id']} done in {spent}: {what}, {proof}.{more}"
+    return f"Incident {report['id']} done, verified after {spent}: {what}, {proof}.{more}"
 
 
 def _shown(value: Any) -> str:

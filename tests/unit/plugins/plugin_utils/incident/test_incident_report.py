@@ -313,7 +313,9 @@ def test_the_time_to_recover_ends_when_it_is_verified_and_not_when_all_is_tidied
         "end": "2026-11-23T21:42:47.000+00:00",
         "outcome": "ok",
     }
-    assert report(events=[*STATE["events"], verified])["rto"]["seconds"] == 40.0
+    told = report(events=[*STATE["events"], verified])
+    assert told["rto"]["seconds"] == 40.0
+    assert "ends when what came back is verified" in render_html(told)
     failed = report(events=[*STATE["events"], verified], outcome="failed", message="it broke")
     assert failed["rto"]["seconds"] == 60.0
 
