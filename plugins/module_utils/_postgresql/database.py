@@ -17,6 +17,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark, mark_statement
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
@@ -114,14 +115,14 @@ class DatabaseRecovery(TableRecovery):
             admin.autocommit = False
         return self.context.session()
 
-    def _stage(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
+    def _make_schemas(self, main: Any) -> None:
         side = self.context.side.connect(self.context.side_database)
         try:
             if value(side, "SELECT pg_catalog.to_regnamespace('public')") is None:
                 execute(main, "DROP SCHEMA IF EXISTS public")
         finally:
             side.close()
-        super()._stage(main, dump, steps)
+        super()._make_schemas(main)
 
     def _make_early(self, main: Any, dump: SchemaDump, entries: Sequence[Entry]) -> None:
         attempt = Attempt(main, dump)
@@ -165,6 +166,7 @@ class DatabaseRecovery(TableRecovery):
             sequences = fingerprint.sequences_of(side, [row["oid"] for row in rows(side, ALL_SEQUENCES)])
         finally:
             side.close()
+        mark(main, self.plan["incident"])
         attempt = self._attempt(main, dump)
         room = room_for_owners(main, self._owners(main), self.context.roles)
         with without_default_privileges(main), room:
@@ -189,6 +191,7 @@ class DatabaseRecovery(TableRecovery):
         if self.context.database != self.name:
             main.close()
             entries = [entry for entry in dump.entries if is_of_database(entry)]
+            mark(admin, self.plan["incident"])
             execute(admin, f"ALTER DATABASE {quote_ident(self.staging_database)} RENAME TO {quote_ident(self.name)}")
             attempt = Attempt(admin, dump)
             attempt.apply(entries, lambda chosen: self._properties(dump.script(chosen, "--create")))
@@ -196,6 +199,7 @@ class DatabaseRecovery(TableRecovery):
             admin.commit()
             self.context.database = self.name
             main = self.context.session()
+            mark(main, self.plan["incident"])
             self._note_refused(main, attempt)
             main.commit()
         return main
@@ -237,7 +241,8 @@ class DatabaseRecovery(TableRecovery):
             target.write(without_transaction_timeout(source.read(LONGEST_HEADER)))
             shutil.copyfileobj(source, target)
         quiet = ["--no-psqlrc", "--no-password", "--quiet", "--output", os.devnull, "--set=ON_ERROR_STOP=1"]
-        context.production.run(["psql", *quiet, "--single-transaction", "--file", script], self.staging_database)
+        ours = ["--single-transaction", "--command", mark_statement(self.plan["incident"])]
+        context.production.run(["psql", *quiet, *ours, "--file", script], self.staging_database)
 
 
 def make_recovery(context: Context) -> TableRecovery:

@@ -20,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load imp
     recovered_content,
     require_equal,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -145,6 +146,7 @@ class ExistingTable:
         connection = self.context.loading_session()
         try:
             self.check(connection)
+            mark(connection, self.context.plan["incident"])
             if self.relation["action"] == "replace":
                 return self._replace(connection)
             merge = self.relation["action"] == "merge"
@@ -385,6 +387,7 @@ class ExistingTable:
         connection.commit()
 
         def work() -> dict[str, Any]:
+            mark(connection, self.context.plan["incident"])
             execute(connection, f"LOCK TABLE {self.true} IN EXCLUSIVE MODE")
             hide = self._show_all(connection, oid)
             outgoing = self._foreign_keys(connection, oid, "conrelid")
@@ -426,6 +429,7 @@ class ExistingTable:
             return dict(patiently(connection, work))
         except BaseException:
             connection.rollback()
+            mark(connection, self.context.plan["incident"])
             execute(connection, f"DROP TABLE IF EXISTS {source}")
             connection.commit()
             raise

@@ -19,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy imp
     copy_table,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -172,6 +173,7 @@ def load_table(context: Context, relation: Mapping[str, Any], index_script: byte
     connection = context.loading_session()
     try:
         began = time.monotonic()
+        mark(connection, context.plan["incident"])
         if staging is not None:
             execute(connection, f"ALTER TABLE {quote_name(staging, name)} SET SCHEMA {quote_ident(schema)}")
         # Emptied in the transaction that fills it, so that rows can be written frozen, with their visibility map.

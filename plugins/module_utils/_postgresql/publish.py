@@ -16,6 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -266,6 +267,7 @@ class ForeignKeys:
             self._keys = rows(side, FOREIGN_KEYS, ([entry.oid for entry in entries],))
         finally:
             side.close()
+        self._incident: str = context.plan["incident"]
         self._placed = {item["oid"] for item in context.plan["relations"] if item["action"] == "place"}
 
     def add(self, connection: Any) -> list[dict[str, Any]]:
@@ -311,8 +313,13 @@ class ForeignKeys:
                 connection.rollback()
                 left_to_do.append(self._unseen(key, show, statement, hide))
                 continue
+
+            def work(statement: str = statement) -> None:
+                mark(connection, self._incident)
+                execute(connection, statement)
+
             try:
-                patiently(connection, lambda statement=statement: execute(connection, statement))
+                patiently(connection, work)
             except connection.IntegrityError:
                 connection.rollback()
                 left_to_do.append(self._violation(connection, key, f"{statement};"))

@@ -29,6 +29,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context, encoding_of, load_table
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import find_relations
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -169,11 +170,12 @@ def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]
     return left_to_do
 
 
-def give_back_borrowed(connection: Any, staging: str) -> None:
+def give_back_borrowed(connection: Any, staging: str, incident: str) -> None:
     """Give back what the journal says was borrowed, in one transaction; nothing without a journal."""
     connection.rollback()
     borrowed = read_journal(connection, staging).get("borrowed", [])
     if borrowed:
+        mark(connection, incident)
         give_back(connection, borrowed)
         execute(connection, f"DELETE FROM {quote_name(staging, JOURNAL)} WHERE kind = 'borrowed'")
     connection.commit()
@@ -213,6 +215,7 @@ class TableRecovery:
             journal = read_journal(main, context.staging)
             main.commit()
             if journal:
+                mark(main, self.plan["incident"])
                 self._note_borrowed(main, become(main, context.roles))
                 main.commit()
             else:
@@ -239,7 +242,7 @@ class TableRecovery:
                 "publish": round(published - loaded, 2),
                 "validate": round(validated - published, 2),
             }
-            give_back_borrowed(main, context.staging)
+            give_back_borrowed(main, context.staging, self.plan["incident"])
             return result
         except BaseException:
             # The error that is on its way says more than one of these.
@@ -247,7 +250,7 @@ class TableRecovery:
                 if main is not None:
                     main.close()
                     main = self.context.session()
-                    give_back_borrowed(main, context.staging)
+                    give_back_borrowed(main, context.staging, self.plan["incident"])
             raise
         finally:
             for connection in (main, admin):
@@ -294,9 +297,9 @@ class TableRecovery:
         """One transaction: staging schemas, journal, and the lost tables, moved away before anybody can see them."""
 
         def work() -> None:
+            mark(main, self.plan["incident"])
             borrowed = become(main, self.context.roles)
-            for schema in sorted({self.context.staging, *self.context.staging_schemas.values()}):
-                execute(main, f"CREATE SCHEMA {quote_ident(schema)}")
+            self._make_schemas(main)
             execute(
                 main,
                 f"CREATE TABLE {quote_name(self.context.staging, JOURNAL)} ("
@@ -313,6 +316,10 @@ class TableRecovery:
                 self._move(main, item, item["schema"], self.context.staging_schemas[item["schema"]])
 
         patiently(main, work)
+
+    def _make_schemas(self, main: Any) -> None:
+        for schema in sorted({self.context.staging, *self.context.staging_schemas.values()}):
+            execute(main, f"CREATE SCHEMA {quote_ident(schema)}")
 
     def _make_early(self, main: Any, dump: SchemaDump, entries: Sequence[Entry]) -> None:
         make_early(main, lambda: self.context.owners, entries, lambda chosen: run_script(main, dump.script(chosen)))
@@ -358,6 +365,7 @@ class TableRecovery:
         refresh = self._populated_views(steps)
 
         def work() -> None:
+            mark(main, self.plan["incident"])
             for item in self._moving():
                 self._move(main, item, self.context.staging_schemas[item["schema"]], item["schema"])
             with without_default_privileges(main), room_for_owners(main, self.context.owners):

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, give_back
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -39,17 +40,19 @@ def remove_staging(production: Server, database: str, incident: str, check_mode:
         query = "SELECT datname FROM pg_catalog.pg_database WHERE datname = ANY(%s)"
         databases = [row["datname"] for row in rows(admin, query, ([database, staging],))]
         admin.commit()
-        return _remove_from(production, databases, staging, check_mode)
+        return _remove_from(production, databases, incident, check_mode)
     finally:
         admin.close()
 
 
-def _remove_from(production: Server, databases: list[str], staging: str, check_mode: bool) -> dict[str, Any]:
+def _remove_from(production: Server, databases: list[str], incident: str, check_mode: bool) -> dict[str, Any]:
+    staging = staging_name(incident)
     removed: list[str] = []
     kept: list[dict[str, Any]] = []
     for name in databases:
         connection = production.connect(name)
         try:
+            mark(connection, incident)
             journal = read_journal(connection, staging)
             borrowed = journal.get("borrowed", [])
             if name == staging and journal:
