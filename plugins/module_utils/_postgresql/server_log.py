@@ -10,7 +10,7 @@ src/backend/utils/error/elog.c: each line of an entry after its first begins wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Optional
@@ -69,41 +69,58 @@ class Entry:
 
 
 class LinePrefix:
-    """Reads lines that were written with one value of ``log_line_prefix``."""
+    """Reads lines that were written with one value of ``log_line_prefix``.
 
-    def __init__(self, prefix: str) -> None:
+    ``database`` is the one that is asked about. Names may hold what stands between them: ``a@b@shop`` as ``%u@%d`` is
+    user ``a@b`` in database ``shop`` (where Kerberos or a directory names the users), not ``a`` in ``b@shop``.
+    """
+
+    def __init__(self, prefix: str, database: Optional[str] = None) -> None:
         self.prefix = prefix
-        names: set[str] = set()
-        sides = [self._pattern(side, names) for side in prefix.split("%q", 1)]
-        # Processes that are no sessions stop at %q.
-        middle = f"(?:{sides[1]})?" if len(sides) == 2 else ""
+        names = {letter for _padding, letter in _ESCAPE.findall(prefix)}
         if not names & {"t", "m", "n"} or not names & {"p", "c"}:
             raise RecoveryError(
                 f"log_line_prefix {prefix!r} has no time (%t, %m or %n) or no process (%p or %c), so the log does not "
                 f"say when a statement ran. RDS' own is {RDS_PREFIX!r}."
             )
-        self._line = re.compile(sides[0] + middle + _SEVERITY, re.DOTALL)
+        self._any = self._compiled(_ESCAPES["d"])
+        self._database = database if "d" in names else None
+        self._asked = self._compiled(rf"(?P<database>{re.escape(database)})") if database else self._any
+
+    def _compiled(self, database: str) -> re.Pattern[str]:
+        """A line's pattern in which ``%d`` is ``database``."""
+        escapes = {**_ESCAPES, "d": database}
+        seen: set[str] = set()
+        sides = [self._pattern(side, escapes, seen) for side in self.prefix.split("%q", 1)]
+        # Processes that are no sessions stop at %q.
+        middle = f"(?:{sides[1]})?" if len(sides) == 2 else ""
+        return re.compile(sides[0] + middle + _SEVERITY, re.DOTALL)
 
     @staticmethod
-    def _pattern(text: str, names: set[str]) -> str:
+    def _pattern(text: str, escapes: Mapping[str, str], seen: set[str]) -> str:
         parts: list[str] = []
         at = 0
         for found in _ESCAPE.finditer(text):
             parts.append(re.escape(text[at : found.start()]))
             at = found.end()
             padding, letter = found.groups()
-            pattern = re.escape("%") if letter == "%" else _ESCAPES.get(letter, "")
-            if letter in names:  # a group can have its name once
+            pattern = re.escape("%") if letter == "%" else escapes.get(letter, "")
+            if letter in seen:  # a group can have its name once
                 pattern = re.sub(r"\(\?P<\w+>", "(?:", pattern)
-            names.add(letter)
+            seen.add(letter)
             parts.append(rf"\s*{pattern}\s*" if padding else pattern)
         return "".join([*parts, re.escape(text[at:])])
 
     def entry(self, line: str) -> Optional[Entry]:
         """The entry that begins with this line; None when none does."""
-        match = self._line.match(line)
+        match = self._any.match(line)
         if match is None:
             return None
+        if self._database and match["database"] != self._database and match["database"].endswith(self._database):
+            asked = self._asked.match(line)
+            # A statement's text may look like a prefix: what is read of it ends at the same place.
+            if asked is not None and asked.start("message") == match.start("message"):
+                match = asked
         found = match.groupdict()
         if found.get("epoch"):
             time, resolution = datetime.fromtimestamp(float(found["epoch"]), timezone.utc), 0.001
@@ -149,9 +166,9 @@ def begins_entry(line: str) -> bool:
 class LogReader:
     """Puts lines together to entries, and counts those that belong to none (``unread``)."""
 
-    def __init__(self, *prefixes: str) -> None:
+    def __init__(self, *prefixes: str, database: Optional[str] = None) -> None:
         unique = list(dict.fromkeys([*prefixes, RDS_PREFIX]))
-        self._prefixes = [LinePrefix(prefix) for prefix in unique]
+        self._prefixes = [LinePrefix(prefix, database) for prefix in unique]
         self.lines = 0
         self.unread = 0
 

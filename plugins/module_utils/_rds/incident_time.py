@@ -348,7 +348,7 @@ class Search:
             return None
         found: list[Candidate] = []
         for stream, lines in streams.items():
-            log = LogReader(prefix)
+            log = LogReader(prefix, database=self.wanted.database)
             search = LogSearch(self.wanted, stream)
             found += search.search(log.entries(lines))
             self._count(stream, log, search)
@@ -359,7 +359,7 @@ class Search:
     def _in_files(self, instance: str, prefix: str) -> list[Candidate]:
         files = log_files(self.rds, instance, self.since, self.until)
         reader = FileReader(self.rds, self.progress, sum(file.size for file in files))
-        log = LogReader(prefix)
+        log = LogReader(prefix, database=self.wanted.database)
         search = LogSearch(self.wanted, instance)
         found = search.search(log.entries(reader.lines(files)))
         self._count(instance, log, search)

@@ -248,6 +248,27 @@ def test_a_statement_that_pgaudit_did_not_quote_keeps_its_commas() -> None:
     assert record.text == "select a, b from t"
 
 
+@pytest.mark.parametrize(
+    ("user", "database"),
+    [("jane@CORP.EXAMPLE.COM", "shop"), ("a@b@shop", "shop"), ("jane", "an@shop"), ("me@x", "a b")],
+)
+@pytest.mark.parametrize("prefix", ["%t:%r:%u@%d:[%p]:", "%m [%p] %q%u@%d/%a "])
+def test_a_role_or_a_database_with_an_at_sign_is_read_as_who_it_is(prefix: str, user: str, database: str) -> None:
+    stamp = {"%t": "2026-11-25 03:12:00 UTC", "%m": "2026-11-25 03:12:00.123 UTC"}
+    known = {**stamp, "%r": "203.0.113.9(41234)", "%u": user, "%d": database, "%p": "815", "%q": "", "%a": "psql"}
+    line = prefix
+    for escape, text in known.items():
+        line = line.replace(escape, text)
+    (entry,) = LogReader(prefix, database=database).entries([line + "LOG:  statement: DROP TABLE orders"])
+    assert (entry.user, entry.database, entry.message) == (user, database, "statement: DROP TABLE orders")
+
+
+def test_a_statement_that_looks_like_a_log_line_of_another_database_is_none() -> None:
+    text = "2026-11-25 03:12:00 UTC:h(1):bob@workshop:[7]:LOG:  statement: SELECT '@shop:[7]:LOG:  statement: DROP TABLE x'"
+    (entry,) = LogReader(database="shop").entries([text])
+    assert (entry.user, entry.database) == ("bob", "workshop")
+
+
 def test_a_prefix_without_a_time_or_a_process_is_refused() -> None:
     for prefix in ("%u@%d ", "%t %u ", "%p "):
         with pytest.raises(RecoveryError, match="has no time"):
