@@ -264,8 +264,8 @@ def test_a_role_or_a_database_with_an_at_sign_is_read_as_who_it_is(prefix: str, 
 
 
 def test_a_statement_that_looks_like_a_log_line_of_another_database_is_none() -> None:
-    text = "2026-11-25 03:12:00 UTC:h(1):bob@workshop:[7]:LOG:  statement: SELECT '@shop:[7]:LOG:  statement: DROP TABLE x'"
-    (entry,) = LogReader(database="shop").entries([text])
+    text = "statement: SELECT '@shop:[7]:LOG:  statement: DROP TABLE x'"
+    (entry,) = LogReader(database="shop").entries([f"2026-11-25 03:12:00 UTC:h(1):bob@workshop:[7]:LOG:  {text}"])
     assert (entry.user, entry.database) == ("bob", "workshop")
 
 
