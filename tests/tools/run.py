@@ -424,7 +424,7 @@ def molecule(log: Log, verb: str, scenario: str, *options: str, environments: Se
 def hosts() -> None:
     """Start the test hosts that do not run; their images are built when they are missing."""
     with step("hosts") as log:
-        if not molecule(log, "create", "default"):
+        if not molecule(log, "test", "default", "--destroy=never"):
             raise StepFailed("the test hosts did not start")
 
 
