@@ -15,6 +15,10 @@ description:
     sequences.
   - The checksum does not depend on the order of rows, and is the same on any server of the same major version that
     holds the same values. It is the sum of a 64-bit hash of each row, so it is spread over several processes.
+  - Rows that were lost, added, doubled, changed or moved to another table, and values that changed places between rows,
+    are seen, each change but for one in 2^64, which is no protection from somebody who looks for such a change on
+    purpose. What a type writes as the same text is the same, such as blanks at the end of a C(char). Which row stands
+    where in the table's file is no difference.
   - With O(compare_to), returns what differs from another fingerprint.
 options:
   database:
@@ -45,7 +49,8 @@ options:
     type: str
   compare_to:
     description:
-      - Another fingerprint, as RV(fingerprint), to compare this one with.
+      - Another fingerprint, as RV(fingerprint), to compare this one with. A checksum names the way it was made, before
+        its colon; one that was made in another way is refused.
     type: dict
 attributes:
   check_mode:
@@ -86,7 +91,7 @@ fingerprint:
   returned: success
   type: dict
   sample:
-    public.orders: {"kind": "r", "rows": 1000, "checksum": "42", "max": "1000", "owner": "shop", "columns": [],
+    public.orders: {"kind": "r", "rows": 1000, "checksum": "2:42", "max": "1000", "owner": "shop", "columns": [],
       "constraints": ["orders_pkey: PRIMARY KEY (id)"], "indexes": [], "triggers": [], "policies": [], "grants": [],
       "sequences": {"public.orders_id_seq": {"last_value": 1000, "is_called": true, "increment": 1}}}
 difference:
@@ -111,6 +116,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerprint import (
     difference,
     parallel_settings,
+    require_same_checksums,
     take_fingerprint,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -139,6 +145,7 @@ def run(params: dict[str, Any]) -> dict[str, Any]:
         connection.close()
     if params["compare_to"] is None:
         return {"fingerprint": fingerprint}
+    require_same_checksums(params["compare_to"], fingerprint)
     return {"fingerprint": fingerprint, "difference": difference(params["compare_to"], fingerprint)}
 
 

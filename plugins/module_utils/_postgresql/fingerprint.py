@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import (
     find_relations,
     find_schemas,
@@ -20,12 +21,22 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 
-# Types whose own hash tells all that their text tells, and holds no OID. All others are hashed as text: numeric keeps
-# its scale that way, an enum its label, a regclass its name.
+# Types that compare byte by byte, and hold no OID. All others are compared and hashed as text: numeric keeps its scale
+# that way, an enum its label, a regclass its name.
 PLAIN_TYPES = frozenset(
     {"bool", "bytea", "char", "date", "int2", "int4", "int8", "time", "timestamp", "timestamptz", "uuid"}
 )
 TEXT_TYPES = frozenset({"text", "varchar"})
+# Their own hash folds 64 bits to 32, so that -1 and 4294967295 are the same: hashint8extended() in
+# src/backend/access/hash/hashfunc.c. Their bytes are hashed whole.
+FOLDED_TYPES = {
+    "int8": "int8send",
+    "time": "time_send",
+    "timestamp": "timestamp_send",
+    "timestamptz": "timestamptz_send",
+}
+# Says how a checksum was made; one that was made in another way cannot be compared.
+CHECKSUM_VERSION = "2"
 
 COLUMNS = """
 SELECT a.attrelid::int8 AS relation, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
@@ -151,27 +162,37 @@ def columns_of(connection: Any, oids: Sequence[int]) -> dict[int, list[dict[str,
     return columns
 
 
+def _hashed(column: Mapping[str, Any], version_num: int) -> str:
+    """SQL expression: what of one column goes into the hash of its row."""
+    name = quote_ident(column["name"])
+    builtin = column["typname"] if column["builtin"] else None
+    if version_num < 140000:
+        # The text of a value over 512 MB would not fit into memory.
+        return f"pg_catalog.encode(pg_catalog.sha256({name}), 'hex')" if builtin == "bytea" else f"{name}::text"
+    if builtin in FOLDED_TYPES:
+        return f"pg_catalog.{FOLDED_TYPES[builtin]}({name})"
+    if builtin in PLAIN_TYPES:
+        return name
+    if builtin in TEXT_TYPES:
+        return f'{name} COLLATE "C"'
+    return f'{name}::text COLLATE "C"'
+
+
 def row_hash(columns: Sequence[Mapping[str, Any]], version_num: int) -> str:
     """SQL expression: a 64-bit number for one row, the same for the same values on both ends.
 
-    From PostgreSQL 14 on the row is hashed without being written as text (four times as fast); the rest is hashed as
-    text. Both servers of a comparison have the same major version.
+    A row is never written as text. The server's hash of a row is a weighted sum of its columns' hashes
+    (hash_record_extended() in src/backend/utils/adt/rowtypes.c), in whose sum over a table values could change places
+    unseen; so it is hashed once more. Both servers of a comparison have the same major version.
     """
     if not columns:
         return "0"
+    parts = ", ".join(_hashed(column, version_num) for column in columns)
     if version_num < 140000:
-        fields = ", ".join(quote_ident(column["name"]) for column in columns)
-        return f'pg_catalog.hashtextextended(ROW({fields})::text COLLATE "C", 0)'
-    parts = []
-    for column in columns:
-        name = quote_ident(column["name"])
-        if column["builtin"] and column["typname"] in PLAIN_TYPES:
-            parts.append(name)
-        elif column["builtin"] and column["typname"] in TEXT_TYPES:
-            parts.append(f'{name} COLLATE "C"')
-        else:
-            parts.append(f'{name}::text COLLATE "C"')
-    return f"pg_catalog.hash_record_extended(ROW({', '.join(parts)}), 0)"
+        row = f'pg_catalog.hash_array_extended(ARRAY[{parts}] COLLATE "C", 0)'
+    else:
+        row = f"pg_catalog.hash_record_extended(ROW({parts}), 0)"
+    return f'pg_catalog.hashtextextended({row}::text COLLATE "C", 0)'
 
 
 def checksum_query(
@@ -180,8 +201,8 @@ def checksum_query(
     """Query for the rows of one table: count, order-independent checksum, and the greatest value of a column."""
     greatest = f", max({quote_ident(max_of)})::text AS max" if max_of else ""
     return (
-        f"SELECT count(*) AS rows, coalesce(sum({row_hash(columns, version_num)}), 0)::text AS checksum{greatest} "
-        f"FROM {table}"
+        f"SELECT count(*) AS rows, '{CHECKSUM_VERSION}:' || coalesce(sum({row_hash(columns, version_num)}), 0)::text "
+        f"AS checksum{greatest} FROM {table}"
     )
 
 
@@ -269,6 +290,20 @@ def is_known(one: Any, other: Any, known: Sequence[str]) -> bool:
         or any(item == name or item.startswith((f"{name} columns ", f"{name} where ")) for name in publications)
         for item in differing
     )
+
+
+def require_same_checksums(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Raise RecoveryError when two fingerprints have checksums that were made in different ways."""
+    for name in sorted(set(one) & set(other)):
+        sums = [str(item[name]["checksum"]) for item in (one, other) if "checksum" in item[name]]
+        ways = {checksum.split(":")[0] if ":" in checksum else "1" for checksum in sums}
+        if len(ways) > 1:
+            raise RecoveryError(
+                f"the checksums of {name} were made by different versions ({' and '.join(sums)}), so "
+                "they tell nothing about its rows. Nothing was changed. Take the fingerprint to compare with anew, or "
+                "compare definitions only (checksum: false).",
+                relation=name,
+            )
 
 
 def difference(

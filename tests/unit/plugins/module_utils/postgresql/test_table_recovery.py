@@ -249,15 +249,24 @@ def column(name: str, typname: str = "int4", **more: Any) -> dict[str, Any]:
 
 
 def test_rows_are_hashed_without_oids_and_without_loss():
-    columns = [column("id"), column("Note", "text"), column("amount", "numeric"), column("state", "s", builtin=False)]
+    columns = [column("id", "int8"), column("Note", "text"), column("at", "date"), column("state", "s", builtin=False)]
     assert fingerprint.row_hash(columns, 150000) == (
-        'pg_catalog.hash_record_extended(ROW("id", "Note" COLLATE "C", "amount"::text COLLATE "C", '
-        '"state"::text COLLATE "C"), 0)'
+        'pg_catalog.hashtextextended(pg_catalog.hash_record_extended(ROW(pg_catalog.int8send("id"), '
+        '"Note" COLLATE "C", "at", "state"::text COLLATE "C"), 0)::text COLLATE "C", 0)'
     )
-    assert fingerprint.row_hash(columns[:2], 130000) == (
-        'pg_catalog.hashtextextended(ROW("id", "Note")::text COLLATE "C", 0)'
+    assert fingerprint.row_hash([columns[0], column("file", "bytea")], 130000) == (
+        'pg_catalog.hashtextextended(pg_catalog.hash_array_extended(ARRAY["id"::text, '
+        'pg_catalog.encode(pg_catalog.sha256("file"), \'hex\')] COLLATE "C", 0)::text COLLATE "C", 0)'
     )
     assert fingerprint.row_hash([], 150000) == "0"
+
+
+def test_checksums_of_another_making_are_not_compared():
+    old, new = {"public.a": {"checksum": "42"}}, {"public.a": {"checksum": "2:42"}}
+    fingerprint.require_same_checksums(new, {**new, "public.b": {"checksum": "1"}})
+    fingerprint.require_same_checksums(old, {"public.a": {"kind": "v"}})
+    with pytest.raises(RecoveryError, match=r"public\.a were made by different versions.*42 and 2:42"):
+        fingerprint.require_same_checksums(old, new)
 
 
 def test_copy_is_binary_only_where_no_oid_travels():
