@@ -23,12 +23,12 @@ STANZA = "wal"
 
 def newest_bin_dir() -> Path:
     """Programs of the newest PostgreSQL on this machine."""
-    for major in range(30, 14, -1):
+    for major in range(30, 12, -1):
         for layout in LAYOUTS:
             found = Path(layout.format(major=major))
             if (found / "postgres").exists():
                 return found
-    raise RuntimeError("no PostgreSQL 15 or later is installed")
+    raise RuntimeError("no PostgreSQL 13 or later is installed")
 
 
 def call(*argv: object, **options: Any) -> str:

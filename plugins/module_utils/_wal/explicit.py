@@ -29,16 +29,19 @@ def _backup_stop(backup: dict[str, Any]) -> int:
 
 
 def explicit_target(
-    option: str, value: str, scan: Scan, backup: dict[str, Any], request: Request
+    option: str, value: str, scan: Scan, backup: dict[str, Any], request: Request, next_xid: int
 ) -> tuple[Candidate, str]:
-    """The target that ``target_lsn``, ``target_time`` or ``target_xid`` names, as one just before a WAL record."""
+    """The target that ``target_lsn``, ``target_time`` or ``target_xid`` names, as one just before a WAL record.
+
+    ``next_xid`` is the number of the server's next transaction, counted on over 32 bits.
+    """
     scan.extend()
     if option == "target_lsn":
         lsn, commit, reason = _by_lsn(value, scan, backup)
     elif option == "target_time":
         lsn, commit, reason = _by_time(value, scan, backup)
     else:
-        lsn, commit, reason = _by_xid(value, scan, backup)
+        lsn, commit, reason = _by_xid(value, scan, backup, next_xid)
     stop = (backup.get("lsn") or {}).get("stop")
     if stop and lsn < parse_lsn(stop):
         raise RecoveryError(
@@ -88,11 +91,30 @@ def _by_time(value: str, scan: Scan, backup: dict[str, Any]) -> tuple[int, Commi
     return following.lsn, following, reason + f"{following.xid} at {following.commit_time}"
 
 
-def _by_xid(value: str, scan: Scan, backup: dict[str, Any]) -> tuple[int, Commit, str]:
+def transaction(value: str, next_xid: int) -> int:
+    """The number that WAL has for a transaction, of 32 bits, from what the user wrote.
+
+    pg_current_xact_id() and txid_current() count on where the 32 bits in WAL start anew; what stands in a log, in
+    pg_waldump and in xmin does not. A number that the server has not come to, or that WAL has forgotten, is refused
+    rather than cut to that of another transaction.
+    """
     if not value.strip().isdigit():
         raise RecoveryError(f"target_xid: {value!r} is no transaction; write its number, such as 734")
-    # pg_current_xact_id() counts on where the 32 bits in WAL start anew.
-    xid = int(value) & 0xFFFFFFFF
+    number = int(value)
+    xid = number & 0xFFFFFFFF
+    epoch = next_xid >> 32
+    whole = (epoch << 32 | xid) if xid < next_xid & 0xFFFFFFFF or not epoch else ((epoch - 1) << 32 | xid)
+    if number not in (xid, whole) or whole >= next_xid:
+        raise RecoveryError(
+            f"target_xid: transaction {number} is not one of the last 4,294,967,296 of this server, whose next is "
+            f"{next_xid}. Nothing was changed. Write the number as the server's log, pg_waldump or "
+            "pg_current_xact_id() have it."
+        )
+    return xid
+
+
+def _by_xid(value: str, scan: Scan, backup: dict[str, Any], next_xid: int) -> tuple[int, Commit, str]:
+    xid = transaction(value, next_xid)
     commit = _committed(xid, scan)
     if commit is None:
         raise RecoveryError(

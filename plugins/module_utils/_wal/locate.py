@@ -97,7 +97,6 @@ class Evidence:
     classes: History[ClassRow]
     namespaces: History[tuple[int, bytes]]
     database: Database
-    codec: str
     rows: Counter[tuple[int, int, str]] = field(default_factory=Counter)
     row_commits: dict[int, Commit] = field(default_factory=dict)
     running: Optional[Running] = None
@@ -105,7 +104,7 @@ class Evidence:
 
     def text(self, name: bytes) -> str:
         """A name of this database as text."""
-        return name.decode(self.codec, errors="surrogateescape")
+        return self.database.text(name)
 
     def schema_name(self, oid: int, lsn: int) -> Optional[str]:
         """What a schema was called just before ``lsn``."""
@@ -248,11 +247,19 @@ def undecided_schema(evidence: Evidence, after: int) -> bool:
 
 
 def family(database: Database, relation: Known) -> list[Known]:
-    """A relation and, where it is partitioned, all partitions below it."""
-    found = [relation]
-    for member in found:
-        found += [known for known in database.relations.values() if known.parent == member.oid]
-    return found
+    """A relation with all partitions and children (INHERITS) below it, in which its statements change rows as well."""
+    children: dict[int, list[Known]] = {}
+    for known in database.relations.values():
+        for parent in known.parents:
+            children.setdefault(parent, []).append(known)
+    found = {relation.oid: relation}
+    waiting = [relation.oid]
+    while waiting:
+        for known in children.get(waiting.pop(), []):
+            if known.oid not in found:
+                found[known.oid] = known
+                waiting.append(known.oid)
+    return list(found.values())
 
 
 def filenodes(evidence: Evidence, members: list[Known]) -> set[tuple[int, int, int]]:

@@ -15,7 +15,6 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import repository_message
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
@@ -51,6 +50,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import (
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, format_time, parse_time
 
 GLOBAL_TABLESPACE = 1664
+TARGETS = ("target_lsn", "target_time", "target_xid")
 PATIENCE = 15  # seconds to wait for a repository
 PG_CLASS, PG_NAMESPACE = 1259, 2615
 STATISTICS = ("pg_statistic", "pg_statistic_ext_data")
@@ -63,9 +63,15 @@ class Search:
         self.params = params
         self.began = time.monotonic()
         self.request = make_request(params)
-        self._connection = connect(params)
-        self._connection.autocommit = True
+        explicit = [name for name in TARGETS if params.get(name)]
+        if len(explicit) > 1:
+            raise RecoveryError(f"{' and '.join(explicit)} exclude each other. Nothing was changed. Give one.")
+        self.explicit = explicit[0] if explicit else None
+        self._connection = server.open_connection(params, params["database"])
         self.server = server.server_facts(self._connection)
+        self._next_xid = self.server.pop("next_xid")
+        if self.explicit is None:
+            server.require_searchable(self.server)
         self.bin_dir = find_bin_dir(self.server["major"], params.get("bin_dir"))
         self.server["bin_dir"] = self.bin_dir
         self.database = self._database()
@@ -119,9 +125,8 @@ class Search:
                     "If it was dropped as a whole, name the database alone (no dr_tables, no dr_schemas)."
                 )
             return None
-        inside = connect(self.params, dbname=name)
+        inside = server.open_database(self.params, name)
         try:
-            inside.autocommit = True
             server.fill_database(inside, found)
         finally:
             inside.close()
@@ -199,11 +204,8 @@ class Search:
 
     def find(self) -> dict[str, Any]:
         """The module's result."""
-        given = [name for name in ("target_lsn", "target_time", "target_xid") if self.params.get(name)]
-        if len(given) > 1:
-            raise RecoveryError(f"{' and '.join(given)} exclude each other. Nothing was changed. Give one.")
-        if given:
-            return self._explicit(given[0])
+        if self.explicit is not None:
+            return self._explicit(self.explicit)
         while True:
             self.scan.extend()
             try:
@@ -218,7 +220,9 @@ class Search:
 
     def _explicit(self, option: str) -> dict[str, Any]:
         self.scan.catalogs = []
-        candidate, reason = explicit_target(option, str(self.params[option]), self.scan, self.backup, self.request)
+        candidate, reason = explicit_target(
+            option, str(self.params[option]), self.scan, self.backup, self.request, self._next_xid
+        )
         return self._result(candidate, reason, [])
 
     def _complete(self) -> bool:
@@ -243,7 +247,6 @@ class Search:
             classes=classes,
             namespaces=History(*self._committed("pg_namespace"), namespace_row, lambda row: row[0]),
             database=self.database,
-            codec=server.codec(self.database.encoding),
         )
         self._read_rows(evidence)
         return locate.decide(evidence, self.request)

@@ -6,14 +6,22 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn
 
+with contextlib.suppress(ImportError):  # connect() says so
+    import psycopg2
+
 OLDEST_MAJOR = 15  # pg_waldump --relation, and the dropped OIDs in commit records
+FIRST_USER_OID = 16384
 RECOVERY_SETTINGS = (
     "max_connections",
     "max_worker_processes",
@@ -26,22 +34,57 @@ _SERVER = """
 SELECT current_setting('server_version_num')::int AS version_num,
        (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
        current_setting('data_directory') AS data_directory,
-       current_setting('wal_segment_size') AS segment_size_text,
        (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size') AS wal_segment_size,
        current_setting('block_size')::int AS block_size,
        current_setting('wal_block_size')::int AS wal_block_size,
        current_setting('wal_level') AS wal_level,
        current_setting('full_page_writes') AS full_page_writes,
        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"') AS host_time,
-       pg_is_in_recovery() AS in_recovery
+       pg_is_in_recovery() AS in_recovery,
+       txid_snapshot_xmax(txid_current_snapshot())::bigint AS next_xid
 """
 
 
-def _rows(connection: Any, query: str, *values: Any) -> list[dict[str, Any]]:
+def open_connection(params: Mapping[str, Any], *others: str) -> Any:
+    """A connection to ``login_db``, or where the server has no such database to the first of ``others`` that it has."""
+    try:
+        return _settled(connect(params))
+    except RecoveryError as first:
+        for name in (*others, "template1"):
+            try:
+                return _settled(connect(params, dbname=name))
+            except RecoveryError:
+                continue
+        raise first
+
+
+def open_database(params: Mapping[str, Any], name: str) -> Any:
+    """A connection to the database of that name."""
+    return _settled(connect(params, dbname=name))
+
+
+def _settled(connection: Any) -> Any:
+    """The connection, in which each statement is its own transaction and unqualified names mean PostgreSQL's own."""
+    connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute(query, values or None)
-        names = [column.name for column in cursor.description]
-        return [dict(zip(names, row)) for row in cursor.fetchall()]
+        cursor.execute("SELECT pg_catalog.set_config('search_path', '', false)")
+    return connection
+
+
+def _rows(connection: Any, query: str, *values: Any) -> list[dict[str, Any]]:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(query, values or None)
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row)) for row in cursor.fetchall()]
+    except psycopg2.Error as error:
+        info = connection.info
+        raise RecoveryError(
+            f"the server on {socket.gethostname()}, port {info.port}, refused role {info.user!r} what the search must "
+            f"know: {str(error).strip()}. Nothing was changed. Use a superuser of the server (login_user, "
+            "postgresql_user).",
+            sqlstate=error.pgcode,
+        ) from error
 
 
 def one_row(connection: Any, query: str, *values: Any) -> dict[str, Any]:
@@ -50,16 +93,15 @@ def one_row(connection: Any, query: str, *values: Any) -> dict[str, Any]:
     return row
 
 
+def raw(column: str) -> str:
+    """SQL for the bytes of a name as they are stored, which no encoding of client or database changes or refuses."""
+    return f"pg_catalog.replace({column}::text, E'\\\\', E'\\\\\\\\')::bytea"
+
+
 def server_facts(connection: Any) -> dict[str, Any]:
-    """The C(server) part of the result; refuses a server that the search cannot read WAL of."""
+    """The C(server) part of the result; refuses a server whose WAL is not its own or not of the usual shape."""
     (server,) = _rows(connection, _SERVER)
-    del server["segment_size_text"]
     server["major"] = server["version_num"] // 10000
-    if server["major"] < OLDEST_MAJOR:
-        raise RecoveryError(
-            f"the server is PostgreSQL {server['major']}; searching WAL needs {OLDEST_MAJOR} or later, whose "
-            "WAL names what was dropped. Nothing was changed. Give the recovery target explicitly (dr_target_time)."
-        )
     if server["in_recovery"]:
         raise RecoveryError(
             f"the server in {server['data_directory']} is in recovery: it is a standby. Nothing was changed. "
@@ -67,15 +109,22 @@ def server_facts(connection: Any) -> dict[str, Any]:
         )
     if (server.pop("block_size"), server.pop("wal_block_size")) != (8192, 8192):
         raise RecoveryError("the server was built with other pages than 8 kB, which this does not read")
-    server["databases"] = _rows(
-        connection,
-        "SELECT datname AS name, oid::bigint AS oid, pg_database_size(oid)::bigint AS size FROM pg_database ORDER BY 1",
-    )
-    server["tablespaces"] = _rows(
-        connection,
-        "SELECT spcname AS name, oid::bigint AS oid, pg_tablespace_location(oid) AS location"
-        " FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1",
-    )
+    server["databases"] = [
+        {"name": name_of(bytes(row["name"]), row["encoding"]), "oid": row["oid"], "size": row["size"]}
+        for row in _rows(
+            connection,
+            f"SELECT {raw('datname')} AS name, pg_encoding_to_char(encoding) AS encoding, oid::bigint AS oid,"
+            " pg_database_size(oid)::bigint AS size FROM pg_database ORDER BY datname",
+        )
+    ]
+    server["tablespaces"] = [
+        {**row, "name": name_of(bytes(row["name"]), "UTF8")}
+        for row in _rows(
+            connection,
+            f"SELECT {raw('spcname')} AS name, oid::bigint AS oid, pg_tablespace_location(oid) AS location"
+            " FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY spcname",
+        )
+    ]
     settings = _rows(
         connection,
         "SELECT name, setting::int AS setting FROM pg_settings WHERE name = ANY(%s)",
@@ -83,6 +132,16 @@ def server_facts(connection: Any) -> dict[str, Any]:
     )
     server["recovery_settings"] = {row["name"]: row["setting"] for row in settings}
     return server
+
+
+def require_searchable(server: Mapping[str, Any]) -> None:
+    """Refuse to search WAL that does not name what was dropped; a target that is given needs no search."""
+    if server["major"] < OLDEST_MAJOR:
+        raise RecoveryError(
+            f"the server is PostgreSQL {server['major']}; searching WAL needs {OLDEST_MAJOR} or later, whose WAL names "
+            "what was dropped. Nothing was changed. Give the moment yourself: the time just before the damage "
+            "(dr_target_time), or its transaction or WAL position (dr_target_xid, dr_target_lsn)."
+        )
 
 
 def wal_end(connection: Any, patience: float = 1.0) -> tuple[int, int]:
@@ -104,7 +163,7 @@ def wal_end(connection: Any, patience: float = 1.0) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Known:
-    """A relation that production has now. ``filenodes`` are (tablespace, filenode) where it keeps rows, if it does."""
+    """A relation that production has now, with the OIDs of those it is a partition or child of."""
 
     oid: int
     schema: str
@@ -112,7 +171,7 @@ class Known:
     kind: str
     filenode: int = 0
     tablespace: int = 0
-    parent: int = 0
+    parents: tuple[int, ...] = ()
 
 
 @dataclass
@@ -131,8 +190,13 @@ class Database:
         """The relation of that name, if production has it."""
         return next((known for known in self.relations.values() if (known.schema, known.name) == (schema, name)), None)
 
+    def text(self, name: bytes) -> str:
+        """A name of this database as text."""
+        return name_of(name, self.encoding)
 
-_ENCODINGS = {"SQL_ASCII": "latin-1", "EUC_JIS_2004": "euc_jis_2004", "MULE_INTERNAL": "latin-1", "UHC": "cp949"}
+
+_ENCODINGS = {"EUC_JIS_2004": "euc_jis_2004", "UHC": "cp949", "WIN874": "cp874", "WIN866": "cp866", "KOI8R": "koi8-r"}
+_UNTOLD = ("SQL_ASCII", "MULE_INTERNAL")
 
 
 def codec(encoding: str) -> str:
@@ -146,34 +210,46 @@ def codec(encoding: str) -> str:
     return "latin-1"
 
 
+def name_of(name: bytes, encoding: str) -> str:
+    """A name as people write it, out of its bytes; what its encoding does not tell, or not hold, is guessed."""
+    for candidate in ("utf-8",) if encoding in _UNTOLD else (codec(encoding), "utf-8"):
+        try:
+            return name.decode(candidate)
+        except UnicodeDecodeError:
+            continue
+    return name.decode("latin-1")
+
+
 def database_row_of(connection: Any, name: str) -> Optional[Database]:
     """The database of that name, without what is in it; None when the server has none."""
-    rows = _rows(
+    for row in _rows(
         connection,
-        "SELECT oid::bigint AS oid, datname AS name, dattablespace::bigint AS tablespace,"
-        " pg_encoding_to_char(encoding) AS encoding FROM pg_database WHERE datname = %s",
-        name,
-    )
-    return Database(**rows[0]) if rows else None
+        f"SELECT oid::bigint AS oid, {raw('datname')} AS name, dattablespace::bigint AS tablespace,"
+        " pg_encoding_to_char(encoding) AS encoding FROM pg_database",
+    ):
+        if name_of(bytes(row["name"]), row["encoding"]) == name:
+            return Database(**{**row, "name": name})
+    return None
 
 
 def fill_database(connection: Any, database: Database) -> None:
     """Read what the search needs from inside the database: its schemas, tables and the files of its catalogues."""
-    for row in _rows(connection, "SELECT oid::bigint AS oid, nspname FROM pg_namespace"):
-        database.namespaces[row["oid"]] = row["nspname"]
+    for row in _rows(connection, f"SELECT oid::bigint AS oid, {raw('nspname')} AS name FROM pg_namespace"):
+        database.namespaces[row["oid"]] = database.text(bytes(row["name"]))
     for row in _rows(
         connection,
-        "SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,"
-        " coalesce(pg_relation_filenode(c.oid), 0)::bigint AS filenode,"
+        f"SELECT c.oid::bigint AS oid, c.relnamespace::bigint AS schema, {raw('c.relname')} AS name,"
+        " c.relkind::text AS kind, coalesce(pg_relation_filenode(c.oid), 0)::bigint AS filenode,"
         " (CASE WHEN c.reltablespace = 0 THEN %s ELSE c.reltablespace::bigint END) AS tablespace,"
-        " coalesce(i.inhparent::bigint, 0) AS parent"
-        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition"
-        " WHERE c.relkind = ANY('{r,p,m,f,v,S}') AND c.relpersistence <> 't' AND c.oid >= 16384",
+        " ARRAY(SELECT i.inhparent::bigint FROM pg_inherits i WHERE i.inhrelid = c.oid) AS parents"
+        " FROM pg_class c WHERE c.relkind = ANY('{r,p,m,f,v,S}') AND c.relpersistence <> 't' AND c.oid >= %s",
         database.tablespace,
+        FIRST_USER_OID,
     ):
+        row["name"], row["parents"] = database.text(bytes(row["name"])), tuple(row["parents"])
+        row["schema"] = database.namespaces.get(row["schema"], "?")
         database.relations[row["oid"]] = Known(**row)
-    for name in ("pg_class", "pg_namespace", "pg_statistic", "pg_statistic_ext_data"):
+    for name in ("pg_class", "pg_namespace", "pg_attribute", "pg_statistic", "pg_statistic_ext_data"):
         (row,) = _rows(
             connection, "SELECT pg_relation_filenode(%s::regclass)::bigint AS filenode", f"pg_catalog.{name}"
         )

@@ -25,12 +25,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import (
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import (
     LONG_HEADER_SIZE,
-    LONG_TAIL,
     PAGE,
     SHORT_HEADER,
     Reader,
-    page_header,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.segment import Owner, begins
 
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
 NOT_FOUND = 1  # exit code of pgbackrest archive-get when the archive does not have the file
@@ -109,7 +108,7 @@ class WalSource:
         self._pg_wal = Path(pg_wal)
         self._spool = Path(spool)
         self._archive = archive
-        self._system_identifier = system_identifier
+        self._owner = Owner(system_identifier, segment_size)
         self._waldump = waldump
         self.reader = Reader(lambda segment: str(self._path(segment)), segment_size)
 
@@ -125,20 +124,7 @@ class WalSource:
         return self._holds(self._pg_wal / self.name(segment), segment)
 
     def _holds(self, path: Path, segment: int) -> bool:
-        try:
-            with path.open("rb") as file:
-                head = file.read(LONG_HEADER_SIZE)
-        except FileNotFoundError:
-            return False
-        if len(head) < LONG_HEADER_SIZE:
-            return False
-        address = page_header(head)[3]
-        system_identifier, segment_size, _page_size = LONG_TAIL.unpack_from(head, SHORT_HEADER.size)
-        return (address, segment_size, system_identifier) == (
-            segment * self.segment_size,
-            self.segment_size,
-            self._system_identifier,
-        )
+        return begins(path, segment, self._owner)
 
     def provide(self, segments: range, *, local: bool = True) -> None:
         """Have these segments in the directory; raises RecoveryError naming those that are nowhere."""
