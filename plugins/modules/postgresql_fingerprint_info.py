@@ -123,17 +123,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     parse_relation_list,
     parse_schema_list,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
-    apply_settings,
-    translated_errors,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
 
 
 def run(params: dict[str, Any]) -> dict[str, Any]:
-    connection = connect(params, params["database"])
+    settings = parallel_settings(len(os.sched_getaffinity(0)))
+    connection = connect(params, params["database"], settings=settings)
     try:
         with translated_errors():
-            apply_settings(connection, parallel_settings(len(os.sched_getaffinity(0))))
             fingerprint = take_fingerprint(
                 connection,
                 parse_relation_list(params["relations"]),

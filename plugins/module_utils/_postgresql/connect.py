@@ -12,6 +12,12 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
+    NO_LIBRARIES,
+    SETTINGS,
+    late_settings,
+    session_options,
+)
 
 try:
     import psycopg2
@@ -20,13 +26,6 @@ except ImportError:
 else:
     PSYCOPG2_IMPORT_ERROR = None
 
-# Settings of a database or role (ALTER DATABASE ... SET) must not change what our sessions do: a read-only
-# containment must not stop the repair, a statement_timeout must not cut a copy short.
-SESSION_OPTIONS = (
-    "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0"
-    " -c idle_in_transaction_session_timeout=0 -c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=1"
-    " -c client_min_messages=warning"
-)
 # A session that waits while others load is soon forgotten by the routers in between.
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 15, "keepalives_count": 4}
 SSL_MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
@@ -72,6 +71,22 @@ def libpq_keywords(params: Mapping[str, Any]) -> dict[str, Any]:
     return keywords
 
 
+def apply_settings(connection: Any, settings: Mapping[str, str]) -> None:
+    """Put settings in force for the rest of the session (committed)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_catalog.set_config(name, setting, false)"
+            " FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS wanted(name, setting)",
+            (list(settings), list(settings.values())),
+        )
+    connection.commit()
+
+
+def is_superuser(connection: Any) -> bool:
+    """Whether the session's role is a superuser, as the server told when it let us in."""
+    return bool(connection.get_parameter_status("is_superuser") == "on")
+
+
 def _require_passfile(path: str) -> None:
     """Refuse a passfile that libpq would leave aside, and then only say that it has no password."""
     host = socket.gethostname()
@@ -90,12 +105,20 @@ def _require_passfile(path: str) -> None:
 
 
 def connect(
-    params: Mapping[str, Any], dbname: Optional[str] = None, *, application_name: str = "dbre.recovery", **libpq: Any
+    params: Mapping[str, Any],
+    dbname: Optional[str] = None,
+    *,
+    application_name: str = "dbre.recovery",
+    settings: Optional[Mapping[str, str]] = None,
+    libraries: bool = True,
+    **libpq: Any,
 ) -> Any:
-    """Open a psycopg2 connection from ``login_*`` parameters.
+    """Open a psycopg2 connection from ``login_*`` parameters, with our settings and ``settings`` in force.
 
-    ``dbname`` goes before ``login_db``; ``libpq`` are further libpq keywords (``sslmode``, ``options``, ...), which
-    win over everything else. Raises RecoveryError naming host, port and database.
+    ``dbname`` goes before ``login_db``. Without ``libraries`` the session loads none of those that a role or database
+    wants, for which it must be a superuser's. ``libpq`` are further libpq keywords (``sslmode``, ``options``, ...),
+    which win over everything else; with ``options`` of its own a session has none of our settings. Raises
+    RecoveryError naming host, port and database.
     """
     if PSYCOPG2_IMPORT_ERROR is not None:
         raise RecoveryError(
@@ -109,12 +132,13 @@ def connect(
         "dbname": dbname or params.get("login_db") or "postgres",
         "application_name": application_name,
         "connect_timeout": 15,
-        "options": SESSION_OPTIONS,
+        "client_encoding": "UTF8",
+        "options": session_options({**SETTINGS, **({} if libraries else NO_LIBRARIES)}),
     }
     keywords.update(libpq)
     keywords = {key: value for key, value in keywords.items() if value not in (None, "")}
     try:
-        return psycopg2.connect(**keywords)
+        connection = psycopg2.connect(**keywords)
     except psycopg2.OperationalError as error:
         where = keywords.get("host") or os.environ.get("PGHOST") or "the default socket"
         raise RecoveryError(
@@ -122,3 +146,7 @@ def connect(
             f"port {keywords.get('port', 5432)}: {str(error).strip()}",
             sqlstate=error.pgcode,
         ) from error
+    if "options" not in libpq:
+        late = late_settings(connection.server_version, is_superuser(connection))
+        apply_settings(connection, {**late, **(settings or {})})
+    return connection

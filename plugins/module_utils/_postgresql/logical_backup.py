@@ -53,6 +53,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_literal,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_SETTINGS, session_options
 
 # A dump that waits for a lock longer than this fails, so that it is seen.
 LOCK_TIMEOUT = "10min"
@@ -332,6 +333,7 @@ class LogicalBackup:
             "PGDATABASE": self.database or "postgres",
             "PGAPPNAME": f"dbre.recovery backup {self.name}",
             "PGCONNECT_TIMEOUT": 15,
+            "PGOPTIONS": session_options(SAFE_SETTINGS),
             "LC_ALL": "C",
         }
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}

@@ -41,6 +41,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_literal,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
+    NO_LIBRARIES,
+    SAFE_SETTINGS,
+    session_options,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_config import (
     MIB,
     render_ident,
@@ -68,7 +73,7 @@ EXTENSION_PLACES = (
 )
 FINISHED = re.compile(r"^pg_restore: finished item (\d+) ", re.MULTILINE)
 # No library of production's, no read-only default of the database, and for the rows no foreign key trigger.
-SESSION = "-c session_preload_libraries= -c default_transaction_read_only=off"
+SESSION = session_options({**SAFE_SETTINGS, **NO_LIBRARIES})
 ROWS_SESSION = f"{SESSION} -c session_replication_role=replica"
 
 

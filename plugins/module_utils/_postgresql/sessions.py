@@ -20,38 +20,24 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries
     find_bin_dir,
     find_client_dir,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect, libpq_keywords
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connect,
+    is_superuser,
+    libpq_keywords,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
+    NO_LIBRARIES,
+    SETTINGS,
+    late_settings,
+    session_options,
+)
 
 try:
     import psycopg2
 except ImportError:
     psycopg2 = None  # type: ignore[assignment]  # connect() says so, before anything here needs it
 
-# What both ends must agree on so that the same row gives the same text, and what must never stop or hide our work.
-# dbre.allow_drop is the way through this collection's own drop protection.
-SETTINGS = {
-    "default_transaction_read_only": "off",
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "row_security": "off",
-    "search_path": "",
-    "timezone": "UTC",
-    "datestyle": "ISO, YMD",
-    "intervalstyle": "postgres",
-    "bytea_output": "hex",
-    "extra_float_digits": "1",
-    "lc_monetary": "C",
-    "xmloption": "content",
-    "standard_conforming_strings": "on",
-    "client_min_messages": "warning",
-    "check_function_bodies": "off",
-    "client_encoding": "UTF8",
-    "dbre.allow_drop": "on",
-}
-SETTINGS_14 = {"idle_session_timeout": "0", "client_connection_check_interval": "2s"}
-SETTINGS_17 = {"transaction_timeout": "0"}
 # Where client programs look for what libpq calls by these names; the password is seen by nobody else there.
 ENVIRONMENT = {
     "host": "PGHOST",
@@ -74,25 +60,6 @@ def host_name() -> str:
     return _production_host or socket.gethostname()
 
 
-def settings_for(version_num: int) -> dict[str, str]:
-    """The session settings a server of ``version_num`` knows."""
-    settings = dict(SETTINGS)
-    if version_num >= 140000:
-        settings.update(SETTINGS_14)
-    if version_num >= 170000:
-        settings.update(SETTINGS_17)
-    return settings
-
-
-def apply_settings(connection: Any, extra: Mapping[str, str] | None = None) -> None:
-    """Put our session settings in force, for good (committed)."""
-    settings = {**settings_for(connection.server_version), **(extra or {})}
-    with connection.cursor() as cursor:
-        for name, text in settings.items():
-            cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, text))
-    connection.commit()
-
-
 class Server:
     """Where one end of a recovery is, and how its sessions and client programs reach it."""
 
@@ -100,6 +67,10 @@ class Server:
         self.params = dict(params)
         self.bin_dir = bin_dir
         self.application_name = application_name
+        # A side host may lack the libraries of production; there, by the socket, we are the superuser.
+        self._libraries = True
+        # What client programs may be told in addition, known since the first session.
+        self._late: dict[str, str] = {}
         self._root_certificate: str | None = None
 
     @classmethod
@@ -127,6 +98,7 @@ class Server:
                 channel_binding=instance.get("channel_binding"),
             )
         server = cls(params, bin_dir, application_name)
+        server._libraries = remote
         if remote and instance.get("sslrootcert"):
             handle, server._root_certificate = tempfile.mkstemp(prefix="dbre-recovery-", suffix=".pem")
             with os.fdopen(handle, "w") as file:
@@ -147,8 +119,10 @@ class Server:
 
     def connect(self, dbname: str | None = None, settings: Mapping[str, str] | None = None) -> Any:
         """A session with our settings in ``dbname``."""
-        connection = connect(self.params, dbname, application_name=self.application_name)
-        apply_settings(connection, settings)
+        connection = connect(
+            self.params, dbname, application_name=self.application_name, settings=settings, libraries=self._libraries
+        )
+        self._late = late_settings(connection.server_version, is_superuser(connection))
         return connection
 
     def environment(self, dbname: str) -> dict[str, str]:
@@ -157,10 +131,8 @@ class Server:
             "PGDATABASE": dbname,
             "PGAPPNAME": self.application_name,
             "PGCONNECT_TIMEOUT": 15,
-            "PGOPTIONS": " ".join(
-                "-c {}={}".format(name, text.replace(" ", "\\ ")) for name, text in SETTINGS.items() if text
-            )
-            + " -c search_path=",
+            "PGCLIENTENCODING": "UTF8",
+            "PGOPTIONS": session_options({**SETTINGS, **self._late, **({} if self._libraries else NO_LIBRARIES)}),
         }
         wanted.update({ENVIRONMENT[name]: text for name, text in libpq_keywords(self.params).items()})
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}

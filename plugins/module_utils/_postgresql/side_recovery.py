@@ -20,6 +20,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recovery_log import explain_end
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
+    NO_LIBRARIES,
+    SUPERUSER_SETTINGS,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import (
     NOT_COUNTED,
     SideInstance,
@@ -63,6 +67,7 @@ class SideRecovery:
                 "login_user": self.marker["superuser"],
             },
             database or self.marker["control_database"],
+            libraries=False,
         )
         connection.autocommit = True
         return connection
@@ -463,6 +468,10 @@ class SideRecovery:
                     cursor.execute(sql.SQL("GRANT pg_read_all_data, pg_monitor TO {}").format(role))
                 else:
                     cursor.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(role))
+                # Settings of production's database hold for this role too, and it may not say these itself. (A list
+                # that is set to '' here would hold one library without a name.)
+                for name in (*NO_LIBRARIES, *SUPERUSER_SETTINGS):
+                    cursor.execute(sql.SQL("ALTER ROLE {} SET {} FROM CURRENT").format(role, sql.Identifier(name)))
         finally:
             connection.close()
 

@@ -136,7 +136,7 @@ def refusal(dump: Path, side: Path, *relations: str, **other: Any) -> str:
 
 def ask(instance: dict[str, Any], query: str, database: Optional[str] = None) -> list[tuple[Any, ...]]:
     where = {"login_unix_socket": instance["socket"], "login_port": instance["port"], "login_user": instance["user"]}
-    connection = connect(where, database or instance["database"])
+    connection = connect(where, database or instance["database"], options="")
     try:
         with connection.cursor() as cursor:
             cursor.execute(query)

@@ -53,6 +53,7 @@ class Production:
         self.data = root / "pg"
         self.repo = root / "repo"
         self.config = root / "pgbackrest.conf"
+        self.library = root / "ours.so"
         self.port = int(os.environ.get("DBRE_TEST_PORT", "6410"))
         self.incidents: dict[str, dict[str, Any]] = {}
 
@@ -90,7 +91,7 @@ class Production:
         return must("pgbackrest", f"--config={self.config}", "--stanza=main", *arguments)
 
     def connect(self, database: str = "postgres") -> Any:
-        connection = connect({"login_unix_socket": f"{self.root}/sock", "login_port": self.port}, database)
+        connection = connect({"login_unix_socket": f"{self.root}/sock", "login_port": self.port}, database, options="")
         connection.autocommit = True
         return connection
 
@@ -151,6 +152,14 @@ class Production:
         must("createdb", "-h", f"{self.root}/sock", "-p", str(self.port), "shop")
         must("createdb", "-h", f"{self.root}/sock", "-p", str(self.port), "other")
         self.sql(f"CREATE TABLESPACE fast LOCATION '{fast}'")
+        # A library that the host of a side instance lacks, and settings that a session on a standby does not survive.
+        shutil.copy(Path(self.bin_dir).parent / "lib" / "auto_explain.so", self.library)
+        self.sql(
+            f"ALTER DATABASE shop SET session_preload_libraries = '{self.library}'",
+            "ALTER DATABASE shop SET temp_file_limit = 0",
+            f"ALTER ROLE \"{system_user()}\" SET default_transaction_isolation = 'serializable'",
+            f"ALTER ROLE \"{system_user()}\" SET quote_all_identifiers = on",
+        )
         self.sql(
             "CREATE TABLE orders (id int PRIMARY KEY, note text)",
             "CREATE TABLE events (id int) TABLESPACE fast",
@@ -190,7 +199,7 @@ class Production:
         self.stop()
         (self.data / "standby.signal").touch()
         self.start()
-        self.sql("SELECT pg_promote()")
+        must(f"{self.bin_dir}/pg_ctl", "promote", "-w", "-s", "-D", str(self.data))
         self.sql("INSERT INTO later VALUES (13)")
         self.target_here("second timeline")
         self.sql("TRUNCATE later")
@@ -251,7 +260,9 @@ class Side:
 
     def sql(self, statement: str, database: str = "shop") -> Any:
         marker = self.instance.marker()
-        connection = connect({"login_unix_socket": self.instance.run_dir, "login_port": marker["port"]}, database)
+        connection = connect(
+            {"login_unix_socket": self.instance.run_dir, "login_port": marker["port"]}, database, options=""
+        )
         connection.autocommit = True
         try:
             with connection.cursor() as cursor:

@@ -227,7 +227,9 @@ def test_an_instance_that_is_not_isolated_is_stopped(production: Any, make_side:
     assert side.instance.pid() is None
 
 
-def test_one_client_gets_in_by_tls_and_password_and_can_change_nothing(make_side: Any, tmp_path: Path) -> None:
+def test_one_client_gets_in_by_tls_and_password_and_can_change_nothing(
+    production: Any, make_side: Any, tmp_path: Path
+) -> None:
     side = make_side("boundary")
     side.restore()
     client = {
@@ -237,19 +239,27 @@ def test_one_client_gets_in_by_tls_and_password_and_can_change_nothing(make_side
         "password": "correct horse'",
         "database": "shop",
     }
-    instance = side.ensure("promoted", client=client)["instance"]
+    with hidden(production.library, tmp_path / "ours.so"):
+        instance = side.ensure("promoted", client=client)["instance"]
+        let_in(side, client, instance, tmp_path / "root.crt")
+    assert not side.ensure("promoted", client=client)["changed"]
+
+
+def let_in(side: Any, client: dict[str, str], instance: dict[str, Any], certificate: Path) -> None:
+    """The client reads and cannot write; nobody else gets in. The host lacks a library that production loads."""
     assert "correct horse" not in json.dumps(instance) + (side.path / "marker.json").read_text()
     assert "correct horse" not in (side.path / "log" / "postgresql.log").read_text()
-    certificate = tmp_path / "root.crt"
     certificate.write_text(instance["sslrootcert"])
     login = {"login_host": instance["host"], "login_port": instance["port"], "login_user": instance["user"]}
     secure = {"sslmode": "verify-ca", "sslrootcert": str(certificate)}
     connection = connect({**login, "login_password": client["password"]}, "shop", **secure)
     with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM orders")
+        cursor.execute("SELECT count(*) FROM public.orders")
         assert cursor.fetchone()[0] == 2000
+        cursor.execute("SET work_mem = '64kB'")
+        cursor.execute("SELECT note FROM public.orders ORDER BY note DESC")
         with pytest.raises(Exception, match="permission denied"):
-            cursor.execute("DELETE FROM orders")
+            cursor.execute("DELETE FROM public.orders")
     connection.close()
     assert "password authentication failed" in refused(
         lambda: connect({**login, "login_password": "no"}, "shop", **secure)
@@ -258,7 +268,6 @@ def test_one_client_gets_in_by_tls_and_password_and_can_change_nothing(make_side
         lambda: connect({**login, "login_password": client["password"]}, "shop", sslmode="disable")
     )
     assert "pg_hba.conf" in refused(lambda: connect({**login, "login_password": client["password"]}, "postgres"))
-    assert not side.ensure("promoted", client=client)["changed"]
 
 
 # Killed, and run again

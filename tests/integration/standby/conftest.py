@@ -71,7 +71,7 @@ class Server:
         self.start()
 
     def connect(self, database: str = "shop") -> Any:
-        connection = connect(self.login, database)
+        connection = connect(self.login, database, options="")
         connection.autocommit = True
         return connection
 

@@ -63,7 +63,7 @@ class Server:
         subprocess.run(command, check=False, capture_output=True)
 
     def connect(self, database: str) -> Any:
-        connection = connect({"login_unix_socket": str(self.root), "login_port": self.port}, database)
+        connection = connect({"login_unix_socket": str(self.root), "login_port": self.port}, database, options="")
         connection.autocommit = True
         return connection
 

@@ -9,7 +9,6 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerprint import take_fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import apply_settings
 
 pytestmark = pytest.mark.parametrize("world", ["network"], indirect=True)
 DROP = "DROP TABLE orders CASCADE"
@@ -190,11 +189,8 @@ def test_a_server_that_is_not_the_one_the_certificate_names_is_refused(shop: Any
 
 
 def test_a_fingerprint_of_what_belongs_to_others_is_taken_and_leaves_nothing_behind(shop: Any) -> None:
-    own = shop.production.connect("shop")
+    own = connect({"login_unix_socket": str(shop.production.root), "login_port": shop.production.port}, "shop")
     connection = connect(shop.params, "shop")
-    for session in (own, connection):
-        session.autocommit = False
-        apply_settings(session)
     mine = take_fingerprint(connection, [LINES], [], max_of="id")
     assert mine == take_fingerprint(own, [LINES], [], max_of="id")
     assert mine["public.lines"]["rows"] == 2000
