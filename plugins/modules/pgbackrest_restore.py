@@ -53,6 +53,8 @@ options:
       - Databases that are needed. The others are restored as empty files, which takes less time and disk.
       - When one of them is not in the backup set (it is younger), or when the server writes no whole pages to WAL,
         everything is restored.
+      - Where databases are left out, replay goes on over pages of theirs that are missing. How many there were is in
+        the result of M(dbre.recovery.postgresql_recovery).
     type: list
     elements: str
     default: []
@@ -70,7 +72,9 @@ options:
     type: int
   production_databases:
     description:
-      - Production's databases, dictionaries with C(name) and C(size) in bytes, for the estimate of the disk needed.
+      - Production's databases, dictionaries with C(name), C(oid) and C(size) in bytes. The OID tells which database of
+        the backup set O(databases) means, as it may have had another name then; the size is for the estimate of the
+        disk needed.
     type: list
     elements: dict
     default: []
@@ -167,6 +171,8 @@ plan:
       free: 69566824448
     databases:
       - shop
+    database_oids:
+      - 16384
     tablespaces:
       - name: fast
         oid: 16385
@@ -178,9 +184,16 @@ plan:
     bin_dir: /usr/lib/postgresql/15/bin
     major_version: 15
     system_identifier: "7711488204033580105"
+    left_out:
+      - name: stock
+        oid: 16388
     set_databases:
-      - postgres
-      - shop
+      - name: postgres
+        oid: 5
+      - name: shop
+        oid: 16384
+      - name: stock
+        oid: 16388
     seconds: 7.2
 sets:
   description: Every backup set and why it does not lead to the target.

@@ -170,13 +170,18 @@ proof:
     prepared_rolled_back: []
     prepared_left: []
 replay:
-  description: Duration of replay in seconds, and how many WAL files and bytes it read.
+  description:
+    - Duration of replay in seconds, and how many WAL files and bytes it read.
+    - Where databases were left out of the restore, C(ignored_invalid_pages) counts, for each of them, the pages that
+      replay wanted to change and passed over. One of another database would be an error.
   returned: when O(state) is V(paused) or V(promoted), outside of check mode
   type: dict
   sample:
     seconds: 0.4
     segments: 6
     bytes: 5308416
+    ignored_invalid_pages:
+      stock: 12
 settings_raised:
   description: Settings that were raised during replay because production had raised them.
   returned: when O(state) is V(paused) or V(promoted), outside of check mode

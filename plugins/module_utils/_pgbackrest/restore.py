@@ -24,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import (
 MIB = 1024 * 1024
 DEFAULT_SEGMENT_SIZE = 16 * MIB
 FIRST_USER_OID = 16384
+SYSTEM_DATABASES = frozenset(["postgres", "template0", "template1"])
 # A WAL file in the repository: its name, a dash, the checksum, and the suffix of the compression.
 _ARCHIVED_SEGMENT = re.compile(r"(?:^|/)([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?$")
 _SIDE_OPTION = re.compile(
@@ -73,7 +74,7 @@ def parse_history(text: str) -> list[Switch]:
 
 def find_segment_size(backups: Iterable[Mapping[str, Any]], target: Mapping[str, Any]) -> int:
     """WAL segment size in bytes, from positions whose WAL file names are known (backups' starts, the target)."""
-    known = [(backup["lsn"]["start"], backup["archive"]["start"]) for backup in backups if backup.get("lsn")]
+    known = [(backup["lsn"]["start"], backup["archive"]["start"]) for backup in backups if has_wal(backup)]
     if target["type"] == "lsn" and target.get("segment"):
         known.append((str(target["value"]), str(target["segment"])))
     fitting = [
@@ -89,9 +90,15 @@ def find_segment_size(backups: Iterable[Mapping[str, Any]], target: Mapping[str,
     return DEFAULT_SEGMENT_SIZE if DEFAULT_SEGMENT_SIZE in fitting else fitting[0]
 
 
+def has_wal(backup: Mapping[str, Any]) -> bool:
+    """Whether info says where a backup begins and ends in WAL. Of one of a stopped server (--no-online) it does not."""
+    archive, lsn = backup.get("archive") or {}, backup.get("lsn") or {}
+    return bool(archive.get("start") and archive.get("stop") and lsn.get("start") and lsn.get("stop"))
+
+
 def backup_end(backup: Mapping[str, Any], segment_size: int) -> int:
     """Position at which a backup is consistent: its stop LSN, or the end of its last WAL file where info has none."""
-    if backup.get("lsn"):
+    if (backup.get("lsn") or {}).get("stop"):
         return parse_lsn(backup["lsn"]["stop"])
     return (parse_segment_name(backup["archive"]["stop"], segment_size)[1] + 1) * segment_size
 
@@ -119,7 +126,7 @@ def why_unfit(
     if backup.get("error"):
         return "it holds damaged pages (checksum errors)"
     if not backup["archive"].get("start") or not backup["archive"].get("stop"):
-        return "it was taken without archiving and has no WAL"
+        return "it was taken from a stopped server (--no-online), so that no WAL is known to follow it"
     end = backup_end(backup, segment_size)
     timeline = int(backup["archive"]["start"][:8], 16)
     if timeline != target["timeline"]:
@@ -185,7 +192,7 @@ def choose_set(
         return fit[-1]
     if not backups:
         raise RecoveryError("the stanza has no backup at all: there is nothing to restore from.", **details)
-    sound = sorted((b for b in backups if not b.get("error")), key=lambda b: b["timestamp"]["stop"])
+    sound = sorted((b for b in backups if not b.get("error") and has_wal(b)), key=lambda b: b["timestamp"]["stop"])
     window = "None of them is sound."
     if sound:
         first = sound[0]
@@ -284,21 +291,43 @@ def check_system(
     return major
 
 
-def choose_databases(
-    wanted: Sequence[str], in_set: Sequence[Mapping[str, Any]], full_page_writes: bool = True
-) -> list[str]:
-    """Databases to restore alone, [] for all.
-
-    One that is not in the set came to life later: WAL makes it, and then only a restore of everything is whole.
-    The database ``postgres`` comes with every restore only when it is the one initdb made.
+def is_system(database: Mapping[str, Any]) -> bool:
+    """Whether pgBackRest restores a database in any case, and refuses to be told so: by its name, or by its OID, which
+    tells that initdb made it (pgBackRest: restoreSelectiveExpression in src/command/restore/restore.c).
     """
-    names = {database["name"]: int(database["oid"]) for database in in_set}
-    if not wanted or not full_page_writes or any(name not in names for name in wanted):
+    return database["name"] in SYSTEM_DATABASES or int(database["oid"]) < FIRST_USER_OID
+
+
+def choose_databases(
+    wanted: Sequence[str],
+    in_set: Sequence[Mapping[str, Any]],
+    production: Sequence[Mapping[str, Any]] = (),
+    full_page_writes: bool = True,
+) -> list[dict[str, Any]]:
+    """Databases of the set to restore alone, [] for all.
+
+    They are wanted by the names they have in production now; the set knows them by those of its time. So it is the OID
+    that counts. One that the set lacks came to life later, perhaps under a name that another had before: WAL makes it,
+    and then only a restore of everything is whole. One that production lacks is gone, and only its name is known.
+    """
+    now = {database["name"]: int(database["oid"]) for database in production if database.get("oid")}
+    of_oid = {int(database["oid"]): database for database in in_set}
+    of_name = {database["name"]: database for database in in_set}
+    found = [of_oid.get(now[name]) if name in now else of_name.get(name) for name in wanted]
+    if not full_page_writes:
         return []
-    chosen = [name for name in wanted if names[name] >= FIRST_USER_OID]
-    if names.get("postgres", 0) >= FIRST_USER_OID and "postgres" not in chosen:
-        chosen.append("postgres")
-    return chosen
+    chosen = [dict(database) for database in found if database is not None and not is_system(database)]
+    return [] if None in found else chosen
+
+
+def left_out(in_set: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Databases of the set that are restored as empty files when only the ``chosen`` ones are wanted."""
+    kept = {int(database["oid"]) for database in chosen}
+    return [
+        {"name": database["name"], "oid": int(database["oid"])}
+        for database in in_set
+        if kept and int(database["oid"]) not in kept and not is_system(database)
+    ]
 
 
 def check_tablespaces(
@@ -321,23 +350,29 @@ def check_tablespaces(
 
 def needed_bytes(
     set_size: int,
-    in_set: Sequence[Mapping[str, Any]],
-    chosen: Sequence[str],
+    without: Sequence[Mapping[str, Any]],
     production: Sequence[Mapping[str, Any]],
     wal_bytes: int,
     kept_wal: int,
 ) -> int:
     """Bytes the side instance may take: restored files, growth in replay, WAL kept, five per cent and 64 MiB over.
 
-    Databases that are not chosen are restored as files full of holes. Sizes of databases are production's of now.
+    Databases ``without`` which it is made are restored as files full of holes. Sizes are production's of now. Once a
+    page of theirs was missed, PostgreSQL writes no more restart points, and all WAL stays
+    (PostgreSQL: RecoveryRestartPoint in src/backend/access/transam/xlog.c).
     """
-    names = {database["name"] for database in in_set}
-    sizes = {database["name"]: int(database.get("size") or 0) for database in production}
-    left_out = sum(size for name, size in sizes.items() if chosen and name in names and name not in chosen)
-    data = max(set_size - left_out, 0)
-    now = sum(size for name, size in sizes.items() if not chosen or name in chosen)
+    oids, names = ({database[key] for database in without} for key in ("oid", "name"))
+    sizes = [
+        (
+            int(database.get("size") or 0),
+            int(database["oid"]) in oids if database.get("oid") else database["name"] in names,
+        )
+        for database in production
+    ]
+    data = max(set_size - sum(size for size, out in sizes if out), 0)
+    now = sum(size for size, out in sizes if not out)
     growth = min(wal_bytes, max(now - data, 0) + wal_bytes // 4)
-    return int((data + growth) * 1.05) + min(wal_bytes, kept_wal) + 64 * MIB
+    return int((data + growth) * 1.05) + (wal_bytes if without else min(wal_bytes, kept_wal)) + 64 * MIB
 
 
 def check_disk(needed: int, usable: int, path: str, host: str) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -242,20 +243,26 @@ class SideRestore:
         detail = self.backrest(repo).info(set=backup["label"])["backup"][0]
         in_set = detail["database-ref"]
         chosen = planning.choose_databases(
-            self.params.get("databases") or [], in_set, not (marker or {}).get("restore_all")
+            self.params.get("databases") or [],
+            in_set,
+            self.params.get("production_databases") or [],
+            not (marker or {}).get("restore_all"),
         )
+        without = planning.left_out(in_set, chosen)
         tablespaces = planning.check_tablespaces(
             self.params.get("production_tablespaces") or [], detail.get("tablespace") or [], backup["label"]
         )
         wal["bytes"] = wal["count"] * size
-        disk = self.plan_disk(backup, in_set, chosen, wal["bytes"], marker)
+        disk = self.plan_disk(backup, without, wal["bytes"], marker)
         return {
             "set": planning.set_summary(backup),
             "target": self.target,
             "timeline": self.target["timeline"],
             "wal": wal,
             "disk": disk,
-            "databases": chosen,
+            "databases": [database["name"] for database in chosen] if without else [],
+            "database_oids": [int(database["oid"]) for database in chosen] if without else [],
+            "left_out": without,
             "tablespaces": tablespaces,
             "process_max": self.params.get("process_max") or os.cpu_count() or 1,
             "path": self.instance.path,
@@ -264,7 +271,7 @@ class SideRestore:
             "bin_dir": bin_dir,
             "major_version": major,
             "system_identifier": str(ours[-1]["system-id"]),
-            "set_databases": [database["name"] for database in in_set],
+            "set_databases": [{"name": item["name"], "oid": int(item["oid"])} for item in in_set],
             "archive": f"archive/{stanza}/{archives[repo]}",
         }
 
@@ -301,16 +308,13 @@ class SideRestore:
     def plan_disk(
         self,
         backup: Mapping[str, Any],
-        in_set: list[dict[str, Any]],
-        chosen: list[str],
+        without: list[dict[str, Any]],
         wal_bytes: int,
         marker: Optional[Mapping[str, Any]],
     ) -> dict[str, Any]:
         """The disk part of a plan; refuses when there is too little."""
         production = self.params.get("production_databases") or []
-        needed = planning.needed_bytes(
-            backup["info"]["size"], in_set, chosen, production, wal_bytes, max_wal_bytes(wal_bytes)
-        )
+        needed = planning.needed_bytes(backup["info"]["size"], without, production, wal_bytes, max_wal_bytes(wal_bytes))
         stat = os.statvfs(existing_parent(self.instance.path))
         free = stat.f_bavail * stat.f_frsize
         already = disk_usage(self.instance.path) if marker else 0
@@ -364,16 +368,18 @@ class SideRestore:
             control = self.control(plan)
             if control_value(control, "Latest checkpoint's full_page_writes") == "off" and plan["databases"]:
                 # Without whole pages in WAL it cannot be replayed over the holes of databases that were left out.
-                plan["databases"] = []
+                plan.update(databases=[], database_oids=[], left_out=[])
                 marker = {**self.new_marker(plan, made_path, restore_all=True), "timelines": timelines}
                 instance.write_marker(marker)
                 self.run_restore(plan)
                 control = self.control(plan)
             self.check_restored(plan, control)
+            marker["log_begin"] = instance.log_size()
             marker["settings"] = {
                 **tuning_settings(plan["major_version"], available_memory(), plan["wal"]["bytes"]),
                 **{name: str(value) for name, value in recovery_settings(control).items()},
                 **target_settings(self.target, self.restore_command(plan)),
+                **({"ignore_invalid_pages": "on"} if plan["left_out"] else {}),
             }
             self.finish_files(marker)
             plan["seconds"] = round(time.monotonic() - started, 1)
@@ -388,7 +394,7 @@ class SideRestore:
     def new_marker(self, plan: Mapping[str, Any], made_path: bool, *, restore_all: bool) -> dict[str, Any]:
         """The record of a restore that begins."""
         user = system_user()
-        names = plan["set_databases"]
+        wanted = (self.params.get("databases") or [None])[0]
         return {
             "format": 1,
             "incident": self.params["incident"],
@@ -403,13 +409,20 @@ class SideRestore:
             "major_version": plan["major_version"],
             "system_identifier": plan["system_identifier"],
             "superuser": self.params.get("superuser") or user,
-            "control_database": "postgres" if "postgres" in names or not names else "template1",
-            "database": (self.params.get("databases") or [None])[0],
+            # postgres may be gone, or be the database that is asked for.
+            "control_database": "template1",
+            "database": wanted,
+            "database_oid": self.production_oid(wanted),
             "made_path": made_path,
             "restore_all": restore_all,
             "boot_id": boot_id(),
             "created": now(),
         }
+
+    def production_oid(self, name: Optional[str]) -> Optional[int]:
+        """OID of the database that production has under a name now; None when there is none or it was not told."""
+        oids = {item["name"]: item.get("oid") for item in self.params.get("production_databases") or []}
+        return int(oids[name]) if name in oids and oids[name] else None
 
     def write_config(self, plan: Mapping[str, Any]) -> None:
         """Write the side's pgbackrest.conf and its directories."""
@@ -443,7 +456,7 @@ class SideRestore:
     def restore_command(self, plan: Mapping[str, Any]) -> str:
         """restore_command of the side instance; says in the server's log which WAL file it could not find."""
         command = [*self.side_command(plan), "--log-level-console=info", "--log-level-stderr=off"]
-        return " ".join(command).replace("%", "%%") + ' archive-get %f "%p"'
+        return shlex.join(command).replace("%", "%%") + ' archive-get %f "%p"'
 
     def run_restore(self, plan: Mapping[str, Any]) -> None:
         """Run pgbackrest restore, saying how far it is; goes on with what a killed one left."""
@@ -453,7 +466,8 @@ class SideRestore:
             f"--set={plan['set']['label']}",
             "--type=none",
             f"--tablespace-map-all={self.instance.tablespaces}",
-            *(f"--db-include={name}" for name in plan["databases"]),
+            # By OID: a name that is a number would be taken for one.
+            *(f"--db-include={oid}" for oid in plan["database_oids"]),
             "--log-level-console=detail",
             "--log-level-stderr=off",
         ]

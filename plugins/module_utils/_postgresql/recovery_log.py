@@ -10,6 +10,7 @@ what pgBackRest's archive-get printed.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Optional
 
 _STOPPING = re.compile(r"LOG:  (recovery stopping (?:before|after|at) .*)")
@@ -22,6 +23,10 @@ _PGBACKREST_ERROR = re.compile(r"ERROR: \[\d+\]:.*(?:\n {8,}.*)*")
 _SEVERE = re.compile(r"(?:FATAL|PANIC):  (.*)")
 _REDO_DONE = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
 _LAST_TIME = re.compile(r"last completed transaction was at log time (.*)")
+# PostgreSQL: report_invalid_page and log_invalid_page in src/backend/access/transam/xlogutils.c
+_INVALID_PAGE = re.compile(r"WARNING:  page (\d+) of relation (\S+) (?:is uninitialized|does not exist)")
+_INVALID_PAGES = "WARNING:  WAL contains references to invalid pages"
+_DATABASE_OF = re.compile(r"(?:base|pg_tblspc/\d+/[^/]+)/(\d+)/")
 # What clients are told while the server is not ready says nothing of recovery itself.
 _OF_CLIENTS = ("the database system is", "terminating ", "sorry, too many clients", "connection to client lost")
 
@@ -38,6 +43,50 @@ class RecoveryLog(NamedTuple):
     severe: list[str]
     redo_done: Optional[str]
     last_time: Optional[str]
+
+
+class InvalidPages(NamedTuple):
+    """Pages that WAL changes and that were empty or not there, by what is wrong about it.
+
+    ``ignored`` counts them by the OID of their database, which was not restored; ``needed`` are those of databases that
+    were, as (file of the relation, page).
+    """
+
+    ignored: dict[int, int]
+    needed: list[tuple[str, int]]
+
+
+def database_of(relation: str) -> int:
+    """OID of the database that the file of a relation is in (``base/16384/2619_vm``); 0 for what all share."""
+    match = _DATABASE_OF.match(relation)
+    return int(match.group(1)) if match else 0
+
+
+def read_invalid_pages(lines: Iterable[str], is_needed: Callable[[int], bool]) -> InvalidPages:
+    """What a server's log says of invalid pages; ``is_needed`` tells whether a database, by its OID, was restored."""
+    ignored: dict[int, int] = {}
+    needed: list[tuple[str, int]] = []
+    for line in lines:
+        match = _INVALID_PAGE.search(line) if "WARNING:  page " in line else None
+        if match is None:
+            continue
+        database = database_of(match.group(2))
+        if is_needed(database):
+            needed.append((match.group(2), int(match.group(1))))
+        else:
+            ignored[database] = ignored.get(database, 0) + 1
+    return InvalidPages(ignored, needed)
+
+
+def without_invalid_pages(lines: Iterable[str]) -> Iterator[str]:
+    """Lines of a log but for those about invalid pages, of which there may be one for each page of a large database."""
+    skipping = False
+    for line in lines:
+        if _INVALID_PAGES in line or ("WARNING:  page " in line and _INVALID_PAGE.search(line)):
+            skipping = True
+        elif not (skipping and "CONTEXT:  " in line):
+            skipping = False
+            yield line
 
 
 def read_recovery_log(text: str) -> RecoveryLog:

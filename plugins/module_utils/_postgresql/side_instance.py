@@ -23,9 +23,13 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recovery_log import (
+    InvalidPages,
     RecoveryLog,
+    read_invalid_pages,
     read_recovery_log,
+    without_invalid_pages,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_checks import is_restored
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_config import (
     cage_settings,
     render_hba,
@@ -235,7 +239,7 @@ class SideInstance:
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
         pg_ctl = os.path.join(marker["bin_dir"], "pg_ctl")
         for attempt in range(20):
-            marker["log_offset"] = os.path.getsize(self.log_file) if os.path.exists(self.log_file) else 0
+            marker["log_offset"] = self.log_size()
             self.write_marker(marker)
             with open(os.devnull, "r+b") as null:
                 # Not captured: the server inherits what pg_ctl has, and would hold our pipes open for ever.
@@ -287,14 +291,26 @@ class SideInstance:
             "concerned. Look at what the process waits for, then run again."
         )
 
+    def log_size(self) -> int:
+        """Bytes of the server's log."""
+        return os.path.getsize(self.log_file) if os.path.exists(self.log_file) else 0
+
+    def log_lines(self, begin: int) -> Iterator[str]:
+        """Lines of the server's log from a position on."""
+        with contextlib.suppress(FileNotFoundError), open(self.log_file, "rb") as file:
+            file.seek(begin)
+            for line in file:
+                yield line.decode("utf-8", "replace")
+
     def log_text(self, marker: Mapping[str, Any]) -> str:
-        """The server's log since it was last started."""
-        try:
-            with open(self.log_file, "rb") as file:
-                file.seek(int(marker.get("log_offset", 0)))
-                return file.read().decode("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
+        """The server's log since it was last started, without what it says of pages that were not restored."""
+        return "".join(without_invalid_pages(self.log_lines(int(marker.get("log_offset", 0)))))
+
+    def invalid_pages(self, marker: Mapping[str, Any]) -> InvalidPages:
+        """Pages that WAL changes and that are not there, since the instance was restored."""
+        return read_invalid_pages(
+            self.log_lines(int(marker.get("log_begin", 0))), lambda oid: is_restored(oid, marker["plan"])
+        )
 
     def recovery_log(self, marker: Mapping[str, Any]) -> RecoveryLog:
         """What the server's log says since it was last started."""

@@ -19,10 +19,17 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recovery_log import explain_end
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
     NO_LIBRARIES,
     SUPERUSER_SETTINGS,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_checks import (
+    check_pages,
+    count_ignored,
+    find_database,
+    is_restored,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import (
     NOT_COUNTED,
@@ -337,11 +344,51 @@ class SideRecovery:
             }
         self.marker["reached"] = reached
         self.instance.write_marker(self.marker)
+        self.check_restored()
         log = self.instance.recovery_log(self.marker)
         proof = {**self.prove(), "pause_state": "paused", "replay_lsn": reached["lsn"], "stopped": log.stopping}
         self.marker["proof_of_pause"] = {name: proof[name] for name in ("pause_state", "replay_lsn", "stopped")}
         self.instance.write_marker(self.marker)
         return proof, changed
+
+    def check_restored(self) -> None:
+        """Refuse, and stop, an instance that lacks something of what was asked for, when databases were left out."""
+        plan = self.marker["plan"]
+        there = self.rows("SELECT oid::int8, datname::text FROM pg_database")
+        found = find_database(self.marker["database"], self.marker.get("database_oid"), there)
+        self.marker["database_there"] = found[1] if found else self.marker["database"]
+        if not plan.get("left_out"):
+            return
+        if found and not is_restored(found[0], plan):
+            self.instance.stop(self.marker)
+            self.marker.update(state="restoring", restore_all=True)
+            self.instance.write_marker(self.marker)
+            raise RecoveryError(
+                f"database {self.marker['database']!r} of the target (OID {found[0]}) is not the one that set "
+                f"{plan['set']['label']} has under that name: it was made later, out of one that was left out. "
+                "Production was not touched. Run again: then all databases are restored."
+            )
+        pages = self.instance.invalid_pages(self.marker)
+        names = {**dict(there), **{item["oid"]: item["name"] for item in plan["set_databases"]}}
+        try:
+            check_pages(pages, names, plan)
+        except RecoveryError:
+            self.instance.stop(self.marker)
+            raise
+        self.marker.setdefault("replay", {})["ignored_invalid_pages"] = count_ignored(pages, names)
+
+    def rename_database(self) -> bool:
+        """Give the asked database the name that it has in production now. True when it had another at the target."""
+        asked, there = self.marker["database"], self.marker.get("database_there")
+        if asked is None or there in (None, asked):
+            return False
+        names = {name for (name,) in self.rows("SELECT datname::text FROM pg_database")}
+        for old, new in ((asked, f"{asked[:40]} at the target"), (there, asked)):
+            if old in names:
+                self.rows(f"ALTER DATABASE {quote_ident(old)} RENAME TO {quote_ident(new)}")
+        self.marker["database_there"] = asked
+        self.instance.write_marker(self.marker)
+        return True
 
     def promote(self, client: Optional[Mapping[str, Any]]) -> tuple[dict[str, Any], bool]:
         """Ensure promoted, from a proven pause only; returns (proof, changed)."""
@@ -358,6 +405,7 @@ class SideRecovery:
             self.rows("SELECT pg_wal_replay_resume()")
             self.wait_open()
         rolled_back, left = self.end_prepared()
+        changed = self.rename_database() or changed
         if client:
             changed = self.open_for(client) or changed
         if self.marker.get("promoted") is not True:
@@ -402,10 +450,13 @@ class SideRecovery:
 
         Those of a database that was not restored stay: nobody can connect to it, and their locks concern it only.
         """
-        restored = self.marker["plan"]["databases"]
         rolled_back, left = [], []
-        for gid, database in self.rows("SELECT gid, database FROM pg_prepared_xacts ORDER BY prepared"):
-            if restored and database not in (*restored, self.marker["control_database"]):
+        prepared = self.rows(
+            "SELECT p.gid, p.database, d.oid::int8 FROM pg_prepared_xacts p"
+            " JOIN pg_database d ON d.datname = p.database ORDER BY p.prepared"
+        )
+        for gid, database, oid in prepared:
+            if not is_restored(oid, self.marker["plan"]):
                 left.append(gid)
                 continue
             self.rows("ROLLBACK PREPARED %s", (gid,), database=database)
@@ -512,7 +563,7 @@ class SideRecovery:
             "host": client["listen"] if client else None,
             "port": self.marker["port"],
             "socket": self.instance.run_dir,
-            "database": client["database"] if client else self.marker["database"],
+            "database": client["database"] if client else self.marker.get("database_there") or self.marker["database"],
             "state": state,
             "reached": self.marker.get("reached"),
             "isolated": True,

@@ -243,6 +243,9 @@ def oldest_backup(info: dict[str, Any], server: dict[str, Any], timelines: Timel
     size = server["wal_segment_size"]
     found = []
     for backup in info.get("backup", []):
+        # That of a stopped server (--no-online) says nothing of WAL.
+        if not (backup.get("archive") or {}).get("start"):
+            continue
         timeline, segment = parse_segment_name(backup["archive"]["start"], size)
         key = (backup["database"].get("repo-key", 1), backup["database"]["id"])
         if key in of_server and timeline in (timelines.at(segment * size), timelines.of_segment(segment, size)):

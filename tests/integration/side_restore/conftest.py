@@ -158,7 +158,7 @@ class Production:
             f"ALTER DATABASE shop SET session_preload_libraries = '{self.library}'",
             "ALTER DATABASE shop SET temp_file_limit = 0",
             f"ALTER ROLE \"{system_user()}\" SET default_transaction_isolation = 'serializable'",
-            f"ALTER ROLE \"{system_user()}\" SET quote_all_identifiers = on",
+            f'ALTER ROLE "{system_user()}" SET quote_all_identifiers = on',
         )
         self.sql(
             "CREATE TABLE orders (id int PRIMARY KEY, note text)",

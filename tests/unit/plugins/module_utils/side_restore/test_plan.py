@@ -156,13 +156,49 @@ def test_wal_of_a_new_timeline_is_to_come_although_the_old_one_went_further() ->
 
 def test_only_databases_of_the_set_can_be_chosen_alone() -> None:
     in_set = json.loads(text("info_set.json"))[0]["backup"][0]["database-ref"]
-    assert restore.choose_databases(["shop"], in_set) == ["shop"]
-    assert restore.choose_databases([], in_set) == []
-    assert restore.choose_databases(["shop", "younger"], in_set) == []
-    assert restore.choose_databases(["shop"], in_set, full_page_writes=False) == []
-    assert restore.choose_databases(["postgres"], in_set) == []
-    made_again = [{"name": "postgres", "oid": 20000}, {"name": "shop", "oid": 16385}]
-    assert restore.choose_databases(["shop"], made_again) == ["shop", "postgres"]
+    assert chosen(["shop"], in_set) == ["shop"]
+    assert chosen([], in_set) == []
+    assert chosen(["shop", "younger"], in_set) == []
+    assert chosen(["shop"], in_set, full_page_writes=False) == []
+    assert chosen(["postgres"], in_set) == []
+
+
+def chosen(*arguments: Any, **options: Any) -> list[str]:
+    return [database["name"] for database in restore.choose_databases(*arguments, **options)]
+
+
+def test_databases_are_known_by_their_oid_whatever_they_were_called_at_the_time_of_the_set() -> None:
+    in_set = [{"name": "shop", "oid": 16385}, {"name": "old", "oid": 16386}, {"name": "stock", "oid": 16387}]
+    renamed = [{"name": "shop", "oid": 16386}, {"name": "before", "oid": 16385}, {"name": "stock", "oid": 16387}]
+    assert chosen(["shop"], in_set, renamed) == ["old"]
+    assert chosen(["before"], in_set, renamed) == ["shop"]
+    # Dropped and made again: the set has another database under that name.
+    assert chosen(["shop"], in_set, [{"name": "shop", "oid": 20000}]) == []
+    # Gone from production: nothing but its name is known.
+    assert chosen(["shop"], in_set, renamed[1:]) == ["shop"]
+
+
+def test_databases_that_pgbackrest_restores_in_any_case_are_neither_asked_for_nor_left_out() -> None:
+    made_again = [{"name": "postgres", "oid": 20000}, {"name": "shop", "oid": 16385}, {"name": "stock", "oid": 16386}]
+    renamed = [{"name": "initial", "oid": 5}, *made_again]
+    assert chosen(["shop"], made_again) == ["shop"]
+    assert chosen(["postgres"], made_again) == []
+    assert chosen(["shop", "initial"], renamed) == ["shop"]
+    assert restore.left_out(renamed, [{"name": "shop", "oid": 16385}]) == [{"name": "stock", "oid": 16386}]
+    assert restore.left_out(renamed, []) == []
+
+
+def test_a_backup_of_a_stopped_server_is_passed_over(backups: Any, incidents: Any, history: Any) -> None:
+    cold = {**backups[1], "archive": {"start": None, "stop": None}, "lsn": {"start": None, "stop": None}}
+    older = {key: value for key, value in cold.items() if key != "lsn"}
+    older.update(timestamp=backups[0]["timestamp"], label="older")
+    assert restore.find_segment_size([older, cold, backups[0]], incidents["drop"]) == SIZE
+    assert restore.choose_set([older, backups[0], cold], incidents["late"], history, SIZE) == backups[0]
+    early = {**incidents["drop"], "value": "0/1"}
+    error = refused(lambda: restore.choose_set([older, backups[0], cold], early, [], SIZE))
+    assert f"the end of backup {backups[0]['label']}" in error.msg
+    assert "from a stopped server (--no-online)" in error.msg
+    assert "None of them is sound" in refused(lambda: restore.choose_set([cold], early, [], SIZE)).msg
 
 
 def test_production_has_a_tablespace_that_the_set_lacks() -> None:
@@ -175,13 +211,15 @@ def test_production_has_a_tablespace_that_the_set_lacks() -> None:
 
 
 def test_disk_is_needed_for_chosen_databases_only() -> None:
-    in_set = [{"name": "shop", "oid": 16385}, {"name": "other", "oid": 16386}]
+    other = [{"name": "other", "oid": 16386}]
     production = [{"name": "shop", "size": 1000 * SIZE}, {"name": "other", "size": 9000 * SIZE}]
-    whole = restore.needed_bytes(10000 * SIZE, in_set, [], production, 0, 0)
-    chosen = restore.needed_bytes(10000 * SIZE, in_set, ["shop"], production, 0, 0)
+    whole = restore.needed_bytes(10000 * SIZE, [], production, 0, 0)
+    chosen = restore.needed_bytes(10000 * SIZE, other, production, 0, 0)
     assert whole == int(10000 * SIZE * 1.05) + 64 * SIZE
     assert chosen == int(1000 * SIZE * 1.05) + 64 * SIZE
-    assert restore.needed_bytes(0, [], [], [], 100 * SIZE, 16 * SIZE) > 16 * SIZE + 64 * SIZE
+    assert 100 * SIZE > restore.needed_bytes(0, [], [], 100 * SIZE, 16 * SIZE) - 25 * SIZE > 16 * SIZE + 64 * SIZE
+    # Without restart points no WAL is removed.
+    assert restore.needed_bytes(0, other, [], 100 * SIZE, 16 * SIZE) > 100 * SIZE + 64 * SIZE
     error = refused(lambda: restore.check_disk(10 * SIZE, 4 * SIZE, "/srv/side", "db1"))
     assert "needs about 10 MiB at /srv/side on db1, and 4 MiB are free: 7 MiB too few" in error.msg
 

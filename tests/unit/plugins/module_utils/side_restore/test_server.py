@@ -17,7 +17,15 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.controld
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recovery_log import (
     explain_end,
+    read_invalid_pages,
     read_recovery_log,
+    without_invalid_pages,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_checks import (
+    check_pages,
+    count_ignored,
+    find_database,
+    is_restored,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import SideInstance
 
@@ -50,6 +58,60 @@ def test_a_log_that_paused_for_low_settings_and_then_at_the_target() -> None:
     assert log.stopping_lsn is not None
     assert re.fullmatch(r'recovery stopping before WAL location \(LSN\) "[0-9A-F/]+"', log.stopping)
     assert not log.target_not_reached
+
+
+INVALID_PAGES = """\
+2026-11-28 03:41:02.126 UTC [77] WARNING:  page 0 of relation base/16386/2619_vm does not exist
+2026-11-28 03:41:02.126 UTC [77] CONTEXT:  WAL redo at 0/2B2D960 for Heap2/VISIBLE: cutoff xid 735 flags 0x01
+2026-11-28 03:41:02.126 UTC [77] WARNING:  WAL contains references to invalid pages
+2026-11-28 03:41:02.126 UTC [77] CONTEXT:  WAL redo at 0/2B2D960 for Heap2/VISIBLE: cutoff xid 735 flags 0x01
+2026-11-28 03:41:02.127 UTC [77] WARNING:  page 3 of relation pg_tblspc/16390/PG_15_20/16386/16400 is uninitialized
+2026-11-28 03:41:02.127 UTC [77] WARNING:  WAL contains references to invalid pages
+2026-11-28 03:41:02.128 UTC [77] WARNING:  page 7 of relation base/16385/16392 is uninitialized
+2026-11-28 03:41:02.129 UTC [77] WARNING:  page 1 of relation global/1262 is uninitialized
+2026-11-28 03:41:02.130 UTC [77] LOG:  recovery stopping before WAL location (LSN) "0/2B30000"
+2026-11-28 03:41:02.131 UTC [77] CONTEXT:  of another message
+"""
+PLAN: dict[str, Any] = {
+    "set": {"label": "20261128F"},
+    "path": "/side",
+    "host": "recovery1",
+    "set_databases": [{"name": "shop", "oid": 16385}, {"name": "stock", "oid": 16386}],
+    "left_out": [{"name": "stock", "oid": 16386}],
+}
+NAMES = {16385: "shop", 16386: "stock"}
+
+
+def test_pages_of_what_was_left_out_are_counted_and_any_other_is_refused_by_name() -> None:
+    pages = read_invalid_pages(INVALID_PAGES.splitlines(), lambda oid: is_restored(oid, PLAN))
+    assert count_ignored(pages, NAMES) == {"stock": 2}
+    assert pages.needed == [("base/16385/16392", 7), ("global/1262", 1)]
+    with pytest.raises(RecoveryError) as caught:
+        check_pages(pages, NAMES, PLAN)
+    assert "block 7 of base/16385/16392 (shop), block 1 of global/1262 (shared by all databases)" in caught.value.msg
+    assert "dr_set" in caught.value.msg
+    check_pages(pages._replace(needed=[]), NAMES, PLAN)
+
+
+def test_what_the_log_says_of_invalid_pages_hides_nothing_else() -> None:
+    kept = list(without_invalid_pages(INVALID_PAGES.splitlines()))
+    assert [line[33:] for line in kept] == [
+        'LOG:  recovery stopping before WAL location (LSN) "0/2B30000"',
+        "CONTEXT:  of another message",
+    ]
+
+
+def test_a_database_that_initdb_made_is_always_restored_and_a_younger_one_only_with_all() -> None:
+    assert [is_restored(oid, PLAN) for oid in (0, 5, 16385, 16386, 20000)] == [True, True, True, False, False]
+    assert is_restored(20000, {**PLAN, "left_out": []})
+
+
+def test_the_database_asked_for_is_the_one_that_production_calls_so() -> None:
+    there = [(16385, "shop_v1"), (16386, "shop")]
+    assert find_database("shop", 16385, there) == (16385, "shop_v1")
+    assert find_database("shop", None, there) == (16386, "shop")
+    assert find_database("shop", 20000, there) == (16386, "shop")
+    assert find_database("gone", None, there) is None
 
 
 def test_a_log_whose_wal_ended_names_the_file_and_the_way_on() -> None:
