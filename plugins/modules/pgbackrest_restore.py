@@ -102,6 +102,22 @@ options:
     description:
       - Name of production's superuser. The default is the name of the operating system user the module runs as.
     type: str
+  client:
+    description:
+      - The one client that M(dbre.recovery.postgresql_recovery) will let in over the network, to refuse what would not
+        work before anything is restored.
+    type: dict
+    suboptions:
+      address:
+        description:
+          - Address, network in CIDR notation, or name of the host that the client comes from.
+        type: str
+        required: true
+      listen:
+        description:
+          - Address or name of this host to listen on.
+        type: str
+        required: true
 seealso:
   - module: dbre.recovery.postgresql_recovery
 notes:
@@ -240,6 +256,10 @@ def main() -> None:
             "process_max": {"type": "int", "default": 0},
             "bin_dir": {"type": "path"},
             "superuser": {"type": "str"},
+            "client": {
+                "type": "dict",
+                "options": {name: {"type": "str", "required": True} for name in ("address", "listen")},
+            },
         },
         supports_check_mode=True,
     )

@@ -59,12 +59,12 @@ options:
     suboptions:
       address:
         description:
-          - Address (or network in CIDR notation) the client comes from.
+          - Address, network in CIDR notation, or name of the host that the client comes from. A name is resolved once.
         type: str
         required: true
       listen:
         description:
-          - Address of this host to listen on.
+          - Address or name of this host to listen on.
         type: str
         required: true
       user:

@@ -181,6 +181,7 @@ SELECT json_build_object(
   'archived_count', archived_count, 'last_archived_wal', last_archived_wal, 'last_archived_time', last_archived_time,
   'failed_count', failed_count, 'last_failed_wal', last_failed_wal, 'last_failed_time', last_failed_time,
   'archive_mode', current_setting('archive_mode'), 'archive_command', current_setting('archive_command'),
+  'archive_library', coalesce(current_setting('archive_library', true), ''),
   'in_recovery', pg_is_in_recovery(), 'log_file', pg_current_logfile(),
   'segment', CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_lsn()) END)
 FROM pg_stat_archiver
@@ -201,9 +202,15 @@ def prove_archiving(pgbackrest: PgBackRest, archiver: Mapping[str, Any], timeout
         raise RecoveryError(
             f"pgBackRest check passed, but the repository of stanza '{pgbackrest.stanza}' ends at "
             f"{archive['max'] if archive else 'nothing'}, before the server's segment {segment}: the server on "
-            f"{socket.gethostname()} archives somewhere else. Its archive_command is {archiver['archive_command']!r}."
+            f"{socket.gethostname()} archives somewhere else. Its {_way(archiver)}."
         )
     return {"segment": segment or archive["max"], "archive_max": archive["max"], "duration": seconds}
+
+
+def _way(archiver: Mapping[str, Any]) -> str:
+    """The setting by which a server archives, and its value."""
+    name = "archive_library" if archiver.get("archive_library") else "archive_command"
+    return f"{name} is {archiver[name]!r}"
 
 
 def archiving_advice(archiver: Mapping[str, Any]) -> str:
@@ -213,13 +220,13 @@ def archiving_advice(archiver: Mapping[str, Any]) -> str:
             "archive_mode is off. The role dbre.recovery.postgresql_archiving switches it on; the server must restart "
             "for it, which the role does with postgresql_archiving_restart=true."
         )
-    if not archiver["archive_command"]:
+    if not archiver["archive_command"] and not archiver.get("archive_library"):
         return "archive_command is empty: the role dbre.recovery.postgresql_archiving sets it."
     log = f" The server's log is {archiver['log_file']}." if archiver["log_file"] else " Look at the server's log."
     if archiver["last_failed_wal"]:
         return (
             f"The server last failed to archive {archiver['last_failed_wal']} at {archiver['last_failed_time']} "
             f"({archiver['failed_count']} failures, last success {archiver['last_archived_wal'] or 'never'}), "
-            f"with archive_command {archiver['archive_command']!r}.{log} WAL waits in pg_wal until it can be archived."
+            f"and its {_way(archiver)}.{log} WAL waits in pg_wal until it can be archived."
         )
-    return f"The server has had no failed archiving; its archive_command is {archiver['archive_command']!r}.{log}"
+    return f"The server has had no failed archiving; its {_way(archiver)}.{log}"

@@ -23,8 +23,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.controld
     recovery_settings,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_client import check_listen, networks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_config import (
     TARGET_SETTINGS,
+    lock_settings,
     max_wal_bytes,
     render_ident,
     target_settings,
@@ -155,6 +157,13 @@ class SideRestore:
                 "user, or choose another path."
             )
 
+    def check_client(self) -> None:
+        """Refuse a client that could not get in once all is restored."""
+        client = self.params.get("client")
+        if client:
+            networks(client["address"])
+            check_listen(client["listen"])
+
     def same_order(self, marker: Mapping[str, Any]) -> None:
         """Refuse to go on with an instance that was made for something else."""
         wanted = {"incident": self.params["incident"], "target": self.target, "stanza": self.params["stanza"]}
@@ -202,6 +211,7 @@ class SideRestore:
                 "pgBackRest there (role dbre.recovery.pgbackrest), or name it with executable (pgbackrest_executable)."
             )
         self.check_path(marker)
+        self.check_client()
         stanza = self.params["stanza"]
         info = self.backrest().info()
         status = info["status"]
@@ -375,9 +385,11 @@ class SideRestore:
                 control = self.control(plan)
             self.check_restored(plan, control)
             marker["log_begin"] = instance.log_size()
+            memory, needed = available_memory(), recovery_settings(control)
+            needed.update(lock_settings(memory, needed))
             marker["settings"] = {
-                **tuning_settings(plan["major_version"], available_memory(), plan["wal"]["bytes"]),
-                **{name: str(value) for name, value in recovery_settings(control).items()},
+                **tuning_settings(plan["major_version"], memory, plan["wal"]["bytes"]),
+                **{name: str(value) for name, value in needed.items()},
                 **target_settings(self.target, self.restore_command(plan)),
                 **({"ignore_invalid_pages": "on"} if plan["left_out"] else {}),
             }

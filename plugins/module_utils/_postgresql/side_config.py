@@ -65,6 +65,18 @@ def shared_buffers_bytes(available: int) -> int:
     return min(max(available // 4, 128 * MIB), 8192 * MIB)
 
 
+def lock_settings(available: int, settings: Mapping[str, int]) -> dict[str, int]:
+    """``max_locks_per_transaction`` with which pg_dump can lock every table of a large database, at least as it is.
+
+    pg_dump holds a lock on each table and each lock takes about 400 bytes of shared memory, which is why a sixteenth of
+    the memory that is free on the host may go there, for 400,000 locks at most.
+    """
+    locks = min(max(available // 16 // 400, 50_000), 400_000)
+    sessions = settings["max_connections"] + settings["max_prepared_transactions"]
+    name = "max_locks_per_transaction"
+    return {name: max(settings[name], -(-locks // sessions))}
+
+
 def max_wal_bytes(wal_bytes: int) -> int:
     """WAL the instance may keep before it writes a restart point: all of it, from 1 to 16 GiB."""
     return min(max(wal_bytes, 1024 * MIB), 16384 * MIB)
@@ -115,17 +127,12 @@ def render_settings(settings: Mapping[str, str]) -> str:
 
 
 def render_hba(client: Optional[Mapping[str, Any]] = None) -> str:
-    """Text of pg_hba.conf: the owner by the socket, and one client by TLS and password when asked."""
+    """Text of pg_hba.conf: the owner by the socket, and when asked one client by TLS and password."""
     lines = ["local all all peer map=side"]
     if client:
-        address = client["address"] if "/" in client["address"] else client["address"] + _full_mask(client["address"])
         names = " ".join('"' + client[key].replace('"', '""') + '"' for key in ("database", "user"))
-        lines.append(f"hostssl {names} {address} scram-sha-256")
+        lines += [f"hostssl {names} {network} scram-sha-256" for network in client["networks"]]
     return "\n".join(lines) + "\n"
-
-
-def _full_mask(address: str) -> str:
-    return "/128" if ":" in address else "/32"
 
 
 def render_ident(system_user: str, superuser: str) -> str:

@@ -31,6 +31,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_che
     find_database,
     is_restored,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_client import check_listen, networks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import (
     NOT_COUNTED,
     SideInstance,
@@ -179,6 +180,8 @@ class SideRecovery:
         """Start the server unless it runs. True when started."""
         if self.instance.pid() is not None:
             return False
+        # Whatever kept it from starting may have been mended in what we were told.
+        self.instance.write_settings(self.marker)
         self.instance.start(self.marker)
         return True
 
@@ -395,6 +398,8 @@ class SideRecovery:
         self.require_usable()
         changed = False
         if self.is_out_of_recovery():
+            if client and self.marker.get("client") and self.instance.pid() is None:
+                self.marker["client"] = self.wanted_client(client)
             changed = self.ensure_started()
             self.wait_open()
         else:
@@ -465,11 +470,18 @@ class SideRecovery:
 
     # One client over the network
 
+    @staticmethod
+    def wanted_client(client: Mapping[str, Any]) -> dict[str, Any]:
+        """What is recorded of a client: never its password."""
+        kept = {key: client[key] for key in ("address", "user", "database", "listen")}
+        return {**kept, "networks": networks(client["address"])}
+
     def open_for(self, client: Mapping[str, Any]) -> bool:
         """Let one role in from one address, by TLS and password. True when something changed."""
+        check_listen(client["listen"])
+        wanted = self.wanted_client(client)
         self.make_certificate()
         self.make_role(client["user"], client["password"], client["database"])
-        wanted = {key: client[key] for key in ("address", "user", "database", "listen")}
         listening = self.rows("SHOW listen_addresses")[0][0]
         if self.marker.get("client") == wanted and listening == wanted["listen"]:
             return False

@@ -243,6 +243,19 @@ def test_one_client_gets_in_by_tls_and_password_and_can_change_nothing(
         instance = side.ensure("promoted", client=client)["instance"]
         let_in(side, client, instance, tmp_path / "root.crt")
     assert not side.ensure("promoted", client=client)["changed"]
+    # What kept it from starting is written anew, and a name takes the place of the address.
+    side.ensure("stopped")
+    (side.path / "pg_hba.conf").write_text("local all all peer map=side\nhostssl all all db1.example.com/32 md5\n")
+    assert side.ensure("promoted", client={**client, "address": "localhost"})["changed"]
+    assert "127.0.0.1/32" in (side.path / "pg_hba.conf").read_text()
+    login = {"login_host": "127.0.0.1", "login_port": instance["port"], "login_user": instance["user"]}
+    connect({**login, "login_password": client["password"]}, "shop", sslmode="require").close()
+    assert "does not resolve" in refused(
+        lambda: make_side("early", "t", client={**client, "address": "db.invalid"}).plan()
+    )
+    assert "no address of that host" in refused(
+        lambda: make_side("early", "t", client={**client, "listen": "192.0.2.1"}).plan()
+    )
 
 
 def let_in(side: Any, client: dict[str, str], instance: dict[str, Any], certificate: Path) -> None:

@@ -158,6 +158,7 @@ def test_a_repository_that_ends_before_the_servers_segment_proves_nothing() -> N
             "failed to archive 000000010000000000000007",
         ),
         ({}, "no failed archiving"),
+        ({"archive_command": "", "archive_library": "basic_archive"}, "its archive_library is 'basic_archive'"),
     ],
 )
 def test_a_failed_check_says_what_to_look_at(changes: dict[str, Any], says: str) -> None:

@@ -27,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_che
     find_database,
     is_restored,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_client import check_listen, networks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import SideInstance
 
 DATA = Path(__file__).parent / "data"
@@ -180,11 +181,40 @@ def test_settings_are_quoted() -> None:
 
 def test_only_the_named_client_gets_in() -> None:
     assert side_config.render_hba() == "local all all peer map=side\n"
-    client = {"address": "192.0.2.1", "user": 'o"dd', "database": "shop", "listen": "192.0.2.2"}
+    client = {"user": 'o"dd', "database": "shop", "networks": networks("192.0.2.1")}
     assert side_config.render_hba(client).splitlines()[1] == 'hostssl "shop" "o""dd" 192.0.2.1/32 scram-sha-256'
-    six = {**client, "address": "2001:db8::1"}
-    assert "2001:db8::1/128" in side_config.render_hba(six)
     assert side_config.render_ident("postgres", "alice") == 'side "postgres" "alice"\n'
+
+
+def test_a_client_comes_from_an_address_a_network_or_a_host_by_name() -> None:
+    assert networks("2001:db8::1") == ["2001:db8::1/128"]
+    assert networks("192.0.2.77/24") == ["192.0.2.0/24"]
+    assert "127.0.0.1/32" in networks("localhost")
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1\nhost all all all trust", "192.0.2.1 x", "", "192.0.2.1,all", "a b"])
+def test_an_address_that_would_add_something_to_a_configuration_is_refused(address: str) -> None:
+    for check in (networks, check_listen):
+        with pytest.raises(RecoveryError, match="is no address and no host's name. Nothing was changed"):
+            check(address)
+
+
+def test_a_name_that_does_not_resolve_and_an_address_of_another_host_are_refused() -> None:
+    with pytest.raises(RecoveryError, match="does not resolve on .* dr_primary_address"):
+        networks("db1.invalid")
+    with pytest.raises(RecoveryError, match="it is no address of that host. .* dr_side_address"):
+        check_listen("192.0.2.1")
+    check_listen("localhost")
+
+
+def test_pg_dump_can_lock_each_of_many_tables_within_the_memory_of_the_host() -> None:
+    settings = {"max_connections": 100, "max_prepared_transactions": 0, "max_locks_per_transaction": 64}
+    gib = 1024 * SIZE
+    assert side_config.lock_settings(gib, settings) == {"max_locks_per_transaction": 1678}
+    assert side_config.lock_settings(64 * gib, settings) == {"max_locks_per_transaction": 4000}
+    assert side_config.lock_settings(0, settings) == {"max_locks_per_transaction": 500}
+    many = {**settings, "max_locks_per_transaction": 9000}
+    assert side_config.lock_settings(gib, many) == {"max_locks_per_transaction": 9000}
 
 
 @pytest.mark.parametrize("path", ["relative", "/with space", "/quo'te", "/" + "x" * 100])
