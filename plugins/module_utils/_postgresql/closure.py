@@ -106,6 +106,9 @@ WHERE n.nspname = ANY(%s) AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE'
 """
 
 
+LOOKED_UP_AT_ONCE = 1000
+
+
 def catalog_oids(connection: Any) -> dict[str, int]:
     """OIDs of the catalogues roots are in."""
     query = "SELECT relname, oid::int8 FROM pg_catalog.pg_class WHERE oid IN ('pg_catalog.pg_class'::regclass, \
@@ -150,26 +153,29 @@ def compare(production: Any, objects: Sequence[dict[str, Any]], same_lineage: bo
     asked = [(number, item) for number, item in enumerate(objects) if item["names"] is not None]
     # What is part of a table has no schema of its own, but is looked up by the table's.
     schemas = sorted({name for unused, item in asked for name in (item["schema"], *item["names"][:1]) if name})
-    try:
-        execute(production, "SET LOCAL lock_timeout = '10s'")
-        try_to_become(production, [row["owner"] for row in rows(production, CLOSED, (schemas,))])
-        execute(production, LOOKUP)
-        answers = rows(
-            production,
-            STATES,
-            {
-                "n": [number for number, unused in asked],
-                "kinds": [item["type"] for unused, item in asked],
-                "names": [array_literal(item["names"]) for unused, item in asked],
-                "args": [array_literal(item["args"]) for unused, item in asked],
-                "classes": [item["classid"] for unused, item in asked],
-                "objects": [item["objid"] for unused, item in asked],
-            },
-        )
-    finally:
-        production.rollback()
-    for answer in answers:
-        objects[answer["n"]]["state"] = state_of(objects[answer["n"]], answer, same_lineage)
+    # A look locks what it finds until the transaction ends, and a server has room for some thousands of locks.
+    for first in range(0, len(asked), LOOKED_UP_AT_ONCE):
+        part = asked[first : first + LOOKED_UP_AT_ONCE]
+        try:
+            execute(production, "SET LOCAL lock_timeout = '2s'")
+            try_to_become(production, [row["owner"] for row in rows(production, CLOSED, (schemas,))])
+            execute(production, LOOKUP)
+            answers = rows(
+                production,
+                STATES,
+                {
+                    "n": [number for number, unused in part],
+                    "kinds": [item["type"] for unused, item in part],
+                    "names": [array_literal(item["names"]) for unused, item in part],
+                    "args": [array_literal(item["args"]) for unused, item in part],
+                    "classes": [item["classid"] for unused, item in part],
+                    "objects": [item["objid"] for unused, item in part],
+                },
+            )
+        finally:
+            production.rollback()
+        for answer in answers:
+            objects[answer["n"]]["state"] = state_of(objects[answer["n"]], answer, same_lineage)
 
 
 def array_literal(values: Iterable[str] | None) -> str:

@@ -15,6 +15,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     force_statements,
     room_for_owners,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import Attempt
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark, mark_statement
@@ -33,12 +34,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover 
     make_early,
     refresh_views,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.rehearsal import Attempt
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
     Entry,
     SchemaDump,
-    without_transaction_timeout,
+    without_timeouts,
 )
 
 INDEX_TABLES = """
@@ -137,18 +137,6 @@ class DatabaseRecovery(TableRecovery):
                 )
         self._note_refused(main, attempt)
 
-    def _note_refused(self, main: Any, attempt: Attempt) -> None:
-        """Keep in the journal what is left to do, and that what needs it cannot be made either."""
-        for item in attempt.refused:
-            address = [item.entry.catalog, item.entry.oid, item.entry.description, item.entry.label]
-            self.context.journal(main, "refused", {"entry": address, "left": item.left()})
-
-    def _attempt(self, main: Any, dump: SchemaDump) -> Attempt:
-        """Goes on after what was refused earlier, maybe by an earlier run, with another dump."""
-        known = [item["entry"] for item in read_journal(main, self.context.staging).get("refused", [])]
-        refused = [item for item in dump.entries if [item.catalog, item.oid, item.description, item.label] in known]
-        return Attempt(main, dump, refused)
-
     def _owners(self, main: Any) -> list[tuple[str, str]]:
         """Every schema with every role that may own something in it: nobody else is in this database."""
         schemas = rows(main, "SELECT nspname AS name FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_'")
@@ -167,7 +155,7 @@ class DatabaseRecovery(TableRecovery):
         finally:
             side.close()
         mark(main, self.plan["incident"])
-        attempt = self._attempt(main, dump)
+        attempt = self._attempt(main, main, dump)
         room = room_for_owners(main, self._owners(main), self.context.roles)
         with without_default_privileges(main), room:
             attempt.make(steps.own)
@@ -211,7 +199,7 @@ class DatabaseRecovery(TableRecovery):
         if begin is not None:
             script = script[: begin.start()] + script[script.index(b";\n", begin.start()) + 2 :]
         # After it, the settings come once more.
-        return b"".join(without_transaction_timeout(part) for part in CONNECT.split(script))
+        return b"".join(without_timeouts(part) for part in CONNECT.split(script))
 
     def _large_objects(self, main: Any, dump: SchemaDump) -> None:
         """Large objects, by pg_dump and pg_restore, in one transaction of their own."""
@@ -229,7 +217,7 @@ class DatabaseRecovery(TableRecovery):
         command = ["pg_dump", "--format=custom", "--compress=0", "--data-only", "--blobs", "--exclude-table-data=*.*"]
         context.side.run([*command, "--no-sync", "--no-password", "--file", archive], context.side_database)
         listing = context.side.run(["pg_restore", "--list", archive], context.side_database).decode()
-        chosen = [line for line in listing.splitlines() if LARGE_OBJECT.match(line)]
+        chosen = [line for line in listing.split("\n") if LARGE_OBJECT.match(line)]
         with open(f"{archive}.list", "w") as file:
             file.write("\n".join(chosen) + "\n")
         script = f"{archive}.sql"
@@ -238,7 +226,7 @@ class DatabaseRecovery(TableRecovery):
         )
         # pg_restore itself would stop at a setting of its own that an older server does not know.
         with open(f"{script}.whole", "rb") as source, open(script, "wb") as target:
-            target.write(without_transaction_timeout(source.read(LONGEST_HEADER)))
+            target.write(without_timeouts(source.read(LONGEST_HEADER)))
             shutil.copyfileobj(source, target)
         quiet = ["--no-psqlrc", "--no-password", "--quiet", "--output", os.devnull, "--set=ON_ERROR_STOP=1"]
         ours = ["--single-transaction", "--command", mark_statement(self.plan["incident"])]

@@ -8,15 +8,21 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
+    force_statements,
+    is_superuser,
+    said,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_passing
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import (
     column_list,
     copy_options,
     copy_table,
+    stored_columns,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
@@ -25,9 +31,20 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plain import Loosened, own_search_path
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, Server, host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.workers import NoSession
+
+try:
+    import psycopg2
+except ImportError:
+    psycopg2 = None  # type: ignore[assignment]  # connect() says so, before anything here needs it
+
+
+# A standby that does not answer must not hold up a recovery; see confirmed.py.
+LOCAL_COMMIT = {"synchronous_commit": "local"}
 
 
 def default_memory(production: Server, parallel: int) -> str:
@@ -113,19 +130,29 @@ class Context:
         self._count_lock = threading.Lock()
 
     def session(self, settings: Mapping[str, str] | None = None) -> Any:
-        """A session in the database that is loaded."""
-        return self.production.connect(self.database, settings)
+        """A session in the database that is loaded, whose commits wait for no standby."""
+        return self.production.connect(self.database, {**LOCAL_COMMIT, **(settings or {})})
 
     def loading_session(self) -> Any:
-        """A session tuned to load and to build indexes; its commits need not wait, publishing makes all durable."""
-        return self.session(
-            {
-                "synchronous_commit": "off",
-                "maintenance_work_mem": self.maintenance_work_mem,
-                "max_parallel_maintenance_workers": str(self.cores),
-                **fingerprint.parallel_settings(self.cores),
-            }
-        )
+        """A session tuned to load and to build indexes; its commits need not wait, publishing makes all durable.
+
+        Raises NoSession when there is none to be had.
+        """
+        try:
+            connection = self.session(
+                {
+                    "synchronous_commit": "off",
+                    "maintenance_work_mem": self.maintenance_work_mem,
+                    "max_parallel_maintenance_workers": str(self.cores),
+                    **fingerprint.parallel_settings(self.cores),
+                }
+            )
+        except RecoveryError as error:
+            raise NoSession(error.msg, **error.details) from error
+        if is_superuser(connection):
+            execute(connection, "SET temp_file_limit = -1")
+        connection.commit()
+        return connection
 
     def journal(self, connection: Any, kind: str, detail: Mapping[str, Any]) -> None:
         """Write one entry, in the caller's transaction."""
@@ -155,54 +182,98 @@ def require_equal(table: str, recovered: Mapping[str, Any], loaded: Mapping[str,
         )
 
 
-def load_table(context: Context, relation: Mapping[str, Any], index_script: bytes, encoding: str) -> dict[str, Any]:
-    """Load one staged table in one transaction and prove it: rows, indexes, checksum of both ends; the result.
+class TableLoad:
+    """Loads one staged table in one transaction and proves it: rows, indexes, checksum of both ends.
 
     Inside the transaction the table stands at its true place, so that the dump's own index definitions fit; nobody
     sees that, because it is back in staging before the commit.
     """
-    schema, name = relation["schema"], relation["name"]
-    staging, true = context.staging_schemas.get(schema), quote_name(schema, name)
-    shown = display_name(schema, name)
-    side = context.side.connect(context.side_database)
-    try:
-        columns = fingerprint.columns_of(side, [relation["oid"]])[relation["oid"]]
-        before = force_statements(side, [relation["oid"]])[0]
-    finally:
-        side.close()
-    connection = context.loading_session()
-    try:
+
+    def __init__(self, context: Context, relation: Mapping[str, Any], encoding: str) -> None:
+        self.context = context
+        self.relation = relation
+        self.encoding = encoding
+        self.true = quote_name(relation["schema"], relation["name"])
+        self.staging = context.staging_schemas.get(relation["schema"])
+
+    def run(self, make_indexes: Callable[[Any], None] = lambda connection: None) -> dict[str, Any]:
+        """The result. ``make_indexes`` makes what fits in the session it is given.
+
+        What production's functions, checks and types (no longer) allow is tried again as the table's owner would see
+        it, and then without them: the rows come first.
+        """
+        try:
+            return self._try(make_indexes)
+        except psycopg2.DatabaseError as error:
+            if is_passing(error):
+                raise
+        try:
+            return self._try(make_indexes, own_path=True)
+        except psycopg2.DatabaseError as error:
+            if is_passing(error):
+                raise
+            return self._try(make_indexes, why=said(error))
+
+    def _try(
+        self, make_indexes: Callable[[Any], None], own_path: bool = False, why: str | None = None
+    ) -> dict[str, Any]:
+        side = self.context.side.connect(self.context.side_database)
+        connection = self.context.loading_session()
+        try:
+            result = self._load(connection, side, make_indexes, own_path, why)
+            connection.commit()
+            return result
+        finally:
+            connection.close()
+            side.close()
+
+    def _load(
+        self, connection: Any, side: Any, make_indexes: Callable[[Any], None], own_path: bool, why: str | None
+    ) -> dict[str, Any]:
+        oid, schema, name = (self.relation[key] for key in ("oid", "schema", "name"))
+        before = force_statements(side, [oid])[0]
+        recovered_columns = fingerprint.columns_of(side, [oid])[oid]
+        side.rollback()
         began = time.monotonic()
-        mark(connection, context.plan["incident"])
-        if staging is not None:
-            execute(connection, f"ALTER TABLE {quote_name(staging, name)} SET SCHEMA {quote_ident(schema)}")
+        mark(connection, self.context.plan["incident"])
+        if self.staging is not None:
+            execute(connection, f"ALTER TABLE {quote_name(self.staging, name)} SET SCHEMA {quote_ident(schema)}")
+        loosened = None if why is None else Loosened(connection, side, self.relation, self.true, why)
+        columns, source = self._columns(connection, recovered_columns)
         # Emptied in the transaction that fills it, so that rows can be written frozen, with their visibility map.
-        execute(connection, f"TRUNCATE ONLY {true}")
+        execute(connection, f"TRUNCATE ONLY {self.true}")
+        if own_path:
+            set_search_path(connection, own_search_path(connection, self.true))
         copy_table(
             connection,
-            context.side,
-            context.side_database,
-            f"COPY {true}{column_list(columns)} TO STDOUT {copy_options(columns, encoding)}",
-            f"COPY {true}{column_list(columns)} FROM STDIN {copy_options(columns, encoding, freeze=True)}",
-            context.tell,
+            self.context.side,
+            self.context.side_database,
+            f"COPY {source} TO STDOUT {copy_options(columns, self.encoding)}",
+            f"COPY {self.true}{column_list(columns)} FROM STDIN {copy_options(columns, self.encoding, freeze=True)}",
+            self.context.tell,
             before,
         )
+        set_search_path(connection, "")
         copied = time.monotonic()
-        recovered = Side(context.side, context.side_database, relation["oid"], f"ONLY {true}", columns, context.cores)
+        cores, table = self.context.cores, f"ONLY {self.true}"
+        recovered = Side(self.context.side, self.context.side_database, oid, table, recovered_columns, cores)
         recovered.start()
-        if index_script:
-            execute(connection, index_script)
-        execute(connection, f"ANALYZE {true}")
+        left_to_do = []
+        if loosened is not None:
+            loaded = self._proved(connection, recovered, recovered_columns)
+            left_to_do = loosened.tighten()
+        make_indexes(connection)
+        execute(connection, f"ANALYZE {self.true}")
         indexed = time.monotonic()
-        loaded = fingerprint.content(connection, f"ONLY {true}", columns)
-        require_equal(shown, recovered.result(), loaded)
+        if loosened is None:
+            loaded = self._proved(connection, recovered, recovered_columns)
         verified = time.monotonic()
-        if staging is not None:
-            execute(connection, f"ALTER TABLE {true} SET SCHEMA {quote_ident(staging)}")
+        if self.staging is not None:
+            execute(connection, f"ALTER TABLE {self.true} SET SCHEMA {quote_ident(self.staging)}")
         result = {
             "schema": schema,
             "name": name,
-            "oid": relation["oid"],
+            "oid": oid,
             "action": "place",
             "rows": loaded["rows"],
             "checksum_side": loaded["checksum"],
@@ -213,14 +284,38 @@ def load_table(context: Context, relation: Mapping[str, Any], index_script: byte
                 "verify": round(verified - indexed, 2),
             },
         }
-        context.journal(connection, "table", result)
-        connection.commit()
+        self.context.journal(connection, "table", result)
+        for entry in left_to_do:
+            self.context.journal(connection, "refused", {"entry": None, "left": entry})
         return result
-    except BaseException:
-        connection.rollback()
-        raise
-    finally:
-        connection.close()
+
+    def _columns(self, connection: Any, recovered: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+        """Columns that COPY carries, as the table to be loaded has them, and what it reads on the other side."""
+        oid = value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (self.true,))
+        here = {column["name"]: column for column in fingerprint.columns_of(connection, [oid])[oid]}
+        columns = [
+            {
+                **column,
+                "generated": here[column["name"]]["generated"],
+                "binary_safe": column["binary_safe"] and column["type"] == here[column["name"]]["type"],
+            }
+            for column in recovered
+        ]
+        stored = stored_columns(columns)
+        if any(column["generated"] and not here[column["name"]]["generated"] for column in recovered):
+            fields = ", ".join(quote_ident(column["name"]) for column in stored)
+            return columns, f"(SELECT {fields} FROM ONLY {self.true})"
+        return columns, f"{self.true}{column_list(columns)}"
+
+    def _proved(self, connection: Any, recovered: Side, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        loaded = fingerprint.content(connection, f"ONLY {self.true}", columns)
+        require_equal(display_name(self.relation["schema"], self.relation["name"]), recovered.result(), loaded)
+        return loaded
+
+
+def set_search_path(connection: Any, path: str) -> None:
+    """Set the search_path of the caller's transaction."""
+    execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", (path,))
 
 
 def encoding_of(connection: Any) -> str:

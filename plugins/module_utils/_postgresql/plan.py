@@ -65,12 +65,12 @@ ORDER BY n.nspname, c.relname
 """
 
 ROLES = """
-SELECT DISTINCT r.rolname, r.rolcanlogin
+SELECT r.rolname, r.rolcanlogin, bool_or(s.deptype = 'o') AS owns
 FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid
 WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass
   AND s.dbid IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
   AND (s.classid::int8, s.objid::int8) IN (SELECT * FROM unnest(%(classes)s::int8[], %(objects)s::int8[]))
-ORDER BY 1
+GROUP BY 1, 2 ORDER BY 1
 """
 
 TABLESPACES = """
@@ -144,6 +144,13 @@ def left(
         "rows": rows,
         "needs_side_instance": needs_side_instance,
     }
+
+
+def _unlogged(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What is lost of an unlogged table: all its rows, as many as the server last counted."""
+    name, count = display_name(item["schema"], item["name"]), item["rows_estimate"] or None
+    reason = "unlogged: its rows are in no backup and no WAL; it comes back empty"
+    return left("table", name, reason, lost=True, rows=count)
 
 
 def read_journal(production: Any, staging_schema: str) -> dict[str, list[dict[str, Any]]]:
@@ -289,8 +296,10 @@ class Planner:
             and not item["member"]
             and (item["classid"], item["objid"]) not in hanging
         ]
+        objects = self._schemas_of(production, side, objects) + objects
         taken = {(item["classid"], item["objid"]) for item in objects}
-        named_ones = [item for item in everything if item["objid"] in asked and not item["objsubid"]]
+        asked_ones = set(asked)
+        named_ones = [item for item in everything if item["objid"] in asked_ones and not item["objsubid"]]
         shown = [item for item in [*lost, *named_ones, *on_recreated] if not item["implied"]]
         return self._finish(
             production,
@@ -301,10 +310,19 @@ class Planner:
             left_to_do=self._left(shown, taken, self.load),
         )
 
+    def _schemas_of(self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Schemas of lost objects that are gone, too, without what else they held."""
+        have = {item["objid"] for item in objects if item["catalog"] == "pg_namespace"}
+        names = sorted({item["schema"] for item in objects if item["schema"]})
+        gone = sorted(set(names) - set(find_schemas(production, names)))
+        wanted = set(find_schemas(side, gone).values()) - have
+        found = [item for item in closures.closure(side, [], sorted(wanted)) if item["catalog"] == "pg_namespace"]
+        return [{**item, "state": "missing"} for item in found if item["objid"] in wanted]
+
     @staticmethod
     def _left(objects: Sequence[Mapping[str, Any]], taken: set[tuple[int, int]], load: str) -> list[dict[str, Any]]:
         lost_tables = {item["objid"] for item in objects if item["catalog"] == "pg_class" and not item["objsubid"]}
-        found: list[dict[str, Any]] = []
+        found: dict[tuple[str, str], dict[str, Any]] = {}
         for item in objects:
             if item["member"]:
                 continue
@@ -324,12 +342,11 @@ class Planner:
             elif item["state"] == "renamed":
                 entry = left(kind, name, "it lives on under another name; it was left as it is")
             elif item["state"] == "missing" and (item["classid"], item["objid"]) not in taken:
-                entry = left(
-                    kind, name, "it belonged to something that was made anew after the incident; make it there"
-                )
-            if entry is not None and entry not in found:
-                found.append(entry)
-        return found
+                reason = "it belonged to something that was made anew after the incident; make it there"
+                entry = left(kind, name, reason, lost=True)
+            if entry is not None:
+                found.setdefault((kind, name), entry)
+        return list(found.values())
 
     def _finish(
         self,
@@ -355,10 +372,7 @@ class Planner:
                 action = "none"
             relations.append({**item, "state": state, "action": action})
             if item["persistence"] == "u":
-                name = display_name(item["schema"], item["name"])
-                left_to_do.append(
-                    left("table", name, "unlogged: its rows are in no backup and no WAL; it comes back empty")
-                )
+                left_to_do.append(_unlogged(item))
         staged = sorted({item["schema"] for item in relations if item["action"] != "none"})
         schemas = {schema: self.staging + (f"_{number}" if number else "") for number, schema in enumerate(staged)}
         oids = [item["objid"] for item in objects if item["catalog"] == "pg_class"]
@@ -387,7 +401,8 @@ class Planner:
             ROLES,
             {"classes": [item["classid"] for item in objects], "objects": [item["objid"] for item in objects]},
         )
-        login = {row["rolname"]: row["rolcanlogin"] for row in found}
+        # Without its owner nothing can be as safe as it was; a grant to a role that is gone is left to do.
+        login = {row["rolname"]: row["rolcanlogin"] for row in found if row["owns"]}
         missing = missing_names(production, "pg_roles", "rolname", list(login))
         spaces = [row["spcname"] for row in rows(side, TABLESPACES, (list(oids),))]
         return {
@@ -422,15 +437,7 @@ class Planner:
                 for item in found
                 if item["oid"] in members
             ]
-            lost += [
-                left(
-                    "table",
-                    display_name(item["schema"], item["name"]),
-                    "unlogged: its rows are in no backup and no WAL; it comes back empty",
-                )
-                for item in sizes
-                if item["persistence"] == "u"
-            ]
+            lost += [_unlogged(item) for item in sizes if item["persistence"] == "u"]
             return {
                 **self._base(),
                 "staging_database": self.staging,

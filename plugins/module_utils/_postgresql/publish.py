@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,7 +13,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import f
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
     INSUFFICIENT_PRIVILEGE,
     force_statements,
+    said,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_concurrent, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
@@ -22,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plain import Part, make_parts
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
@@ -37,9 +40,6 @@ LOCK_TIMEOUT = "2s"
 ATTEMPTS = 30
 LOCK_NOT_AVAILABLE = "55P03"
 DEADLOCK = "40P01"
-INTERNAL_ERROR = "XX000"
-FOREIGN_KEY_VIOLATION = "23503"
-CHECK_VIOLATION = "23514"
 
 FOREIGN_KEYS = """
 SELECT k.oid::int8 AS oid, k.conname AS name, n.nspname AS schema, c.relname AS table, c.relkind AS kind,
@@ -101,6 +101,10 @@ SELECT DISTINCT k.confrelid::int8 AS oid FROM pg_catalog.pg_constraint k
 WHERE k.contype = 'f' AND k.conrelid IN (SELECT pg_catalog.to_regclass(name) FROM unnest(%s::text[]) AS name)
 """
 PARTITION_NAMES = (("schema", "table"), ("parent_schema", "parent"))
+ATTACHED = """
+SELECT 1 FROM pg_catalog.pg_inherits
+WHERE inhrelid = pg_catalog.to_regclass(%s) AND inhparent = pg_catalog.to_regclass(%s)
+"""
 UNMARKED = """
 SELECT 1 FROM pg_catalog.pg_attribute
 WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = ANY(%s) AND attidentity = '' LIMIT 1
@@ -285,14 +289,16 @@ class ForeignKeys:
             if show and not {key["relation"], key["other_relation"]} <= self._placed:
                 left_to_do.append(self._unseen(key, show, statement, hide))
                 continue
-            execute(connection, "SAVEPOINT dbre_key")
-            try:
+            errors: list[Any] = []
+            with savepoint(connection, errors.append):
                 for command in (*show, statement, *hide):
                     execute(connection, command)
-            except connection.IntegrityError:
-                execute(connection, "ROLLBACK TO SAVEPOINT dbre_key")
-                left_to_do.append(self._violation(connection, key, f"{statement};"))
-            execute(connection, "RELEASE SAVEPOINT dbre_key")
+            for error in errors:
+                if isinstance(error, connection.IntegrityError):
+                    left_to_do.append({**self._violation(connection, key, f"{statement};"), "lost": True})
+                else:
+                    name = f"{key['name']} on {display_name(key['schema'], key['table'])}"
+                    left_to_do.append(left("foreign key", name, said(error), f"{statement};", lost=True))
         return left_to_do
 
     def validate(self, connection: Any) -> list[dict[str, Any]]:
@@ -389,9 +395,8 @@ def patiently(connection: Any, work: Any) -> Any:
             return result
         except connection.DatabaseError as error:
             connection.rollback()
-            # Another recovery grants or puts default privileges aside at the same moment: the server does not wait.
-            concurrently = error.pgcode == INTERNAL_ERROR and "tuple concurrently" in str(error)
-            if error.pgcode not in (LOCK_NOT_AVAILABLE, DEADLOCK) and not concurrently:
+            # Another recovery grants or puts default privileges aside at the same moment.
+            if error.pgcode not in (LOCK_NOT_AVAILABLE, DEADLOCK) and not is_concurrent(error):
                 raise
             if attempt == ATTEMPTS:
                 raise RecoveryError(
@@ -472,12 +477,6 @@ def without_default_privileges(connection: Any) -> Iterator[None]:
         execute(connection, statement)
 
 
-def run_script(connection: Any, script: bytes) -> None:
-    """Run what a dump wrote, when it wrote anything."""
-    if script:
-        execute(connection, script)
-
-
 class Attached:
     """Lost partitions of trees that are still there, whose foreign keys are checked when they are attached."""
 
@@ -488,8 +487,8 @@ class Attached:
         finally:
             side.close()
 
-    def make(self, connection: Any, script: bytes) -> None:
-        """Run ``script``, which attaches them among other things, in the caller's transaction.
+    def make(self, connection: Any, attach: Callable[[], None]) -> None:
+        """Do what attaches them (and more), in the caller's transaction.
 
         The server checks as the one who attaches, not as itself. Where row security binds even the owners of the
         other tables, it is lifted for the time of this transaction, which locks those tables.
@@ -498,7 +497,7 @@ class Attached:
         show, hide = force_statements(connection, [row["oid"] for row in rows(connection, KEYS_TO, (names,))])
         for statement in show:
             execute(connection, statement)
-        run_script(connection, script)
+        attach()
         for statement in hide:
             execute(connection, statement)
 
@@ -517,13 +516,16 @@ class PartitionIdentities:
         finally:
             side.close()
 
-    def mend(self, connection: Any) -> None:
-        """Attach again, from the top, what has no identity yet, in the caller's transaction."""
+    def mend(self, connection: Any) -> list[dict[str, Any]]:
+        """Attach again, from the top, what has no identity yet, in the caller's transaction; what cannot be."""
+        parts = []
         for part in self._partitions:
             name, parent = (quote_name(part[schema], part[table]) for schema, table in PARTITION_NAMES)
-            if value(connection, UNMARKED, (name, part["columns"])):
-                execute(connection, f"ALTER TABLE {parent} DETACH PARTITION {name}")
-                execute(connection, f"ALTER TABLE {parent} ATTACH PARTITION {name} {part['bound']}")
+            if value(connection, UNMARKED, (name, part["columns"])) and value(connection, ATTACHED, (name, parent)):
+                shown = f"identity on {display_name(part['schema'], part['table'])}"
+                again = f"ALTER TABLE {parent} DETACH PARTITION {name}; ALTER TABLE {parent} ATTACH PARTITION {name} "
+                parts.append(Part("identity column", shown, again + part["bound"]))
+        return make_parts(connection, parts)
 
 
 class InlineParts:
@@ -549,27 +551,18 @@ class InlineParts:
 
     def add(self, connection: Any) -> list[dict[str, Any]]:
         """Make them, in the caller's transaction; what production's rows do not allow."""
-        left_to_do = []
-        for part in self._defaults:
-            execute(
-                connection,
-                f"ALTER TABLE ONLY {quote_name(part['schema'], part['table'])} "
-                f"ALTER COLUMN {quote_ident(part['name'])} SET DEFAULT {part['definition']}",
-            )
-        for part in self._checks:
-            statement = (
-                f"ALTER TABLE {quote_name(part['schema'], part['table'])} "
-                f"ADD CONSTRAINT {quote_ident(part['name'])} {part['definition']}"
-            )
-            execute(connection, "SAVEPOINT dbre_check")
-            try:
-                execute(connection, statement)
-            except connection.IntegrityError as error:
-                execute(connection, "ROLLBACK TO SAVEPOINT dbre_check")
-                name = f"{part['name']} on {display_name(part['schema'], part['table'])}"
-                left_to_do.append(left("check constraint", name, str(error).strip(), f"{statement};"))
-            execute(connection, "RELEASE SAVEPOINT dbre_check")
-        return left_to_do
+        parts = []
+        for kind, change, items in (
+            ("default value", "ALTER COLUMN {name} SET DEFAULT {definition}", self._defaults),
+            ("check constraint", "ADD CONSTRAINT {name} {definition}", self._checks),
+        ):
+            only = "ONLY " if kind == "default value" else ""
+            for item in items:
+                shown = f"{item['name']} on {display_name(item['schema'], item['table'])}"
+                what = change.format(name=quote_ident(item["name"]), definition=item["definition"])
+                table = quote_name(item["schema"], item["table"])
+                parts.append(Part(kind, shown, f"ALTER TABLE {only}{table} {what}"))
+        return make_parts(connection, parts)
 
 
 def steps_of(context: Context, entries: Sequence[Entry], loaded: Iterable[int]) -> Steps:

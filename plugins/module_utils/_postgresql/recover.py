@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import queue
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,17 +15,31 @@ from typing import Any
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import closure as closures
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
-    INSUFFICIENT_PRIVILEGE,
     become,
     give_back,
     refuse,
     room_for_owners,
     said,
+    try_to_become,
     user_of,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import (
+    NEEDS_ANOTHER,
+    Attempt,
+    Refused,
+    address_of,
+    savepoint,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context, encoding_of, load_table
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.known import without_known
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import (
+    LOCAL_COMMIT,
+    Context,
+    TableLoad,
+    encoding_of,
+    set_search_path,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import find_relations
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -35,7 +47,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL, left, read_journal
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plain import make_plain, own_search_path
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import (
+    JOURNAL,
+    left,
+    missing_names,
+    read_journal,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
     Attached,
     ForeignKeys,
@@ -43,18 +61,18 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     PartitionIdentities,
     Steps,
     patiently,
-    run_script,
     set_sequences,
     steps_of,
     without_default_privileges,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.renamed import make_otherwise
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import Entry, SchemaDump
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.workers import run_parallel
 
 # Seconds to wait for the step that a killed run left behind.
 LONGEST_WAIT = 3600.0
-NOT_POPULATED = "55000"
 
 
 def refuse_missing_globals(plan: Mapping[str, Any]) -> None:
@@ -107,33 +125,6 @@ def lock_incident(connection: Any, staging: str, application_name: str, patience
     connection.commit()
 
 
-def run_parallel(work: Sequence[Callable[[], None]], parallel: int) -> None:
-    """Do all of ``work`` in ``parallel`` threads; the first error stops the taking of more and is raised."""
-    waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-    for item in work:
-        waiting.put(item)
-    errors: list[BaseException] = []
-
-    def worker() -> None:
-        while not errors:
-            try:
-                item = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                item()
-            except BaseException as error:  # raised in the calling thread
-                errors.append(error)
-
-    threads = [threading.Thread(target=worker, daemon=True) for unused in range(min(parallel, len(work)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
 def make_early(
     connection: Any,
     owners: Callable[[], Iterable[Sequence[str]]],
@@ -150,22 +141,27 @@ def make_early(
 def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]:
     """Fill materialized views as their owners see the rows, in the caller's transaction; what cannot be filled.
 
-    An owner may not be allowed (any more) to read what the view reads: such a view was stale before, too.
+    An owner may not be allowed (any more) to read what the view reads; functions of the view may rely on the owner's
+    search_path, under which the view is tried once more.
     """
     left_to_do = []
     execute(connection, "SET LOCAL row_security = on")
     for view in views:
+        if value(connection, "SELECT pg_catalog.to_regclass(%s)", (view,)) is None:
+            continue
         statement = f"REFRESH MATERIALIZED VIEW {view}"
-        execute(connection, "SAVEPOINT dbre_view")
-        try:
+        errors: list[Any] = []
+        with savepoint(connection, errors.append):
             execute(connection, statement)
-        except connection.DatabaseError as error:
-            if error.pgcode not in (INSUFFICIENT_PRIVILEGE, NOT_POPULATED):
-                raise
-            execute(connection, "ROLLBACK TO SAVEPOINT dbre_view")
-            reason = f"its owner cannot read what it shows, so it is empty: {said(error)}"
-            left_to_do.append(left("materialized view", view, reason, f"{statement};"))
-        execute(connection, "RELEASE SAVEPOINT dbre_view")
+        path = "" if not errors else own_search_path(connection, view)
+        if path:
+            with savepoint(connection, errors.append):
+                set_search_path(connection, path)
+                execute(connection, statement)
+            set_search_path(connection, "")
+        if len(errors) > 1:
+            reason = f"its owner cannot read what it shows, so it is empty: {said(errors[0])}"
+            left_to_do.append(left("materialized view", view, reason, f"{statement};", lost=True))
     execute(connection, "SET LOCAL row_security = off")
     return left_to_do
 
@@ -181,6 +177,20 @@ def give_back_borrowed(connection: Any, staging: str, incident: str) -> None:
     connection.commit()
 
 
+def names_of(item: Mapping[str, Any], tables: Mapping[str, str]) -> set[str]:
+    """What a thing left to do may be called that stands for this object of a closure; ``tables`` are those of objects.
+
+    The default of a column is that column's, the index behind a constraint is the constraint's.
+    """
+    names = {item["identity"]}
+    if item["catalog"] == "pg_attrdef" and len(item["names"] or []) == 3:
+        schema, table, column = item["names"]
+        names.add(f"{column} on {display_name(schema, table)}")
+    if item["index_of"]:
+        names.add(f"{item['name']} on {tables.get(item['identity'])}")
+    return names
+
+
 class TableRecovery:
     """Puts back what a load plan says, into a database that is there."""
 
@@ -192,19 +202,16 @@ class TableRecovery:
         self.existing = [item for item in self.plan["relations"] if item["action"] in ("beside", "merge", "replace")]
         # A copy beside leaves production's table as it is, so there is nothing to compare.
         self.compared = [*self.placed, *(item for item in self.existing if item["action"] == "replace")]
+        # Lost tables that could not be made in their place: the rows of those that have any are kept beside.
+        self.unmade: set[int] = set()
         self.changed = False
 
     def run(self) -> dict[str, Any]:
         """Everything that is not done yet; the result of the module."""
-        refuse_missing_globals(self.plan)
         context = self.context
-        if self.plan.get("missing_memberships"):
-            admin = context.production.connect()
-            user = user_of(admin)
-            admin.close()
-            refuse(user, self.plan["missing_memberships"])
+        self._require_what_was_missing()
         directory = tempfile.mkdtemp(prefix="dbre-recovery-")
-        admin = context.production.connect()
+        admin = context.production.connect(settings=LOCAL_COMMIT)
         main = None
         try:
             lock_incident(admin, context.staging, context.production.application_name)
@@ -214,6 +221,7 @@ class TableRecovery:
             main = self._open(admin, dump)
             journal = read_journal(main, context.staging)
             main.commit()
+            self.unmade = {item["oid"] for item in journal.get("unmade", [])}
             if journal:
                 mark(main, self.plan["incident"])
                 self._note_borrowed(main, become(main, context.roles))
@@ -226,7 +234,7 @@ class TableRecovery:
             loaded = staged
             if "published" not in journal:
                 self.changed = True
-                self._load(main, dump, steps, {item["oid"] for item in journal.get("table", [])})
+                self._load(main, dump, steps)
                 loaded = time.monotonic()
                 self._publish(main, dump, steps)
             main = self._appear(admin, main, dump)
@@ -257,6 +265,27 @@ class TableRecovery:
                 if connection is not None:
                     connection.close()
             shutil.rmtree(directory, ignore_errors=True)
+
+    def _require_what_was_missing(self) -> None:
+        """Raise RecoveryError when what the plan found missing is missing still; a stored plan may be older."""
+        admin = self.context.production.connect()
+        try:
+            roles = [role["name"] for role in self.plan["missing_roles"]]
+            gone = set(missing_names(admin, "pg_roles", "rolname", roles))
+            spaces = missing_names(admin, "pg_tablespace", "spcname", self.plan["missing_tablespaces"])
+            memberships = [item["name"] for item in self.plan.get("missing_memberships", [])]
+            refused = try_to_become(admin, memberships)[1]
+            admin.rollback()
+            if refused:
+                refuse(user_of(admin), refused)
+        finally:
+            admin.close()
+        refuse_missing_globals(
+            {
+                "missing_roles": [role for role in self.plan["missing_roles"] if role["name"] in gone],
+                "missing_tablespaces": spaces,
+            }
+        )
 
     def _check(self, main: Any) -> None:
         """Refuse what cannot work, before anything is changed."""
@@ -297,6 +326,7 @@ class TableRecovery:
         """One transaction: staging schemas, journal, and the lost tables, moved away before anybody can see them."""
 
         def work() -> None:
+            self.unmade.clear()
             mark(main, self.plan["incident"])
             borrowed = become(main, self.context.roles)
             self._make_schemas(main)
@@ -322,31 +352,74 @@ class TableRecovery:
             execute(main, f"CREATE SCHEMA {quote_ident(schema)}")
 
     def _make_early(self, main: Any, dump: SchemaDump, entries: Sequence[Entry]) -> None:
-        make_early(main, lambda: self.context.owners, entries, lambda chosen: run_script(main, dump.script(chosen)))
+        attempt = Attempt(main, dump)
+        side = self.context.side.connect(self.context.side_database)
+
+        def make(chosen: Sequence[Entry]) -> None:
+            attempt.make(chosen)
+            for refused in [item for item in attempt.refused if item.entry.description == "TABLE"]:
+                self._make_otherwise(main, side, attempt, refused)
+            # What needs a table that was made otherwise is tried again.
+            needing = [item for item in attempt.refused if item.reason == NEEDS_ANOTHER]
+            for item in needing:
+                attempt.withdraw(item)
+            attempt.make([item.entry for item in needing])
+
+        try:
+            make_early(main, lambda: self.context.owners, entries, make)
+        finally:
+            side.close()
+        self._note_refused(main, attempt)
+
+    def _make_otherwise(self, main: Any, side: Any, attempt: Attempt, refused: Refused) -> None:
+        """A table that cannot be made as it was: without what does not fit; else its rows are kept beside."""
+        item = next((item for item in self.placed if item["oid"] == refused.entry.oid), None)
+        if item is None:
+            return
+        left_to_do = make_plain(main, side, item)
+        if left_to_do is None:
+            self.unmade.add(item["oid"])
+            self.context.journal(main, "unmade", {"oid": item["oid"]})
+            return
+        attempt.withdraw(refused)
+        for entry in left_to_do:
+            self.context.journal(main, "refused", {"entry": None, "left": entry})
+
+    def _note_refused(self, main: Any, attempt: Attempt) -> None:
+        """Keep in the journal what is left to do, and that what needs it cannot be made either."""
+        for item in attempt.refused:
+            self.context.journal(main, "refused", {"entry": item.address, "left": item.left()})
+
+    def _attempt(self, connection: Any, main: Any, dump: SchemaDump) -> Attempt:
+        """Goes on after what was refused earlier, maybe by an earlier run, with another dump."""
+        known = [item["entry"] for item in read_journal(main, self.context.staging).get("refused", [])]
+        refused = [item for item in dump.entries if address_of(item) in known]
+        return Attempt(connection, dump, refused)
 
     def _moving(self) -> list[Mapping[str, Any]]:
-        return [item for item in self.placed if item["kind"] in ("r", "p")]
+        return [item for item in self.placed if item["kind"] in ("r", "p") and item["oid"] not in self.unmade]
 
     @staticmethod
     def _move(connection: Any, item: Mapping[str, Any], source: str, target: str) -> None:
         execute(connection, f"ALTER TABLE {quote_name(source, item['name'])} SET SCHEMA {quote_ident(target)}")
 
-    def _load(self, main: Any, dump: SchemaDump, steps: Steps, done: set[int]) -> None:
+    def _load(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
         encoding = encoding_of(main)
+        journal = read_journal(main, self.context.staging)
         main.commit()
+        done = {item["oid"] for item in journal.get("table", [])}
         everything = [*self.loaded, *self.existing]
         waiting = sorted(
             (item for item in everything if item["oid"] not in done), key=lambda item: item["bytes"], reverse=True
         )
-        scripts = {
-            item["oid"]: dump.script(steps.indexes[item["oid"]]) for item in waiting if item["action"] == "place"
-        }
         finished = len(done)
 
         def load(item: Mapping[str, Any]) -> None:
             nonlocal finished
-            if item["action"] == "place":
-                load_table(self.context, item, scripts[item["oid"]], encoding)
+            if item["oid"] in self.unmade:
+                ExistingTable(self.context, {**item, "action": "beside"}, encoding).load()
+            elif item["action"] == "place":
+                TableLoad(self.context, item, encoding).run(partial(self._make_indexes, dump, steps, item))
             else:
                 ExistingTable(self.context, item, encoding).load()
             finished += 1
@@ -354,10 +427,38 @@ class TableRecovery:
 
         run_parallel([partial(load, item) for item in waiting], self.context.parallel)
 
+    def _make_indexes(self, dump: SchemaDump, steps: Steps, item: Mapping[str, Any], connection: Any) -> None:
+        """Indexes of one table, in the transaction that loads it."""
+        attempt = self._attempt(connection, connection, dump)
+        attempt.make(steps.indexes[item["oid"]])
+        if attempt.refused:
+            side = self.context.side.connect(self.context.side_database)
+            try:
+                make_otherwise(connection, side, attempt)
+            finally:
+                side.close()
+        self._note_refused(connection, attempt)
+
+    def _move_back(self, main: Any, dump: SchemaDump, attempt: Attempt) -> None:
+        """Move the tables to their places; one whose place was taken meanwhile stays in staging."""
+        for item in self._moving():
+            staging = self.context.staging_schemas[item["schema"]]
+
+            def failed(error: Any, item: Mapping[str, Any] = item, staging: str = staging) -> None:
+                entry = next(
+                    entry for entry in dump.entries if entry.oid == item["oid"] and entry.description == "TABLE"
+                )
+                shown = display_name(staging, item["name"])
+                command = f"ALTER TABLE {quote_name(staging, item['name'])} SET SCHEMA {quote_ident(item['schema'])};"
+                attempt.refuse(entry, f"{said(error)}. It is complete in {shown}. Run the command", command)
+                kept = {"type": "table", "object": shown, "reason": "its place was taken", "command": command}
+                self.context.journal(main, "kept", {**kept, "schema": staging, "name": item["name"]})
+
+            with savepoint(main, failed):
+                self._move(main, item, staging, item["schema"])
+
     def _publish(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
         """One transaction in which everything appears at once: tables, views, triggers, keys, grants, sequences."""
-        own, others, after = (dump.script(part) for part in (steps.own, steps.others, steps.after_foreign_keys))
-        grants = dump.grants([*steps.own, *steps.others, *steps.after_foreign_keys])
         inline = InlineParts(self.context, dump.entries)
         keys = ForeignKeys(self.context, steps.foreign_keys)
         identities = PartitionIdentities(self.context, [item["oid"] for item in self.placed])
@@ -366,17 +467,17 @@ class TableRecovery:
 
         def work() -> None:
             mark(main, self.plan["incident"])
-            for item in self._moving():
-                self._move(main, item, self.context.staging_schemas[item["schema"]], item["schema"])
+            attempt = self._attempt(main, main, dump)
+            self._move_back(main, dump, attempt)
             with without_default_privileges(main), room_for_owners(main, self.context.owners):
-                run_script(main, own)
+                attempt.make(steps.own)
             set_sequences(main, self.plan["sequences"])
-            run_script(main, grants)
+            attempt.grant([*steps.own, *steps.others, *steps.after_foreign_keys])
             left_to_do = refresh_views(main, refresh) + inline.add(main)
-            attached.make(main, others)
-            identities.mend(main)
-            left_to_do += keys.add(main)
-            run_script(main, after)
+            attached.make(main, lambda: attempt.make(steps.others))
+            left_to_do += identities.mend(main) + keys.add(main)
+            attempt.make(steps.after_foreign_keys)
+            self._note_refused(main, attempt)
             self.context.journal(main, "published", {"left_to_do": left_to_do})
 
         patiently(main, work)
@@ -410,17 +511,21 @@ class TableRecovery:
         objects = [dict(item) for item in self.plan["objects"] if not item["implied"]]
         closures.compare(main, objects)
         known = {entry["object"] for entry in left_to_do}
+        tables_of = self._tables_of_objects()
         for item in objects:
-            if item["state"] == "missing" and item["identity"] not in known:
-                left_to_do.append(
-                    left(item["type"], item["identity"], "it is still missing after the recovery; make it by hand")
-                )
+            if item["state"] == "missing" and known.isdisjoint(names_of(item, tables_of)):
+                reason = "it is still missing after the recovery; make it by hand"
+                left_to_do.append(left(item["type"], item["identity"], reason, lost=True))
         recovered, production = self._fingerprints(main, tables)
         return {
             "changed": self.changed,
             "relations": tables,
             "fingerprints": {"recovered": recovered, "production": production},
-            "difference": fingerprint.difference(recovered, production, [entry["object"] for entry in left_to_do]),
+            "difference": without_known(
+                fingerprint.difference(recovered, production, [entry["object"] for entry in left_to_do]),
+                left_to_do,
+                tables_of,
+            ),
             "merged": {
                 display_name(table["schema"], table["name"]): table["merged"] for table in tables if "merged" in table
             },
@@ -431,6 +536,12 @@ class TableRecovery:
                 for step in ("copy", "index", "verify")
             },
         }
+
+    def _tables_of_objects(self) -> dict[str, str]:
+        """The lost table that each lost object is part of, both as shown to people."""
+        tables = {item["oid"]: display_name(item["schema"], item["name"]) for item in self.placed}
+        owners = {item["identity"]: item["index_of"] or item["relation"] for item in self.plan["objects"]}
+        return {identity: tables[oid] for identity, oid in owners.items() if oid in tables}
 
     def _fingerprints(self, main: Any, tables: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Definitions of both ends now, rows and checksums as they were proved when they were loaded."""

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
     INSUFFICIENT_PRIVILEGE,
     is_superuser,
     room_for_owners,
-    said,
     try_to_become,
     user_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import Attempt, Refused
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context, encoding_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
     Steps,
     steps_of,
@@ -31,7 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import make_early
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import Entry, SchemaDump, statements_of
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import SchemaDump, statements_of
 
 # Surviving relations whose owner we cannot stand in for; REFERENCES is all that a foreign key asks of the other table.
 CLOSED_TABLES = """
@@ -47,86 +46,6 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 REFERENCED = """
 SELECT oid::int8 AS oid, confrelid::int8 AS other FROM pg_catalog.pg_constraint WHERE oid = ANY(%s::oid[])
 """
-
-
-class Refused(NamedTuple):
-    """An entry of a dump that the server did not let us make, why, and the SQL that makes it."""
-
-    entry: Entry
-    name: str
-    reason: str
-    command: str
-
-    def left(self) -> dict[str, Any]:
-        """The entry of ``left_to_do``."""
-        return left(self.entry.description.lower(), self.name, self.reason, self.command)
-
-
-class Attempt:
-    """Makes entries of a dump in the caller's transaction, all but those that this role may not make.
-
-    All are tried at once; only where that is refused, halves are, so that what is refused is found in a few steps.
-    """
-
-    def __init__(self, connection: Any, dump: SchemaDump, refused: Sequence[Entry] = ()) -> None:
-        self._connection = connection
-        self._dump = dump
-        self._without = {entry.dump_id for entry in refused}
-        self._user = user_of(connection)
-        self.refused: list[Refused] = []
-
-    def make(self, entries: Sequence[Entry]) -> None:
-        """Definitions among ``entries``."""
-        self._make(entries, self._dump.script)
-
-    def grant(self, entries: Sequence[Entry]) -> None:
-        """Grants among ``entries``."""
-        self._make(entries, self._dump.grants)
-
-    def apply(self, entries: Sequence[Entry], script_of: Callable[[Sequence[Entry]], bytes]) -> None:
-        """``entries`` as ``script_of`` writes them, one by one."""
-        for entry in entries:
-            self._make([entry], script_of)
-
-    def _make(self, entries: Sequence[Entry], script_of: Callable[..., bytes]) -> None:
-        possible = []
-        for entry in entries:
-            if entry.dump_id in self._without:
-                continue
-            if self._without.isdisjoint(entry.depends):
-                possible.append(entry)
-            elif script := script_of([entry]):
-                self._refuse(entry, "it needs something that cannot be made either", script)
-        script = script_of(possible) if possible else b""
-        if not script:
-            return
-        execute(self._connection, "SAVEPOINT dbre_attempt")
-        try:
-            execute(self._connection, script)
-        except self._connection.DatabaseError as error:
-            if not self._is_refusal(error, possible):
-                raise
-            execute(self._connection, "ROLLBACK TO SAVEPOINT dbre_attempt")
-            execute(self._connection, "RELEASE SAVEPOINT dbre_attempt")
-            if len(possible) == 1:
-                self._refuse(possible[0], f"{said(error)} (role {self._user} is no superuser)", script)
-            else:
-                middle = len(possible) // 2
-                self._make(possible[:middle], script_of)
-                self._make(possible[middle:], script_of)
-        else:
-            execute(self._connection, "RELEASE SAVEPOINT dbre_attempt")
-
-    def _is_refusal(self, error: Any, entries: Sequence[Entry]) -> bool:
-        """Whether this role may not do it; a managed service has words of its own for extensions it does not know."""
-        if error.pgcode == INSUFFICIENT_PRIVILEGE:
-            return True
-        extension = any(entry.description == "EXTENSION" for entry in entries)
-        return extension and not isinstance(error, self._connection.OperationalError)
-
-    def _refuse(self, entry: Entry, reason: str, script: bytes) -> None:
-        self._without.add(entry.dump_id)
-        self.refused.append(Refused(entry, self._dump.identity(entry), reason, statements_of(script)))
 
 
 def rehearse(production: Server, side: Server, plan: dict[str, Any]) -> dict[str, Any]:
@@ -166,8 +85,9 @@ def _refused(connection: Any, context: Context, dump: SchemaDump) -> list[Refuse
     attempt = Attempt(connection, dump)
     execute(connection, f"CREATE SCHEMA IF NOT EXISTS {quote_ident(context.staging)}")
     make_early(connection, lambda: context.owners, steps.early, attempt.make)
-    if attempt.refused:
-        first = attempt.refused[0]
+    forbidden = [item for item in attempt.refused if item.sqlstate == INSUFFICIENT_PRIVILEGE]
+    if forbidden:
+        first = forbidden[0]
         raise RecoveryError(
             f"{first.entry.description.lower()} {first.name} cannot be put back on {host_name()}: "
             f"{first.reason}. Nothing was changed. Have it allowed, or run as a superuser. "
@@ -178,7 +98,14 @@ def _refused(connection: Any, context: Context, dump: SchemaDump) -> list[Refuse
     with without_default_privileges(connection), room_for_owners(connection, context.owners):
         attempt.make(steps.own)
     attempt.grant(steps.own)
-    return attempt.refused + _on_closed_tables(connection, context, dump, steps)
+    # What does not fit is left to the recovery, which tries more than this.
+    refused: list[Refused] = []
+    for item in attempt.refused:
+        if item.sqlstate == INSUFFICIENT_PRIVILEGE or any(
+            other.entry.dump_id in item.entry.depends for other in refused
+        ):
+            refused.append(item)
+    return refused + _on_closed_tables(connection, context, dump, steps)
 
 
 def _on_closed_tables(connection: Any, context: Context, dump: SchemaDump, steps: Steps) -> list[Refused]:

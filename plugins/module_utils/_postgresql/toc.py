@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,9 +29,9 @@ ENTRY = re.compile(rf"(\d+); (\d+) (\d+) ({DESCRIPTIONS})(?: |$)(.*)", re.DOTALL
 # What no restore of objects asks for: settings of the dump itself, and what is data.
 SETTINGS = ("ENCODING", "SEARCHPATH", "STDSTRINGS")
 DEPENDS = re.compile(r";\s+depends on:((?: \d+)+)")
-# The settings that a script begins with; only servers from 17 on know this one, whatever the version of pg_restore.
+# The settings that a script begins with. Its timeouts would undo ours; older servers do not know all of them.
 HEADER = re.compile(rb"\A(?:(?:--.*|\\restrict .*|SET (?!ROLE ).*;|SELECT pg_catalog\.set_config\(.*\);)?\n)*")
-TRANSACTION_TIMEOUT = re.compile(rb"^SET transaction_timeout = 0;\n", re.MULTILINE)
+TIMEOUTS = re.compile(rb"^SET (?:statement|lock|idle_in_transaction_session|transaction)_timeout = 0;\n", re.MULTILINE)
 # Grants in the name of those who made them: only superusers may change the session's user, members the current one.
 SESSION_USER = re.compile(rb"^(?:SET SESSION AUTHORIZATION (.*)|RESET SESSION AUTHORIZATION);$", re.MULTILINE)
 GRANTS = ("ACL", "DEFAULT ACL")
@@ -69,7 +70,8 @@ def parse_toc(listing: str) -> list[Entry]:
     neither form.
     """
     entries: list[Entry] = []
-    for line in listing.splitlines():
+    # A name may hold what str.splitlines() takes for an end of line (VT, FF, U+0085, U+2028), but no newline.
+    for line in listing.split("\n"):
         depends = DEPENDS.match(line)
         if depends is not None and entries:
             entries[-1] = entries[-1]._replace(depends=tuple(int(dump_id) for dump_id in depends.group(1).split()))
@@ -130,11 +132,11 @@ def strip_restrict(script: bytes) -> bytes:
     return re.sub(rb"^\\(?:un)?restrict " + key + rb"$\n?", b"", script, flags=re.MULTILINE)
 
 
-def without_transaction_timeout(script: bytes) -> bytes:
-    """The script without the setting that older servers do not know; the session has set what it needs."""
+def without_timeouts(script: bytes) -> bytes:
+    """The script without the timeouts that it sets; the session has set what it needs."""
     header = HEADER.match(script)
     end = header.end() if header else 0
-    return TRANSACTION_TIMEOUT.sub(b"", script[:end]) + script[end:]
+    return TIMEOUTS.sub(b"", script[:end]) + script[end:]
 
 
 def as_members(script: bytes) -> bytes:
@@ -156,7 +158,8 @@ class SchemaDump:
         self._server = server
         self._database = database
         self.path = os.path.join(directory, "schema.dump")
-        self._lists = 0
+        # Threads that load side by side take the next number.
+        self._lists = itertools.count(1)
         command = ["pg_dump", "--format=custom", "--compress=0", "--schema-only", "--encoding=UTF8", "--no-password"]
         server.run([*command, "--no-sync", "--file", self.path], database)
         listing = server.run(["pg_restore", "--list", "--verbose", self.path], database)
@@ -183,12 +186,11 @@ class SchemaDump:
         chosen = [f"{entry.dump_id}; {entry.catalog} {entry.oid} {entry.description}" for entry in entries]
         if not chosen:
             return b""
-        self._lists += 1
-        path = f"{self.path}.{self._lists}.list"
+        path = f"{self.path}.{next(self._lists)}.list"
         with open(path, "w") as file:
             file.write("\n".join(chosen) + "\n")
         command = ["pg_restore", "--use-list", path, "--file=-", *options, self.path]
-        return without_transaction_timeout(strip_restrict(self._server.run(command, self._database)))
+        return without_timeouts(strip_restrict(self._server.run(command, self._database)))
 
 
 def entries_of(entries: Sequence[Entry], objects: Iterable[Mapping[str, Any]]) -> list[Entry]:

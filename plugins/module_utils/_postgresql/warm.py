@@ -28,8 +28,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import run_parallel
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, Server
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.workers import run_parallel
 
 # Holds the extension while we work, when there was none, and in its comment what is to be given back.
 SCHEMA = "dbre_warm"

@@ -33,9 +33,11 @@ def main() -> int:
                 asked["load"],
                 same_lineage=asked["params"]["instance"]["source"] != "logical",
             )
-            plan = planner.plan(parse_relation_list(asked["relations"]), parse_schema_list(asked["schemas"]))
-            # Through JSON, as it comes back from the controller.
-            plan = json.loads(json.dumps(rehearse(production, side, plan)))
+            plan = asked.get("plan")
+            if plan is None:
+                plan = planner.plan(parse_relation_list(asked["relations"]), parse_schema_list(asked["schemas"]))
+                # Through JSON, as it comes back from the controller.
+                plan = json.loads(json.dumps(rehearse(production, side, plan)))
             result = make_recovery(Context(production, side, plan, parallel=2)).run() if asked["recover"] else {}
     except RecoveryError as error:
         json.dump({"error": error.msg, "details": error.details}, sys.stdout, default=str)

@@ -179,19 +179,6 @@ def test_an_instance_read_by_a_role_that_is_no_superuser(shop: Any) -> None:
     assert production.contents("shop") == contents
 
 
-def test_missing_roles_are_named_before_anything_is_changed(shop: Any) -> None:
-    production = shop.production
-    production.sql("shop", 'CREATE ROLE "Gone Role" LOGIN', 'GRANT SELECT ON orders TO "Gone Role"')
-    shop.take_side()
-    production.sql("shop", DROP, 'DROP ROLE "Gone Role"')
-    message = shop.refused("shop", relations=["orders"])
-    assert 'CREATE ROLE "Gone Role" LOGIN;' in message
-    assert production.sql("shop", "SELECT count(*) FROM pg_namespace WHERE nspname ~ 'recovered'") == 0
-    production.sql("shop", 'CREATE ROLE "Gone Role" LOGIN')
-    assert shop.recover("shop", relations=["orders"])["result"]["difference"] == []
-    production.sql("shop", 'DROP OWNED BY "Gone Role"', 'DROP ROLE "Gone Role"')
-
-
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +23,16 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     default_privilege_statements,
     forward,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import (
-    refuse_missing_globals,
-    run_parallel,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import refuse_missing_globals
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
     as_members,
     parse_toc,
     select_entries,
     statements_of,
     strip_restrict,
-    without_transaction_timeout,
+    without_timeouts,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.workers import NoSession, run_parallel
 
 LISTING = (Path(__file__).parent / "data" / "restore-list-15.txt").read_text()
 CLASS, CONSTRAINT, TRIGGER, POLICY = 1259, 2606, 2620, 3256
@@ -170,12 +171,12 @@ RESET SESSION AUTHORIZATION;
 """
 
 
-def test_scripts_of_newer_programs_run_on_older_servers():
-    script = without_transaction_timeout(SCRIPT)
-    assert b"transaction_timeout" not in script
-    assert b"SET statement_timeout = 0;\nSELECT pg_catalog.set_config" in script
+def test_scripts_run_on_older_servers_and_leave_our_timeouts_alone():
+    script = without_timeouts(SCRIPT)
+    assert b"_timeout" not in script
+    assert b"SELECT pg_catalog.set_config" in script
     body = b"\nCREATE FUNCTION f() RETURNS void AS '\nSET transaction_timeout = 0;\n';\n"
-    assert without_transaction_timeout(body) == body
+    assert without_timeouts(body) == body
 
 
 def test_grants_of_others_are_made_as_a_member_of_theirs_and_shown_without_the_dumps_trimmings():
@@ -335,3 +336,25 @@ def test_the_first_error_of_parallel_work_is_raised():
     with pytest.raises(RecoveryError, match="no"):
         run_parallel([lambda: done.append(1), fail, lambda: done.append(2)], 1)
     assert done == [1]
+
+
+def test_work_without_a_session_is_left_to_those_that_have_one():
+    lock, done = threading.Lock(), []
+
+    def work(number: int) -> None:
+        if not lock.acquire(blocking=False):
+            raise NoSession("sorry, too many clients already")
+        time.sleep(0.02)
+        done.append(number)
+        lock.release()
+
+    run_parallel([partial(work, number) for number in range(20)], 4)
+    assert sorted(done) == list(range(20))
+
+
+def test_no_session_at_all_is_an_error_after_a_while():
+    def work() -> None:
+        raise NoSession("sorry, too many clients already")
+
+    with pytest.raises(NoSession, match="too many clients"):
+        run_parallel([work, work], 2, patience=0.1)

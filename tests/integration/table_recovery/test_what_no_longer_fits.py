@@ -1,0 +1,128 @@
+"""Rows and tables come back also when something around them changed; what no longer fits is left to do by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+BEFORE = [
+    "CREATE SCHEMA app",
+    "CREATE TABLE app.parents (id int PRIMARY KEY, code text)",
+    "INSERT INTO app.parents SELECT g, 'p' || g FROM generate_series(1, 100) g",
+    "CREATE TYPE app.mood AS ENUM ('low', 'high')",
+    "CREATE FUNCTION app.check_it(v int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT v >= 0'",
+    "CREATE FUNCTION app.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+    "CREATE TABLE app.t (id int PRIMARY KEY, parent int REFERENCES app.parents, mood app.mood DEFAULT 'low', v int)",
+    "ALTER TABLE app.t ADD CONSTRAINT t_check CHECK (app.check_it(v))",
+    "INSERT INTO app.t SELECT g, g, ('{low,high}'::app.mood[])[1 + g % 2], g FROM generate_series(1, 100) g",
+    "CREATE INDEX t_v ON app.t (v)",
+    "CREATE TRIGGER t_touch BEFORE UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION app.touch()",
+    "CREATE VIEW app.joined AS SELECT t.id, p.code FROM app.t JOIN app.parents p ON p.id = t.parent",
+    "CREATE VIEW app.plain AS SELECT id FROM app.t",
+    "CREATE PUBLICATION t_publication FOR TABLE app.t, app.parents",
+]
+# What else changed, and what of the table is left to do; the rest is back.
+CHANGES: dict[str, tuple[list[str], list[str]]] = {
+    "nothing": ([], []),
+    "the referenced table is gone": (["DROP TABLE app.parents CASCADE"], ["t_parent_fkey on app.t", "app.joined"]),
+    "the referenced table is called differently": (
+        ["ALTER TABLE app.parents RENAME TO persons"],
+        ["t_parent_fkey on app.t", "app.joined"],
+    ),
+    "the referenced column is called differently": (
+        ["ALTER TABLE app.parents RENAME id TO number"],
+        ["t_parent_fkey on app.t", "app.joined"],
+    ),
+    "the referenced key is gone": (
+        ["ALTER TABLE app.parents DROP CONSTRAINT parents_pkey CASCADE"],
+        ["t_parent_fkey on app.t"],
+    ),
+    "a column of a view is gone": (["ALTER TABLE app.parents DROP COLUMN code"], ["app.joined"]),
+    "the function of a trigger is gone": (["DROP FUNCTION app.touch"], ["t_touch on app.t"]),
+    "the function of a check is gone": (["DROP FUNCTION app.check_it"], ["t_check on app.t"]),
+    "the type of a column is gone": (["DROP TYPE app.mood"], ["mood on app.t", "mood on app.t"]),
+    "a label is called differently": (
+        ["ALTER TYPE app.mood RENAME VALUE 'low' TO 'deep'"],
+        ["mood on app.t"],
+    ),
+    "the publication is gone": (["DROP PUBLICATION t_publication"], ["app.t in publication t_publication"]),
+    "the name of an index is taken": (["CREATE TABLE app.t_v (x int)"], ["app.t_v"]),
+    "the name of the key's index is taken": (["CREATE TABLE app.t_pkey (x int)"], ["t_pkey on app.t"]),
+}
+BACK = "SELECT string_agg((id, parent, v)::text, ',' ORDER BY id) FROM app.t"
+
+
+@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_what_changed_meanwhile_keeps_no_row_away(shop: Any, what: str) -> None:
+    changes, left = CHANGES[what]
+    production = shop.production
+    production.sql("shop", *BEFORE)
+    shop.take_side()
+    rows = production.sql("shop", BACK)
+    production.sql("shop", "DROP TABLE app.t CASCADE", *changes)
+
+    answer = shop.recover("shop", relations=["app.t"])
+
+    assert production.sql("shop", BACK) == rows
+    result = answer["result"]
+    assert sorted(entry["object"] for entry in result["left_to_do"]) == sorted(left), result["left_to_do"]
+    assert all(entry["command"] for entry in result["left_to_do"])
+    assert result["difference"] == []
+    views = production.sql("shop", "SELECT count(*) FROM app.plain")
+    assert views == 100
+    assert shop.recover("shop", relations=["app.t"])["result"]["left_to_do"] == result["left_to_do"]
+    shop.remove("shop")
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_the_schema_of_the_table_is_gone_too(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop", "CREATE SCHEMA app", "GRANT USAGE ON SCHEMA app TO dbre_reader", "COMMENT ON SCHEMA app IS 'ours'"
+    )
+    production.sql("shop", "ALTER TABLE orders SET SCHEMA app", "CREATE TABLE app.other (x int)")
+    shop.take_side()
+    definition, contents = production.definition("shop"), production.contents("shop")
+    production.sql("shop", "DROP SCHEMA app CASCADE")
+    assert production.definition("shop") != definition
+
+    answer = shop.recover("shop", relations=["app.orders"])
+
+    assert (answer["result"]["left_to_do"], answer["result"]["difference"]) == ([], [])
+    shop.remove("shop")
+    after = production.contents("shop")
+    contents.pop("app.other")
+    assert after == contents
+    production.sql("shop", "CREATE TABLE app.other (x int)")
+    assert production.definition("shop") == definition
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_a_role_that_may_read_the_table_is_gone(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", 'CREATE ROLE "Gone"', 'GRANT SELECT ON orders TO "Gone", dbre_reader')
+    shop.take_side()
+    production.sql("shop", "DROP TABLE orders CASCADE", 'DROP ROLE "Gone"')
+    (entry,) = shop.recover("shop", relations=["orders"])["result"]["left_to_do"]
+    assert entry["type"] == "acl"
+    assert production.sql("shop", "SELECT has_table_privilege('dbre_reader', 'orders', 'SELECT')")
+    production.sql("shop", *entry["command"].split("\n"))
+    assert production.sql("shop", """SELECT has_table_privilege('Gone', 'orders', 'SELECT')""")
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_a_role_that_owned_the_table_is_gone_and_made_again(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", 'CREATE ROLE "Owner" LOGIN', 'ALTER TABLE orders OWNER TO "Owner"')
+    shop.take_side()
+    definition = production.definition("shop")
+    production.sql("shop", "DROP TABLE orders CASCADE", 'DROP ROLE "Owner"')
+    message = shop.refused("shop", relations=["orders"])
+    assert 'CREATE ROLE "Owner" LOGIN;' in message
+    old_plan = shop.recover("shop", relations=["orders"], recover=False)["plan"]
+    production.sql("shop", 'CREATE ROLE "Owner" LOGIN;')
+    assert shop.recover("shop", plan=old_plan)["result"]["difference"] == []
+    shop.remove("shop")
+    assert production.definition("shop") == definition
