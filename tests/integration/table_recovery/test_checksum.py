@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import apply_settings
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import apply_settings
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SETTINGS
 
 ROWS = 60
 EXCHANGES = 6
@@ -71,7 +72,7 @@ class Checked:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        apply_settings(connection)
+        apply_settings(connection, SETTINGS)
         values = ", ".join(f'{value} AS "{name}"' for name, value in TYPES.items())
         self.run(
             "SET search_path = public",
