@@ -61,6 +61,8 @@ options:
   set:
     description:
       - Label of the backup set to restore. Without it, the newest that leads to the target.
+      - A set of which the repository has lost a file is refused in the plan, and an older one that is whole is named.
+      - Named for a side instance that was restored from another set, it is restored anew.
     type: str
   system_identifier:
     description:
@@ -74,13 +76,20 @@ options:
     description:
       - Production's databases, dictionaries with C(name), C(oid) and C(size) in bytes. The OID tells which database of
         the backup set O(databases) means, as it may have had another name then; the size is for the estimate of the
-        disk needed.
+        disk needed. With C(collate) and C(ctype), a locale that this host lacks is refused in the plan.
     type: list
     elements: dict
     default: []
   production_tablespaces:
     description:
       - Production's tablespaces, dictionaries with C(name), C(oid) and C(location). Each must be in the backup set.
+    type: list
+    elements: dict
+    default: []
+  production_wal:
+    description:
+      - WAL files that production's C(pg_wal) still has, as ranges with C(first) and C(last). One that the archive has
+        lost is then no error of the plan (check mode), as M(dbre.recovery.postgresql_wal_archive) can put it back.
     type: list
     elements: dict
     default: []
@@ -167,6 +176,8 @@ plan:
       size: 32340211
       error: false
       repo: 1
+    other_sets:
+      - 20261123-215243F
     target:
       type: lsn
       value: 0/1710030
@@ -181,6 +192,7 @@ plan:
       bytes: 100663296
       continuous: true
       waiting_for: null
+      from_production: []
     disk:
       path: /var/lib/postgresql/side/incident-7
       needed: 109009048
@@ -220,6 +232,25 @@ sets:
     - label: 20261123-215243F
       stop_time: "2026-11-23T21:52:46+00:00"
       unfit: it ended at 0/D00050, after the target
+missing_files:
+  description: Files of the set that the repository has lost.
+  returned: when there are such
+  type: list
+  elements: str
+  sample:
+    - 20261123-215243F/pg_data/base/16384/16385
+whole_set:
+  description: The newest set that leads to the target and of which the repository has all files.
+  returned: when files of the newest one are missing
+  type: str
+  sample: 20261123-215243F
+damaged_files:
+  description: Files with pages that fail their checksums, for which pgBackRest gave the restore up.
+  returned: when there are such
+  type: list
+  elements: str
+  sample:
+    - /var/lib/postgresql/side/incident-7/data/base/16384/16385
 missing_wal:
   description: WAL files that are needed and not in the repository.
   returned: when there are such
@@ -252,6 +283,7 @@ def main() -> None:
             "major_version": {"type": "int"},
             "production_databases": {"type": "list", "elements": "dict", "default": []},
             "production_tablespaces": {"type": "list", "elements": "dict", "default": []},
+            "production_wal": {"type": "list", "elements": "dict", "default": []},
             "port": {"type": "int", "default": 0},
             "process_max": {"type": "int", "default": 0},
             "bin_dir": {"type": "path"},

@@ -238,8 +238,10 @@ server:
     full_page_writes: "on"
     host_time: "2026-11-23T22:03:31.000000+00:00"
     in_recovery: false
-    databases: [{"name": "shop", "oid": 16384, "size": 7721775}]
+    databases: [{"name": "shop", "oid": 16384, "size": 7721775, "collate": "C.UTF-8", "ctype": "C.UTF-8"}]
+    superuser: postgres
     tablespaces: []
+    kept_wal: [{"first": "000000010000000000000005", "last": "000000010000000000000009"}]
     recovery_settings: {"max_connections": 100, "max_worker_processes": 8, "max_wal_senders": 10,
                         "max_prepared_transactions": 0, "max_locks_per_transaction": 64}
 """

@@ -11,8 +11,8 @@ short_description: Have a WAL segment in the archive
 version_added: "0.1.0"
 description:
   - Ensures that a WAL segment of a running primary is in pgBackRest's archive, so that a restore can replay up to it.
-  - When the server is still writing to the segment, it is made to switch to the next one. That is the only change this
-    makes, and it makes it only then.
+  - When the server is still writing to the segment, it is made to switch to the next one. Otherwise nothing is changed,
+    unless the archive has lost a segment that C(pg_wal) still has.
   - Waits until the archive has the segment. Fails at once when the archiver reports a failure after the module began,
     when archiving is off, and when the segment is nowhere.
 author:
@@ -23,6 +23,13 @@ options:
       - File name of the segment, 24 hexadecimal digits.
     type: str
     required: true
+  lost:
+    description:
+      - File names of segments that the archive should have and has lost. Those that C(pg_wal) still has are archived
+        again, after the headers of their pages were looked at. So is O(segment).
+    type: list
+    elements: str
+    default: []
   timeline:
     description:
       - Timeline that the server must be on. Without it, the server's own.
@@ -68,6 +75,12 @@ state:
   returned: success
   type: str
   sample: archived
+put_back:
+  description: Segments that the archive had lost and that were, or in check mode would be, archived again.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 switched:
   description: Whether the server was, or in check mode would be, made to switch to a new segment.
   returned: success
@@ -93,6 +106,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "segment": {"type": "str", "required": True},
+            "lost": {"type": "list", "elements": "str", "default": []},
             "timeline": {"type": "int"},
             "timeout": {"type": "int", "default": 300},
             **connection_argument_spec(),

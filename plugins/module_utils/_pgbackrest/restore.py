@@ -9,7 +9,7 @@ Pure functions over the JSON of ``pgbackrest info`` and ``repo-ls`` and the text
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Optional
 
@@ -205,6 +205,22 @@ def choose_set(
     raise RecoveryError(f"no backup set leads to {where}. {listed}. {window}", **details)
 
 
+def other_sets(
+    backups: Sequence[Mapping[str, Any]],
+    chosen: Mapping[str, Any],
+    target: Mapping[str, Any],
+    history: Sequence[Switch],
+    segment_size: int,
+) -> list[Mapping[str, Any]]:
+    """The other sets that lead to the target, the newest first."""
+    fit = [
+        backup
+        for backup in backups
+        if backup is not chosen and why_unfit(backup, target, history, segment_size) is None
+    ]
+    return sorted(fit, key=lambda backup: int(backup["timestamp"]["stop"]), reverse=True)
+
+
 def needed_segments(
     first: int, last: int, timeline: int, history: Sequence[Switch], segment_size: int
 ) -> Iterator[str]:
@@ -234,20 +250,39 @@ def archived_timelines(listing: Iterable[str]) -> list[str]:
     return sorted(name for name in found if re.fullmatch(r"[0-9A-F]{8}(\.history)?", name))
 
 
-def plan_wal(needed: Sequence[str], present: set[str], newest: str, *, may_wait: bool, where: str) -> dict[str, Any]:
-    """What a plan says of WAL: {first, last, count, continuous, waiting_for}.
+def segments_kept(ranges: Iterable[Mapping[str, str]], segment_size: int) -> set[str]:
+    """Names of the WAL files in ranges, each with its ``first`` and ``last``, of one timeline."""
+    kept = set()
+    for item in ranges:
+        timeline, first = parse_segment_name(item["first"], segment_size)
+        last = parse_segment_name(item["last"], segment_size)[1]
+        kept |= {segment_name(timeline, number, segment_size) for number in range(first, last + 1)}
+    return kept
+
+
+def plan_wal(
+    needed: Sequence[str],
+    present: set[str],
+    newest: str,
+    *,
+    may_wait: bool,
+    where: str,
+    kept: Collection[str] = (),
+) -> dict[str, Any]:
+    """What a plan says of WAL: {first, last, count, continuous, waiting_for, from_production}.
 
     A missing file is an error that names it. Only when ``may_wait`` (a plan before production switched WAL) may files
-    be missing that are newer than all archived ones of their timeline, of which ``newest`` is one; ``waiting_for`` then
-    names the last of them. Files of another timeline say nothing: after a recovery to a point in time the old timeline
-    may have gone further than the new one has.
+    be missing that production's pg_wal has ``kept``, from where they are put back, and such that are newer than all
+    archived ones of their timeline, of which ``newest`` is one; ``waiting_for`` names the last. Files of another
+    timeline say nothing: after a recovery to a point in time the old timeline may have gone further than the new one.
     """
 
     def is_to_come(name: str) -> bool:
         return not any(other[:8] == name[:8] and other > name for other in (*present, newest))
 
     missing = [name for name in needed if name not in present]
-    gaps = [name for name in missing if not (may_wait and is_to_come(name))]
+    lost = [name for name in missing if not is_to_come(name)]
+    gaps = [name for name in missing if not (may_wait and (is_to_come(name) or name in kept))]
     if gaps:
         name = gaps[0]
         if is_to_come(name):
@@ -258,9 +293,11 @@ def plan_wal(needed: Sequence[str], present: set[str], newest: str, *, may_wait:
                 missing_wal=missing,
             )
         raise RecoveryError(
-            f"WAL file {name} is missing from the archive ({where}): recovery from {needed[0]} to {needed[-1]} would "
-            f"stop before it. {len(gaps)} of {len(needed)} files are missing. Nothing was changed. Put the file back, "
-            "use a repository that has it (repo), a backup set that ended after it (set), or a target before it.",
+            f"WAL file {name} is missing from the archive ({where}){_kept_note(name, kept)}: recovery from {needed[0]} "
+            f"to {needed[-1]} would stop before it. {len(gaps)} of {len(needed)} files are missing. Nothing was "
+            "changed. Put the file back (where a standby's pg_wal has it, copy it to production's host and run there, "
+            "as the server's user, pgbackrest archive-push with its path), use a repository that has it "
+            "(dr_repository), a backup set that ended after it (dr_set), or a target before it.",
             missing_wal=missing,
         )
     return {
@@ -269,7 +306,14 @@ def plan_wal(needed: Sequence[str], present: set[str], newest: str, *, may_wait:
         "count": len(needed),
         "continuous": True,
         "waiting_for": missing[-1] if missing else None,
+        "from_production": lost,
     }
+
+
+def _kept_note(name: str, kept: Collection[str]) -> str:
+    if not kept:
+        return ""
+    return "; production's pg_wal still has it" if name in kept else ", and production's pg_wal does not have it either"
 
 
 def check_system(

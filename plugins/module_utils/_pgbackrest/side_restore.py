@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -16,6 +17,7 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore as planning
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run, parse_error
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.whole_set import lacking
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.controldata import (
     control_value,
@@ -23,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.controld
     recovery_settings,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locales import check_locales
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_client import check_listen, networks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_config import (
     TARGET_SETTINGS,
@@ -46,6 +49,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_ins
 
 CONFIG_PATHS = ("/etc/pgbackrest/pgbackrest.conf", "/etc/pgbackrest.conf")
 INCLUDE_DIRECTORY = "/etc/pgbackrest/conf.d"
+# pgBackRest 2.60: "invalid page checksum(s) found in file /side/data/base/16384/16385 at pages 3-5, 9"
+_DAMAGED_FILE = re.compile(r"invalid page checksum\S* found in file (.*?)(?: at pages? |$)")
 # Beyond this many directories of 256 WAL files, one recursive listing is quicker than one for each.
 MANY_DIRECTORIES = 8
 
@@ -212,6 +217,9 @@ class SideRestore:
             )
         self.check_path(marker)
         self.check_client()
+        wanted = self.params.get("databases") or []
+        known = self.params.get("production_databases") or []
+        check_locales(known, {*(wanted or [item["name"] for item in known]), "template1"})
         stanza = self.params["stanza"]
         info = self.backrest().info()
         status = info["status"]
@@ -246,7 +254,7 @@ class SideRestore:
         bin_dir = find_bin_dir(major, self.params.get("bin_dir"))
         size = planning.find_segment_size(backups, self.target)
         history = self.history(archives)
-        wanted = marker["set"] if marker else self.params.get("set")
+        wanted = self.params.get("set") or (marker["set"] if marker else None)
         backup = planning.choose_set(backups, self.target, history, size, wanted)
         repo = backup["database"].get("repo-key", 1)
         wal = self.plan_wal(backup, history, size, repo, archives[repo], newest[repo], may_wait)
@@ -259,6 +267,8 @@ class SideRestore:
             not (marker or {}).get("restore_all"),
         )
         without = planning.left_out(in_set, chosen)
+        others = planning.other_sets(backups, backup, self.target, history, size)
+        self.check_whole(backup, others, without)
         tablespaces = planning.check_tablespaces(
             self.params.get("production_tablespaces") or [], detail.get("tablespace") or [], backup["label"]
         )
@@ -266,6 +276,7 @@ class SideRestore:
         disk = self.plan_disk(backup, without, wal["bytes"], marker)
         return {
             "set": planning.set_summary(backup),
+            "other_sets": [other["label"] for other in others],
             "target": self.target,
             "timeline": self.target["timeline"],
             "wal": wal,
@@ -284,6 +295,28 @@ class SideRestore:
             "set_databases": [{"name": item["name"], "oid": int(item["oid"])} for item in in_set],
             "archive": f"archive/{stanza}/{archives[repo]}",
         }
+
+    def check_whole(
+        self, backup: Mapping[str, Any], others: list[Mapping[str, Any]], without: list[dict[str, Any]]
+    ) -> None:
+        """Refuse a set of which the repository has lost a file, and name the newest one that is whole."""
+        missing = lacking(self.backrest(_repo_of(backup)), backup["label"], {item["oid"] for item in without})
+        if not missing:
+            return
+        whole = next((o["label"] for o in others if not lacking(self.backrest(_repo_of(o)), o["label"])), None)
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise RecoveryError(
+            f"backup set {backup['label']} cannot be restored: the repository (repo{_repo_of(backup)}) has lost "
+            f"{missing[0]}{more}. Nothing was changed. "
+            + (
+                f"Set {whole} is whole and leads to the target, too: choose it with set (dr_set={whole})."
+                if whole
+                else "No other set that leads to the target is whole. Use another repository (dr_repository), or bring "
+                "the files back."
+            ),
+            missing_files=missing,
+            whole_set=whole,
+        )
 
     def plan_wal(
         self,
@@ -313,7 +346,8 @@ class SideRestore:
             last = planning.parse_segment_name(max(on_timeline), size)[1]
         needed = list(planning.needed_segments(first, last, timeline, history, size))
         present = self.listed_wal(repo, archive, {name[:16] for name in needed})
-        return planning.plan_wal(needed, present, newest or "0" * 24, may_wait=may_wait, where=where)
+        kept = planning.segments_kept(self.params.get("production_wal") or [], size)
+        return planning.plan_wal(needed, present, newest or "0" * 24, may_wait=may_wait, where=where, kept=kept)
 
     def plan_disk(
         self,
@@ -335,7 +369,13 @@ class SideRestore:
 
     def done(self, marker: Optional[Mapping[str, Any]]) -> bool:
         """Whether the restore is done, in this boot: without fsync a crash of the host leaves nothing to rely on."""
-        return marker is not None and marker["state"] == "restored" and marker["boot_id"] == boot_id()
+        wanted = self.params.get("set")
+        return (
+            marker is not None
+            and marker["state"] == "restored"
+            and marker["boot_id"] == boot_id()
+            and wanted in (None, "", marker["set"])
+        )
 
     def look(self) -> tuple[dict[str, Any], bool]:
         """The plan and whether a run would change anything; changes nothing."""
@@ -497,6 +537,7 @@ class SideRestore:
         argv.append("restore")
         size = int(plan["set"]["size"])
         tail: list[str] = []
+        damaged: list[str] = []
         told = done = 0.0
         # A module's run_command would keep its progress from us until the end.
         with subprocess.Popen(  # pylint: disable=ansible-bad-function
@@ -511,16 +552,27 @@ class SideRestore:
         ) as process:
             for line in process.stdout or ():
                 tail = [*tail[-40:], line]
+                damaged += _DAMAGED_FILE.findall(line)
                 done = max(done, percent_done(line))
                 if time.monotonic() - told >= 1:
                     told = time.monotonic()
                     self.instance.progress("restore", round(size * done), size, "bytes")
         if process.returncode != 0:
+            others = plan["other_sets"]
+            instead = f"restore another set: set (dr_set={others[0]})" if others else "use another repository (repo)"
+            if damaged:
+                files = list(dict.fromkeys(damaged))
+                raise RecoveryError(
+                    f"backup set {plan['set']['label']} holds pages that fail their checksums, in {', '.join(files)}, "
+                    f"and pgBackRest on {self.instance.host} restores no such set. Production was not touched. Run "
+                    f"again and {instead}.",
+                    damaged_files=files,
+                )
             _code, text = parse_error("".join(tail))
             raise RecoveryError(
                 f"pgBackRest could not restore set {plan['set']['label']} to {self.instance.path} on "
                 f"{self.instance.host} (exit code {process.returncode}): {text}. Production was not touched. Remove "
-                "the cause and run again: it goes on with what is there.",
+                f"the cause and run again: it goes on with what is there. Or {instead}.",
                 rc=process.returncode,
             )
         self.instance.progress("restore", size, size, "bytes")
@@ -569,6 +621,10 @@ class SideRestore:
         write_file(self.instance.below("pg_ident.conf"), render_ident(system_user(), marker["superuser"]))
         self.instance.write_settings(marker)
         write_file(os.path.join(data, "recovery.signal"), "")
+
+
+def _repo_of(backup: Mapping[str, Any]) -> int:
+    return int(backup["database"].get("repo-key", 1))
 
 
 def percent_done(line: str) -> float:

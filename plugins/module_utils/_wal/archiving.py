@@ -9,12 +9,14 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn, parse_segment_name, segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.segment import Owner, why_not
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import Archive, run
 
@@ -23,7 +25,8 @@ POLL = 0.1  # seconds; archive-push of one segment takes about as long
 SAFE = "Production was not changed beyond a switch to a new WAL segment, if that; everything is still in its pg_wal."
 
 _STATE = """
-SELECT pg_is_in_recovery() AS in_recovery, current_setting('archive_mode') AS archive_mode,
+SELECT pg_is_in_recovery() AS in_recovery, (SELECT system_identifier::text FROM pg_control_system()),
+       current_setting('archive_mode') AS archive_mode,
        current_setting('data_directory') AS data_directory,
        (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size') AS segment_size,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END AS inserted,
@@ -50,22 +53,70 @@ def ensure_archived(params: Mapping[str, Any], spool: str, *, check_mode: bool) 
     connection.autocommit = True
     try:
         state = _check(connection, params)
+        again = [name for name in params.get("lost") or [] if not archive.get(name, os.path.join(spool, name))]
+        if not check_mode:
+            for name in again:
+                _put_back(params, state, archive, name, spool)
         if archive.get(segment, os.path.join(spool, segment)):
-            return _result(segment, "archived", False, began)
+            return _result(segment, "archived", False, began, again)
         switch = _is_current(segment, state)
+        if not switch and _is_done(state, segment):
+            if not check_mode:
+                _put_back(params, state, archive, segment, spool)
+            return _result(segment, "waiting" if check_mode else "archived", False, began, [*again, segment])
         if check_mode:
-            return _result(segment, "current" if switch else "waiting", switch, began)
+            return _result(segment, "current" if switch else "waiting", switch, began, again)
         if switch:
             one_row(connection, "SELECT pg_switch_wal()::text AS lsn")
         _wait(connection, archive, segment, os.path.join(spool, segment), params, state["failed_count"])
-        return _result(segment, "archived", switch, began)
+        return _result(segment, "archived", switch, began, again)
     finally:
         connection.close()
 
 
-def _result(segment: str, state: str, switched: bool, began: float) -> dict[str, Any]:
-    seconds = round(time.monotonic() - began, 3)
-    return {"changed": switched, "segment": segment, "state": state, "switched": switched, "seconds": seconds}
+def _result(segment: str, state: str, switched: bool, began: float, put_back: list[str]) -> dict[str, Any]:
+    return {
+        "changed": switched or bool(put_back),
+        "segment": segment,
+        "state": state,
+        "switched": switched,
+        "put_back": put_back,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def _is_done(state: Mapping[str, Any], segment: str) -> bool:
+    """Whether the archiver has reported the segment as archived (PostgreSQL: pgarch_archiveDone in pgarch.c)."""
+    return os.path.exists(os.path.join(state["data_directory"], "pg_wal", "archive_status", f"{segment}.done"))
+
+
+def _put_back(params: Mapping[str, Any], state: Mapping[str, Any], archive: Archive, segment: str, spool: str) -> None:
+    """Archive a segment again that the archive has lost and pg_wal still has."""
+    host = socket.gethostname()
+    path = os.path.join(state["data_directory"], "pg_wal", segment)
+    reason = why_not(Path(path), segment, Owner(int(state["system_identifier"]), int(state["segment_size"])))
+    if reason:
+        raise RecoveryError(
+            f"the archive of stanza '{params['stanza']}' has lost WAL segment {segment}, which {host} had archived, "
+            f"and pg_wal there does not have it: {reason}. Nothing was changed. Use another repository "
+            "(dr_repository), a backup set that ended after it (dr_set), or a standby whose pg_wal has it: copy it to "
+            f"any place on {host} and, as the server's user, run: pgbackrest --stanza={params['stanza']} archive-push "
+            f"PLACE/{segment}",
+            missing_wal=[segment],
+        )
+    # It goes to every repository. Asynchronously would mean what is ready, and this is not.
+    pusher = PgBackRest(
+        run,
+        stanza=params["stanza"],
+        config=params.get("config"),
+        executable=params.get("executable") or "pgbackrest",
+    )
+    pusher.run("archive-push", "--no-archive-async", arguments=(path,))
+    if not archive.get(segment, os.path.join(spool, segment)):
+        raise RecoveryError(
+            f"WAL segment {segment} was archived again from pg_wal on {host}, and the archive still does not have it. "
+            f"{SAFE} See: pgbackrest check"
+        )
 
 
 def _check(connection: Any, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +175,10 @@ def _wait(connection: Any, archive: Archive, segment: str, path: str, params: Ma
         if params.get("repo") and time.monotonic() - looked > LOOK:
             done, looked = True, time.monotonic()
         if done and archive.get(segment, path):
+            return
+        # Reported and lost since we began.
+        if _is_done(state, segment) and not archive.get(segment, path):
+            _put_back(params, state, archive, segment, os.path.dirname(path))
             return
         if state["failed_count"] > failed and not params.get("repo"):
             raise RecoveryError(

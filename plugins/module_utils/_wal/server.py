@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn, parse_segment_name, segment_name
 
 with contextlib.suppress(ImportError):  # connect() says so
     import psycopg2
@@ -110,11 +110,12 @@ def server_facts(connection: Any) -> dict[str, Any]:
     if (server.pop("block_size"), server.pop("wal_block_size")) != (8192, 8192):
         raise RecoveryError("the server was built with other pages than 8 kB, which this does not read")
     server["databases"] = [
-        {"name": name_of(bytes(row["name"]), row["encoding"]), "oid": row["oid"], "size": row["size"]}
+        {"name": name_of(bytes(row.pop("name")), row.pop("encoding")), **row}
         for row in _rows(
             connection,
             f"SELECT {raw('datname')} AS name, pg_encoding_to_char(encoding) AS encoding, oid::bigint AS oid,"
-            " pg_database_size(oid)::bigint AS size FROM pg_database ORDER BY datname",
+            ' pg_database_size(oid)::bigint AS size, datcollate::text AS "collate", datctype::text AS ctype'
+            " FROM pg_database ORDER BY datname",
         )
     ]
     server["tablespaces"] = [
@@ -125,13 +126,39 @@ def server_facts(connection: Any) -> dict[str, Any]:
             " FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY spcname",
         )
     ]
+    # Whoever initdb made: it is there, a superuser, whatever its name.
+    (server["superuser"],) = (
+        name_of(bytes(row["name"]), "UTF8")
+        for row in _rows(connection, f"SELECT {raw('rolname')} AS name FROM pg_authid WHERE oid = 10")
+    )
     settings = _rows(
         connection,
         "SELECT name, setting::int AS setting FROM pg_settings WHERE name = ANY(%s)",
         list(RECOVERY_SETTINGS),
     )
     server["recovery_settings"] = {row["name"]: row["setting"] for row in settings}
+    server["kept_wal"] = kept_wal(connection)
     return server
+
+
+def kept_wal(connection: Any) -> list[dict[str, str]]:
+    """WAL segments that pg_wal has whole, as ranges ``{first, last}`` of names; none of those to come."""
+    (row,) = _rows(
+        connection,
+        "SELECT pg_walfile_name(pg_current_wal_insert_lsn()) AS current,"
+        " (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size') AS size,"
+        " ARRAY(SELECT name FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' ORDER BY name)::text[] AS names",
+    )
+    ranges: list[dict[str, str]] = []
+    for name in row["names"]:
+        if name[8:] >= row["current"][8:]:
+            continue
+        timeline, number = parse_segment_name(name, row["size"])
+        if ranges and ranges[-1]["last"] == segment_name(timeline, number - 1, row["size"]):
+            ranges[-1]["last"] = name
+        else:
+            ranges.append({"first": name, "last": name})
+    return ranges
 
 
 def require_searchable(server: Mapping[str, Any]) -> None:

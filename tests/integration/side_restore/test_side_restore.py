@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_recovery import SideRecovery
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
 
 DRIVER = """
 import json, subprocess, sys
@@ -281,6 +283,92 @@ def let_in(side: Any, client: dict[str, str], instance: dict[str, Any], certific
         lambda: connect({**login, "login_password": client["password"]}, "shop", sslmode="disable")
     )
     assert "pg_hba.conf" in refused(lambda: connect({**login, "login_password": client["password"]}, "postgres"))
+
+
+def test_a_locale_that_the_host_lacks_is_named_in_the_plan_with_what_makes_it(production: Any, make_side: Any) -> None:
+    known = [{**item, "collate": "xx_YY.utf8", "ctype": "C"} for item in production.databases()]
+    message = refused(make_side("early", production_databases=known).plan)
+    assert "has the locale 'xx_YY.utf8', which" in message
+    assert "localedef -i xx_YY -f UTF-8 xx_YY.utf8" in message
+    # One that is not needed may have any.
+    others = [item if item["name"] == "other" else {**item, "collate": "C"} for item in known]
+    assert make_side("early", "t", production_databases=others).plan()["databases"] == ["shop"]
+
+
+# A repository that has lost something
+
+
+@pytest.fixture
+def two_sets(production: Any) -> Any:
+    """Labels of two sets that lead to a target of now; the newer one is an increment."""
+    older = newest_label(production)
+    production.sql("INSERT INTO later VALUES (2000)")
+    production.backrest("backup", "--type=incr")
+    production.target_here("now")
+    production.archive()
+    newer = newest_label(production)
+    yield older, newer
+    shutil.rmtree(production.repo / "backup" / "main" / newer)
+    production.backrest("expire", f"--set={newer}")
+
+
+def test_a_set_that_lost_a_file_is_told_in_the_plan_with_an_older_one_that_is_whole(
+    production: Any, make_side: Any, tmp_path: Path, two_sets: tuple[str, str]
+) -> None:
+    older, newer = two_sets
+    backup = production.repo / "backup" / "main" / newer
+    filenode = production.sql("SELECT pg_relation_filenode('later')")
+    (lost,) = backup.glob(f"pg_data/base/*/{filenode}.*")
+    side = make_side("now")
+    assert side.plan()["set"]["label"] == newer
+    with hidden(lost, tmp_path / "lost"):
+        message = refused(side.plan)
+        assert f"has lost {newer}/{lost.relative_to(backup).with_suffix('')}" in message
+        assert f"choose it with set (dr_set={older})" in message
+        assert not side.path.exists()
+        # A database that is not needed may lack what it wants.
+        assert make_side("now", "t", databases=["other"]).plan()["set"]["label"] == newer
+        chosen = make_side("now", "u", set=older)
+        plan, _changed = chosen.restore()
+        assert plan["set"]["label"] == older
+    chosen.ensure("promoted")
+    assert chosen.sql("SELECT max(id) FROM later") == 2000
+    # Another set for the same side instance: it is made anew, and stays so.
+    again = make_side("now", "u", set=newer)
+    plan, changed = again.restore()
+    assert (changed, plan["set"]["label"]) == (True, newer)
+    assert not again.restore()[1]
+
+
+def test_wal_that_the_archive_lost_is_put_back_from_production(
+    production: Any, make_side: Any, two_sets: tuple[str, str]
+) -> None:
+    segment = production.incidents["now"]["segment"]
+    (archived,) = production.repo.glob(f"archive/main/*/{segment[:16]}/{segment}-*")
+    archived.unlink()
+    side = make_side("now")
+    assert "is missing from the archive" in refused(side.restore) or "not in the archive yet" in refused(side.restore)
+    kept = [{"first": segment, "last": segment}]
+    production.archive()
+    assert f"WAL file {segment} is missing from the archive" in refused(side.plan)
+    assert make_side("now", production_wal=kept).plan()["wal"]["from_production"] == [segment]
+    with tempfile.TemporaryDirectory() as spool:
+        params = {
+            "login_unix_socket": f"{production.root}/sock",
+            "login_port": production.port,
+            "stanza": "main",
+            "config": str(production.config),
+            "segment": segment,
+            "timeout": 20,
+        }
+        began = time.monotonic()
+        assert ensure_archived(params, spool, check_mode=True)["put_back"] == [segment]
+        assert ensure_archived(params, spool, check_mode=False)["put_back"] == [segment]
+        assert time.monotonic() - began < 15
+        assert ensure_archived({**params, "lost": [segment]}, spool, check_mode=False)["changed"] is False
+    side.restore()
+    side.ensure("promoted")
+    assert side.sql("SELECT max(id) FROM later") == 2000
 
 
 # Killed, and run again

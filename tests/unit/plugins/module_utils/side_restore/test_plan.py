@@ -132,6 +132,7 @@ def test_a_missing_wal_file_is_named(backups: Any, incidents: Any) -> None:
         "count": len(needed),
         "continuous": True,
         "waiting_for": None,
+        "from_production": [],
     }
     error = refused(lambda: restore.plan_wal(needed, present - {needed[2]}, max(present), may_wait=True, where="repo1"))
     assert f"WAL file {needed[2]} is missing" in error.msg
@@ -140,6 +141,27 @@ def test_a_missing_wal_file_is_named(backups: Any, incidents: Any) -> None:
     assert waiting["waiting_for"] == needed[-1]
     error = refused(lambda: restore.plan_wal(needed, shorter, max(shorter), may_wait=False, where="repo1"))
     assert "not in the archive yet" in error.msg
+
+
+def test_wal_that_production_still_has_is_a_gap_only_until_it_is_put_back() -> None:
+    four = {"first": "0000000100000000000000FE", "last": "000000010000000100000001"}
+    needed = sorted(restore.segments_kept([four], 1 << 24))
+    assert needed == [
+        "0000000100000000000000FE",
+        "0000000100000000000000FF",
+        "000000010000000100000000",
+        "000000010000000100000001",
+    ]
+    present = set(needed) - {needed[1]}
+    plan = restore.plan_wal(needed, present, needed[-1], may_wait=True, where="repo1", kept=set(needed))
+    assert plan["from_production"] == [needed[1]]
+    for kept, said in ((set(needed), "production's pg_wal still has it"), ({"x"}, "does not have it either")):
+        error = refused(
+            lambda kept=kept: restore.plan_wal(
+                needed, present, needed[-1], may_wait=kept == {"x"}, where="r", kept=kept
+            )
+        )
+        assert said in error.msg
 
 
 def test_wal_of_a_new_timeline_is_to_come_although_the_old_one_went_further() -> None:
