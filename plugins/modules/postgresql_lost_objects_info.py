@@ -53,7 +53,9 @@ options:
       - What to do with a table that exists in production (after C(TRUNCATE), C(DELETE) or C(UPDATE), or when somebody
         made a new one). A table that is missing always goes back to its place.
       - V(beside) puts a copy in the schema C(recovered_<incident>) and leaves production's table alone.
-      - V(merge) inserts the rows that are missing by primary key, and lists those that differ.
+      - V(merge) inserts the rows that are missing by primary key, and lists those that differ. Tables that foreign keys
+        link are merged, or replaced, together in one transaction; rows that do not fit are kept beside. No trigger
+        fires.
       - V(replace) exchanges the content in one transaction and keeps the old rows beside.
     type: str
     choices: [beside, merge, replace]
@@ -138,11 +140,14 @@ load_plan:
       description:
         - Tables, with C(state) C(missing), C(exists) or C(recreated), and C(action) C(place), C(beside), C(merge),
           C(replace) or C(none). C(bytes) and C(rows_estimate) are the recovered instance's.
+        - C(silenced_triggers) are those that would fire even for a replica (C(ENABLE ALWAYS), C(ENABLE REPLICA)). They
+          are disabled in the transaction that merges or replaces the rows, so that whoever writes to the table waits
+          until it ends.
       type: list
       elements: dict
       sample:
         - {"schema": "public", "name": "orders", "oid": 16484, "kind": "r", "bytes": 81920, "rows_estimate": 1000,
-           "state": "missing", "action": "place"}
+           "state": "missing", "action": "place", "silenced_triggers": []}
     objects:
       description: Missing objects that are put back, as C(pg_identify_object) names them.
       type: list

@@ -19,7 +19,8 @@ description:
   - It never guesses. Where several transactions may be meant, or WAL does not tell, it fails and lists them.
   - Runs on the primary as the operating system user that owns the server, who reads C(pg_wal) and the archive.
     Nothing is written on the server; segments fetched from the archive go to a temporary directory and are removed.
-  - A search needs PostgreSQL 15 or later, a target that is given 13 or later, with O(ignore:wal_level) replica or logical, and C(full_page_writes) on.
+  - A search needs PostgreSQL 15 or later, a target that is given 13 or later, with O(ignore:wal_level) replica or
+    logical, and C(full_page_writes) on.
 author:
   - the dbre.recovery authors (!UNKNOWN)
 options:

@@ -134,11 +134,15 @@ difference:
 merged:
   description:
     - What was merged, by table.
-    - Rows that were C(inserted), rows that differ (C(differing)), rows that do not fit because of another unique key or
-      a missing parent (C(not_fitting)), the C(table) beside that lists both, and a C(sample) of their keys.
+    - Rows that were C(inserted), rows that differ (C(differing)), rows that do not fit (C(not_fitting)) with the
+      C(reasons) for that, each with its number of rows, C(newer_in_production), the C(table) beside that holds the rows
+      that differ as they were, the C(not_fitting_table) with those that do not fit, and a C(sample) of their keys.
+    - C(deleted_since) is how many of the inserted rows production had deleted on purpose after the incident, which
+      come back as well. V(null) is not known.
   returned: O(state=present)
   type: dict
-  sample: {}
+  sample: {"public.orders": {"inserted": 5000, "deleted_since": null, "differing": 0, "not_fitting": 0, "reasons": {},
+    "newer_in_production": 12, "table": null, "not_fitting_table": null, "key": ["id"], "sample": []}}
 kept:
   description: Tables that stay beside production's until the operator removes them.
   returned: success
@@ -146,7 +150,10 @@ kept:
   elements: dict
   sample: [{"type": "table", "object": "recovered_4711.orders", "reason": "copy", "command": "DROP TABLE ..."}]
 left_to_do:
-  description: What is left for people, each with C(type), C(object), C(reason) and C(command).
+  description:
+    - What is left for people, each with C(type), C(object), C(reason) and C(command).
+    - C(lost) says whether production lacks something that was there before the incident, C(rows) how many rows.
+    - Of a copy beside, the commands that put it to use. Of rows that do not fit, the one that puts them back.
   returned: O(state=present)
   type: list
   elements: dict

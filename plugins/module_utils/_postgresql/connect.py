@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.raw_text import take_raw_bytes
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
     NO_LIBRARIES,
     SETTINGS,
@@ -146,6 +147,7 @@ def connect(
             f"port {keywords.get('port', 5432)}: {str(error).strip()}",
             sqlstate=error.pgcode,
         ) from error
+    take_raw_bytes(connection)
     if "options" not in libpq:
         late = late_settings(connection.server_version, is_superuser(connection))
         apply_settings(connection, {**late, **(settings or {})})

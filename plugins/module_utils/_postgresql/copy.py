@@ -16,6 +16,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
 
 BLOCK = 1 << 20
+# Seconds in which a program that failed has ended; one that still has rows to hand on does not end.
+READER_ENDS = 1.0
 
 
 def stored_columns(columns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -32,8 +34,9 @@ def column_list(columns: Sequence[Mapping[str, Any]]) -> str:
 def copy_options(columns: Sequence[Mapping[str, Any]], encoding: str, freeze: bool = False) -> str:
     """Options of COPY on both ends.
 
-    Binary is a fifth faster, but carries OIDs of types made by users, which differ after a type was made again; so it
-    is taken only when every column is of a built-in type.
+    Binary is a fifth faster, and a value over 512 MB has no text that fits into memory; but it carries OIDs of types
+    made by users, which differ after a type was made again. So it is taken only when every column is of a built-in
+    type, a domain over one, or an enum, which goes by its label.
     """
     options = [f"ENCODING {quote_literal(encoding)}"]
     if all(column["binary_safe"] for column in stored_columns(columns)) and stored_columns(columns):
@@ -91,11 +94,19 @@ def copy_table(
             try:
                 with production.cursor() as cursor:
                     cursor.copy_expert(target, _Counted(stream, tell), size=BLOCK)
-            except BaseException:
+            except BaseException as error:
+                # What the reader says comes first: of half a stream, production can only say that it is half.
+                with suppress(subprocess.TimeoutExpired):
+                    if reader.wait(READER_ENDS) > 0:
+                        raise _reading_failed(errors, source) from error
                 reader.kill()
                 reader.wait()
                 raise
         if reader.wait() != 0:
-            errors.seek(0)
-            said = errors.read().decode(errors="replace").strip()
-            raise RecoveryError(f"reading from the recovered instance failed: {said}", copy=source)
+            raise _reading_failed(errors, source)
+
+
+def _reading_failed(errors: IO[bytes], source: str) -> RecoveryError:
+    errors.seek(0)
+    said = errors.read().decode(errors="replace").strip()
+    return RecoveryError(f"reading from the recovered instance failed: {said}", copy=source)

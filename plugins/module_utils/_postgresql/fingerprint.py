@@ -41,14 +41,15 @@ CHECKSUM_VERSION = "2"
 COLUMNS = """
 SELECT a.attrelid::int8 AS relation, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
        t.typname, n.nspname AS type_schema, t.typtype, t.oid < 16384 AS builtin,
-       t.typsend <> 0 AND t.typreceive <> 0 AND t.oid < 16384 AND t.typtype = 'b' AND t.typname !~ '^_?reg'
-           AND (t.typelem = 0 OR t.typelem < 16384) AS binary_safe,
+       t.typtype = 'e' OR (bt.typsend <> 0 AND bt.typreceive <> 0 AND bt.oid < 16384 AND bt.typtype = 'b'
+                           AND bt.typname !~ '^_?reg' AND (bt.typelem = 0 OR bt.typelem < 16384)) AS binary_safe,
        a.attnotnull AS not_null, a.attgenerated AS generated, a.attidentity AS identity,
        pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS default,
        CASE WHEN a.attcollation <> t.typcollation THEN co.nspname || '.' || c.collname END AS collation,
        a.attstorage AS storage, {compression} AS compression, a.attstattarget AS statistics, a.attoptions AS options
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+JOIN pg_catalog.pg_type bt ON bt.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation

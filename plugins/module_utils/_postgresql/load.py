@@ -157,9 +157,9 @@ class Context:
     def journal(self, connection: Any, kind: str, detail: Mapping[str, Any]) -> None:
         """Write one entry, in the caller's transaction."""
         table = quote_name(self.staging, JOURNAL)
-        execute(
-            connection, f"INSERT INTO {table} (kind, detail) VALUES (%s, %s)", (kind, json.dumps(detail, default=str))
-        )
+        # Not as \\u escapes, which jsonb does not take everywhere but in databases of UTF-8.
+        text = json.dumps(detail, default=str, ensure_ascii=False)
+        execute(connection, f"INSERT INTO {table} (kind, detail) VALUES (%s, %s)", (kind, text))
 
     def tell(self, size: int) -> None:
         """Count bytes copied; a line of progress for every 16 MB."""

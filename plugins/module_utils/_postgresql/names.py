@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
@@ -41,6 +42,19 @@ def display_name(schema: str | None, name: str) -> str:
     return ".".join(part if PLAIN.match(part) else quote_ident(part) for part in parts)
 
 
+def derived_name(name: str, suffix: str, taken: Collection[str] = ()) -> str:
+    """Name of a table of ours made from another's ``name``, the same each time and none of ``taken``.
+
+    Whole where it fits, otherwise its beginning with a hash of all of it, so that no two names give the same.
+    """
+    derived = name + suffix
+    if len(derived.encode(errors="surrogateescape")) <= MAX_BYTES and derived not in taken:
+        return derived
+    whole = name.encode(errors="surrogateescape")
+    ending = f"_{hashlib.sha256(whole).hexdigest()[:12]}{suffix}"
+    return whole[: MAX_BYTES - len(ending)].decode(errors="ignore") + ending
+
+
 def _parse(text: str) -> list[list[str]]:
     """Comma-separated, possibly qualified names of one text as lists of real name parts."""
     names: list[list[str]] = []
@@ -55,7 +69,7 @@ def _parse(text: str) -> list[list[str]]:
             )
         quoted, plain = match.groups()
         part = quoted.replace('""', '"') if quoted is not None else fold(plain)
-        if len(part.encode()) > MAX_BYTES:
+        if len(part.encode(errors="surrogateescape")) > MAX_BYTES:
             raise RecoveryError(f"{part!r} is longer than the {MAX_BYTES} bytes of a PostgreSQL name")
         parts.append(part)
         at = match.end()

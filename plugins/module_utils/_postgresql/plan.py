@@ -27,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
 
 JOURNAL = "dbre_recovery_journal"
@@ -146,11 +147,13 @@ def left(
     }
 
 
-def _unlogged(item: Mapping[str, Any]) -> dict[str, Any]:
-    """What is lost of an unlogged table: all its rows, as many as the server last counted."""
-    name, count = display_name(item["schema"], item["name"]), item["rows_estimate"] or None
-    reason = "unlogged: its rows are in no backup and no WAL; it comes back empty"
-    return left("table", name, reason, lost=True, rows=count)
+def left_without_rows(relation: Mapping[str, Any], state: str) -> dict[str, Any]:
+    """The entry of ``left_to_do`` for an unlogged table out of a physical copy."""
+    estimate = relation["rows_estimate"] or None
+    reason = "unlogged: its rows are in no backup and no WAL, so that 0 rows "
+    reason += "came back" if state == "missing" else "can come back; what production has in it was left as it is"
+    reason += f". There were about {estimate}" if estimate else ". How many there were is not known"
+    return left("table", display_name(relation["schema"], relation["name"]), reason, lost=True, rows=estimate)
 
 
 def read_journal(production: Any, staging_schema: str) -> dict[str, list[dict[str, Any]]]:
@@ -370,9 +373,13 @@ class Planner:
             if action == self.load and (above & alive or item["oid"] in parted):
                 # A partition goes with its tree; a tree that lost partitions gets those back and is else left alone.
                 action = "none"
+            if item["persistence"] == "u" and self.same_lineage:
+                # There is nothing to copy, and nothing must take the place of rows that production has.
+                action = "none" if action == self.load else action
+                left_to_do.append(left_without_rows(item, state))
             relations.append({**item, "state": state, "action": action})
-            if item["persistence"] == "u":
-                left_to_do.append(_unlogged(item))
+        for item, triggers in zip(relations, self._silenced(production, relations)):
+            item["silenced_triggers"] = triggers
         staged = sorted({item["schema"] for item in relations if item["action"] != "none"})
         schemas = {schema: self.staging + (f"_{number}" if number else "") for number, schema in enumerate(staged)}
         oids = [item["objid"] for item in objects if item["catalog"] == "pg_class"]
@@ -392,6 +399,19 @@ class Planner:
             **self._missing_globals(production, side, objects, oids),
             **needs,
         }
+
+    @staticmethod
+    def _silenced(production: Any, relations: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+        """Triggers of each relation that are disabled while its rows go back, which holds up writers meanwhile."""
+        found: list[list[str]] = []
+        for item in relations:
+            query, name = "SELECT pg_catalog.to_regclass(%s)::oid::int8", quote_name(item["schema"], item["name"])
+            oid = value(production, query, (name,)) if item["action"] in ("merge", "replace") else None
+            triggers = [] if oid is None else firing_triggers(production, [oid])
+            found.append(
+                [f"{trigger['name']} on {display_name(trigger['schema'], trigger['table'])}" for trigger in triggers]
+            )
+        return found
 
     def _missing_globals(
         self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]], oids: Sequence[int]
@@ -437,7 +457,9 @@ class Planner:
                 for item in found
                 if item["oid"] in members
             ]
-            lost += [_unlogged(item) for item in sizes if item["persistence"] == "u"]
+            lost += [
+                left_without_rows(item, "missing") for item in sizes if item["persistence"] == "u" and self.same_lineage
+            ]
             return {
                 **self._base(),
                 "staging_database": self.staging,

@@ -31,7 +31,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt 
     savepoint,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.known import without_known
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import (
     LOCAL_COMMIT,
@@ -64,6 +63,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     set_sequences,
     steps_of,
     without_default_privileges,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back import (
+    existing_table,
+    linked_tables,
+    put_back,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.renamed import make_otherwise
@@ -291,7 +295,7 @@ class TableRecovery:
         """Refuse what cannot work, before anything is changed."""
         become(main, self.context.roles)
         for item in self.existing:
-            ExistingTable(self.context, item, encoding_of(main)).check(main)
+            existing_table(self.context, item, encoding_of(main)).check(main)
         main.rollback()
 
     def _note_borrowed(self, main: Any, borrowed: Iterable[Mapping[str, Any]]) -> None:
@@ -406,8 +410,15 @@ class TableRecovery:
     def _load(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
         encoding = encoding_of(main)
         journal = read_journal(main, self.context.staging)
-        main.commit()
         done = {item["oid"] for item in journal.get("table", [])}
+        besides = [{**item, "action": "beside"} for item in self.loaded if item["oid"] in self.unmade]
+        existing = {
+            item["oid"]: existing_table(self.context, item, encoding)
+            for item in [*self.existing, *besides]
+            if item["oid"] not in done
+        }
+        groups = linked_tables(main, list(existing.values()))
+        main.commit()
         everything = [*self.loaded, *self.existing]
         waiting = sorted(
             (item for item in everything if item["oid"] not in done), key=lambda item: item["bytes"], reverse=True
@@ -416,16 +427,15 @@ class TableRecovery:
 
         def load(item: Mapping[str, Any]) -> None:
             nonlocal finished
-            if item["oid"] in self.unmade:
-                ExistingTable(self.context, {**item, "action": "beside"}, encoding).load()
-            elif item["action"] == "place":
-                TableLoad(self.context, item, encoding).run(partial(self._make_indexes, dump, steps, item))
+            if item["oid"] in existing:
+                existing[item["oid"]].prepare()
             else:
-                ExistingTable(self.context, item, encoding).load()
+                TableLoad(self.context, item, encoding).run(partial(self._make_indexes, dump, steps, item))
             finished += 1
             self.context.progress.say("load", finished, len(everything), "tables")
 
         run_parallel([partial(load, item) for item in waiting], self.context.parallel)
+        run_parallel([partial(put_back, self.context, group) for group in groups], self.context.parallel)
 
     def _make_indexes(self, dump: SchemaDump, steps: Steps, item: Mapping[str, Any], connection: Any) -> None:
         """Indexes of one table, in the transaction that loads it."""
@@ -506,6 +516,7 @@ class TableRecovery:
         main.commit()
         tables = journal.get("table", [])
         left_to_do += [entry["left"] for entry in journal.get("refused", [])]
+        left_to_do += [entry for table in tables for entry in table.get("left_to_do", [])]
         for published in journal.get("published", []):
             left_to_do += published["left_to_do"]
         objects = [dict(item) for item in self.plan["objects"] if not item["implied"]]

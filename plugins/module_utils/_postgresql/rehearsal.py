@@ -19,7 +19,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import Attempt, Refused
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context, encoding_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
@@ -27,6 +26,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     steps_of,
     without_default_privileges,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back import existing_table
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import make_early
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
@@ -67,7 +67,7 @@ def rehearse(production: Server, side: Server, plan: dict[str, Any]) -> dict[str
         try_to_become(connection, context.roles)
         for item in plan["relations"]:
             if item["action"] in ("merge", "replace"):
-                ExistingTable(context, item, encoding_of(connection)).check(connection)
+                existing_table(context, item, encoding_of(connection)).check(connection)
         if not plan["objects"]:
             return plan
         dump = SchemaDump(side, context.side_database, directory)

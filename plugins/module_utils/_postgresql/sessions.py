@@ -26,6 +26,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     libpq_keywords,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.raw_text import client_encoding
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
     NO_LIBRARIES,
     SETTINGS,
@@ -72,6 +73,7 @@ class Server:
         # What client programs may be told in addition, known since the first session.
         self._late: dict[str, str] = {}
         self._root_certificate: str | None = None
+        self._encodings: dict[str, str] = {}
 
     @classmethod
     def of_instance(
@@ -123,7 +125,12 @@ class Server:
             self.params, dbname, application_name=self.application_name, settings=settings, libraries=self._libraries
         )
         self._late = late_settings(connection.server_version, is_superuser(connection))
+        self._encodings[connection.info.dbname] = client_encoding(connection.get_parameter_status("server_encoding"))
         return connection
+
+    def client_encoding(self, dbname: str) -> str:
+        """The encoding in which programs talk with a database, which a session of ours has been in."""
+        return self._encodings.get(dbname, "UTF8")
 
     def environment(self, dbname: str) -> dict[str, str]:
         """Environment in which libpq programs reach ``dbname`` with our settings; holds the password."""
@@ -131,7 +138,7 @@ class Server:
             "PGDATABASE": dbname,
             "PGAPPNAME": self.application_name,
             "PGCONNECT_TIMEOUT": 15,
-            "PGCLIENTENCODING": "UTF8",
+            "PGCLIENTENCODING": self.client_encoding(dbname),
             "PGOPTIONS": session_options({**SETTINGS, **self._late, **({} if self._libraries else NO_LIBRARIES)}),
         }
         wanted.update({ENVIRONMENT[name]: text for name, text in libpq_keywords(self.params).items()})

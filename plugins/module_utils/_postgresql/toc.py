@@ -147,7 +147,7 @@ def as_members(script: bytes) -> bytes:
 def statements_of(script: bytes) -> str:
     """What a script does, without its settings and comments at both ends."""
     header = HEADER.match(script)
-    text = script[header.end() if header else 0 :].decode()
+    text = script[header.end() if header else 0 :].decode(errors="surrogateescape")
     return re.sub(r"(?:\n|\A)(?:--.*\n|\n)*\Z", "", text)
 
 
@@ -160,10 +160,11 @@ class SchemaDump:
         self.path = os.path.join(directory, "schema.dump")
         # Threads that load side by side take the next number.
         self._lists = itertools.count(1)
-        command = ["pg_dump", "--format=custom", "--compress=0", "--schema-only", "--encoding=UTF8", "--no-password"]
+        encoding = f"--encoding={server.client_encoding(database)}"
+        command = ["pg_dump", "--format=custom", "--compress=0", "--schema-only", encoding, "--no-password"]
         server.run([*command, "--no-sync", "--file", self.path], database)
         listing = server.run(["pg_restore", "--list", "--verbose", self.path], database)
-        self.entries = parse_toc(listing.decode())
+        self.entries = parse_toc(listing.decode(errors="surrogateescape"))
 
     def identity(self, entry: Entry) -> str:
         """What the server calls the object of an entry; the dump's own words where there is none."""

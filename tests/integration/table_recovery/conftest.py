@@ -382,3 +382,9 @@ def torture(world: World) -> Iterator[World]:
 def shop(world: World) -> Iterator[World]:
     """A small shop and its copy."""
     yield from begun(world, "shop")
+
+
+@pytest.fixture
+def linked(world: World) -> Iterator[World]:
+    """Tables that foreign keys link, and their copy."""
+    yield from begun(world, "linked")

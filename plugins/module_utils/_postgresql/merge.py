@@ -1,0 +1,294 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Put the rows that production lacks back into tables that it has, and leave all others as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import (
+    ExistingTable,
+    same_row,
+    show_all,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    quote_ident,
+    quote_literal,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
+    firing_triggers,
+    hold_parents,
+    orphans,
+    outgoing_keys,
+    parents_first,
+    shown_key,
+    silence,
+    source_of,
+)
+
+SAMPLE = 5
+
+CONSTRAINTS = """
+SELECT 'constraint ' || k.conname AS name, pg_catalog.pg_get_expr(k.conbin, k.conrelid) AS condition
+FROM pg_catalog.pg_constraint k WHERE k.conrelid = %(oid)s::oid AND k.contype = 'c'
+UNION
+SELECT 'NOT NULL of column ' || a.attname, pg_catalog.quote_ident(a.attname) || ' IS NOT NULL'
+FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
+"""
+
+# Columns only of indexes whose values can be compared without knowing more than the columns.
+UNIQUE = """
+SELECT c.relname AS name,
+       CASE WHEN i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indisexclusion THEN
+         ARRAY(SELECT a.attname FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS key(number, n)
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.number
+               WHERE key.n <= i.indnkeyatts ORDER BY key.n) END AS columns
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = %s::oid AND (i.indisunique OR i.indisexclusion) AND NOT i.indisprimary
+ORDER BY 2 NULLS LAST, 1
+"""
+
+
+class Merged:
+    """One table of a merge, within its transaction."""
+
+    def __init__(self, connection: Any, table: ExistingTable) -> None:
+        self.connection = connection
+        self.table = table
+        self.oid = table.oid(connection)
+        # Keys of the rows that production lacked, and why such a row is not put back.
+        self.lacked = quote_name(table.staging, table.derived("_lacked"))
+        self.reason = "reason"
+        while self.reason in table.key:
+            self.reason += "_"
+        self.reason = quote_ident(self.reason)
+
+    def find(self) -> None:
+        """Find what production lacks."""
+        table = self.table
+        execute(
+            self.connection,
+            f"CREATE TABLE {self.lacked} AS SELECT {table.keys}, NULL::text AS {self.reason} FROM {table.copy} s "
+            f"WHERE NOT EXISTS (SELECT FROM {table.own} p WHERE {table.on_key('p', 's')})",
+        )
+        execute(self.connection, f"ALTER TABLE {self.lacked} ADD PRIMARY KEY ({table.keys})")
+        execute(self.connection, f"ANALYZE {self.lacked}")
+
+    def refuse_by_new_constraints(self) -> None:
+        """Mark the rows that constraints refuse which the table did not have when they were in it."""
+        side = self.table.context.side.connect(self.table.context.side_database)
+        try:
+            known = {row["condition"] for row in rows(side, CONSTRAINTS, {"oid": self.table.relation["oid"]})}
+        finally:
+            side.close()
+        for constraint in rows(self.connection, CONSTRAINTS, {"oid": self.oid}):
+            if constraint["condition"] not in known:
+                self._mark(
+                    f"{constraint['name']}, which the table did not have before, refuses them",
+                    f"({self.table.keys}) IN (SELECT {self.table.keys} FROM {self.table.copy} "
+                    f"WHERE NOT ({constraint['condition']}))",
+                )
+
+    def _mark(self, reason: str, condition: str, source: str = "") -> int:
+        return execute(
+            self.connection,
+            f"UPDATE {self.lacked} i SET {self.reason} = {quote_literal(reason)}{source} "
+            f"WHERE i.{self.reason} IS NULL AND {condition}",
+        )
+
+    def insert(self) -> None:
+        """Insert what production lacks, but what another unique key keeps out."""
+        wanted = f"i.{self.reason} IS NULL AND {self.table.on_key('i', 's')}"
+        condition = f"WHERE EXISTS (SELECT FROM {self.lacked} i WHERE {wanted}) ON CONFLICT DO NOTHING"
+        execute(self.connection, self.table.insert_statement(self.table.copy, condition))
+
+    def hold_parents(self, key: Mapping[str, Any]) -> None:
+        """Keep the rows that ours point to by a foreign key from being deleted before our commit."""
+        ours = f"(SELECT f.* FROM {source_of(key)} f JOIN {self.lacked} i ON {self.table.on_key('i', 'f')})"
+        hold_parents(self.connection, key, ours)
+
+    def take_back_orphans(self, key: Mapping[str, Any]) -> int:
+        """Take back those of our rows whose foreign key points nowhere; how many."""
+        parent = display_name(key["other_schema"], key["other_table"])
+        found = self._mark(
+            f"foreign key {shown_key(key)}: {parent} does not have the rows they point to",
+            f"{self.table.on_key('i', 'f')} AND {orphans(key)}",
+            f" FROM {source_of(key)} f",
+        )
+        if found:
+            execute(
+                self.connection,
+                f"DELETE FROM {source_of(key)} f USING {self.lacked} i "
+                f"WHERE i.{self.reason} IS NOT NULL AND {self.table.on_key('i', 'f')}",
+            )
+        return found
+
+    def explain(self) -> None:
+        """Mark the rows that were not inserted with the unique key that kept them out."""
+        table = self.table
+        absent = f"NOT EXISTS (SELECT FROM {table.own} p WHERE {table.on_key('p', 'i')})"
+        if not value(
+            self.connection, f"SELECT 1 FROM {self.lacked} i WHERE {self.reason} IS NULL AND {absent} LIMIT 1"
+        ):
+            return
+        indexes = rows(self.connection, UNIQUE, (self.oid,))
+        for index in indexes:
+            if index["columns"]:
+                same = " AND ".join(f"p.{quote_ident(name)} = s.{quote_ident(name)}" for name in index["columns"])
+                self._mark(
+                    f"unique index {index['name']}: production has other rows with the same values",
+                    f"{absent} AND EXISTS (SELECT FROM {table.copy} s JOIN {table.own} p ON {same} "
+                    f"WHERE {table.on_key('s', 'i')})",
+                )
+        names = ", ".join(index["name"] for index in indexes if not index["columns"]) or "one of the table"
+        self._mark(f"unique index or exclusion constraint ({names}): production has other rows in their place", absent)
+
+    def finish(self) -> None:
+        """Keep what differs and what does not fit beside, and note what was done."""
+        table, connection = self.table, self.connection
+        unfit_name, differs_name = table.derived("_not_fitting"), table.derived("_differs")
+        unfit, differs = quote_name(table.staging, unfit_name), quote_name(table.staging, differs_name)
+        reasons = {
+            row["reason"]: row["count"]
+            for row in rows(
+                connection,
+                f"SELECT {self.reason} AS reason, count(*) FROM {self.lacked} WHERE {self.reason} IS NOT NULL "
+                "GROUP BY 1 ORDER BY 1",
+            )
+        }
+        execute(
+            connection,
+            f"CREATE TABLE {unfit} AS SELECT s.* FROM {table.copy} s JOIN {self.lacked} i ON {table.on_key('i', 's')} "
+            f"WHERE i.{self.reason} IS NOT NULL",
+        )
+        execute(
+            connection,
+            f"CREATE TABLE {differs} AS SELECT s.* FROM {table.copy} s JOIN {table.own} p ON {table.on_key('p', 's')} "
+            f"WHERE NOT {same_row(table.stored, 's', 'p')}",
+        )
+        lacked = value(connection, f"SELECT count(*) FROM {self.lacked}")
+        differing = value(connection, f"SELECT count(*) FROM {differs}")
+        not_fitting = sum(reasons.values())
+        texts = ", ".join(f"{quote_ident(name)}::text" for name in table.key)
+        sample = [
+            list(row.values())
+            for source in (differs, unfit)
+            for row in rows(connection, f"SELECT {texts} FROM {source} ORDER BY {table.keys} LIMIT {SAMPLE}")
+        ][:SAMPLE]
+        newer = value(
+            connection,
+            f"SELECT count(*) FROM {table.own} p "
+            f"WHERE NOT EXISTS (SELECT FROM {table.copy} s WHERE {table.on_key('p', 's')})",
+        )
+        kept = {
+            differs_name: (differing, f"rows of {table.shown} as they were, where production's differ"),
+            unfit_name: (not_fitting, f"rows of {table.shown} that do not fit into it any more"),
+        }
+        shown = {}
+        for name, (count, what) in kept.items():
+            if count:
+                execute(connection, f"ALTER TABLE {quote_name(table.staging, name)} ADD PRIMARY KEY ({table.keys})")
+                shown[name] = table.keep(connection, name, what)
+            else:
+                execute(connection, f"DROP TABLE {quote_name(table.staging, name)}")
+        execute(connection, f"DROP TABLE {table.copy}, {self.lacked}")
+        table.set_sequences(connection)
+        left_to_do = [
+            left(
+                "rows",
+                table.shown,
+                f"{count} rows that were there before the incident are not back: {reason}. They are in "
+                f"{shown[unfit_name]}; when they fit, run the command, which passes over those that do not",
+                f"{table.insert_statement(unfit)} ON CONFLICT DO NOTHING;",
+                lost=True,
+                rows=count,
+            )
+            for reason, count in reasons.items()
+        ]
+        if differing:
+            left_to_do.append(
+                left(
+                    "rows",
+                    table.shown,
+                    f"{differing} rows are not as they were before the incident, which is right where the application "
+                    f"changed them since. Production's were left as they are; as they were, they are in "
+                    f"{shown[differs_name]}. The command puts these in their place",
+                    self._update_statement(differs),
+                    rows=differing,
+                )
+            )
+        table.note(
+            connection,
+            {
+                "rows": lacked - not_fitting,
+                "checksum_production": fingerprint.content(connection, table.own, table.columns)["checksum"],
+                "left_to_do": left_to_do,
+                "merged": {
+                    "inserted": lacked - not_fitting,
+                    "deleted_since": None,
+                    "differing": differing,
+                    "not_fitting": not_fitting,
+                    "reasons": reasons,
+                    "newer_in_production": newer,
+                    "table": shown.get(differs_name),
+                    "not_fitting_table": shown.get(unfit_name),
+                    "key": list(table.key),
+                    "sample": sample,
+                },
+            },
+        )
+
+    def _update_statement(self, source: str) -> str:
+        table = self.table
+        names = [
+            quote_ident(column["name"])
+            for column in table.stored
+            if column["name"] not in table.key and column["identity"] != "a"
+        ]
+        changes = ", ".join(f"{name} = s.{name}" for name in names)
+        return f"UPDATE {table.own} p SET {changes} FROM {source} s WHERE {table.on_key('p', 's')};"
+
+
+def merge_tables(connection: Any, tables: Sequence[ExistingTable]) -> None:
+    """Merge linked tables, whose copies are in staging, in the caller's transaction.
+
+    In a session that is a replica: triggers have done their work when the rows were new, and foreign keys are looked
+    at over all tables at the end, so that circles are no hindrance.
+    """
+    mark(connection, tables[0].context.plan["incident"])
+    execute(connection, "SET LOCAL session_replication_role = 'replica'")
+    for table in tables:
+        table.check(connection)
+    merged = [Merged(connection, table) for table in tables]
+    keys = outgoing_keys(connection, [item.oid for item in merged])
+    others = {key[end] for key in keys for end in ("relation", "other_relation")}
+    hide = show_all(connection, sorted({*(item.oid for item in merged), *others}))
+    for item in merged:
+        item.find()
+        item.refuse_by_new_constraints()
+    by_oid = {item.oid: item for item in merged}
+    order = parents_first(list(by_oid), [(key["root"], key["other_relation"]) for key in keys])
+    # As late as can be: it holds up those who write to the table.
+    off, on = silence(firing_triggers(connection, list(by_oid)))
+    for statement in off:
+        execute(connection, statement)
+    for oid in order:
+        by_oid[oid].insert()
+    for key in keys:
+        by_oid[key["root"]].hold_parents(key)
+    while sum(by_oid[key["root"]].take_back_orphans(key) for key in keys):
+        pass
+    for oid in order:
+        by_oid[oid].explain()
+        by_oid[oid].finish()
+    for statement in [*on, *hide]:
+        execute(connection, statement)

@@ -1,0 +1,41 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rows of tables that production has: those linked by foreign keys go back together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.beside import CopyBeside
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.merge import merge_tables
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import patiently
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import linked, outgoing_keys
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replace import replace_tables
+
+
+def existing_table(context: Context, relation: Mapping[str, Any], encoding: str) -> ExistingTable:
+    """The table of one relation of a load plan, which production has."""
+    kind = CopyBeside if relation["action"] == "beside" else ExistingTable
+    return kind(context, relation, encoding)
+
+
+def linked_tables(connection: Any, tables: Sequence[ExistingTable]) -> list[list[ExistingTable]]:
+    """Those to be merged or replaced, in groups that no foreign key of production leads out of."""
+    by_oid = {table.oid(connection): table for table in tables if table.relation["action"] != "beside"}
+    keys = outgoing_keys(connection, list(by_oid))
+    groups = linked(list(by_oid), [(key["root"], key["other_relation"]) for key in keys])
+    return [[by_oid[oid] for oid in group] for group in groups]
+
+
+def put_back(context: Context, tables: Sequence[ExistingTable]) -> None:
+    """Merge or replace linked tables, whose copies are in staging, in one transaction."""
+    work = replace_tables if tables[0].relation["action"] == "replace" else merge_tables
+    connection = context.loading_session()
+    try:
+        patiently(connection, lambda: work(connection, tables))
+    finally:
+        connection.close()

@@ -1,0 +1,49 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names and values of databases that do not say in which encoding their bytes are (SQL_ASCII)."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any, Optional
+
+try:
+    from psycopg2 import extensions
+except ImportError:
+    extensions = None  # type: ignore[assignment]  # connect() says so
+
+CODEC = "dbre_raw"
+RAW = "SQL_ASCII"
+
+
+def _decode(data: Any, errors: str = "strict") -> tuple[str, int]:
+    return bytes(data).decode("utf-8", "surrogateescape"), len(data)
+
+
+def _encode(text: str, errors: str = "strict") -> tuple[bytes, int]:
+    return text.encode("utf-8", "surrogateescape"), len(text)
+
+
+def _find(name: str) -> Optional[codecs.CodecInfo]:
+    return codecs.CodecInfo(_encode, _decode, name=CODEC) if name == CODEC else None
+
+
+codecs.register(_find)
+
+
+def client_encoding(server_encoding: str) -> str:
+    """The encoding in which we talk with a database: UTF-8, but with one that knows none its own bytes."""
+    return RAW if server_encoding == RAW else "UTF8"
+
+
+def take_raw_bytes(connection: Any) -> None:
+    """Let a session with a database without an encoding take all bytes as they are, and give them back the same.
+
+    As UTF-8 where they are that, and otherwise as Python stands for bytes in file names (surrogateescape). psycopg2
+    itself takes such a database for ASCII.
+    """
+    if connection.get_parameter_status("server_encoding") == RAW:
+        for name in (RAW, RAW.replace("_", "")):
+            extensions.encodings[name] = CODEC
+        connection.set_client_encoding(RAW)

@@ -1,0 +1,122 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Exchange the rows of tables that production has for those they had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable, show_all
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import require_equal
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    quote_ident,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
+    firing_triggers,
+    hold_parents,
+    incoming_keys,
+    orphans,
+    outgoing_keys,
+    silence,
+    source_of,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+
+SAMPLE = 5
+# Tables that foreign keys point to, NOT VALID ones included, with those that have them.
+REFERENCED = """
+SELECT confrelid::int8 AS oid, conrelid::int8 AS by FROM pg_catalog.pg_constraint
+WHERE contype = 'f' AND confrelid = ANY(%s::oid[])
+"""
+
+
+def truncatable(oids: Sequence[int], links: Sequence[tuple[int, int]]) -> list[int]:
+    """Those of ``oids`` that can be truncated together: no link ``(child, parent)`` leads to one from without."""
+    possible = list(oids)
+    while True:
+        stays = [oid for oid in possible if all(child in possible for child, parent in links if parent == oid)]
+        if stays == possible:
+            return stays
+        possible = stays
+
+
+def replace_tables(connection: Any, tables: Sequence[ExistingTable]) -> None:
+    """Exchange the rows of linked tables, whose copies are in staging, in the caller's transaction."""
+    mark(connection, tables[0].context.plan["incident"])
+    execute(connection, "SET LOCAL session_replication_role = 'replica'")
+    execute(connection, f"LOCK TABLE {', '.join(table.own for table in tables)} IN EXCLUSIVE MODE")
+    for table in tables:
+        table.check(connection)
+    oids = [table.oid(connection) for table in tables]
+    outgoing, incoming = outgoing_keys(connection, oids), incoming_keys(connection, oids)
+    keys = {key["oid"]: key for key in [*outgoing, *incoming]}.values()
+    others = {key[end] for key in keys for end in ("relation", "other_relation")}
+    hide = show_all(connection, sorted({*oids, *others}))
+    # Writers wait for the lock that we have in any case.
+    off, on = silence(firing_triggers(connection, oids))
+    for statement in off:
+        execute(connection, statement)
+    replaced = [_put_aside(connection, table) for table in tables]
+    _empty(connection, tables, oids)
+    for table in tables:
+        execute(connection, table.insert_statement(table.copy))
+    for key in outgoing:
+        hold_parents(connection, key, source_of(key))
+    for key in keys:
+        _require_parents(connection, tables, key)
+    for table, (count, kept) in zip(tables, replaced):
+        loaded = fingerprint.content(connection, table.own, table.columns)
+        require_equal(table.shown, table.recovered, loaded)
+        table.set_sequences(connection)
+        execute(connection, f"DROP TABLE {table.copy}")
+        found = {
+            "rows": loaded["rows"],
+            "checksum_production": loaded["checksum"],
+            "replaced": {"rows": count, "table": kept},
+        }
+        table.note(connection, found)
+    for statement in [*on, *hide]:
+        execute(connection, statement)
+
+
+def _put_aside(connection: Any, table: ExistingTable) -> tuple[int, str]:
+    name = table.derived("_replaced")
+    execute(connection, f"CREATE TABLE {quote_name(table.staging, name)} AS SELECT * FROM {table.own}")
+    count = value(connection, f"SELECT count(*) FROM {quote_name(table.staging, name)}")
+    return count, table.keep(connection, name, f"rows of {table.shown} that were there until they were replaced")
+
+
+def _empty(connection: Any, tables: Sequence[ExistingTable], oids: Sequence[int]) -> None:
+    """TRUNCATE leaves no dead rows behind, but is refused for a table that others point to."""
+    by_oid = dict(zip(oids, tables))
+    possible = truncatable(oids, [(row["by"], row["oid"]) for row in rows(connection, REFERENCED, (list(oids),))])
+    for oid, table in by_oid.items():
+        if oid not in possible:
+            execute(connection, f"DELETE FROM {table.own}")
+    if possible:
+        execute(connection, f"TRUNCATE {', '.join(by_oid[oid].own for oid in possible)}")
+
+
+def _require_parents(connection: Any, tables: Sequence[ExistingTable], key: Mapping[str, Any]) -> None:
+    orphaned = f"FROM {source_of(key)} f WHERE {orphans(key)}"
+    count = value(connection, f"SELECT count(*) {orphaned}")
+    if count:
+        fields = ", ".join(f"f.{quote_ident(name)}::text" for name in key["columns"])
+        sample = [list(row.values()) for row in rows(connection, f"SELECT {fields} {orphaned} LIMIT {SAMPLE}")]
+        raise RecoveryError(
+            f"{', '.join(table.shown for table in tables)} on {host_name()} cannot be replaced by what it was: {count} "
+            f"rows of {display_name(key['schema'], key['table'])} would break the foreign key {key['name']} "
+            f"(for example {', '.join(quote_ident(name) for name in key['columns'])} = {sample[0]}). "
+            "Nothing was changed. Run again with dr_load=merge or dr_load=beside and another incident id.",
+            foreign_key=key["name"],
+            rows=count,
+            sample=sample,
+        )
