@@ -179,7 +179,11 @@ def recovery_window(facts: Mapping[str, Any], archived: int | None) -> dict[str,
     whole = [
         backup
         for backup in facts["backups"]
-        if not backup["error"] and backup["stop_time"] and (backup["repo"], backup["database_id"]) in current
+        # Of a backup of a stopped server (--no-online) no WAL is known, so that it leads nowhere.
+        if not backup["error"]
+        and backup["stop_time"]
+        and backup["archive_stop"]
+        and (backup["repo"], backup["database_id"]) in current
     ]
     if not whole:
         return None

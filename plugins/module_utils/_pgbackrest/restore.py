@@ -74,7 +74,12 @@ def parse_history(text: str) -> list[Switch]:
 
 def find_segment_size(backups: Iterable[Mapping[str, Any]], target: Mapping[str, Any]) -> int:
     """WAL segment size in bytes, from positions whose WAL file names are known (backups' starts, the target)."""
-    known = [(backup["lsn"]["start"], backup["archive"]["start"]) for backup in backups if has_wal(backup)]
+    known = [
+        (backup["lsn"]["start"], backup["archive"]["start"])
+        for backup in backups
+        # pgBackRest 2.33 says no LSN.
+        if has_wal(backup) and (backup.get("lsn") or {}).get("start")
+    ]
     if target["type"] == "lsn" and target.get("segment"):
         known.append((str(target["value"]), str(target["segment"])))
     fitting = [
@@ -92,8 +97,8 @@ def find_segment_size(backups: Iterable[Mapping[str, Any]], target: Mapping[str,
 
 def has_wal(backup: Mapping[str, Any]) -> bool:
     """Whether info says where a backup begins and ends in WAL. Of one of a stopped server (--no-online) it does not."""
-    archive, lsn = backup.get("archive") or {}, backup.get("lsn") or {}
-    return bool(archive.get("start") and archive.get("stop") and lsn.get("start") and lsn.get("stop"))
+    archive = backup.get("archive") or {}
+    return bool(archive.get("start") and archive.get("stop"))
 
 
 def backup_end(backup: Mapping[str, Any], segment_size: int) -> int:

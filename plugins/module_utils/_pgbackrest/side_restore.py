@@ -552,7 +552,7 @@ class SideRestore:
         ) as process:
             for line in process.stdout or ():
                 tail = [*tail[-40:], line]
-                damaged += _DAMAGED_FILE.findall(line)
+                damaged += damaged_files(line)
                 done = max(done, percent_done(line))
                 if time.monotonic() - told >= 1:
                     told = time.monotonic()
@@ -625,6 +625,11 @@ class SideRestore:
 
 def _repo_of(backup: Mapping[str, Any]) -> int:
     return int(backup["database"].get("repo-key", 1))
+
+
+def damaged_files(line: str) -> list[str]:
+    """File that pgBackRest's line says has pages that fail their checksums, if it says so."""
+    return _DAMAGED_FILE.findall(line)
 
 
 def percent_done(line: str) -> float:

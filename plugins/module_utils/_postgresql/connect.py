@@ -27,6 +27,8 @@ except ImportError:
 else:
     PSYCOPG2_IMPORT_ERROR = None
 
+# Where one goes who wants any database, and which need not be there.
+CONTROL_DATABASE = "postgres"
 # A session that waits while others load is soon forgotten by the routers in between.
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 15, "keepalives_count": 4}
 SSL_MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
@@ -105,6 +107,20 @@ def _require_passfile(path: str) -> None:
         )
 
 
+def _open(keywords: Mapping[str, Any], *, any_database: bool) -> Any:
+    """A connection; where ``any_database`` will do and the server has none of the usual name, to template1."""
+    try:
+        return psycopg2.connect(**keywords)
+    except psycopg2.OperationalError as error:
+        # The message comes in the server's language, and libpq gives no SQLSTATE; but it names the database.
+        if not any_database or keywords["dbname"] not in str(error):
+            raise
+        try:
+            return psycopg2.connect(**{**keywords, "dbname": "template1"})
+        except psycopg2.OperationalError:
+            raise error from None
+
+
 def connect(
     params: Mapping[str, Any],
     dbname: Optional[str] = None,
@@ -130,7 +146,7 @@ def connect(
     keywords: dict[str, Any] = {
         **libpq_keywords(params),
         **KEEPALIVES,
-        "dbname": dbname or params.get("login_db") or "postgres",
+        "dbname": dbname or params.get("login_db") or CONTROL_DATABASE,
         "application_name": application_name,
         "connect_timeout": 15,
         "client_encoding": "UTF8",
@@ -139,7 +155,7 @@ def connect(
     keywords.update(libpq)
     keywords = {key: value for key, value in keywords.items() if value not in (None, "")}
     try:
-        connection = psycopg2.connect(**keywords)
+        connection = _open(keywords, any_database=not dbname and keywords["dbname"] == CONTROL_DATABASE)
     except psycopg2.OperationalError as error:
         where = keywords.get("host") or os.environ.get("PGHOST") or "the default socket"
         raise RecoveryError(

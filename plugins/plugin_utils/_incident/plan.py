@@ -144,6 +144,9 @@ def _wal_lines(plan: Mapping[str, Any]) -> list[str]:
     lines = [f"{counted(wal.get('count'), 'segment')}, {wal.get('first')} to {wal.get('last')}"]
     if wal.get("waiting_for"):
         lines.append(f"{wal['waiting_for']} is not archived yet; production switches to the next segment first")
+    if wal.get("from_production"):
+        lost = ", ".join(map(str, wal["from_production"]))
+        lines.append(f"the archive has lost {lost}, which production still has and archives again first")
     return [*lines, "without a gap" if wal.get("continuous") else "NOT ALL IN THE ARCHIVE"]
 
 

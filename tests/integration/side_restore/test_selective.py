@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from conftest import Production, must
 
@@ -78,6 +79,8 @@ def test_pages_of_databases_that_were_left_out_are_passed_over_and_counted(make_
     assert set(ignored) == {"stock", "1"}
     assert all(count > 10 for count in ignored.values())
     assert side.sql(ORDERS) == 1000
+    # Enough for pg_dump of very many tables.
+    assert int(side.sql("SHOW max_locks_per_transaction")) * int(side.sql("SHOW max_connections")) > 40_000
     assert side.ensure("promoted")["replay"]["ignored_invalid_pages"] == ignored
 
 
@@ -154,6 +157,18 @@ def test_a_database_postgres_that_was_made_again_comes_with_every_restore(make_s
     assert plan["databases"] == ["shop"]
     side.ensure("promoted")
     assert side.sql("SELECT 1", "postgres") == 1
+
+
+def test_a_server_without_a_database_postgres_is_reached_all_the_same(production: Any) -> None:
+    login = {"login_unix_socket": f"{production.root}/sock", "login_port": production.port}
+    production.sql("ALTER DATABASE postgres RENAME TO elsewhere", database="template1")
+    try:
+        connection = connect(login)
+        assert connection.info.dbname == "template1"
+        connection.close()
+        assert "does not exist" in refused(lambda: connect(login, "postgres"))
+    finally:
+        production.sql("ALTER DATABASE elsewhere RENAME TO postgres", database="template1")
 
 
 def test_the_older_backup_of_a_stopped_server_is_named_as_what_it_is(production: Any, make_side: Any) -> None:

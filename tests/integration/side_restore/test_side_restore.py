@@ -83,7 +83,7 @@ def driver(side: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", DRIVER, root, json.dumps(side.params)], stderr=subprocess.DEVNULL)
 
 
-def wait_for(condition: Any, seconds: float = 30) -> None:
+def wait_for(condition: Any, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

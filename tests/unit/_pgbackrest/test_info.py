@@ -79,6 +79,14 @@ def test_fields_an_old_version_does_not_write_are_none() -> None:
     assert window["oldest_backup"] == facts["backups"][0]["label"]
 
 
+def test_a_backup_of_a_stopped_server_opens_no_window() -> None:
+    facts = recorded("2.45", "info")
+    facts["backups"][0].update(archive_start=None, archive_stop=None)
+    window = recovery_window(facts, None)
+    assert window is not None
+    assert window["oldest_backup"] == facts["backups"][1]["label"]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_window_goes_from_the_oldest_whole_backup_to_the_last_archived_segment(version: str) -> None:
     facts = recorded(version, "info")

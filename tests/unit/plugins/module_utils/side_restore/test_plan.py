@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.side_restore import check_target, percent_done
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.side_restore import (
+    check_target,
+    damaged_files,
+    percent_done,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 DATA = Path(__file__).parent / "data"
@@ -220,6 +224,11 @@ def test_a_backup_of_a_stopped_server_is_passed_over(backups: Any, incidents: An
     error = refused(lambda: restore.choose_set([older, backups[0], cold], early, [], SIZE))
     assert f"the end of backup {backups[0]['label']}" in error.msg
     assert "from a stopped server (--no-online)" in error.msg
+    # pgBackRest 2.33 says no LSNs.
+    without = [{key: value for key, value in backup.items() if key != "lsn"} for backup in (older, backups[0])]
+    assert (
+        f"the end of backup {backups[0]['label']}" in refused(lambda: restore.choose_set(without, early, [], SIZE)).msg
+    )
     assert "None of them is sound" in refused(lambda: restore.choose_set([cold], early, [], SIZE)).msg
 
 
@@ -280,6 +289,15 @@ def test_progress_of_pgbackrest_is_a_share() -> None:
     line = "2026-11-23 22:04:29.001 P01 DETAIL: restore file /side/data/base/5/1259 (112KB, 12.34%) checksum 9f\n"
     assert percent_done(line) == pytest.approx(0.1234)
     assert percent_done("2026-11-23 22:04:29.001 P00   INFO: restore backup set 20261123-215243F\n") == 0
+
+
+def test_files_at_whose_pages_pgbackrest_gives_a_restore_up_are_read_from_what_it_prints() -> None:
+    file = "/side/data/base/16384/16385"
+    begin = "2026-11-28 03:41:02.126 P01   WARN: invalid page checksum"
+    assert damaged_files(f"{begin}s found in file {file} at pages 3-5, 9\n") == [file]
+    assert damaged_files(f"{begin} found in file {file} at page 3\n") == [file]
+    assert damaged_files(f"{begin}(s) found in file {file}\n") == [file]
+    assert damaged_files("2026-11-28 03:41:02.126 P01 DETAIL: restore file /side/data/x (8KB, 1.00%)\n") == []
 
 
 def test_what_a_side_instance_archived_would_show_as_a_timeline() -> None:

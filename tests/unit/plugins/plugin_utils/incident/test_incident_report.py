@@ -230,6 +230,13 @@ def test_the_plan_says_when_wal_is_missing() -> None:
     assert "NOT ALL IN THE ARCHIVE" in plan_text({"id": "a", "data": data}, STATE["started"])
 
 
+def test_the_plan_says_which_wal_goes_back_into_the_archive() -> None:
+    data = copy.deepcopy(DATA)
+    data["restore_plan"]["wal"]["from_production"] = ["000000010000000000000007"]
+    text = plan_text({"id": "a", "data": data}, STATE["started"])
+    assert "the archive has lost 000000010000000000000007, which production still has" in text
+
+
 def test_the_plan_says_what_a_dump_cannot_bring_back() -> None:
     dump = {"path": "/backups/shop.dump", "format": "custom", "size": 745342, "created": "2026-11-23T02:00:01+01:00"}
     plan = {"dump": dump, "precision": "Everything committed after the dump was begun is not in it."}
