@@ -204,7 +204,7 @@ plan:
     tablespaces:
       - name: fast
         oid: 16385
-        destination: /srv/fast
+        location: /srv/fast
     process_max: 2
     path: /var/lib/postgresql/side/incident-7
     port: 46111
@@ -222,6 +222,10 @@ plan:
         oid: 16384
       - name: stock
         oid: 16388
+      - name: template0
+        oid: 4
+      - name: template1
+        oid: 1
     seconds: 7.2
 sets:
   description: Every backup set and why it does not lead to the target.

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore as planning
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import manifest_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run, parse_error
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.whole_set import lacking
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.whole_set import lacking, read_manifest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.controldata import (
     control_value,
@@ -258,8 +259,10 @@ class SideRestore:
         backup = planning.choose_set(backups, self.target, history, size, wanted)
         repo = backup["database"].get("repo-key", 1)
         wal = self.plan_wal(backup, history, size, repo, archives[repo], newest[repo], may_wait)
-        detail = self.backrest(repo).info(set=backup["label"])["backup"][0]
-        in_set = detail["database-ref"]
+        # pgBackRest 2.33 tells the databases of a set as text only; its manifest tells them everywhere.
+        manifest = read_manifest(self.backrest(repo), backup["label"])
+        detail = manifest_facts(manifest or "")
+        in_set = detail["databases"]
         chosen = planning.choose_databases(
             self.params.get("databases") or [],
             in_set,
@@ -268,9 +271,9 @@ class SideRestore:
         )
         without = planning.left_out(in_set, chosen)
         others = planning.other_sets(backups, backup, self.target, history, size)
-        self.check_whole(backup, others, without)
+        self.check_whole(backup, manifest, others, without)
         tablespaces = planning.check_tablespaces(
-            self.params.get("production_tablespaces") or [], detail.get("tablespace") or [], backup["label"]
+            self.params.get("production_tablespaces") or [], detail["tablespaces"], backup["label"]
         )
         wal["bytes"] = wal["count"] * size
         disk = self.plan_disk(backup, without, wal["bytes"], marker)
@@ -297,13 +300,23 @@ class SideRestore:
         }
 
     def check_whole(
-        self, backup: Mapping[str, Any], others: list[Mapping[str, Any]], without: list[dict[str, Any]]
+        self,
+        backup: Mapping[str, Any],
+        manifest: Optional[str],
+        others: list[Mapping[str, Any]],
+        without: list[dict[str, Any]],
     ) -> None:
         """Refuse a set of which the repository has lost a file, and name the newest one that is whole."""
-        missing = lacking(self.backrest(_repo_of(backup)), backup["label"], {item["oid"] for item in without})
+        backrest = self.backrest(_repo_of(backup))
+        missing = lacking(backrest, backup["label"], manifest, {item["oid"] for item in without})
         if not missing:
             return
-        whole = next((o["label"] for o in others if not lacking(self.backrest(_repo_of(o)), o["label"])), None)
+
+        def is_whole(other: Mapping[str, Any]) -> bool:
+            there = self.backrest(_repo_of(other))
+            return not lacking(there, other["label"], read_manifest(there, other["label"]))
+
+        whole = next((other["label"] for other in others if is_whole(other)), None)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise RecoveryError(
             f"backup set {backup['label']} cannot be restored: the repository (repo{_repo_of(backup)}) has lost "

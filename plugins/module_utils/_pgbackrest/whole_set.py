@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
@@ -48,13 +48,20 @@ def missing_files(needed: Collection[str], listing: Mapping[str, Mapping[str, An
     return sorted(set(needed) - present)
 
 
-def lacking(backrest: PgBackRest, label: str, without: Collection[int] = ()) -> list[str]:
-    """Files that a set needs and the repository does not have, each as ``<label>/<file>``."""
-    base = f"backup/{backrest.stanza}"
+def read_manifest(backrest: PgBackRest, label: str) -> Optional[str]:
+    """Text of a set's backup.manifest; None when the repository does not have it."""
     try:
-        needed = needed_files(backrest.repo_get(f"{base}/{label}/backup.manifest"), label, without)
+        return backrest.repo_get(f"backup/{backrest.stanza}/{label}/backup.manifest")
     except RecoveryError:
+        return None
+
+
+def lacking(backrest: PgBackRest, label: str, manifest: Optional[str], without: Collection[int] = ()) -> list[str]:
+    """Files that a set needs, by its manifest, and the repository does not have, each as ``<label>/<file>``."""
+    if manifest is None:
         return [f"{label}/backup.manifest"]
+    base = f"backup/{backrest.stanza}"
+    needed = needed_files(manifest, label, without)
     found: list[str] = []
     for holder, files in sorted(needed.items()):
         listing = backrest.repo_ls(f"{base}/{holder}", recurse=True)
