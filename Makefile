@@ -2,15 +2,18 @@
 RUN = python3 tests/tools/run.py
 SCENARIO ?=
 
-.PHONY: test lint sanity unit suites docs molecule hosts build clean demo demo-clean demo-rds bench
+.PHONY: test test-matrix lint sanity unit suites docs molecule hosts build clean demo demo-clean demo-rds bench
 
 test: ## everything, from a clean clone; ends with one line "N passed, N failed"
 	@$(RUN) test
 
+test-matrix: ## the same with every case on every version and at every site, which takes about half as long again
+	@$(RUN) test-matrix
+
 lint sanity unit suites hosts build clean docs:
 	@$(RUN) $@
 
-molecule: ## all scenarios, or SCENARIO=name; the hosts are kept
+molecule: ## all scenarios, or SCENARIO=name, or SCENARIO="name --whole" with its whole matrix; the hosts are kept
 	@$(RUN) molecule $(SCENARIO)
 
 demo: ## a small production, a dropped table, its recovery

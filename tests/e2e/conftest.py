@@ -202,7 +202,7 @@ def _hosts() -> dict[str, Host]:
 SITES = {
     "beside_the_primary": ("deb12", "deb12", "recovery"),
     "on_a_recovery_host": ("deb13", "deb13r", "recovery"),
-    "with_a_standby": ("deb13", "deb13r", "standby"),
+    "with_a_standby": ("deb13d", "deb13e", "standby"),
 }
 
 

@@ -66,7 +66,7 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
 
 
 def test_each_repository_has_a_whole_backup_and_archives(hosts: dict[str, Host]) -> None:
-    for primary, repositories in (("deb13", [1, 2]), ("deb11", [1])):
+    for primary, repositories in (("deb13d", [1, 2]), ("deb11", [1])):
         found = info(hosts[primary])
         assert found["status"]["code"] == 0
         assert sorted({entry["database"].get("repo-key", 1) for entry in found["backup"]}) == repositories
@@ -75,35 +75,35 @@ def test_each_repository_has_a_whole_backup_and_archives(hosts: dict[str, Host])
 
 
 def test_the_same_description_gives_each_host_its_part(hosts: dict[str, Host]) -> None:
-    primary, keeper = (hosts[name].run(f"cat {CONFIG}") for name in ("deb13", "deb13r"))
-    assert "repo1-host=deb13r" in primary
+    primary, keeper = (hosts[name].run(f"cat {CONFIG}") for name in ("deb13d", "deb13e"))
+    assert "repo1-host=deb13e" in primary
     assert "repo1-cipher-pass" not in primary
     assert "repo2-s3-key=" in primary
     assert "repo2" not in keeper
-    assert "pg1-host=deb13" in keeper
+    assert "pg1-host=deb13d" in keeper
 
 
 def test_files_are_encrypted_and_secrets_are_readable_by_nobody_else(hosts: dict[str, Host]) -> None:
-    assert hosts["deb13r"].run(f"head -c 8 {REPOSITORY}/backup/away/backup.info") == "Salted__"
-    for name in ("deb13", "deb13r"):
+    assert hosts["deb13e"].run(f"head -c 8 {REPOSITORY}/backup/away/backup.info") == "Salted__"
+    for name in ("deb13d", "deb13e"):
         modes = hosts[name].run(f"stat -c %a {CONFIG} /etc/pgbackrest/tls/host.key", user="root").split()
         assert modes == ["640", "640"]
     assert (
-        hosts["deb13r"].run("stat -c '%a %U' /etc/pgbackrest/tls/authority/ca.key", user="root").strip() == "600 root"
+        hosts["deb13e"].run("stat -c '%a %U' /etc/pgbackrest/tls/authority/ca.key", user="root").strip() == "600 root"
     )
 
 
 def test_a_host_without_a_certificate_of_the_authority_is_not_let_in(hosts: dict[str, Host]) -> None:
     def listing(certificate: str, key: str) -> str:
         options = f"--repo1-host-cert-file={certificate} --repo1-host-key-file={key} --repo=1"
-        return hosts["deb13"].run(f"{PGBACKREST} {options} repo-ls 2>&1 || true")
+        return hosts["deb13d"].run(f"{PGBACKREST} {options} repo-ls 2>&1 || true")
 
     own = "/etc/pgbackrest/tls/host"
     assert {"archive", "backup"} <= set(listing(f"{own}.crt", f"{own}.key").split())
-    made = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=deb13 -keyout"
-    hosts["deb13"].run(f"cd /var/tmp && {made} stranger.key -out stranger.crt 2>/dev/null")
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=deb13d -keyout"
+    hosts["deb13d"].run(f"cd /var/tmp && {made} stranger.key -out stranger.crt 2>/dev/null")
     said = listing("/var/tmp/stranger.crt", "/var/tmp/stranger.key")
-    hosts["deb13"].run("rm /var/tmp/stranger.*")
+    hosts["deb13d"].run("rm /var/tmp/stranger.*")
     assert "ERROR" in said
     assert "archive\n" not in said
 
@@ -135,7 +135,7 @@ def often(host: Host, kind: str) -> Iterator[None]:
         )
 
 
-@pytest.mark.parametrize(("name", "kind"), [("deb13r", "incr"), ("deb11r", "full")])
+@pytest.mark.parametrize(("name", "kind"), [("deb13e", "incr"), ("deb11r", "full")])
 def test_a_timer_fires_and_its_backup_is_there(hosts: dict[str, Host], name: str, kind: str) -> None:
     keeper = hosts[name]
     before = labels(keeper, 1)
@@ -150,7 +150,7 @@ def test_a_timer_fires_and_its_backup_is_there(hosts: dict[str, Host], name: str
 
 
 def test_two_backups_that_come_due_at_once_are_taken_one_after_the_other(hosts: dict[str, Host]) -> None:
-    keeper = hosts["deb13r"]
+    keeper = hosts["deb13e"]
     before = labels(keeper, 1)
     units = "dbre-backup-away-full.service dbre-backup-away-incr.service"
     keeper.run(f"systemctl start {units}", user="root")
@@ -204,19 +204,19 @@ def test_wal_that_is_missing_from_the_repository_is_loud(hosts: dict[str, Host])
 
 
 def test_backup_now_takes_one_in_each_repository(hosts: dict[str, Host]) -> None:
-    before = {repo: labels(hosts["deb13"], repo) for repo in (1, 2)}
-    run = play("backup_now", "-l", "deb13:deb13r", backup_type="diff")
+    before = {repo: labels(hosts["deb13d"], repo) for repo in (1, 2)}
+    run = play("backup_now", "-l", "deb13d:deb13e", backup_type="diff")
     assert run.rc == 0, run.output
     for repo, known in before.items():
         # A timer may have taken one of another type meanwhile.
-        (new,) = [label for label in labels(hosts["deb13"], repo) if label not in known and label.endswith("D")]
+        (new,) = [label for label in labels(hosts["deb13d"], repo) if label not in known and label.endswith("D")]
         assert new in run.output
 
 
 def test_the_commands_of_a_snapshot_lead_back(hosts: dict[str, Host]) -> None:
-    primary = hosts["deb13"]
+    primary = hosts["deb13d"]
     sql(primary, "DROP TABLE IF EXISTS precious; CREATE TABLE precious AS SELECT generate_series(1, 1000) AS id")
-    run = play("snapshot_before_change", "-l", "deb13:deb13r", change="release 4.2")
+    run = play("snapshot_before_change", "-l", "deb13d:deb13e", change="release 4.2")
     assert run.rc == 0, run.output
     annotated = [entry for entry in info(primary)["backup"] if entry.get("annotation")]
     assert annotated[-1]["annotation"] == {"before-change": "release 4.2"}
@@ -230,7 +230,7 @@ def test_the_commands_of_a_snapshot_lead_back(hosts: dict[str, Host]) -> None:
 
 
 def drop_and_recover(hosts: dict[str, Host], incident: str, folder: str, **given: Any) -> tuple[Run, str]:
-    primary = hosts["deb13"]
+    primary = hosts["deb13d"]
     sql(primary, "DROP DATABASE IF EXISTS shop", "postgres")
     sql(primary, "CREATE DATABASE shop", "postgres")
     sql(primary, "CREATE TABLE orders AS SELECT g AS id, md5(g::text) AS note FROM generate_series(1, 5000) g", "shop")
@@ -239,7 +239,7 @@ def drop_and_recover(hosts: dict[str, Host], incident: str, folder: str, **given
     sql(primary, "DROP TABLE orders", "shop")
     run = play(
         "dr_table_drop",
-        dr_primary="deb13",
+        dr_primary="deb13d",
         dr_database="shop",
         dr_tables="orders",
         dr_confirm=True,
@@ -254,16 +254,16 @@ def drop_and_recover(hosts: dict[str, Host], incident: str, folder: str, **given
 
 def test_a_dropped_table_comes_back_by_way_of_the_repository_host(hosts: dict[str, Host], tmp_path: Any) -> None:
     _run, plan = drop_and_recover(hosts, "by-host", str(tmp_path))
-    assert json.loads(plan)["side_host"] == "deb13r"
+    assert json.loads(plan)["side_host"] == "deb13e"
 
 
 def test_with_one_of_two_repositories_lost_a_dropped_table_comes_back_from_the_other(
     hosts: dict[str, Host], tmp_path: Any
 ) -> None:
-    with lost(hosts["deb13r"]):
+    with lost(hosts["deb13e"]):
         _run, plan = drop_and_recover(hosts, "from-s3", str(tmp_path), dr_repository_group="nobody")
     assert json.loads(plan)["restore_plan"]["set"]["repo"] == 2
-    wait_for(lambda: sql(hosts["deb13"], "SELECT pg_switch_wal() IS NOT NULL") == "t")
+    wait_for(lambda: sql(hosts["deb13d"], "SELECT pg_switch_wal() IS NOT NULL") == "t")
 
 
 # What cannot work
@@ -278,13 +278,13 @@ def refused(run: Run, *words: str) -> None:
 
 def state(hosts: dict[str, Host]) -> list[str]:
     """What must be as before after a refusal: the configuration, and that backups and archive can be read."""
-    return [hosts[name].run(f"cat {CONFIG}") for name in ("deb13", "deb13r")] + [
-        str(info(hosts["deb13"])["status"]["code"])
+    return [hosts[name].run(f"cat {CONFIG}") for name in ("deb13d", "deb13e")] + [
+        str(info(hosts["deb13d"])["status"]["code"])
     ]
 
 
 def provision(**variables: Any) -> Run:
-    return play("provision_primary", "-l", "deb13:deb13r", **variables)
+    return play("provision_primary", "-l", "deb13d:deb13e", **variables)
 
 
 @pytest.mark.parametrize("repo", [1, 2])
@@ -313,7 +313,7 @@ def test_a_retention_that_cannot_keep_the_policy_is_refused_before_anything(host
 
 def test_two_primaries_that_claim_one_stanza_are_refused(hosts: dict[str, Host]) -> None:
     before = state(hosts)
-    run = play("provision_primary", "-l", "deb13:deb11", pgbackrest_repository_hosts={1: "deb13r"})
+    run = play("provision_primary", "-l", "deb13d:deb11", pgbackrest_repository_hosts={1: "deb13e"})
     refused(run, "claim the same stanza 'away'", "pgbackrest_cluster_hosts")
     assert state(hosts) == before
 
@@ -324,9 +324,9 @@ def test_the_stanza_of_another_cluster_is_refused(hosts: dict[str, Host]) -> Non
     try:
         refused(provision(**variables), "belongs to another cluster", "system identifier")
     finally:
-        hosts["deb13"].run("pg_dropcluster --stop 17 intruder || true", user="root")
-    hosts["deb13"].run(f"sed -i 's/6901/6900/; s|17/intruder|17/away|' {CONFIG}", user="root")
-    hosts["deb13r"].run(f"sed -i 's/6901/6900/; s|17/intruder|17/away|' {CONFIG}", user="root")
+        hosts["deb13d"].run("pg_dropcluster --stop 17 intruder || true", user="root")
+    hosts["deb13d"].run(f"sed -i 's/6901/6900/; s|17/intruder|17/away|' {CONFIG}", user="root")
+    hosts["deb13e"].run(f"sed -i 's/6901/6900/; s|17/intruder|17/away|' {CONFIG}", user="root")
     assert state(hosts) == before
 
 
@@ -339,7 +339,7 @@ def sign(hosts: dict[str, Host], host: str, name: str, days: str) -> None:
         f"-CA {directory}/authority/ca.crt -CAkey {directory}/authority/ca.key "
         f"-CAcreateserial -CAserial s {days} -extfile e"
     )
-    certificate = hosts["deb13r"].run(script, user="root", stdin=request)
+    certificate = hosts["deb13e"].run(script, user="root", stdin=request)
     hosts[host].run(f"cat > {directory}/host.crt", user="root", stdin=certificate)
     hosts[host].run("systemctl restart pgbackrest", user="root")
 
@@ -347,35 +347,35 @@ def sign(hosts: dict[str, Host], host: str, name: str, days: str) -> None:
 @pytest.mark.parametrize(
     ("name", "days", "word"),
     [
-        ("deb13r", "-not_before 20200101000000Z -not_after 20210101000000Z", "certificate has expired"),
-        ("elsewhere", "-days 30", "unable to find hostname 'deb13r' in certificate"),
+        ("deb13e", "-not_before 20200101000000Z -not_after 20210101000000Z", "certificate has expired"),
+        ("elsewhere", "-days 30", "unable to find hostname 'deb13e' in certificate"),
     ],
 )
 def test_a_certificate_that_is_not_right_is_named_and_a_run_renews_it(
     hosts: dict[str, Host], name: str, days: str, word: str
 ) -> None:
-    sign(hosts, "deb13r", name, days)
+    sign(hosts, "deb13e", name, days)
     said: Optional[str] = None
     try:
-        said = hosts["deb13"].run(f"{PGBACKREST} --repo=1 --output=json info")
+        said = hosts["deb13d"].run(f"{PGBACKREST} --repo=1 --output=json info")
     finally:
         run = provision()
     assert run.rc == 0, run.output
     assert word in said
-    assert info(hosts["deb13"])["status"]["code"] == 0
+    assert info(hosts["deb13d"])["status"]["code"] == 0
 
 
 def test_another_tier_has_other_timers_and_the_old_ones_are_gone(hosts: dict[str, Host]) -> None:
     def timers() -> set[str]:
-        listed = hosts["deb13r"].run("systemctl list-timers --all --no-legend 'dbre-backup-away-*'", user="root")
+        listed = hosts["deb13e"].run("systemctl list-timers --all --no-legend 'dbre-backup-away-*'", user="root")
         return set(re.findall(r"dbre-backup-away-(\w+)\.timer", listed))
 
     assert timers() == {"full", "incr"}
     run = provision(backup_tier="low")
     assert run.rc == 0, run.output
     assert timers() == {"full"}
-    assert "incr" not in hosts["deb13r"].run("ls /etc/systemd/system")
-    assert "repo1-retention-full=4" in hosts["deb13r"].run(f"cat {CONFIG}")
+    assert "incr" not in hosts["deb13e"].run("ls /etc/systemd/system")
+    assert "repo1-retention-full=4" in hosts["deb13e"].run(f"cat {CONFIG}")
     run = provision()
     assert run.rc == 0, run.output
     assert timers() == {"full", "incr"}
