@@ -3,6 +3,9 @@
 The hosts come from an Ansible inventory named by DBRE_INVENTORY, the sites from it: a site is a primary and the host
 on which its side instances go (itself, a recovery host, or that of a standby). DBRE_PLAYBOOK names the playbook, by
 path or by full name, DBRE_PORT and DBRE_STANZA the cluster.
+
+With DBRE_MATRIX=short a test runs at one of the sites, always the same, unless it is marked ``both_sites``: mark what
+shows something else where the side instance has a host of its own, or with another version of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import shlex
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -206,8 +210,28 @@ SITES = {
 }
 
 
+BOTH_SITES = ["beside_the_primary", "on_a_recovery_host"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_sites: runs at both sites in the short matrix too")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("DBRE_MATRIX") == "short":
+        items[:] = [item for item in items if _at_its_site(item)]
+
+
+def _at_its_site(item: pytest.Item) -> bool:
+    site = next((name for name in BOTH_SITES if name in item.name), None)
+    if site is None or item.get_closest_marker("both_sites"):
+        return True
+    # By the name, so that a new test moves no other.
+    return BOTH_SITES[zlib.crc32(item.name.replace(site, "").encode()) % 2] == site
+
+
 # The tests of the standby choose their site themselves.
-@pytest.fixture(scope="session", params=["beside_the_primary", "on_a_recovery_host"])
+@pytest.fixture(scope="session", params=BOTH_SITES)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """PostgreSQL 15 with the side instance beside it; 17 with a recovery host, and with a delayed standby."""
     hosts = _hosts()

@@ -72,6 +72,7 @@ def moved_away(site: Site, path: str) -> Iterator[None]:
         site.primary.run(f"mv {path}.away {path}")
 
 
+@pytest.mark.both_sites
 def test_wal_segment_removed_from_the_archive(damaged: Site) -> None:
     (stanza,) = json.loads(damaged.primary.run(f"pgbackrest --config={CONFIG} --stanza={STANZA} --output=json info"))
     backup = stanza["backup"][-1]
@@ -84,6 +85,7 @@ def test_wal_segment_removed_from_the_archive(damaged: Site) -> None:
         refused(damaged, segment)
 
 
+@pytest.mark.both_sites
 def test_repository_that_cannot_be_reached(damaged: Site) -> None:
     root = damaged.primary.run(f"sed -n 's/^repo1-path *= *//p' {CONFIG}").strip() or "/var/lib/pgbackrest"
     with moved_away(damaged, f"{root}/backup/{STANZA}"):
@@ -99,6 +101,7 @@ def test_not_enough_disk(damaged: Site) -> None:
         damaged.side.run("rm /dev/shm/taken", user="root")
 
 
+@pytest.mark.both_sites
 def test_recovery_host_without_the_primarys_major_version(damaged: Site) -> None:
     major = damaged.sql("SHOW server_version").split(".")[0]
     program = f"/usr/lib/postgresql/{major}/bin/postgres"

@@ -11,6 +11,7 @@ import pytest
 from conftest import PORT, SOCKET_DIR, Site
 
 
+@pytest.mark.both_sites
 def test_every_row_committed_before_the_drop_is_back_and_nothing_else_is_lost(shop: Site) -> None:
     shop.backup()
     shop.wait_for_commits(50)
@@ -58,7 +59,18 @@ def test_check_mode_prints_the_plan_and_changes_nothing(shop: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "phase", ["plan", "contain", "locate", "restore", "prove", "recover", "verify", "protect", "report"]
+    "phase",
+    [
+        "plan",
+        "contain",
+        "locate",
+        pytest.param("restore", marks=pytest.mark.both_sites),
+        "prove",
+        pytest.param("recover", marks=pytest.mark.both_sites),
+        "verify",
+        "protect",
+        "report",
+    ],
 )
 def test_killed_in_a_phase_and_run_again_it_ends_as_if_never_killed(shop: Site, phase: str) -> None:
     definitions = shop.definitions()
