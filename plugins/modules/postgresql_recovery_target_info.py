@@ -16,7 +16,12 @@ description:
     found, and one whose OID nobody remembers.
   - The target is the position of that transaction's COMMIT (or COMMIT PREPARED) record, exclusive. Everything that
     committed before it is there after a recovery to it, and the damage is not.
-  - It never guesses. Where several transactions may be meant, or WAL does not tell, it fails and lists them.
+  - It never guesses. Where several transactions may be meant, or WAL does not tell, it fails and lists them, all of
+    them, the oldest first, each with the option that chooses it. For what is still there all WAL is read, as far as the
+    oldest backup or O(since), since an older damage may be the one. Only the drop of something
+    gone ends the search early, when the relation had its name before all WAL there is.
+  - Of several, one is taken without a question only when all others surely lost no row, or are recoveries of this
+    collection itself, which mark their transactions; RV(target.reason) then names those.
   - Runs on the primary as the operating system user that owns the server, who reads C(pg_wal) and the archive.
     Nothing is written on the server; segments fetched from the archive go to a temporary directory and are removed.
   - A search needs PostgreSQL 15 or later, a target that is given 13 or later, with O(ignore:wal_level) replica or
@@ -40,18 +45,19 @@ options:
     default: []
   schemas:
     description:
-      - Schemas that were dropped, written as in SQL.
+      - Schemas that were dropped, or that are there and lost tables, written as in SQL.
     type: list
     elements: str
     default: []
   kinds:
     description:
       - What to look for. V(auto) is the drop of what does not exist now, and of what does exist, transactions that
-        truncated it, deleted or updated at least O(min_rows) of its rows, or dropped it before it was made again.
+        truncated it, deleted or updated at least O(min_rows) of its rows, dropped a column of it, or dropped it before
+        it was made again. Partitions and inheritance children count with their parent.
       - V(ddl) is any change of the definition of a relation that exists now.
     type: list
     elements: str
-    choices: [auto, drop_table, drop_schema, drop_database, truncate, delete, update, ddl]
+    choices: [auto, drop_schema, drop_table, truncate, drop_column, delete, update, ddl, drop_database]
     default: [auto]
   since:
     description:
@@ -82,6 +88,12 @@ options:
   bin_dir:
     description:
       - Directory of PostgreSQL's programs. Without it the usual places are looked at.
+    type: path
+  spool_path:
+    description:
+      - Existing directory below which WAL from the archive is kept while it is read, no more than some 64 segments at a
+        time and less where the disk has little room. Without it, the one with the most room of Ansible's temporary
+        directory on the host, C(/var/tmp) and C(/tmp).
     type: path
   parallel:
     description:
@@ -166,11 +178,20 @@ incident:
       sample: 6000000
     relations:
       description:
-        - What the transaction hit, under the names of just before it, with OID and C(relkind). What was asked for comes
-          first, then what went with it.
+        - Everything that the transaction damaged, under the names of just before it, with OID and C(relkind). What was
+          asked for comes first (RV(ignore:asked)), then what went with it, such as by CASCADE.
+        - RV(ignore:damage) is V(drop), V(truncate), V(column), V(delete) or V(update), V(null) where only the name is
+          known.
+        - RV(ignore:rows) is how many rows went with it, counted in WAL, or V(null) where it does not tell;
+          RV(ignore:rows_estimated) says that the last VACUUM or ANALYZE told the number. RV(ignore:columns) are those
+          that were dropped.
       type: list
       elements: dict
-      sample: [{"schema": "public", "name": "orders", "oid": 16385, "kind": "r"}]
+      sample: [{"schema": "public", "name": "orders", "oid": 16385, "kind": "r", "damage": "drop", "rows": 5000,
+                "rows_estimated": false, "asked": true}]
+    ours:
+      description: Whether the transaction is part of an earlier recovery with this collection, which marks its own.
+      type: bool
     prepared:
       description: Whether it was a two-phase transaction; RV(incident.lsn) is then that of COMMIT PREPARED.
       type: bool
@@ -201,10 +222,15 @@ candidates:
   type: list
   elements: dict
 scanned:
-  description: WAL that was read, in segments, and the time it took in seconds.
+  description:
+    - WAL that was read, in segments, with the times of its first and last commit, and the time it took in seconds.
+    - RV(ignore:complete) is whether all was read from which a recovery could begin, RV(ignore:unread) what was not read
+      and why.
   returned: success
   type: dict
-  sample: {"from_lsn": "0/1000028", "to_lsn": "0/1D76CA8", "segments": 1, "from_primary": 1, "from_archive": 0,
+  sample: {"from_lsn": "0/1000028", "to_lsn": "0/1D76CA8", "from_time": "2026-11-23T20:00:00.292584+00:00",
+           "to_time": "2026-11-23T22:03:30.112233+00:00", "segments": 1, "from_primary": 1, "from_archive": 0,
+           "complete": true, "unread": "what is older than backup 20261123-200000F, the oldest",
            "seconds": 0.2}
 last_commit:
   description: The last transaction that committed before the target. Null when the WAL read holds none.
@@ -254,8 +280,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.locate import KINDS
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import KINDS
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import roomiest
 
 SEARCH_SPEC = {
     "database": {"type": "str", "required": True},
@@ -269,6 +296,7 @@ SEARCH_SPEC = {
     "target_time": {"type": "str"},
     "target_xid": {"type": "str"},
     "bin_dir": {"type": "path"},
+    "spool_path": {"type": "path"},
     "parallel": {"type": "int", "default": 0},
 }
 
@@ -278,7 +306,11 @@ def main() -> None:
         argument_spec={**SEARCH_SPEC, **connection_argument_spec(), **PGBACKREST_SPEC},
         supports_check_mode=True,
     )
-    spool = tempfile.mkdtemp(prefix="recovery-target-", dir=module.tmpdir)
+    below = module.params["spool_path"] or roomiest(module.tmpdir)
+    try:
+        spool = tempfile.mkdtemp(prefix="recovery-target-", dir=below)
+    except OSError as error:
+        module.fail_json(msg=f"cannot make a directory for WAL in {below} (spool_path): {error}", candidates=[])
     try:
         search = Search(module.params, spool)
         try:

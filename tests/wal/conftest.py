@@ -225,7 +225,8 @@ def is_just_before(found: dict[str, Any], cluster: Cluster, xid: int, kind: str 
     assert (found["incident"]["xid"], found["incident"]["lsn"], found["incident"]["kind"]) == (xid, lsn, kind)
     target = found["target"]
     assert (target["type"], target["value"], target["exclusive"], target["xid"]) == ("lsn", lsn, True, xid)
-    assert target["segment"] == cluster.sql(f"SELECT pg_walfile_name('{lsn}'::pg_lsn + 1)")
+    behind = as_int(lsn) + 1
+    assert target["segment"] == cluster.sql(f"SELECT pg_walfile_name('{behind >> 32:X}/{behind & 0xFFFFFFFF:X}')")
     assert found["last_commit"]["xid"] == cluster.last_commit_before(lsn)
 
 

@@ -166,3 +166,130 @@ def test_what_happened_to_one_table_and_what_to_another(cluster: Cluster) -> Non
     found = cluster.find("first_lost", "then_emptied")
     assert found["incident"]["kind"] == "truncate"
     assert str(second) in found["target"]["reason"]
+
+
+def test_a_big_delete_before_a_routine_one_is_found_as_well(cluster: Cluster) -> None:
+    filled(cluster, "routine", 9000)
+    first = cluster.transact("DELETE FROM routine WHERE id > 5000")
+    for _round in range(3):
+        cluster.sql("SELECT pg_switch_wal()", "CHECKPOINT")
+    second = cluster.transact("DELETE FROM routine WHERE id <= 1200")
+    with pytest.raises(
+        RecoveryError, match=rf"2 transactions .*4,000 rows.*={first};.*1,200 rows.*={second}"
+    ) as refused:
+        cluster.find("routine")
+    assert [one["xid"] for one in refused.value.details["candidates"]] == [first, second]
+    scanned = cluster.find("routine", min_rows=2000)["scanned"]
+    assert scanned["complete"]
+    assert "no recovery can begin before it" in scanned["unread"]
+
+
+def test_all_of_many_candidates_are_listed_the_oldest_first(cluster: Cluster) -> None:
+    filled(cluster, "batches", 3000)
+    xids = [cluster.transact(f"DELETE FROM batches WHERE id <= {100 * number}") for number in range(1, 31)]
+    with pytest.raises(
+        RecoveryError, match=rf"30 transactions .*\(1\) DELETE .*={xids[0]};.*\(30\) DELETE .*={xids[-1]}\."
+    ):
+        cluster.find("batches", min_rows=50)
+
+
+def test_what_cascades_took_from_other_tables_is_told(cluster: Cluster) -> None:
+    cluster.sql(
+        "CREATE TABLE customers (id int PRIMARY KEY)",
+        "CREATE TABLE orders2 (id int PRIMARY KEY, c int REFERENCES customers ON DELETE CASCADE)",
+        "CREATE TABLE items (id int PRIMARY KEY, o int REFERENCES orders2 ON DELETE CASCADE)",
+        "CREATE TABLE jobs (id int, v int)",
+        "INSERT INTO jobs VALUES (1, 1)",
+    )
+    fill = [
+        "INSERT INTO customers SELECT generate_series(1, 20)",
+        "INSERT INTO orders2 SELECT g, g % 20 + 1 FROM generate_series(1, 200) g",
+        "INSERT INTO items SELECT g, g % 200 + 1 FROM generate_series(1, 1500) g",
+    ]
+    cluster.sql(*fill)
+    xid = cluster.transact("UPDATE jobs SET v = 2", "DELETE FROM customers")
+    found = cluster.find("customers", min_rows=10)
+    is_just_before(found, cluster, xid, "delete")
+    assert harms(found) == {
+        ("customers", "delete", 20, True),
+        ("orders2", "delete", 200, False),
+        ("items", "delete", 1500, False),
+    }
+    cluster.sql(*fill)
+    after = time_of_last_commit(cluster)
+    xid = cluster.transact("TRUNCATE customers CASCADE")
+    found = cluster.find("customers", since=after)
+    is_just_before(found, cluster, xid, "truncate")
+    assert {(name, damage, asked) for name, damage, _rows, asked in harms(found)} == {
+        ("customers", "truncate", True), ("orders2", "truncate", False), ("items", "truncate", False),
+    }  # fmt: skip
+    # Chosen by hand, it is the same transaction.
+    assert harms(cluster.find("customers", target_xid=str(xid))) == harms(found)
+
+
+def harms(found: dict[str, Any]) -> set[tuple[str, str, Any, bool]]:
+    return {(one["name"], one["damage"], one["rows"], one["asked"]) for one in found["incident"]["relations"]}
+
+
+def test_rows_deleted_through_an_inheritance_parent(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE elder (id int)", "CREATE TABLE younger (v int) INHERITS (elder)")
+    cluster.sql("INSERT INTO younger SELECT g, g FROM generate_series(1, 1300) g")
+    xid = cluster.transact("DELETE FROM elder")
+    found = cluster.find("elder")
+    is_just_before(found, cluster, xid, "delete")
+    assert harms(found) == {("younger", "delete", 1300, True)}
+
+
+@pytest.mark.parametrize(
+    ("column", "statement"),
+    [
+        ("gone int", "ALTER TABLE {} DROP COLUMN gone"),
+        ("gone {}_t", "DROP TYPE {}_t CASCADE"),
+        ("gone int", "ALTER TABLE {} DROP COLUMN gone, ADD COLUMN fresh int"),
+    ],
+)
+def test_a_column_that_went(cluster: Cluster, column: str, statement: str) -> None:
+    name = f"col{len(statement)}"
+    cluster.sql(f"CREATE TYPE {name}_t AS (a int)", f"CREATE TABLE {name} (id int, v int)")
+    cluster.sql(f"ALTER TABLE {name} ADD {column.format(name)}", f"INSERT INTO {name} VALUES (1, 1, NULL)")
+    truncated = cluster.transact(f"TRUNCATE {name}")
+    cluster.sql(f"INSERT INTO {name} SELECT g, g FROM generate_series(1, 9) g", "CHECKPOINT")
+    after = time_of_last_commit(cluster)
+    cluster.sql("CREATE TEMP TABLE noise (a int, b text DEFAULT 'x')", f"ALTER TABLE {name} ALTER v SET STATISTICS 5")
+    xid = cluster.transact(statement.format(name))
+    with pytest.raises(RecoveryError, match=f"2 transactions .*={truncated}; .*DROP COLUMN .*column gone.*={xid}"):
+        cluster.find(name)
+    found = cluster.find(name, since=after)
+    is_just_before(found, cluster, xid, "drop_column")
+    (lost,) = found["incident"]["relations"]
+    assert (lost["name"], lost["damage"], lost["columns"], lost["asked"]) == (name, "column", ["gone"], True)
+
+
+def test_our_own_transactions_are_not_taken_for_the_damage(cluster: Cluster) -> None:
+    filled(cluster, "recovered")
+    mark = "SELECT pg_logical_emit_message(true, 'dbre.recovery'::text, '{}'::text)"
+    own = cluster.transact(mark.format("drop-é-1"), "TRUNCATE recovered", "INSERT INTO recovered VALUES (1, 1)")
+    with pytest.raises(RecoveryError, match="nothing but recoveries .*drop-é-1") as refused:
+        cluster.find("recovered")
+    assert [one["ours"] for one in refused.value.details["candidates"]] == [True]
+    xid = cluster.transact("TRUNCATE recovered")
+    found = cluster.find("recovered")
+    is_just_before(found, cluster, xid, "truncate")
+    assert [(one["xid"], one["ours"]) for one in found["candidates"]] == [(own, True), (xid, False)]
+    assert "Not taken: 1 that" in found["target"]["reason"]
+    assert "by the recovery drop-é-1 of this collection itself" in found["target"]["reason"]
+    assert cluster.find("recovered", target_xid=str(own))["incident"]["ours"]
+
+
+def test_a_schema_that_lives_but_lost_its_tables(cluster: Cluster) -> None:
+    cluster.sql(
+        "CREATE SCHEMA app", "CREATE TABLE app.a (id int)", "CREATE TABLE app.b (id int)", "CREATE TABLE app.c ()"
+    )
+    cluster.sql("INSERT INTO app.a VALUES (1)")
+    xid = cluster.transact("DROP TABLE app.a, app.b")
+    found = cluster.find(schemas=["app"])
+    is_just_before(found, cluster, xid)
+    assert harms(found) == {("a", "drop", 1, True), ("b", "drop", 0, True)}
+    cluster.sql("CREATE SCHEMA one_more")
+    with pytest.raises(RecoveryError, match="schema one_more exists .* no transaction"):
+        cluster.find(schemas=["one_more"])

@@ -22,7 +22,9 @@ def test_a_table_of_before_the_backup(cluster: Cluster) -> None:
     cluster.sql("CREATE TABLE after_drop (id int)")
     found = cluster.find("before_backup")
     is_just_before(found, cluster, xid)
-    assert found["incident"]["relations"] == [{"schema": "public", "name": "before_backup", "oid": oid, "kind": "r"}]
+    (lost,) = found["incident"]["relations"]
+    assert (lost["schema"], lost["name"], lost["oid"], lost["kind"]) == ("public", "before_backup", oid, "r")
+    assert (lost["damage"], lost["asked"]) == ("drop", True)
     assert found["transactions_after"]["count"] == 1
 
 
@@ -117,15 +119,31 @@ def test_a_two_phase_drop_rolled_back_is_none(cluster: Cluster) -> None:
 
 
 def test_dropped_made_again_and_dropped_again(cluster: Cluster) -> None:
-    cluster.sql("CREATE TABLE again (id int)")
+    cluster.sql("CREATE TABLE again (id int)", "INSERT INTO again SELECT generate_series(1, 4)")
     first = cluster.transact("DROP TABLE again")
-    cluster.sql("CREATE TABLE again (id int)")
+    cluster.sql("CREATE TABLE again (id int)", "INSERT INTO again VALUES (1), (2)", "DELETE FROM again WHERE id = 2")
     second = cluster.transact("DROP TABLE again")
-    found = cluster.find("again")
-    is_just_before(found, cluster, second)
-    assert [one["xid"] for one in found["candidates"]] == [first, second]
-    until = cluster.find("again", until=found["candidates"][0]["commit_time"])
-    is_just_before(until, cluster, first)
+    with pytest.raises(
+        RecoveryError, match=rf"2 transactions .*4 rows.*target_xid={first};.*1 row\).*={second}"
+    ) as refused:
+        cluster.find("again")
+    candidates = refused.value.details["candidates"]
+    assert [(one["xid"], one["relations"][0]["rows"]) for one in candidates] == [(first, 4), (second, 1)]
+    is_just_before(cluster.find("again", until=candidates[0]["commit_time"]), cluster, first)
+    is_just_before(cluster.find("again", since=candidates[1]["commit_time"]), cluster, second)
+
+
+def test_the_empty_one_that_a_migration_made_again_and_dropped_is_not_taken(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE reset (id int)", "INSERT INTO reset SELECT generate_series(1, 50)")
+    first = cluster.transact("DROP TABLE reset")
+    cluster.sql("CREATE TABLE reset (id int)")
+    second = cluster.transact("DROP TABLE reset")
+    found = cluster.find("reset")
+    is_just_before(found, cluster, first)
+    assert [(one["xid"], one["relations"][0]["rows"]) for one in found["candidates"]] == [(first, 50), (second, 0)]
+    assert "Not taken: 1 that had no rows to lose" in found["target"]["reason"]
+    assert "public.reset (0 rows)" in found["target"]["reason"]
+    is_just_before(cluster.find("reset", target_xid=str(second)), cluster, second, "explicit")
 
 
 def test_a_partitioned_parent_and_one_partition(cluster: Cluster) -> None:
@@ -276,7 +294,7 @@ def test_dropped_before_pg_class_was_rewritten(cluster: Cluster) -> None:
     is_just_before(cluster.find("rewritten_away"), cluster, xid)
 
 
-@pytest.mark.parametrize("method", ["pglz", "lz4"])
+@pytest.mark.parametrize("method", ["pglz", "lz4", "zstd"])
 def test_compressed_page_images(cluster: Cluster, method: str) -> None:
     try:
         cluster.sql(f"ALTER SYSTEM SET wal_compression = {method}", "SELECT pg_reload_conf()")
@@ -285,3 +303,39 @@ def test_compressed_page_images(cluster: Cluster, method: str) -> None:
         is_just_before(cluster.find(f"packed_{method}"), cluster, xid)
     finally:
         cluster.sql("ALTER SYSTEM RESET wal_compression", "SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "codec", "name"),
+    [
+        ("LATIN1", "latin-1", "Bücher"),
+        ("EUC_JP", "euc_jp", "注文"),
+        ("WIN1251", "cp1251", "заказы"),
+        ("KOI8R", "koi8-r", "заказы"),
+        ("SQL_ASCII", "latin-1", "café"),
+        ("SQL_ASCII", "utf-8", "café"),
+    ],
+)
+def test_names_in_databases_of_any_encoding(cluster: Cluster, encoding: str, codec: str, name: str) -> None:
+    database = f"in_{encoding}_{codec}".lower().replace("-", "_")
+    cluster.sql(f"CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0", database="postgres")
+    connection = cluster.connect(database)
+    with connection.cursor() as cursor:
+        cursor.execute(f'CREATE TABLE "{name}" (id int); CREATE TABLE "{name}_too" (id int)'.encode(codec))
+        cursor.execute(f'BEGIN; DROP TABLE "{name}"; SELECT pg_current_xact_id()::text::bigint'.encode(codec))
+        xid = cursor.fetchone()[0]
+        cursor.execute("COMMIT")
+    connection.close()
+    found = cluster.find(f'"{name}"', database=database)
+    is_just_before(found, cluster, xid)
+    assert relation(found) == ("public", name)
+    with pytest.raises(RecoveryError, match=f"{name}_too.* exists"):
+        cluster.find(f'"{name}_too"', database=database)
+
+
+def test_a_server_without_the_usual_database_and_a_role_that_may_not_look(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE elsewhere_known (id int)", "CREATE ROLE nobody LOGIN")
+    xid = cluster.transact("DROP TABLE elsewhere_known")
+    is_just_before(cluster.find("elsewhere_known", login_db="not_there"), cluster, xid)
+    with pytest.raises(RecoveryError, match="refused role 'nobody' what the search must know: .*Use a superuser"):
+        cluster.find("elsewhere_known", login_user="nobody")

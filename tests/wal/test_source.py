@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal import compression
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 from conftest import FIRST_PORT, Cluster, SideInstance, call, is_just_before
@@ -101,7 +102,7 @@ def test_a_search_that_ends_where_it_was_told_to(small: Cluster) -> None:
 
 
 def test_a_long_transaction_that_began_where_only_the_archive_reaches(small: Cluster) -> None:
-    small.sql("CREATE TABLE other (id int)", "DROP TABLE orders", "CREATE TABLE orders (id int)")
+    small.sql("CREATE TABLE other (id int)")
     connection = small.connect()
     with connection.cursor() as cursor:
         cursor.execute("BEGIN; DROP TABLE orders; SELECT pg_current_xact_id()::text::bigint")
@@ -146,6 +147,61 @@ def test_the_segment_being_written_is_switched_and_archived(small: Cluster) -> N
     assert (done["changed"], done["switched"], done["state"]) == (True, True, "archived")
     again = archive(small, segment)
     assert (again["changed"], again["switched"], again["state"]) == (False, False, "archived")
+
+
+def lose(cluster: Cluster, segment: str) -> Path:
+    """Remove a segment from the repository."""
+    (directory,) = (cluster.root / "repository" / "archive" / "wal").glob(f"*-1/{segment[:16]}")
+    (lost,) = directory.glob(f"{segment}-*")
+    lost.unlink()
+    return lost
+
+
+def test_a_segment_that_the_archive_lost_is_pushed_again_from_pg_wal(small: Cluster) -> None:
+    small.sql("INSERT INTO orders VALUES (2)")
+    segment = small.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+    small.archived()
+    lose(small, segment)
+    assert archive(small, segment, check_mode=True)["put_back"] == [segment]
+    done = archive(small, segment)
+    assert (done["changed"], done["put_back"], done["state"]) == (True, [segment], "archived")
+    assert not archive(small, segment)["changed"]
+
+
+def test_a_segment_that_archive_and_pg_wal_lost_is_told_at_once(small: Cluster) -> None:
+    small.sql("INSERT INTO orders VALUES (2)")
+    segment = small.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+    small.archived()
+    lose(small, segment)
+    path = small.data / "pg_wal" / segment
+    path.write_bytes(path.read_bytes()[:8192].ljust(1 << 20, b"x"))
+    with pytest.raises(
+        RecoveryError, match=f"has lost WAL segment {segment}, .*pg_wal there does not have it.*standby"
+    ):
+        archive(small, segment)
+
+
+def test_a_cold_backup_in_the_stanza_is_none_to_begin_from(small: Cluster) -> None:
+    small.stop("fast")
+    try:
+        small.pgbackrest("backup", "--type=full", "--no-online")
+    finally:
+        small.start()
+    small.sql("INSERT INTO orders VALUES (2)")
+    xid = small.transact("DROP TABLE orders")
+    is_just_before(small.find("orders"), small, xid)
+
+
+def test_a_damage_after_a_gap_in_the_archive_is_found_and_the_gap_is_said(small: Cluster) -> None:
+    segment = small.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+    fill(small, 12)
+    small.sql("INSERT INTO orders SELECT generate_series(2, 3000)")
+    xid = small.transact("DELETE FROM orders")
+    lose(small, f"{segment[:16]}{int(segment[16:], 16) + 2:08X}")
+    found = small.find("orders")
+    is_just_before(found, small, xid, "delete")
+    assert not found["scanned"]["complete"]
+    assert "neither in pg_wal nor in the archive" in found["scanned"]["unread"]
 
 
 def test_a_segment_that_is_not_there(small: Cluster) -> None:
@@ -221,11 +277,14 @@ def test_through_a_promotion(small: Cluster) -> None:
         small.start()
 
 
-def test_page_images_that_cannot_be_read_are_not_guessed(small: Cluster) -> None:
+def test_page_images_that_cannot_be_read_are_not_guessed(small: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_libzstd", lambda: None)  # a host without that library
     small.sql("ALTER SYSTEM SET wal_compression = zstd", "SELECT pg_reload_conf()", "CHECKPOINT")
     oid = small.sql("SELECT 'orders'::regclass::oid::bigint")
     xid = small.transact("DROP TABLE orders")
-    with pytest.raises(RecoveryError, match="cannot tell whether public.orders .*zstd.*dr_target_xid") as refused:
+    with pytest.raises(
+        RecoveryError, match="cannot tell whether public.orders .*zstd.*apt install libzstd1.*dr_target_xid"
+    ) as refused:
         small.find("orders")
     (candidate,) = refused.value.details["candidates"]
     assert (candidate["xid"], [one["oid"] for one in candidate["relations"]]) == (xid, [oid])

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn, parse_segment_name, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.segment import Owner, why_not
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row, open_connection
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import Archive, run
 
 LOOK = 2.0  # seconds
@@ -49,8 +48,7 @@ def ensure_archived(params: Mapping[str, Any], spool: str, *, check_mode: bool) 
         repo=params.get("repo"),
     )
     archive = Archive(pgbackrest, run, 1)
-    connection = connect(params)
-    connection.autocommit = True
+    connection = open_connection(params)
     try:
         state = _check(connection, params)
         again = [name for name in params.get("lost") or [] if not archive.get(name, os.path.join(spool, name))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.locate import Candidate, Request
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Harm, Request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn, parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, format_time, parse_time
@@ -47,8 +47,8 @@ def explicit_target(
         raise RecoveryError(
             f"{option} {value} is before the end of the oldest backup. {window(scan, backup)} Nothing was changed."
         )
-    relations = tuple({"schema": schema, "name": name, "oid": None, "kind": None} for schema, name in request.relations)
-    return Candidate("explicit", commit, lsn, relations), reason
+    asked = tuple(Harm(0, schema, name, None, "") for schema, name in request.relations)
+    return Candidate("explicit", commit, lsn, asked), reason
 
 
 def _by_lsn(value: str, scan: Scan, backup: dict[str, Any]) -> tuple[int, Commit, str]:

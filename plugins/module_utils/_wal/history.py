@@ -13,54 +13,56 @@ from typing import Callable, Generic, Optional, TypeVar
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog import Change
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit
 
-Row = TypeVar("Row")
+Data = TypeVar("Data")
 
 
 @dataclass(frozen=True)
-class Step(Generic[Row]):
+class Step(Generic[Data]):
     """A committed change of one catalogue row; ``old`` None: it was made, ``new`` None: it is gone."""
 
     commit: Commit
     change: Change
-    old: Optional[Row]
-    new: Optional[Row]
+    old: Optional[Data]
+    new: Optional[Data]
 
 
 @dataclass(frozen=True)
-class Removal(Generic[Row]):
-    """A row that a transaction found (``row``) and left removed."""
+class Removal(Generic[Data]):
+    """A row that a transaction found (``row``) and left removed; ``maker`` wrote that version of the row."""
 
     commit: Commit
     change: Change
     oid: int
-    row: Row
+    row: Data
+    maker: Optional[int]
 
 
-class History(Generic[Row]):
+class History(Generic[Data]):
     """Rows of one catalogue by OID, as far as WAL was read. ``undecided`` are changes of rows that are not known."""
 
     def __init__(
         self,
-        changes: Iterable[Change],
-        commits: dict[int, Commit],
-        decode: Callable[[bytes], Row],
-        oid_of: Callable[[Row], int],
+        changes: Iterable[tuple[Commit, Change]],
+        decode: Callable[[bytes], Data],
+        oid_of: Callable[[Data], int],
     ) -> None:
-        self.steps: dict[int, list[Step[Row]]] = defaultdict(list)
+        self.steps: dict[int, list[Step[Data]]] = defaultdict(list)
         self.undecided: list[tuple[Commit, Change]] = []
-        for change in changes:
-            commit = commits.get(change.xid)
-            if commit is None or change.operation == "INPLACE":
+        for commit, change in sorted(changes, key=lambda one: (one[1].lsn, one[1].offset)):
+            if change.operation == "INPLACE":
                 continue
-            old = decode(change.old) if change.old is not None else None
-            new = decode(change.new) if change.new is not None else None
-            row = old if old is not None else new
-            if change.unknown or row is None:
+            if change.unknown:
                 self.undecided.append((commit, change))
-            else:
+                continue
+            old, new = (
+                decode(row.data) if row is not None and row.data is not None else None
+                for row in (change.old, change.new)
+            )
+            row = old if old is not None else new
+            if row is not None and old != new:
                 self.steps[oid_of(row)].append(Step(commit, change, old, new))
 
-    def before(self, oid: int, lsn: int) -> tuple[bool, Optional[Row]]:
+    def before(self, oid: int, lsn: int) -> tuple[bool, Optional[Data]]:
         """(whether WAL tells, the row as the transactions that committed before ``lsn`` left it)."""
         steps = self.steps.get(oid)
         if not steps:
@@ -70,13 +72,14 @@ class History(Generic[Row]):
                 return True, step.old
         return True, steps[-1].new
 
-    def removals(self) -> list[Removal[Row]]:
+    def removals(self) -> list[Removal[Data]]:
         """Rows removed by transactions that had not made them themselves, in the order of the commits."""
         found = []
         for oid, steps in self.steps.items():
             if steps[-1].new is None:
                 commit = steps[-1].commit
-                row = next(step.old for step in steps if step.commit.lsn == commit.lsn)
-                if row is not None:
-                    found.append(Removal(commit, steps[-1].change, oid, row))
+                first = next(step for step in steps if step.commit.lsn == commit.lsn)
+                if first.old is not None:
+                    maker = first.change.old.maker if first.change.old is not None else None
+                    found.append(Removal(commit, steps[-1].change, oid, first.old, maker))
         return sorted(found, key=lambda removal: (removal.commit.lsn, removal.change.lsn))

@@ -5,390 +5,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Any, Optional
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog import ClassRow
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.history import History, Removal
+from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, nothing
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import (
+    Candidate,
+    Evidence,
+    Harm,
+    MoreWal,
+    Request,
+    quoted,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import Database, Known
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, CommitLog, Running, format_time
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import Known
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit
 
-KINDS = ("drop_table", "drop_schema", "drop_database", "truncate", "delete", "update", "ddl")
-NAMED_KINDS = "rpmfvS"  # what the name of a relation can mean to a user: no index, TOAST table or composite type
-LISTED = 50  # candidates in a result
-
-
-class MoreWal(Exception):
-    """The answer may lie in, or depend on, WAL older than what was read."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for. No ``kinds``: the drop of what is gone, or the damage to what is there."""
-
-    database: str
-    relations: tuple[tuple[str, str], ...] = ()
-    schemas: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    since: Optional[int] = None
-    until: Optional[int] = None
-    min_rows: int = 1000
-
-    def wants(self, kind: str, auto: bool) -> bool:
-        """Whether to look for a kind; ``auto`` is the answer where the user named none."""
-        return kind in self.kinds if self.kinds else auto
-
-    def in_window(self, commit: Commit) -> bool:
-        """Whether a transaction committed in the time the user named."""
-        return (self.since is None or commit.time >= self.since) and (self.until is None or commit.time <= self.until)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A transaction that may be the damage. ``lsn`` is where replay must stop to be just before it."""
-
-    kind: str
-    commit: Commit
-    lsn: int
-    relations: tuple[dict[str, Any], ...] = ()
-    rows: Optional[int] = None
-    note: str = ""
-
-    def as_dict(self, database: str) -> dict[str, Any]:
-        """The candidate as it stands in results."""
-        return {
-            "kind": self.kind,
-            "database": database,
-            "xid": self.commit.xid,
-            "lsn": format_lsn(self.lsn),
-            "commit_lsn": format_lsn(self.commit.lsn),
-            "commit_time": self.commit.commit_time,
-            "rows": self.rows,
-            "relations": [dict(relation) for relation in self.relations],
-            "prepared": self.commit.prepared,
-            "subxacts": list(self.commit.subxacts),
-            "note": self.note,
-        }
-
-    def line(self) -> str:
-        """One line for an error message."""
-        rows = f", {self.rows} rows" if self.rows is not None else ""
-        note = f" ({self.note})" if self.note else ""
-        return (
-            f"{self.kind} by transaction {self.commit.xid} at {format_lsn(self.lsn)}, "
-            f"{self.commit.commit_time}{rows}{note}"
-        )
-
-
-@dataclass
-class Evidence:
-    """What was read of WAL, and what production has now."""
-
-    commits: CommitLog
-    start: int
-    end: int
-    complete: bool
-    classes: History[ClassRow]
-    namespaces: History[tuple[int, bytes]]
-    database: Database
-    rows: Counter[tuple[int, int, str]] = field(default_factory=Counter)
-    row_commits: dict[int, Commit] = field(default_factory=dict)
-    running: Optional[Running] = None
-    maintenance: frozenset[int] = frozenset()
-
-    def text(self, name: bytes) -> str:
-        """A name of this database as text."""
-        return self.database.text(name)
-
-    def schema_name(self, oid: int, lsn: int) -> Optional[str]:
-        """What a schema was called just before ``lsn``."""
-        told, row = self.namespaces.before(oid, lsn)
-        if told:
-            return self.text(row[1]) if row is not None else None
-        return self.database.namespaces.get(oid)
-
-    def relation(self, removal: Removal[ClassRow]) -> dict[str, Any]:
-        """A removed relation under the name it had before the transaction."""
-        row = removal.row
-        return {
-            "schema": self.schema_name(row.namespace, removal.commit.lsn),
-            "name": self.text(row.name),
-            "oid": row.oid,
-            "kind": row.kind,
-        }
-
-    def window(self) -> str:
-        """The WAL that was read, for messages."""
-        times = ""
-        if len(self.commits):
-            times = f" ({format_time(self.commits.times[0])} to {format_time(self.commits.times[-1])})"
-        return f"{format_lsn(self.start)} to {format_lsn(self.end)}{times}"
-
-
-def quoted(schema: Optional[str], name: str) -> str:
-    """A relation's name for people; a schema that is not known shows as a question mark."""
-    return display_name(schema, name) if schema is not None else f"?.{display_name(None, name)}"
-
-
-# Drops
-
-
-def relation_drops(evidence: Evidence, request: Request) -> list[Candidate]:
-    """Every transaction that removed a table, view, sequence or the like, with all that it removed, oldest first."""
-    by_commit: dict[int, list[Removal[ClassRow]]] = {}
-    for removal in evidence.classes.removals():
-        if removal.row.kind in NAMED_KINDS:
-            by_commit.setdefault(removal.commit.lsn, []).append(removal)
-    return [
-        Candidate("drop_table", removals[0].commit, lsn, tuple(evidence.relation(removal) for removal in removals))
-        for lsn, removals in sorted(by_commit.items())
-        if request.in_window(removals[0].commit)
-    ]
-
-
-def undecided_drops(evidence: Evidence, request: Request, after: int) -> list[Candidate]:
-    """Transactions after ``after`` that removed relations of which WAL read so far does not tell the names."""
-    reasons: dict[int, str] = {}
-    commits: dict[int, Commit] = {}
-    for commit, change in evidence.classes.undecided:
-        if change.operation == "DELETE":
-            reasons[commit.lsn], commits[commit.lsn] = change.unknown, commit
-    decided = {oid for oid, steps in evidence.classes.steps.items() if steps[-1].new is None}
-    missing: dict[int, list[int]] = {}
-    for commit in evidence.commits.with_dropped():
-        lost = [oid for database, oid in commit.dropped if database == evidence.database.oid and oid not in decided]
-        if lost:
-            missing[commit.lsn], commits[commit.lsn] = sorted(lost), commit
-    return [
-        Candidate(
-            "drop_table",
-            commit,
-            lsn,
-            tuple({"schema": None, "name": None, "oid": oid, "kind": None} for oid in missing.get(lsn, [])),
-            note=reasons.get(lsn, "it began before the WAL that was read"),
-        )
-        for lsn, commit in sorted(commits.items())
-        if lsn > after and request.in_window(commit)
-    ]
-
-
-def newest(candidates: Iterable[Candidate]) -> Optional[Candidate]:
-    """The candidate that committed last."""
-    return max(candidates, key=lambda candidate: candidate.commit.lsn, default=None)
-
-
-def settle_drops(evidence: Evidence, request: Request, found: list[Candidate], what: str) -> None:
-    """See that no newer drop than the newest found can be the one: ask for more WAL, or say that it cannot be known."""
-    last = newest(found)
-    open_ones = undecided_drops(evidence, request, last.lsn if last else 0)
-    if not evidence.complete and (last is None or open_ones):
-        raise MoreWal
-    if open_ones:
-        raise RecoveryError(
-            f"cannot tell whether {what} was dropped by one of {len(open_ones)} transactions: "
-            + "; ".join(f"{one.line()}, dropped OIDs {[r['oid'] for r in one.relations]}" for one in open_ones[:5])
-            + ". Nothing was changed. Choose one with target_xid or target_lsn (dr_target_xid, dr_target_lsn) and look "
-            "at the table in the side instance.",
-            candidates=[one.as_dict(evidence.database.name) for one in open_ones[-LISTED:]],
-        )
-
-
-def has(candidate: Candidate, schema: Optional[str], name: str) -> bool:
-    """Whether a candidate concerns the relation of that name."""
-    return any((relation["schema"], relation["name"]) == (schema, name) for relation in candidate.relations)
-
-
-def drops_of_relation(evidence: Evidence, request: Request, schema: str, name: str) -> list[Candidate]:
-    """Transactions that dropped the relation of that name, oldest first; settled that there is no newer one."""
-    drops = relation_drops(evidence, request)
-    found = [candidate for candidate in drops if has(candidate, schema, name)]
-    last = newest(found)
-    if not evidence.complete and any(has(one, None, name) for one in drops if last is None or one.lsn > last.lsn):
-        raise MoreWal
-    settle_drops(evidence, request, found, quoted(schema, name))
-    return [asked_first(candidate, [(schema, name)]) for candidate in found]
-
-
-def asked_first(candidate: Candidate, asked: list[tuple[str, str]]) -> Candidate:
-    """The candidate with the relations that were asked for before those that went with them."""
-    relations = sorted(candidate.relations, key=lambda relation: (relation["schema"], relation["name"]) not in asked)
-    return Candidate(candidate.kind, candidate.commit, candidate.lsn, tuple(relations), candidate.rows, candidate.note)
-
-
-def drops_of_schema(evidence: Evidence, request: Request, schema: str) -> list[Candidate]:
-    """Transactions that dropped the schema of that name, or tables in it when it is still there, oldest first."""
-    drops = {candidate.lsn: candidate for candidate in relation_drops(evidence, request)}
-    found = []
-    for removal in evidence.namespaces.removals():
-        if evidence.text(removal.row[1]) == schema and request.in_window(removal.commit):
-            lsn = removal.commit.lsn
-            relations = drops[lsn].relations if lsn in drops else ()
-            inside = tuple(relation for relation in relations if relation["schema"] == schema)
-            found.append(Candidate("drop_schema", removal.commit, lsn, inside))
-    if not evidence.complete and (not found or undecided_schema(evidence, found[-1].lsn)):
-        raise MoreWal
-    if found and undecided_drops(evidence, request, found[-1].lsn - 1) and not evidence.complete:
-        raise MoreWal
-    return found
-
-
-def undecided_schema(evidence: Evidence, after: int) -> bool:
-    """Whether a schema that is not known was removed after ``after``."""
-    return any(commit.lsn > after and change.operation == "DELETE" for commit, change in evidence.namespaces.undecided)
-
-
-# Damage to relations that are still there
-
-
-def family(database: Database, relation: Known) -> list[Known]:
-    """A relation with all partitions and children (INHERITS) below it, in which its statements change rows as well."""
-    children: dict[int, list[Known]] = {}
-    for known in database.relations.values():
-        for parent in known.parents:
-            children.setdefault(parent, []).append(known)
-    found = {relation.oid: relation}
-    waiting = [relation.oid]
-    while waiting:
-        for known in children.get(waiting.pop(), []):
-            if known.oid not in found:
-                found[known.oid] = known
-                waiting.append(known.oid)
-    return list(found.values())
-
-
-def filenodes(evidence: Evidence, members: list[Known]) -> set[tuple[int, int, int]]:
-    """All files (tablespace, database, filenode) that the relations kept their rows in, as far as WAL was read."""
-    database = evidence.database
-    found = {(known.tablespace, database.oid, known.filenode) for known in members if known.filenode}
-    for known in members:
-        for step in evidence.classes.steps.get(known.oid, []):
-            for row in (step.old, step.new):
-                if row is not None and row.filenode:
-                    found.add((row.tablespace or database.tablespace, database.oid, row.filenode))
-    return found
-
-
-def truncates(evidence: Evidence, request: Request, members: list[Known]) -> list[Candidate]:
-    """Transactions that truncated one of the relations.
-
-    TRUNCATE gives a relation a new, empty file. So do VACUUM FULL, CLUSTER and ALTER TABLE, but those swap files with a
-    transient relation, which then has the old one; and SET TABLESPACE, which changes the tablespace.
-    """
-    found: dict[int, Candidate] = {}
-    for known in members:
-        steps = evidence.classes.steps.get(known.oid, [])
-        for step in steps:
-            if step.old is None or step.new is None or step.old.filenode == step.new.filenode or not step.new.filenode:
-                continue
-            made_there = next(other for other in steps if other.commit.lsn == step.commit.lsn).old is None
-            moved = step.old.tablespace != step.new.tablespace
-            if made_there or moved or _swapped(evidence, known.oid, step.old.filenode, step.commit.lsn):
-                continue
-            if request.in_window(step.commit):
-                relation = {"schema": known.schema, "name": known.name, "oid": known.oid, "kind": known.kind}
-                earlier = found.get(step.commit.lsn)
-                relations = (*earlier.relations, relation) if earlier else (relation,)
-                found[step.commit.lsn] = Candidate("truncate", step.commit, step.commit.lsn, relations)
-    return [found[lsn] for lsn in sorted(found)]
-
-
-def _swapped(evidence: Evidence, oid: int, filenode: int, commit: int) -> bool:
-    """Whether in one transaction another relation took over a relation's file."""
-    return any(
-        step.new is not None and step.new.filenode == filenode
-        for other, steps in evidence.classes.steps.items()
-        if other != oid
-        for step in steps
-        if step.commit.lsn == commit
-    )
-
-
-def row_changes(evidence: Evidence, request: Request, members: list[Known]) -> list[Candidate]:
-    """Transactions that deleted or updated at least ``min_rows`` rows of the relations, oldest first."""
-    counts: dict[tuple[int, str], Counter[int]] = {}
-    owner = {}
-    for known in members:
-        for _tablespace, _database, filenode in filenodes(evidence, [known]):
-            owner[filenode] = known.oid
-    for (filenode, xid, kind), rows in evidence.rows.items():
-        commit = evidence.row_commits.get(xid)
-        if commit is not None and filenode in owner:
-            counts.setdefault((commit.lsn, kind), Counter())[owner[filenode]] += rows
-    commits = {commit.lsn: commit for commit in evidence.row_commits.values()}
-    by_oid = {known.oid: known for known in members}
-    found = []
-    for (lsn, kind), oids in sorted(counts.items()):
-        if sum(oids.values()) >= request.min_rows and request.in_window(commits[lsn]) and request.wants(kind, True):
-            relations = tuple(
-                {"schema": known.schema, "name": known.name, "oid": oid, "kind": known.kind}
-                for oid, known in by_oid.items()
-                if oid in oids
-            )
-            found.append(Candidate(kind, commits[lsn], lsn, relations, sum(oids.values())))
-    return found
-
-
-def schema_changes(evidence: Evidence, request: Request, members: list[Known]) -> list[Candidate]:
-    """Transactions that changed the definition of one of the relations, oldest first.
-
-    Each sends a relcache message for its OID. So do ANALYZE and VACUUM, which are told by having changed nothing else
-    than statistics.
-    """
-    oids = {known.oid: known for known in members}
-    found = []
-    for commit in evidence.commits.with_messages():
-        touched = commit.relcache.intersection(oids)
-        if touched and commit.lsn not in evidence.maintenance and request.in_window(commit):
-            relations = tuple(
-                {"schema": oids[oid].schema, "name": oids[oid].name, "oid": oid, "kind": oids[oid].kind}
-                for oid in sorted(touched)
-            )
-            found.append(Candidate("ddl", commit, commit.lsn, relations))
-    return found
-
-
-def settle_changes(evidence: Evidence, members: list[Known]) -> None:
-    """See that the files of the relations, and all rows of the transactions found, are known; else ask for more WAL."""
-    if evidence.complete:
-        return
-    oids = {known.oid for known in members}
-    if any(commit.relcache & oids for commit, _change in evidence.classes.undecided):
-        raise MoreWal
-    running = evidence.running
-    if running is None:
-        raise MoreWal
-    for xid, commit in evidence.row_commits.items():
-        if xid in running.xids or commit.xid in running.xids:
-            raise MoreWal
-
-
-def changes_of_relation(evidence: Evidence, request: Request, known: Known) -> list[Candidate]:
-    """Everything in the window that did damage of the kinds asked for to a relation that is still there."""
-    members = family(evidence.database, known)
-    found: list[Candidate] = []
-    if request.wants("drop_table", True):
-        # Somebody dropped it and made it again.
-        found += [one for one in relation_drops(evidence, request) if has(one, known.schema, known.name)]
-    if request.wants("truncate", True):
-        found += truncates(evidence, request, members)
-    if request.wants("delete", True) or request.wants("update", True):
-        found += row_changes(evidence, request, members)
-    if request.wants("ddl", False):
-        found += schema_changes(evidence, request, members)
-    unique = {(candidate.commit.lsn, candidate.kind): candidate for candidate in found}
-    if not evidence.complete and not unique:
-        raise MoreWal
-    settle_changes(evidence, members)
-    return sorted(unique.values(), key=lambda candidate: candidate.commit.lsn)
-
-
-# One answer
+SHOWN = 50  # candidates in a message; the result has all
 
 
 @dataclass(frozen=True)
@@ -403,21 +39,67 @@ class Verdict:
 def decide(evidence: Evidence, request: Request) -> Verdict:
     """The transaction that did the damage; MoreWal when older WAL may hold it, RecoveryError when there is not one."""
     chosen: list[tuple[str, Candidate]] = []
-    candidates: dict[tuple[int, str], Candidate] = {}
-    for schema, name in request.relations:
-        what = quoted(schema, name)
-        found = _of_relation(evidence, request, schema, name)
-        candidates.update({(one.lsn, one.kind): one for one in found})
-        chosen.append((what, _only(evidence, request, found, what)))
+    candidates: dict[int, Candidate] = {}
+    left: list[Candidate] = []
+    wanted = [
+        (quoted(schema, name), _of_relation(evidence, request, schema, name)) for schema, name in request.relations
+    ]
     for schema in request.schemas:
-        found = drops_of_schema(evidence, request, schema)
-        what = f"schema {display_name(None, schema)}"
-        if not found:
-            raise nothing_found(evidence, request, what, schema, [])
-        candidates.update({(one.lsn, one.kind): one for one in found})
-        chosen.append((what, found[-1]))
+        wanted.append((f"schema {display_name(None, schema)}", _of_schema(evidence, request, schema)))
+    for what, found in wanted:
+        candidates.update(merged(candidates.values(), found))
+        one = choose(evidence, found, what)
+        chosen.append((what, one))
+        left += [other for other in found if other.lsn != one.lsn and (other.ours is not None or other.is_empty)]
     first = min((one for _what, one in chosen), key=lambda one: one.lsn)
-    return Verdict(first, _reason(evidence, chosen, first), [candidates[key] for key in sorted(candidates)])
+    reason = _reason(evidence, chosen, first) + _left_out(left)
+    return Verdict(candidates[first.lsn], reason, [candidates[lsn] for lsn in sorted(candidates)])
+
+
+def merged(found: Iterable[Candidate], more: Iterable[Candidate]) -> dict[int, Candidate]:
+    """Candidates by position; what one transaction did to several of the things asked for is one candidate."""
+    by_lsn = {one.lsn: one for one in found}
+    for one in more:
+        earlier = by_lsn.get(one.lsn)
+        if earlier is not None:
+            harms = tuple(dict.fromkeys((*earlier.asked, *one.asked)))
+            one = replace(earlier, asked=harms)
+        by_lsn[one.lsn] = one
+    return by_lsn
+
+
+def choose(evidence: Evidence, found: list[Candidate], what: str) -> Candidate:
+    """The one candidate; of several the only one with rows, where all others are known to have had none."""
+    foreign = [one for one in found if one.ours is None]
+    with_rows = [one for one in foreign if not one.is_empty]
+    if len(foreign) == 1 or len(with_rows) == 1:
+        return (with_rows or foreign)[0]
+    listed = "; ".join(f"({number}) {one.line()}" for number, one in enumerate(found[:SHOWN], 1))
+    if len(found) > SHOWN:
+        listed += f"; and {len(found) - SHOWN} more, which are all among the candidates in the result of this task"
+    facts = {"candidates": [one.as_dict(evidence.database.name) for one in found]}
+    if not foreign:
+        raise RecoveryError(
+            f"nothing but recoveries of this collection itself changed {what} in the WAL from {evidence.window()}, the "
+            f"oldest first: {listed}. Nothing was changed. If one of them is what must be undone, choose it by its "
+            "option.",
+            **facts,
+        )
+    raise RecoveryError(
+        f"{len(found)} transactions may have done the damage to {what} in the WAL from {evidence.window()}, the oldest "
+        f"first: {listed}. Nothing was changed. Choose one by its option, or narrow the search by time (dr_since, "
+        "dr_until), by rows (dr_min_rows) or by what was done (dr_kinds, such as dr_kinds=delete).",
+        **facts,
+    )
+
+
+def _left_out(left: Collection[Candidate]) -> str:
+    """What was not taken although it might have been, in words."""
+    unique = sorted({one.lsn: one for one in left}.values(), key=lambda one: one.lsn)
+    if not unique:
+        return ""
+    some = "; ".join(one.line() for one in unique[:5]) + ("; ..." if len(unique) > 5 else "")
+    return f". Not taken: {len(unique)} that had no rows to lose or were recoveries of this collection itself: {some}"
 
 
 def _of_relation(evidence: Evidence, request: Request, schema: str, name: str) -> list[Candidate]:
@@ -426,30 +108,181 @@ def _of_relation(evidence: Evidence, request: Request, schema: str, name: str) -
     if known is not None:
         found = changes_of_relation(evidence, request, known)
         if not found:
-            raise nothing_done(evidence, request, what)
+            raise nothing.done(evidence, request, what)
         return found
-    if not request.wants("drop_table", True) and not request.wants("drop_schema", True):
+    if not request.wants("drop_table") and not request.wants("drop_schema"):
         raise RecoveryError(
             f"{what} does not exist in database {evidence.database.name!r}, so only its drop can be looked for, "
-            f"and kinds is {', '.join(request.kinds)}. Nothing was changed. Add drop_table to it, or leave it out."
+            f"and kinds is {', '.join(request.kinds)}. Nothing was changed. Add drop_table to it (dr_kinds), or "
+            "leave it out."
         )
     found = drops_of_relation(evidence, request, schema, name)
     if not found:
-        raise nothing_found(evidence, request, what, name, renames(evidence, schema, name))
+        raise nothing.found(evidence, request, what, name, nothing.renames(evidence, schema, name))
     return found
 
 
-def _only(evidence: Evidence, request: Request, found: list[Candidate], what: str) -> Candidate:
-    """The one candidate; of drops alone the newest, since that is the one the name last ended with."""
-    if len(found) == 1 or all(candidate.kind == "drop_table" for candidate in found):
-        return found[-1]
-    raise RecoveryError(
-        f"{len(found)} transactions may have done the damage to {what} in the WAL from {evidence.window()}: "
-        + "; ".join(candidate.line() for candidate in found[-10:])
-        + ". Nothing was changed. Choose one with target_xid or target_lsn (dr_target_xid, dr_target_lsn), narrow the "
-        "time with since and until (dr_since, dr_until), or name the kinds.",
-        candidates=[candidate.as_dict(evidence.database.name) for candidate in found[-LISTED:]],
-    )
+def _candidates(evidence: Evidence, *parts: damage.Harms) -> list[Candidate]:
+    """One candidate a transaction, with all its harms, oldest first."""
+    by_commit: dict[int, list[Harm]] = {}
+    for part in parts:
+        for lsn, harms in part.items():
+            by_commit.setdefault(lsn, []).extend(damage.with_rows(evidence, lsn, harm) for harm in harms)
+    return [evidence.candidate(evidence.commits.at(lsn), by_commit[lsn]) for lsn in sorted(by_commit)]
+
+
+# What is gone
+
+
+def undecided_drops(evidence: Evidence, request: Request, after: int) -> list[Candidate]:
+    """Transactions after ``after`` that removed relations of which WAL read so far does not tell the names."""
+    reasons: dict[int, str] = {}
+    commits: dict[int, Commit] = {}
+    for commit, change in evidence.classes.undecided:
+        if change.operation == "DELETE":
+            reasons[commit.lsn], commits[commit.lsn] = change.unknown, commit
+    for lsn in evidence.unaccounted:
+        commits.setdefault(lsn, evidence.commits.at(lsn))
+    return [
+        evidence.candidate(
+            commit,
+            [Harm(oid, None, None, None, "drop") for oid in sorted(evidence.unaccounted.get(lsn, ()))],
+            note=reasons.get(lsn, "it began before the WAL that was read"),
+        )
+        for lsn, commit in sorted(commits.items())
+        if lsn > after and request.in_window(commit)
+    ]
+
+
+def settle_drops(evidence: Evidence, request: Request, found: list[Candidate], what: str) -> None:
+    """See that the drops found are all that can be meant: ask for more WAL, or say that it cannot be known.
+
+    The newest of them ends an early search only where the relation had its name before all WAL there is: then there was
+    no other of that name. A relation made since may have followed another that was dropped.
+    """
+    last = found[-1] if found else None
+    open_ones = undecided_drops(evidence, request, last.lsn if last else 0)
+    if not evidence.complete and (
+        last is None or open_ones or not any(evidence.predates(harm.maker) for harm in last.asked)
+    ):
+        raise MoreWal
+    if open_ones:
+        raise RecoveryError(
+            f"cannot tell whether {what} was dropped by one of {len(open_ones)} transactions: "
+            + "; ".join(one.line() for one in open_ones[:SHOWN])
+            + ". Nothing was changed. Choose one by its option, or another moment (dr_target_time, dr_target_lsn), and "
+            "look at the table in the side instance.",
+            candidates=[one.as_dict(evidence.database.name) for one in open_ones],
+        )
+
+
+def drops_of_relation(evidence: Evidence, request: Request, schema: str, name: str) -> list[Candidate]:
+    """Transactions that dropped the relation of that name, oldest first; settled that there are no others."""
+    every = damage.drops(evidence, request)
+    found = {
+        lsn: [harm for harm in harms if (harm.schema, harm.name) == (schema, name)] for lsn, harms in every.items()
+    }
+    found = {lsn: harms for lsn, harms in found.items() if harms}
+    newest = max(found, default=0)
+    if not evidence.complete and any(
+        (harm.schema, harm.name) == (None, name) for lsn, harms in every.items() if lsn > newest for harm in harms
+    ):
+        raise MoreWal
+    without_rows = [evidence.candidate(evidence.commits.at(lsn), found[lsn]) for lsn in sorted(found)]
+    settle_drops(evidence, request, without_rows, quoted(schema, name))
+    return _candidates(evidence, found)
+
+
+def _of_schema(evidence: Evidence, request: Request, schema: str) -> list[Candidate]:
+    """Transactions that dropped the schema of that name; where it is there, those that took tables from it."""
+    what = f"schema {display_name(None, schema)}"
+    every = damage.drops(evidence, request)
+    if schema in evidence.database.namespaces.values():
+        if not evidence.complete:
+            raise MoreWal
+        now = {(known.schema, known.name) for known in evidence.database.relations.values()}
+        gone = {
+            lsn: [one for one in harms if one.schema == schema and (one.schema, one.name) not in now]
+            for lsn, harms in every.items()
+        }
+        emptied = {
+            lsn: [one for one in harms if one.schema == schema]
+            for lsn, harms in damage.truncates(evidence, request).items()
+        }
+        parts = [gone] if request.wants("drop_table") else []
+        parts += [emptied] if request.wants("truncate") else []
+        found = _candidates(evidence, *({lsn: harms for lsn, harms in part.items() if harms} for part in parts))
+        found += _schema_drops(evidence, request, schema, every)
+        found = [merged([], found)[lsn] for lsn in sorted({one.lsn for one in found})]
+        if not found:
+            raise nothing.done_to_schema(evidence, what)
+        return found
+    found = _schema_drops(evidence, request, schema, every)
+    last = found[-1] if found else None
+    if not evidence.complete and (
+        last is None
+        or any(
+            commit.lsn > last.lsn and change.operation == "DELETE" for commit, change in evidence.namespaces.undecided
+        )
+        or undecided_drops(evidence, request, last.lsn - 1)
+        or not any(evidence.predates(one.maker) for one in evidence.namespaces.removals() if one.commit.lsn == last.lsn)
+    ):
+        raise MoreWal
+    if not found:
+        raise nothing.found(evidence, request, what, schema, [])
+    return found
+
+
+def _schema_drops(evidence: Evidence, request: Request, schema: str, every: damage.Harms) -> list[Candidate]:
+    return [
+        evidence.candidate(
+            one.commit,
+            [
+                damage.with_rows(evidence, one.commit.lsn, harm)
+                for harm in every.get(one.commit.lsn, [])
+                if harm.schema == schema
+            ],
+            "drop_schema",
+        )
+        for one in evidence.namespaces.removals()
+        if evidence.database.text(one.row[1]) == schema and request.in_window(one.commit)
+    ]
+
+
+# Damage to relations that are still there
+
+
+def changes_of_relation(evidence: Evidence, request: Request, known: Known) -> list[Candidate]:
+    """Everything in the window that did damage of the kinds asked for to a relation that is still there."""
+    if not evidence.complete:
+        raise MoreWal
+    members = damage.family(evidence.database, known)
+    oids = {member.oid for member in members}
+    parts: list[damage.Harms] = []
+
+    def those(harms_of: damage.Harms) -> damage.Harms:
+        found = {lsn: [harm for harm in harms if harm.oid in oids] for lsn, harms in harms_of.items()}
+        return {lsn: harms for lsn, harms in found.items() if harms}
+
+    if request.wants("drop_table"):
+        # Somebody dropped it and made it again.
+        again = {
+            lsn: [harm for harm in harms if (harm.schema, harm.name) == (known.schema, known.name)]
+            for lsn, harms in damage.drops(evidence, request).items()
+        }
+        parts.append({lsn: harms for lsn, harms in again.items() if harms})
+    if request.wants("truncate"):
+        parts.append(those(damage.truncates(evidence, request)))
+    if request.wants("drop_column"):
+        parts.append(those(damage.dropped_columns(evidence, request)))
+    if request.wants("delete") or request.wants("update"):
+        parts.append(damage.row_changes(evidence, request, members))
+    if request.wants("ddl", False):
+        parts.append(damage.changed_definitions(evidence, request, members))
+    return _candidates(evidence, *parts)
+
+
+# One answer
 
 
 def _reason(evidence: Evidence, chosen: list[tuple[str, Candidate]], first: Candidate) -> str:
@@ -458,9 +291,9 @@ def _reason(evidence: Evidence, chosen: list[tuple[str, Candidate]], first: Cand
     reason = f"just before the {prepared} of transaction {first.commit.xid} ({first.kind})"
     others = [(what, one) for what, one in chosen if one.commit.lsn != first.commit.lsn]
     for what, one in others:
-        for relation in one.relations:
-            told, row = evidence.classes.before(relation["oid"], first.commit.lsn)
-            asked = quoted(relation["schema"], relation["name"]) == what
+        for harm in one.asked:
+            told, row = evidence.classes.before(harm.oid, first.commit.lsn)
+            asked = harm.name is not None and quoted(harm.schema, harm.name) == what
             if asked and told and row is None:
                 raise RecoveryError(
                     f"{what} was dropped at {format_lsn(one.lsn)} but did not yet exist at {format_lsn(first.lsn)}, "
@@ -474,70 +307,20 @@ def _reason(evidence: Evidence, chosen: list[tuple[str, Candidate]], first: Cand
     return reason
 
 
-# What to say when there is nothing
+def whole(evidence: Evidence, request: Request, candidate: Candidate, rows: Optional[damage.Harms] = None) -> Candidate:
+    """The candidate with all that its transaction damaged, be it asked for or not.
 
-
-def renames(evidence: Evidence, schema: str, name: str) -> list[str]:
-    """Sentences about transactions that gave a relation of that name another one, and what became of it."""
-    found = []
-    for oid, steps in evidence.classes.steps.items():
-        for step in steps:
-            if step.old is None or step.new is None:
-                continue
-            old = (evidence.schema_name(step.old.namespace, step.commit.lsn), evidence.text(step.old.name))
-            new = (evidence.schema_name(step.new.namespace, step.commit.lsn + 1), evidence.text(step.new.name))
-            if old == (schema, name) and new != old:
-                sentence = (
-                    f"transaction {step.commit.xid} renamed it to {quoted(*new)} at {step.commit.commit_time}"
-                    f" ({format_lsn(step.commit.lsn)})"
-                )
-                last = steps[-1]
-                if last.new is None:
-                    final = last.old or step.new
-                    sentence += (
-                        f", and transaction {last.commit.xid} dropped it at {last.commit.commit_time}; ask for "
-                        + quoted(evidence.schema_name(final.namespace, last.commit.lsn), evidence.text(final.name))
-                    )
-                elif oid in evidence.database.relations:
-                    now = evidence.database.relations[oid]
-                    sentence += f"; it exists now as {quoted(now.schema, now.name)}"
-                found.append(sentence)
-    return found
-
-
-def nothing_found(evidence: Evidence, request: Request, what: str, name: str, facts: list[str]) -> RecoveryError:
-    """The error for something that neither exists nor was seen dropped."""
-    if not evidence.complete:
-        raise MoreWal
-    drops = relation_drops(evidence, Request(request.database))
-    dropped = sorted({quoted(r["schema"], r["name"]) for one in drops for r in one.relations if r["name"] is not None})
-    existing = sorted(quoted(known.schema, known.name) for known in evidence.database.relations.values())
-    bare = what.removeprefix("schema ")
-    parts = [
-        (
-            f"{what} does not exist in database {evidence.database.name!r}, and no transaction that dropped it was "
-            f"found in the WAL from {evidence.window()}."
-        )
-    ]
-    parts += [f"But {fact}." for fact in facts]
-    for label, names in (("Dropped in that time", dropped), ("Existing now", existing)):
-        similar = get_close_matches(bare, names, 5, 0.6) or [other for other in names if other.split(".")[-1] == name]
-        if similar:
-            parts.append(f"{label}, with a similar name: {', '.join(similar[:5])}.")
-    parts.append(
-        "Nothing was changed. Write the name as in SQL, with its schema and with quotes where it has capitals; "
-        "or give the moment yourself (dr_target_time, dr_target_lsn, dr_target_xid)."
-    )
-    return RecoveryError(" ".join(parts), candidates=[one.as_dict(evidence.database.name) for one in drops[-LISTED:]])
-
-
-def nothing_done(evidence: Evidence, request: Request, what: str) -> RecoveryError:
-    """The error for a relation that is there and that nothing in WAL has harmed."""
-    kinds = ", ".join(request.kinds) if request.kinds else "dropped, truncated, deleted from or updated"
-    return RecoveryError(
-        f"{what} exists in database {evidence.database.name!r}, and no transaction in the WAL from {evidence.window()} "
-        f"did what was looked for ({kinds}, from {request.min_rows} rows on). Nothing was changed. Look for fewer rows "
-        "(dr_min_rows) or earlier (dr_since), or give the moment yourself (dr_target_time, dr_target_lsn, "
-        "dr_target_xid).",
-        candidates=[],
-    )
+    ``rows`` are what it deleted and updated. A delete counts from the first row, an update, which many a transaction
+    does beside its work, from as many rows as the user asked for.
+    """
+    every = Request(request.database)
+    lsn = candidate.commit.lsn
+    harms = [*damage.drops(evidence, every).get(lsn, []), *damage.truncates(evidence, every).get(lsn, [])]
+    harms += damage.dropped_columns(evidence, every).get(lsn, [])
+    gone = {harm.oid for harm in harms if harm.damage in ("drop", "truncate")}
+    for harm in (rows or {}).get(lsn, []):
+        if harm.oid not in gone and (harm.damage == "delete" or (harm.rows or 0) >= request.min_rows):
+            harms.append(harm)
+    asked = {(harm.oid, harm.damage) for harm in candidate.asked}
+    others = [damage.with_rows(evidence, lsn, one) for one in harms if (one.oid, one.damage) not in asked]
+    return replace(candidate, others=tuple(others))

@@ -14,6 +14,13 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.compression import (
+    Damaged,
+    Unavailable,
+    lz4_decompress,
+    pglz_decompress,
+    zstd_decompress,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 
 PAGE = 8192
@@ -29,10 +36,6 @@ HAS_IMAGE, HAS_DATA, WILL_INIT, SAME_RELATION = 0x10, 0x20, 0x40, 0x80
 IMAGE_HAS_HOLE, IMAGE_PGLZ, IMAGE_LZ4, IMAGE_ZSTD = 0x01, 0x04, 0x08, 0x10
 ID_DATA_SHORT, ID_DATA_LONG, ID_ORIGIN, ID_TOPLEVEL_XID = 255, 254, 253, 252
 MAX_BLOCK_ID = 32
-
-
-class Damaged(Exception):
-    """Bytes that are no WAL of the expected shape."""
 
 
 @dataclass(frozen=True)
@@ -234,92 +237,18 @@ def _blocks_and_main(data: bytes) -> tuple[list[Block], bytes]:
 def _image(data: bytes, header: _Header) -> tuple[Optional[bytes], str]:
     """The whole page out of its stored image, or None and why it cannot be read."""
     stored = PAGE - header.hole_length
-    if header.image_flags & IMAGE_ZSTD:
-        return None, "the page image is compressed with zstd (wal_compression=zstd)"
-    if header.image_flags & IMAGE_PGLZ:
-        data = pglz_decompress(data, stored)
-    elif header.image_flags & IMAGE_LZ4:
-        data = lz4_decompress(data, stored)
+    try:
+        if header.image_flags & IMAGE_ZSTD:
+            data = zstd_decompress(data, stored)
+        elif header.image_flags & IMAGE_PGLZ:
+            data = pglz_decompress(data, stored)
+        elif header.image_flags & IMAGE_LZ4:
+            data = lz4_decompress(data, stored)
+    except Unavailable as error:
+        return None, str(error)
     if len(data) != stored:
         raise Damaged(f"a page image has {len(data)} bytes instead of {stored}")
     return data[: header.hole_offset] + bytes(header.hole_length) + data[header.hole_offset :], ""
-
-
-def _copy_back(out: bytearray, distance: int, length: int) -> None:
-    """Append ``length`` bytes that begin ``distance`` bytes before the end; the two may overlap."""
-    if not 0 < distance <= len(out):
-        raise Damaged("a compressed page image refers to bytes before its beginning")
-    start = len(out) - distance
-    if length <= distance:
-        out += out[start : start + length]
-        return
-    pattern = bytes(out[start:])
-    out += (pattern * (length // distance + 1))[:length]
-
-
-def pglz_decompress(data: bytes, size: int) -> bytes:
-    """Decompress PostgreSQL's own format (src/common/pg_lzcompress.c) to exactly ``size`` bytes.
-
-    A control byte, lowest bit first, says of each of the eight items after it whether it is a literal byte (0) or a
-    tag (1): four bits of length minus three, twelve of distance; length 18 is followed by a byte to add.
-    """
-    out = bytearray()
-    at = 0
-    try:
-        while at < len(data) and len(out) < size:
-            control = data[at]
-            at += 1
-            for bit in range(8):
-                if at >= len(data) or len(out) >= size:
-                    break
-                if not control >> bit & 1:
-                    out.append(data[at])
-                    at += 1
-                    continue
-                length = (data[at] & 0x0F) + 3
-                distance = (data[at] & 0xF0) << 4 | data[at + 1]
-                at += 2
-                if length == 18:
-                    length += data[at]
-                    at += 1
-                _copy_back(out, distance, min(length, size - len(out)))
-    except IndexError:
-        raise Damaged("a compressed page image ends too early") from None
-    if len(out) != size or at != len(data):
-        raise Damaged("a compressed page image has another size than its header says")
-    return bytes(out)
-
-
-def lz4_decompress(data: bytes, size: int) -> bytes:
-    """Decompress one LZ4 block (lz4/doc/lz4_Block_format.md) to exactly ``size`` bytes."""
-
-    def length_after(at: int, length: int) -> tuple[int, int]:
-        if length == 15:
-            while True:
-                length += data[at]
-                at += 1
-                if data[at - 1] != 255:
-                    break
-        return length, at
-
-    out = bytearray()
-    at = 0
-    try:
-        while at < len(data):
-            token = data[at]
-            literals, at = length_after(at + 1, token >> 4)
-            out += data[at : at + literals]
-            at += literals
-            if at >= len(data):
-                break
-            distance = data[at] | data[at + 1] << 8
-            length, at = length_after(at + 2, token & 0x0F)
-            _copy_back(out, distance, length + 4)
-    except IndexError:
-        raise Damaged("a compressed page image ends too early") from None
-    if len(out) != size:
-        raise Damaged("a compressed page image has another size than its header says")
-    return bytes(out)
 
 
 def mapped_filenode(record: Record, oid: int) -> Optional[int]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Callable, Optional, TypeVar
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog import Change, Trace
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.index import Index
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import Damaged, Record, checked
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import WalSource
@@ -22,21 +24,35 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import 
     CommitLog,
     Line,
     Running,
-    changed_filenodes,
-    count_rows,
+    marks,
     parse_lines,
     parse_running,
 )
 
 Relation = tuple[int, int, int]
 Result = TypeVar("Result")
-LOCAL_BYTES = 1 << 30  # of pg_wal at a time, newest first
-ALWAYS = ("Transaction", "Database", "RelMap", "Standby")
+LOCAL_BYTES = 1 << 28  # of pg_wal at a time, newest first
+TRANSACTIONS = ("Transaction",)
+ALWAYS = (*TRANSACTIONS, "Database", "RelMap", "Standby", "LogicalMessage")
 SPECIAL = re.compile(rb"^rmgr: (?:Database|RelMap|Standby) .*(?:DROP|CREATE|UPDATE|RUNNING_XACTS) .*$", re.MULTILINE)
-ARCHIVE_SEGMENTS = (8, 16, 32, 64)  # fetched at a time, the last number again and again
+ARCHIVE_SEGMENTS = (8, 16, 32)  # fetched at a time, the last number again and again
 
 
 @dataclass
+class Catalogue:
+    """A catalogue whose rows are followed: the files that it has and had, and which records change it."""
+
+    name: str
+    operations: frozenset[str]
+    keep: Callable[[Change], bool]
+    traces: dict[Relation, Trace] = field(default_factory=dict)
+
+    def changes(self) -> list[Change]:
+        """All that is kept of the changes read so far."""
+        return [change for trace in self.traces.values() for change in trace.kept.values()]
+
+
+@dataclass(eq=False)
 class Stretch:
     """What was read of segments ``first`` to before ``after``; ``start`` and ``end`` are where records begin."""
 
@@ -44,22 +60,40 @@ class Stretch:
     after: int
     start: int
     end: int
-    commits: CommitLog = field(default_factory=CommitLog)
-    catalog: dict[Relation, list[Record]] = field(default_factory=dict)
+    commits: CommitLog
     special: list[Line] = field(default_factory=list)
     rows: dict[Relation, Counter[tuple[int, str]]] = field(default_factory=dict)
 
+    @property
+    def running(self) -> Optional[Running]:
+        """The oldest list of running transactions in it."""
+        return next((parse_running(line) for line in self.special if line.operation == "RUNNING_XACTS"), None)
+
 
 class Scan:
-    """WAL from ``start`` to ``end``, read so far. ``catalogs`` are the relations whose records are read whole."""
+    """WAL from ``start`` to ``end``, read so far.
 
-    def __init__(self, source: WalSource, end: int, catalogs: Iterable[Relation], floor: int) -> None:
+    ``rmgrs`` are the resource managers of which all is read, ``keep_rest`` what is kept of commits (see CommitLog).
+    """
+
+    def __init__(
+        self,
+        source: WalSource,
+        end: int,
+        floor: int,
+        *,
+        rmgrs: Iterable[str] = ALWAYS,
+        keep_rest: Optional[Callable[[int, bytes], bool]] = None,
+    ) -> None:
         self.source = source
         self.end = end
         self.start = end
         self.floor = floor
-        self.catalogs = list(catalogs)
+        self.catalogues: list[Catalogue] = []
         self.stretches: list[Stretch] = []
+        self.marks: dict[int, str] = {}
+        self._rmgrs = [f"--rmgr={name}" for name in rmgrs]
+        self.keep_rest = keep_rest
         self._first = (end - 1) // source.segment_size + 1
 
     @property
@@ -72,6 +106,11 @@ class Scan:
         """Number of segments read so far."""
         return (self.end - 1) // self.source.segment_size + 1 - self._first
 
+    @property
+    def next_segment(self) -> int:
+        """Number of the segment before all that was read."""
+        return self._first - 1
+
     def extend(self) -> None:
         """Read the next older stretch: what pg_wal has of it, else what the archive has."""
         first = self._next_first()
@@ -79,6 +118,9 @@ class Scan:
         stretch = self._read(first, after)
         self.stretches.insert(0, stretch)
         self.start, self._first = stretch.start, first
+        for catalogue in self.catalogues:
+            for relation in list(catalogue.traces):
+                self._follow(stretch, catalogue, relation)
         # What may be asked again lies in the newest of the fetched stretches; the rest would only fill the disk.
         for old in self.stretches[2:]:
             self.source.release(range(old.first, old.after))
@@ -92,14 +134,15 @@ class Scan:
             first -= 1
         if first == after:
             fetched = sum(1 for stretch in self.stretches if not self.source.is_local(stretch.first))
-            first = max(self.floor, after - ARCHIVE_SEGMENTS[min(fetched, len(ARCHIVE_SEGMENTS) - 1)])
+            batch = ARCHIVE_SEGMENTS[min(fetched, len(ARCHIVE_SEGMENTS) - 1)]
+            first = max(self.floor, after - self.source.fitting(batch))
         return first
 
     def _read(self, first: int, after: int) -> Stretch:
         end = self.stretches[0].start if self.stretches else self.end
-        return self._steady(first, end, lambda: self._read_stretch(first, after, end))
+        return self.steady(first, end, lambda: self._read_stretch(first, after, end))
 
-    def _steady(self, first: int, end: int, read: Callable[[], Result]) -> Result:
+    def steady(self, first: int, end: int, read: Callable[[], Result]) -> Result:
         """What ``read`` makes of the WAL from segment ``first`` to ``end``; again if the server took a file."""
         while True:
             # The last record may go on in the next segment.
@@ -113,87 +156,78 @@ class Scan:
             if not self.source.refetch_recycled():
                 return result
 
-    def rows(self, relations: Iterable[Relation]) -> Counter[tuple[int, int, str]]:
-        """Rows deleted and updated in these files in all WAL read, by (filenode, transaction, kind)."""
-        total: Counter[tuple[int, int, str]] = Counter()
-        for relation in relations:
-            for stretch in self.stretches:
-                if relation not in stretch.rows:
-                    stretch.rows[relation] = self._steady(
-                        stretch.first, stretch.end, functools.partial(self._count_rows, stretch, relation)
-                    )
-                for (xid, kind), count in stretch.rows[relation].items():
-                    total[relation[2], xid, kind] += count
-        return total
-
-    def _count_rows(self, stretch: Stretch, relation: Relation) -> Counter[tuple[int, str]]:
-        rows: Counter[tuple[int, str]] = Counter()
-        option = "--relation={}/{}/{}".format(*relation)
-        for piece in self.source.waldump(stretch.start, stretch.end, option, "--rmgr=Heap"):
-            count_rows(piece, rows)
-        return rows
-
-    def touched(self, commit: Commit) -> set[int]:
-        """Filenodes of the relations of which a transaction, its subtransactions included, changed rows."""
-        found: set[int] = set()
-        for stretch in self.stretches:
-            if stretch.start > commit.lsn:
-                continue
-            for xid in (commit.xid, *commit.subxacts):
-                found |= self._steady(stretch.first, stretch.end, functools.partial(self._touched, stretch, xid))
-        return found
-
-    def _touched(self, stretch: Stretch, xid: int) -> set[int]:
-        options = (f"--xid={xid}", "--rmgr=Heap", "--rmgr=Heap2")
-        return {
-            filenode
-            for piece in self.source.waldump(stretch.start, stretch.end, *options)
-            for filenode in changed_filenodes(piece)
-        }
-
     def _read_stretch(self, first: int, after: int, end: int) -> Stretch:
         try:
             start = min(self.source.reader.first_record(first), end)
         except (Damaged, FileNotFoundError) as error:
             raise RecoveryError(f"WAL segment {self.source.name(first)} cannot be read: {error}") from error
-        stretch = Stretch(first, after, start, end)
-        with ThreadPoolExecutor(1 + len(self.catalogs)) as pool:
-            lines = [pool.submit(self._catalog_lines, stretch, relation) for relation in self.catalogs]
-            self._transactions(stretch)
-            for relation, task in zip(self.catalogs, lines):
-                stretch.catalog[relation] = [self.record(line) for line in task.result()]
-        return stretch
-
-    def add_catalog(self, relation: Relation) -> list[Record]:
-        """Read the records of one more relation whole, in all WAL read and in what will be; returns what there is."""
-        self.catalogs.append(relation)
-        for stretch in self.stretches:
-            read = functools.partial(self._catalog_records, stretch, relation)
-            stretch.catalog[relation] = self._steady(stretch.first, stretch.end, read)
-        return self.catalog([relation])
-
-    def _transactions(self, stretch: Stretch) -> None:
-        for piece in self.source.waldump(stretch.start, stretch.end, *(f"--rmgr={name}" for name in ALWAYS)):
+        stretch = Stretch(first, after, start, end, CommitLog(self.keep_rest))
+        for piece in self.source.waldump(start, end, *self._rmgrs):
             stretch.commits.add(piece)
             stretch.special += parse_lines(b"\n".join(SPECIAL.findall(piece)))
+            self.marks.update(marks(piece))
+        return stretch
 
-    def _catalog_lines(self, stretch: Stretch, relation: Relation) -> list[Line]:
-        option = "--relation={}/{}/{}".format(*relation)
-        return [
-            line for piece in self.source.waldump(stretch.start, stretch.end, option) for line in parse_lines(piece)
-        ]
+    # Catalogues
 
-    def _catalog_records(self, stretch: Stretch, relation: Relation) -> list[Record]:
-        return [self.record(line) for line in self._catalog_lines(stretch, relation)]
+    def follow(self, catalogue: Catalogue, relation: Relation, until: Optional[int] = None) -> Trace:
+        """Follow a catalogue in one more file, in the WAL read, up to ``until``, and in what will be."""
+        trace = catalogue.traces[relation] = Trace(relation, catalogue.keep)
+        for stretch in reversed(self.stretches):
+            if until is None or stretch.start <= until:
+                self._follow(stretch, catalogue, relation)
+        return trace
+
+    def _follow(self, stretch: Stretch, catalogue: Catalogue, relation: Relation) -> None:
+        index = self.steady(stretch.first, stretch.end, functools.partial(self._index, stretch, relation))
+        committed = self.positions(index.transactions(catalogue.operations), stretch)
+        trace = catalogue.traces[relation]
+        self.steady(stretch.first, stretch.end, lambda: self._trace(trace, index, catalogue.operations, committed))
+
+    def _index(self, stretch: Stretch, relation: Relation) -> Index:
+        index = Index(relation)
+        for piece in self.source.waldump(stretch.start, stretch.end, "--relation={}/{}/{}".format(*relation)):
+            index.add(piece)
+        return index
+
+    def _trace(self, trace: Trace, index: Index, operations: frozenset[str], committed: Mapping[int, int]) -> None:
+        for entry in index.backwards():
+            # An update in place stays, whatever becomes of the transaction.
+            in_place = entry.operation == "INPLACE"
+            wanted = entry.operation in operations and (in_place or entry.xid in committed)
+            if wanted or (entry.tells and trace.needs(entry.blocks)):
+                trace.apply(self._record(entry.lsn, entry.total, entry.xid), wanted)
+
+    def _record(self, lsn: int, total: int, xid: int) -> Record:
+        try:
+            return checked(self.source.reader.record(lsn), lsn, total, xid)
+        except (Damaged, FileNotFoundError) as error:
+            raise RecoveryError(
+                f"the WAL record at {format_lsn(lsn)} cannot be read: {error}. Nothing was changed."
+            ) from error
 
     def record(self, line: Line) -> Record:
         """The record that pg_waldump printed as ``line``, read whole."""
-        try:
-            return checked(self.source.reader.record(line.lsn), line.lsn, line.total, line.xid)
-        except (Damaged, FileNotFoundError) as error:
-            raise RecoveryError(
-                f"the WAL record at {format_lsn(line.lsn)} cannot be read: {error}. Nothing was changed."
-            ) from error
+        number = line.lsn // self.source.segment_size
+        # A record may go on in the next segment.
+        segments = range(number, (line.lsn + line.total - 1) // self.source.segment_size + 1)
+        self.source.provide(segments)
+        return self._record(line.lsn, line.total, line.xid)
+
+    def wrote_pages(self, relation: Relation, line: Line) -> bool:
+        """Whether the transaction of a record wrote whole pages of a file before it, as a rewrite does."""
+        for stretch in reversed(self.stretches):
+            if stretch.start <= line.lsn:
+                options = (only(relation), f"--xid={line.xid}", "--rmgr=XLOG", "--limit=1")
+                read = functools.partial(self._prints, stretch, options)
+                if self.steady(stretch.first, stretch.end, read):
+                    return True
+        return False
+
+    def _prints(self, stretch: Stretch, options: tuple[str, ...]) -> bool:
+        return any(self.source.waldump(stretch.start, stretch.end, *options))
+
+    # Transactions
 
     @property
     def commits(self) -> CommitLog:
@@ -203,13 +237,15 @@ class Scan:
             log.prepend(stretch.commits)
         return log
 
-    def catalog(self, relations: Iterable[Relation]) -> list[Record]:
-        """All records of some of the catalogues read so far, in the order of WAL."""
-        chosen = list(relations)
-        return sorted(
-            (record for stretch in self.stretches for relation in chosen for record in stretch.catalog[relation]),
-            key=lambda record: record.lsn,
-        )
+    def positions(self, xids: Iterable[int], stretch: Optional[Stretch] = None) -> dict[int, int]:
+        """{transaction: position of its commit} of those that committed, in ``stretch`` or what is newer."""
+        found: dict[int, int] = {}
+        missing = set(xids)
+        at = self.stretches.index(stretch) if stretch is not None else 0
+        for newer in self.stretches[at:]:
+            found.update(newer.commits.positions(missing))
+            missing.difference_update(found)
+        return found
 
     @property
     def special(self) -> list[Line]:
@@ -219,4 +255,20 @@ class Scan:
     @property
     def running(self) -> Optional[Running]:
         """The oldest list of running transactions read."""
-        return next((parse_running(line) for line in self.special if line.operation == "RUNNING_XACTS"), None)
+        return next((stretch.running for stretch in self.stretches if stretch.running is not None), None)
+
+    def span(self, commit: Commit) -> list[Stretch]:
+        """The stretches read in which a transaction can have written."""
+        found = []
+        for stretch in reversed(self.stretches):
+            if stretch.start <= commit.lsn:
+                found.append(stretch)
+                running = stretch.running
+                # The transaction had not begun when the first list in the stretch was made.
+                if running is not None and running.lsn < commit.lsn and not precedes(commit.xid, running.next_xid):
+                    break
+        return found
+
+
+def only(relation: Relation) -> str:
+    return "--relation={}/{}/{}".format(*relation)

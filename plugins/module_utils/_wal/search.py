@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
@@ -16,30 +17,16 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
-    parse_relation_list,
-    parse_schema_list,
-)
-from ansible_collections.dbre.recovery.plugins.module_utils._wal import locate, server
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog import (
-    Catalog,
-    Change,
-    ClassRow,
-    class_row,
-    database_row,
-    namespace_row,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, locate, server
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.dropped_database import Databases
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Evidence, MoreWal
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.explicit import explicit_target
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.history import History
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.locate import Candidate, Evidence, MoreWal, Request
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn, parse_segment_name
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import (
-    RM_HEAP,
-    RM_HEAP2,
-    RM_XLOG,
-    mapped_filenode,
-)
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Relation, Scan
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request, result
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.row_counts import RowCounts
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import ALWAYS, TRANSACTIONS, Scan
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import (
     Archive,
     WalSource,
@@ -47,12 +34,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import (
     read_timelines,
     run,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, format_time, parse_time
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import format_time
 
 GLOBAL_TABLESPACE = 1664
 TARGETS = ("target_lsn", "target_time", "target_xid")
 PATIENCE = 15  # seconds to wait for a repository
-PG_CLASS, PG_NAMESPACE = 1259, 2615
 STATISTICS = ("pg_statistic", "pg_statistic_ext_data")
 
 
@@ -103,10 +89,26 @@ class Search:
             waldump=os.path.join(self.bin_dir, "pg_waldump"),
         )
         self.backup = oldest_backup(self.backup_info, self.server, self.source.timelines)
-        floor = parse_segment_name(self.backup["archive"]["start"], self.source.segment_size)[1]
-        self.files = self._catalogs()
-        self._mapped: set[int] = set()
-        self.scan = Scan(self.source, self.end, [file for files in self.files.values() for file in files], floor)
+        self.floor = parse_segment_name(self.backup["archive"]["start"], self.source.segment_size)[1]
+        self.gap: Optional[RecoveryError] = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """What to read of WAL: the catalogues, where the server's version has them named in it."""
+        searchable = self.server["major"] >= server.OLDEST_MAJOR
+        self.scan = Scan(
+            self.source, self.end, self.floor, rmgrs=ALWAYS if searchable else TRANSACTIONS, keep_rest=self._keep_rest
+        )
+        self.catalogues: Optional[Catalogues] = None
+        self.databases: Optional[Databases] = None
+        if self.explicit is None and (self._whole_database or self.database is None):
+            file = (GLOBAL_TABLESPACE, 0, server.database_catalog(self._connection))
+            self.databases = Databases(self.scan, file)
+        elif searchable and not self._whole_database and self.database is not None:
+            self.catalogues = Catalogues(self.scan, self.database, self.server["major"])
+            self._watched = (
+                {member.oid for member in self._members()} if self.request.wants("ddl", False) else frozenset()
+            )
 
     def close(self) -> None:
         """End the connection and close files."""
@@ -146,59 +148,31 @@ class Search:
     def _whole_database(self) -> bool:
         return not self.request.relations and not self.request.schemas
 
-    def _catalogs(self) -> dict[str, list[Relation]]:
-        """Files of the catalogues to follow, as far as they are known: those of now."""
-        if self._whole_database or self.database is None:
-            return {"pg_database": [(GLOBAL_TABLESPACE, 0, server.database_catalog(self._connection))]}
-        at = (self.database.tablespace, self.database.oid)
-        return {name: [(*at, self.database.catalogs[name])] for name in ("pg_class", "pg_namespace")}
+    def _members(self) -> list[server.Known]:
+        """The relations asked for that are there, with their partitions and children."""
+        if self.database is None:
+            return []
+        known = [self.database.relation(schema, name) for schema, name in self.request.relations]
+        return [member for one in known if one is not None for member in damage.family(self.database, one)]
 
-    def _changes(self, name: str) -> list[Change]:
-        """Changes of a catalogue's rows in all WAL read, whatever files it was in."""
-        catalog = Catalog(self.files[name])
-        return [change for record in self.scan.catalog(self.files[name]) for change in catalog.apply(record)]
-
-    def _follow_pg_class(self) -> bool:
-        """Take up files that pg_class had before it was rewritten (VACUUM FULL pg_class); whether there were any.
-
-        The map of such catalogues is in WAL, in full, with every change of it. What the first change in the WAL read
-        replaced is among the files that its transaction removed.
-        """
-        at = self.files["pg_class"][0][:2]
-        updates = [line for line in self.scan.special if line.rmgr == "RelMap" and line.operation == "UPDATE"]
-        updates = [line for line in updates if f"database {at[1]} " in line.text]
-        commits = self.scan.commits.by_transaction(line.xid for line in updates)
-        found = False
-        for line in updates:
-            if line.xid not in commits or line.lsn in self._mapped:
-                continue
-            self._mapped.add(line.lsn)
-            now = (*at, mapped_filenode(self.scan.record(line), PG_CLASS) or 0)
-            found |= self._take_up(now)
-            rewritten = any(one.xid == line.xid and one.rmid == RM_XLOG for one in self.scan.catalog([now]))
-            removed = commits[line.xid].files if rewritten else frozenset()
-            for database, filenode in sorted(removed):
-                found |= database == at[1] and self._take_up((*at, filenode))
-        return found
-
-    def _take_up(self, relation: Relation) -> bool:
-        """Follow one more file of pg_class, unless it is followed already or is none of a table."""
-        if relation in self.scan.catalogs:
+    def _keep_rest(self, lsn: int, rest: bytes) -> bool:
+        if self.catalogues is None:
             return False
-        records = self.scan.add_catalog(relation)
-        if any(record.rmid in (RM_HEAP, RM_HEAP2) for record in records):
-            self.files["pg_class"].append(relation)
-            return True
-        return False
+        kept = self.catalogues.keep_rest(lsn, rest)
+        return kept or any(b" relcache %d" % oid in rest for oid in self._watched)
 
-    def _follow_pg_namespace(self, classes: History[ClassRow]) -> None:
-        """Take up files that pg_namespace had before it was rewritten; its row in pg_class names them."""
-        at = self.files["pg_class"][0][:2]
-        for step in classes.steps.get(PG_NAMESPACE, []):
-            for row in (step.old, step.new):
-                if row is not None and (*at, row.filenode) not in self.scan.catalogs:
-                    self.scan.add_catalog((*at, row.filenode))
-                    self.files["pg_namespace"].append((*at, row.filenode))
+    def _extend(self) -> None:
+        """Read the next older stretch; where a segment of it is nowhere, up to there, and no further."""
+        try:
+            self.scan.extend()
+        except RecoveryError as error:
+            if "missing_segments" not in error.details:
+                raise
+            self.gap = error
+            newest = parse_segment_name(max(error.details["missing_segments"]), self.source.segment_size)[1]
+            self.scan.floor = newest + 1
+            if not self.scan.at_floor:
+                self._extend()
 
     # Searching
 
@@ -207,66 +181,129 @@ class Search:
         if self.explicit is not None:
             return self._explicit(self.explicit)
         while True:
-            self.scan.extend()
+            if not self.scan.at_floor:
+                self._extend()
             try:
-                verdict = self._dropped_database() if self._whole_database else self._damage()
+                verdict = self._decide()
             except MoreWal:
+                if self.gap is not None and self.scan.at_floor:
+                    raise self.gap from None
                 continue
             except RecoveryError as error:
+                if self.gap is not None and not error.details.get("candidates"):
+                    error = self.gap
+                error.details.setdefault("candidates", [])
                 error.details.setdefault("scanned", self._scanned())
                 error.details.setdefault("server", self.server)
-                raise
-            return self._result(verdict.incident, verdict.reason, verdict.candidates)
+                raise error from None
+            incident = self._whole(verdict.incident)
+            return self._result(incident, verdict.reason, verdict.candidates)
 
     def _explicit(self, option: str) -> dict[str, Any]:
-        self.scan.catalogs = []
         candidate, reason = explicit_target(
             option, str(self.params[option]), self.scan, self.backup, self.request, self._next_xid
         )
-        return self._result(candidate, reason, [])
+        return self._result(self._explained(candidate), reason, [])
+
+    def _explained(self, candidate: Candidate) -> Candidate:
+        """The transaction of a target that was given, with all that it damaged where it damaged what was asked for."""
+        if self.catalogues is None:
+            return candidate
+        evidence = self._evidence()
+        while not self._complete() and any(
+            commit.lsn == candidate.commit.lsn for commit, _change in evidence.classes.undecided
+        ):
+            self._extend()
+            evidence = self._evidence()
+        every = self._whole(Candidate("explicit", candidate.commit, candidate.commit.lsn)).others
+        asked = {(schema, name) for schema, name in self.request.relations}
+        members = {member.oid for member in self._members()}
+        hit = tuple(
+            harm
+            for harm in every
+            if (harm.schema, harm.name) in asked or harm.oid in members or harm.schema in self.request.schemas
+        )
+        if not hit:
+            return candidate
+        named = {(harm.schema, harm.name) for harm in hit}
+        rest = tuple(harm for harm in candidate.asked if (harm.schema, harm.name) not in named)
+        others = tuple(harm for harm in every if harm not in hit)
+        ours = evidence.ours.get(candidate.commit.lsn)
+        return Candidate("explicit", candidate.commit, candidate.lsn, hit + rest, others, candidate.note, ours)
 
     def _complete(self) -> bool:
+        """Whether all was read that there is, or that may matter since the time the user named."""
+        if self.scan.at_floor:
+            return True
         since = self.request.since
-        times = self.scan.commits.times
-        return self.scan.at_floor or (since is not None and len(times) > 0 and times[0] < since)
+        commits = self.scan.commits
+        if since is None or not len(commits) or commits.times[0] >= since:
+            return False
+        running = self.scan.running
+        return running is not None and not any(
+            commits.at(lsn).time >= since for lsn in commits.positions(running.xids).values()
+        )
 
-    def _damage(self) -> locate.Verdict:
-        if self.database is None:
+    def _predates(self, xid: Optional[int]) -> bool:
+        """Whether a transaction is surely older than all WAL there is."""
+        first = self._first_xid
+        return xid is not None and first is not None and (xid < 3 or precedes(xid, first))
+
+    @functools.cached_property
+    def _first_xid(self) -> Optional[int]:
+        """Number of the next transaction where the WAL of the oldest backup begins; None where it does not tell."""
+        try:
+            return self.source.first_next_xid(self.floor)
+        except RecoveryError:
+            return None
+
+    def _decide(self) -> locate.Verdict:
+        if self.databases is not None:
+            return self.databases.decide(
+                self.request,
+                exists=self.database is not None,
+                complete=self._complete(),
+                predates=self._predates,
+                unknown=self._unknown_database,
+            )
+        return locate.decide(self._evidence(), self.request)
+
+    def _evidence(self) -> Evidence:
+        if self.database is None or self.catalogues is None:
             raise RecoveryError("there is no database to look in")
-        while self._follow_pg_class():
-            pass
-        log = self.scan.commits
-        major = self.server["major"]
-        classes = History(*self._committed("pg_class"), lambda row: class_row(row, major), lambda row: row.oid)
-        self._follow_pg_namespace(classes)
+        self.catalogues.take_up_rewritten()
         evidence = Evidence(
-            commits=log,
+            commits=self.scan.commits,
             start=self.scan.start,
             end=self.scan.end,
             complete=self._complete(),
-            classes=classes,
-            namespaces=History(*self._committed("pg_namespace"), namespace_row, lambda row: row[0]),
+            classes=self.catalogues.class_history(),
+            namespaces=self.catalogues.namespace_history(),
             database=self.database,
+            unaccounted=self.catalogues.undecided(),
+            ours=self._ours(),
+            predates=self._predates,
+            rows_held=RowCounts(self.scan).rows_held,
         )
-        self._read_rows(evidence)
-        return locate.decide(evidence, self.request)
+        evidence.columns = [
+            (commit, oid, self.database.text(name)) for commit, oid, name in self.catalogues.dropped_columns()
+        ]
+        if self.explicit is None:
+            self._read_rows(evidence)
+        return evidence
 
-    def _committed(self, name: str) -> tuple[list[Change], dict[int, Commit]]:
-        """Changes of a catalogue, and the commits of those of their transactions that committed."""
-        changes = self._changes(name)
-        return changes, self.scan.commits.by_transaction({change.xid for change in changes})
+    def _ours(self) -> dict[int, str]:
+        """{position of a commit: incident} of transactions that carry the mark of this collection."""
+        positions = self.scan.positions(self.scan.marks)
+        return {positions[xid]: incident for xid, incident in self.scan.marks.items() if xid in positions}
 
     def _read_rows(self, evidence: Evidence) -> None:
         """Count the rows that transactions changed in the relations that are still there."""
-        known = [evidence.database.relation(schema, name) for schema, name in self.request.relations]
-        members = [member for one in known if one is not None for member in locate.family(evidence.database, one)]
-        if not members:
-            return
-        if self.request.wants("delete", True) or self.request.wants("update", True):
-            evidence.rows = self.scan.rows(sorted(locate.filenodes(evidence, members)))
-            evidence.row_commits = evidence.commits.by_transaction({xid for _file, xid, _kind in evidence.rows})
-            evidence.running = self.scan.running
-        if self.request.wants("ddl", False):
+        members = self._members()
+        if members and (self.request.wants("delete") or self.request.wants("update")):
+            files = {file: until for file, (_known, until) in damage.files_of(evidence, members).items()}
+            evidence.rows = RowCounts(self.scan).rows(files, self.request.min_rows)
+        if members and self.request.wants("ddl", False):
             evidence.maintenance = self._maintenance(evidence, {member.oid for member in members})
 
     def _maintenance(self, evidence: Evidence, oids: set[int]) -> frozenset[int]:
@@ -275,130 +312,49 @@ class Search:
         return frozenset(
             commit.lsn
             for commit in evidence.commits.with_messages()
-            if commit.relcache & oids and self.scan.touched(commit) <= statistics
+            if commit.relcache & oids and RowCounts(self.scan).touched(commit) <= statistics
         )
 
-    def _dropped_database(self) -> locate.Verdict:
-        changes, commits = self._committed("pg_database")
-        rows = History(changes, commits, database_row, lambda row: row[0])
-        name = self.request.database.encode()
-        removals = [one for one in rows.removals() if self.request.in_window(one.commit)]
-        found = [
-            Candidate("drop_database", one.commit, self._first_harm(one.oid, one.commit.xid, changes))
-            for one in removals
-            if one.row[1] == name
-        ]
-        newest = found[-1].commit.lsn if found else 0
-        undecided = [
-            commit for commit, change in rows.undecided if change.operation == "DELETE" and commit.lsn > newest
-        ]
-        if (undecided or not found) and not self._complete():
-            raise MoreWal
-        if undecided:
-            raise RecoveryError(
-                f"cannot tell whether database {self.request.database!r} was dropped by transaction "
-                f"{', '.join(str(commit.xid) for commit in undecided)}: {rows.undecided[0][1].unknown}. Nothing was "
-                "changed. Choose one with target_lsn (dr_target_lsn)."
-            )
-        if not found:
-            window = f"{format_lsn(self.scan.start)} to {format_lsn(self.scan.end)}"
-            if self.database is not None:
-                raise RecoveryError(
-                    f"database {self.request.database!r} exists and was not dropped in the WAL from {window}. "
-                    "Nothing was changed. Name what was lost in it: tables (dr_tables) or schemas (dr_schemas)."
-                )
-            dropped = [one.row[1].decode(errors="replace") for one in removals]
-            seen = f" Databases dropped there: {', '.join(dropped)}." if dropped else ""
-            raise self._unknown_database(
-                f"Nor was one of that name dropped in the WAL from {window}.{seen} Check the name (dr_database).",
-                dropped,
-            )
-        reason = f"just before DROP DATABASE of transaction {found[-1].commit.xid} began to take the database apart"
-        return locate.Verdict(found[-1], reason, found)
-
-    def _first_harm(self, oid: int, xid: int, changes: list[Change]) -> int:
-        """LSN of the first record of a DROP DATABASE that harms the database.
-
-        Its files go before its commit (record Database DROP), and newer versions first mark the row, in place and for
-        good, with connection limit -2 (PostgreSQL: dropdb in src/backend/commands/dbcommands.c).
-        """
-        row = next(change for change in reversed(changes) if change.xid == xid and change.operation == "DELETE")
-        lsns = [row.lsn]
-        marks = [
-            change
-            for change in changes
-            if change.operation == "INPLACE"
-            and change.lsn < row.lsn
-            and (change.block, change.offset) == (row.block, row.offset)
-            and change.new is not None
-        ]
-        lsns += [
-            mark.lsn
-            for mark in marks
-            if database_row(mark.new or b"")[0] == oid and database_row(mark.new or b"")[2] == -2
-        ][-1:]
-        lsns += [
-            line.lsn
-            for line in self.scan.special
-            if line.rmgr == "Database" and line.xid == xid and line.operation == "DROP"
-        ]
-        return min(lsns)
+    def _whole(self, candidate: Candidate) -> Candidate:
+        """The candidate with all that its transaction damaged."""
+        if self.catalogues is None:
+            return candidate
+        evidence = self._evidence()
+        files = {
+            file: known
+            for file, (known, _until) in damage.files_of(evidence, evidence.database.relations.values()).items()
+        }
+        rows = damage.changed_rows(evidence, RowCounts(self.scan).rows_of(candidate.commit), files)
+        return locate.whole(evidence, self.request, candidate, {candidate.commit.lsn: rows})
 
     # Results
 
     def _scanned(self) -> dict[str, Any]:
+        times = self.scan.commits.times
         return {
             "from_lsn": format_lsn(self.scan.start),
             "to_lsn": format_lsn(self.scan.end),
+            "from_time": format_time(times[0]) if len(times) else None,
+            "to_time": format_time(times[-1]) if len(times) else None,
             "segments": self.scan.segments,
             "from_primary": len(self.source.from_primary),
             "from_archive": len(self.source.from_archive),
+            "complete": self.scan.at_floor and self.gap is None,
+            "unread": self._unread(),
             "seconds": round(time.monotonic() - self.began, 3),
         }
 
+    def _unread(self) -> str:
+        """Which WAL was not read, and why."""
+        if self.gap is not None:
+            missing = ", ".join(self.gap.details["missing_segments"])
+            return f"what is older than WAL segment {missing}, which is neither in pg_wal nor in the archive"
+        if self.scan.at_floor:
+            return f"what is older than backup {self.backup['label']}, the oldest: no recovery can begin before it"
+        if self.explicit is None and self.request.since is not None and self._complete():
+            return f"what is older than {format_time(self.request.since)}, as dr_since says"
+        return "what is older, since it cannot change the answer"
+
     def _result(self, incident: Candidate, reason: str, candidates: list[Candidate]) -> dict[str, Any]:
-        log = self.scan.commits
-        last = log.last_before(incident.lsn)
-        timeline = self.source.timelines.at(incident.lsn)
-        facts = incident.as_dict(self.request.database)
-        facts["timeline"] = timeline
-        count = log.after(incident.commit.lsn)
-        seconds = (parse_time(self.server["host_time"], "host_time") - incident.commit.time) / 1e6
-        return {
-            "incident": facts,
-            "target": {
-                "type": "lsn",
-                "value": format_lsn(incident.lsn),
-                "exclusive": True,
-                # The timeline to follow: the server's own, on which all of its ancestors up to the target lie.
-                "timeline": self.source.timelines.current,
-                "xid": incident.commit.xid,
-                "commit_time": incident.commit.commit_time,
-                "reason": reason,
-                "segment": self.source.name(incident.lsn // self.source.segment_size),
-            },
-            "candidates": [one.as_dict(self.request.database) for one in candidates[-locate.LISTED :]],
-            "scanned": self._scanned(),
-            "last_commit": None
-            if last is None
-            else {"lsn": format_lsn(last.lsn), "time": last.commit_time, "xid": last.xid},
-            "transactions_after": {"count": count, "seconds": max(0.0, round(seconds, 3))},
-            "server": self.server,
-            "repository": self.repository,
-        }
-
-
-def make_request(params: Mapping[str, Any]) -> Request:
-    """What the user asked for, checked as far as it can be without a server."""
-    relations = tuple((one["schema"], one["name"]) for one in parse_relation_list(params.get("relations")))
-    schemas = tuple(parse_schema_list(params.get("schemas")))
-    kinds = tuple(kind for kind in params.get("kinds") or [] if kind != "auto")
-    if not params["database"]:
-        raise RecoveryError("no database is named. Nothing was changed. Set database (dr_database).")
-    since = parse_time(params["since"], "since") if params.get("since") else None
-    until = parse_time(params["until"], "until") if params.get("until") else None
-    if since is not None and until is not None and since > until:
-        raise RecoveryError(f"since ({format_time(since)}) is later than until ({format_time(until)})")
-    if params.get("target_time"):
-        parse_time(params["target_time"], "target_time")
-    return Request(params["database"], relations, schemas, kinds, since, until, params.get("min_rows") or 1)
+        facts = {"scanned": self._scanned(), "server": self.server, "repository": self.repository}
+        return {**result(incident, reason, candidates, self.request.database, self.scan, self.server), **facts}

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, parse_error
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
@@ -42,6 +44,12 @@ def run(argv: list[str]) -> tuple[int, str, str]:
         argv, capture_output=True, text=True, errors="replace", env={**os.environ, **ENVIRONMENT}, check=False
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def roomiest(*directories: str) -> str:
+    """Of some directories and the usual temporary ones, the writable one with the most room; /tmp may be small."""
+    usable = [one for one in (*directories, "/var/tmp", "/tmp") if os.access(one, os.W_OK | os.X_OK)]
+    return max(usable, key=lambda one: shutil.disk_usage(one).free, default=directories[0])
 
 
 class Archive:
@@ -126,6 +134,22 @@ class WalSource:
     def _holds(self, path: Path, segment: int) -> bool:
         return begins(path, segment, self._owner)
 
+    def fitting(self, segments: int) -> int:
+        """How many of so many segments may be fetched at a time, for the disk must not fill up.
+
+        Raises RecoveryError where there is no room even for one.
+        """
+        room = shutil.disk_usage(self._spool).free
+        # The stretch before is still there while the next one comes, and others write to the disk, too.
+        fitting = min(segments, room // 4 // self.segment_size)
+        if fitting < 1:
+            raise RecoveryError(
+                f"there is no room for WAL from the archive on {socket.gethostname()}: {self._spool} has {room} bytes "
+                f"free, and the next segments need {4 * self.segment_size}. Nothing was changed. Make room there, or "
+                "name a directory with more (spool_path, dr_wal_path)."
+            )
+        return int(fitting)
+
     def provide(self, segments: range, *, local: bool = True) -> None:
         """Have these segments in the directory; raises RecoveryError naming those that are nowhere."""
         wanted: dict[str, str] = {}
@@ -165,6 +189,17 @@ class WalSource:
             self.from_primary.discard(segment)
             self.provide(range(segment, segment + 1), local=False)
         return bool(taken)
+
+    def first_next_xid(self, segment: int) -> Optional[int]:
+        """Number of the next transaction where a segment begins; None where no list of running ones tells."""
+        self.provide(range(segment, segment + 2))
+        start = self.reader.first_record(segment)
+        end = self.reader.first_record(segment + 1)
+        for piece in self.waldump(start, end, "--rmgr=Standby"):
+            found = re.search(rb"desc: RUNNING_XACTS nextXid (\d+) ", piece)
+            if found is not None:
+                return int(found.group(1))
+        return None
 
     def release(self, segments: range) -> None:
         """Remove what was fetched of these segments; links cost nothing."""
@@ -256,7 +291,7 @@ def oldest_backup(info: dict[str, Any], server: dict[str, Any], timelines: Timel
             f"repository {repo.get('key')}: {repo['status']['message']}" for repo in info.get("repo", [])
         )
         raise RecoveryError(
-            f"stanza '{info.get('name')}' has no backup of this server (system identifier "
+            f"stanza '{info.get('name')}' has no backup, made while it ran, of this server (system identifier "
             f"{server['system_identifier']}) in the repository, seen from {socket.gethostname()}. pgBackRest says: "
             f"{status.get('message')} (code {status.get('code')}); {repositories}. Nothing was changed. See that the "
             "repository can be reached and that the stanza is right (pgbackrest_stanza): pgbackrest info"

@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Optional
+from typing import Callable, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import PREFIX as MARK_PREFIX
 
 # rmgr: Heap        len (rec/tot):     54/    54, tx:        739, lsn: 0/01952760, prev 0/01952728, desc: DELETE off 1
 _LINE = re.compile(
@@ -101,21 +102,62 @@ def parse_running(line: Line) -> Running:
 
 
 # DELETE's flags say that the row went to another partition (an UPDATE to its user), or was never committed to.
+# UPDATE, from PostgreSQL 16 on: old_xmax: 738, old_off: 1, ...; blkref #0: rel 1663/16384/16385 blk 0
 _ROWS = re.compile(
     rb"tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: "
     rb"(?:(DELETE) [^\n]*?flags:? 0x([0-9A-F]{2})|((?:HOT_)?UPDATE)\b)"
 )
+_ROWS_AND_FILE = re.compile(_ROWS.pattern + rb"[^\n]*?blkref #0: rel (\d+)/(\d+)/(\d+) ")
+_INSERTS = re.compile(
+    rb"tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: (?:(INSERT)\b|(MULTI_INSERT)\S* (?:ntuples: )?(\d+))"
+)
 _DELETE_SUPER, _DELETE_MOVED = 0x08, 0x10
+
+
+def _row_kind(delete: bytes, flags: bytes) -> str:
+    """What happened to a row; empty for one that was never committed to."""
+    if not delete:
+        return "update"
+    if int(flags, 16) & _DELETE_SUPER:
+        return ""
+    return "update" if int(flags, 16) & _DELETE_MOVED else "delete"
 
 
 def count_rows(text: bytes, rows: Counter[tuple[int, str]]) -> None:
     """Count rows deleted and updated by transaction, out of whole lines of resource manager Heap."""
     # Millions of lines, few different answers: count the texts first.
     for (xid, delete, flags, _update), count in Counter(_ROWS.findall(text)).items():
-        if not delete:
-            rows[int(xid), "update"] += count
-        elif not int(flags, 16) & _DELETE_SUPER:
-            rows[int(xid), "update" if int(flags, 16) & _DELETE_MOVED else "delete"] += count
+        if kind := _row_kind(delete, flags):
+            rows[int(xid), kind] += count
+
+
+def count_rows_of_files(text: bytes, rows: Counter[tuple[tuple[int, int, int], int, str]]) -> None:
+    """Count rows deleted and updated by (file, transaction, kind), out of whole lines of resource manager Heap."""
+    for found, count in Counter(_ROWS_AND_FILE.findall(text)).items():
+        xid, delete, flags, _update, tablespace, database, filenode = found
+        if kind := _row_kind(delete, flags):
+            rows[(int(tablespace), int(database), int(filenode)), int(xid), kind] += count
+
+
+def count_inserts(text: bytes, rows: Counter[int]) -> None:
+    """Count rows inserted by transaction, out of whole lines of resource managers Heap and Heap2."""
+    for (xid, _one, _many, tuples), count in Counter(_INSERTS.findall(text)).items():
+        rows[int(xid)] += count * int(tuples or 1)
+
+
+# desc: MESSAGE transactional, prefix "dbre.recovery"; payload (19 bytes): 74 61 62 6C 65
+_MARK = re.compile(
+    rb"tx: +(\d+), [^\n]*desc: MESSAGE transactional, prefix \"" + re.escape(MARK_PREFIX.encode()) + rb"\"; payload"
+    rb" \(\d+ bytes\): ([0-9A-F ]*)"
+)
+
+
+def marks(text: bytes) -> dict[int, str]:
+    """{transaction: incident} of those that carry the mark of a recovery of this collection."""
+    return {
+        int(xid): bytes.fromhex(payload.decode().replace(" ", "")).decode(errors="replace")
+        for xid, payload in _MARK.findall(text)
+    }
 
 
 def changed_filenodes(text: bytes) -> set[int]:
@@ -157,14 +199,19 @@ def parse_time(text: str, option: str) -> int:
 class CommitLog:
     """All commits of a stretch of WAL, in its order: positions, transactions and times; the rest as text.
 
-    There may be millions, so the common ones, without anything after their time, cost 20 bytes each.
+    There may be millions, so each costs 20 bytes, each subtransaction 12, and of the rest only that is kept which
+    ``keep`` wants: temporary tables alone have as much of it as all else together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Optional[Callable[[int, bytes], bool]] = None) -> None:
         self.lsns = array("Q")
-        self.xids = array("L")
+        self.xids = array("I")
         self.times = array("q")
-        self._rest: dict[int, tuple[bool, bytes]] = {}
+        self.subxacts = array("I")
+        self._sub_lsns = array("Q")
+        self._keep = keep
+        self._prepared: set[int] = set()
+        self._rest: dict[int, bytes] = {}
         self._minutes: dict[bytes, int] = {}
 
     def __len__(self) -> int:
@@ -178,8 +225,13 @@ class CommitLog:
             self.lsns.append(lsn)
             self.xids.append(int(prepared or xid))
             self.times.append(self._minute(minute) + int(second) * 1_000_000 + int(fraction))
-            if rest or prepared:
-                self._rest[lsn] = (prepared is not None, rest)
+            if prepared:
+                self._prepared.add(lsn)
+            for child in subxacts_of(rest):
+                self.subxacts.append(child)
+                self._sub_lsns.append(lsn)
+            if rest and (self._keep is None or self._keep(lsn, rest)):
+                self._rest[lsn] = rest
 
     def _minute(self, text: bytes) -> int:
         found = self._minutes.get(text)
@@ -191,13 +243,34 @@ class CommitLog:
     def prepend(self, older: CommitLog) -> None:
         """Put the commits of an older stretch of WAL before these."""
         self.lsns, self.xids, self.times = older.lsns + self.lsns, older.xids + self.xids, older.times + self.times
+        self.subxacts, self._sub_lsns = older.subxacts + self.subxacts, older._sub_lsns + self._sub_lsns
+        self._prepared |= older._prepared
         self._rest.update(older._rest)
 
     def get(self, index: int) -> Commit:
         """The commit at a place in the log."""
         lsn = self.lsns[index]
-        prepared, rest = self._rest.get(lsn, (False, b""))
-        return Commit(lsn, self.xids[index], self.times[index], prepared, *parse_commit_rest(rest))
+        subxacts = self.subxacts[bisect_left(self._sub_lsns, lsn) : bisect_right(self._sub_lsns, lsn)]
+        rest = parse_commit_rest(self._rest.get(lsn, b""))
+        return Commit(lsn, self.xids[index], self.times[index], lsn in self._prepared, tuple(subxacts), *rest[1:])
+
+    def at(self, lsn: int) -> Commit:
+        """The commit whose record is at ``lsn``."""
+        return self.get(bisect_left(self.lsns, lsn))
+
+    def has(self, lsn: int) -> bool:
+        """Whether the record of a commit of this log is at ``lsn``."""
+        index = bisect_left(self.lsns, lsn)
+        return index < len(self.lsns) and self.lsns[index] == lsn
+
+    def positions(self, xids: Iterable[int]) -> dict[int, int]:
+        """{transaction: position of its commit} for those of ``xids`` that committed."""
+        wanted = set(xids)
+        if not wanted:
+            return {}
+        found = {xid: lsn for xid, lsn in zip(self.xids, self.lsns) if xid in wanted}
+        found.update((xid, lsn) for xid, lsn in zip(self.subxacts, self._sub_lsns) if xid in wanted)
+        return found
 
     def after(self, lsn: int) -> int:
         """Number of commits after ``lsn``."""
@@ -215,17 +288,7 @@ class CommitLog:
 
     def by_transaction(self, xids: Iterable[int]) -> dict[int, Commit]:
         """{transaction: its commit} for those of ``xids`` that committed, subtransactions by their parent's commit."""
-        wanted = set(xids)
-        if not wanted:
-            return {}
-        found = {}
-        for index, xid in enumerate(self.xids):
-            if xid in wanted:
-                found[xid] = self.get(index)
-        for commit in self._with(b"; subxacts: "):
-            for xid in wanted.intersection(commit.subxacts):
-                found[xid] = commit
-        return found
+        return {xid: self.at(lsn) for xid, lsn in self.positions(xids).items()}
 
     def with_dropped(self) -> Iterator[Commit]:
         """Commits of transactions that dropped relations, in the order of WAL."""
@@ -236,8 +299,8 @@ class CommitLog:
         return self._with(b" relcache ")
 
     def _with(self, word: bytes) -> Iterator[Commit]:
-        for lsn in sorted(lsn for lsn, (_prepared, rest) in self._rest.items() if word in rest):
-            yield self.get(bisect_left(self.lsns, lsn))
+        for lsn in sorted(lsn for lsn, rest in self._rest.items() if word in rest):
+            yield self.at(lsn)
 
     def first_later_than(self, time: int) -> Optional[Commit]:
         """The first commit, in the order of WAL, with a time after ``time``: there replay to that time stops."""
@@ -245,6 +308,15 @@ class CommitLog:
             if moment > time:
                 return self.get(index)
         return None
+
+
+_SUBXACTS = re.compile(rb"; subxacts: ([\d ]+)")
+
+
+def subxacts_of(rest: bytes) -> Iterator[int]:
+    """Committed subtransactions, out of what stands after a commit's time."""
+    found = _SUBXACTS.search(rest)
+    return map(int, found.group(1).split()) if found else iter(())
 
 
 def parse_commit_rest(

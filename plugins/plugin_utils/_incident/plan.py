@@ -72,6 +72,9 @@ def _incident_lines(data: Mapping[str, Any], now: str) -> list[str]:
     lines = [line]
     if incident.get("rows"):
         lines.append(f"{counted(incident['rows'], 'row')} hit")
+    lines += _damage_lines(incident.get("relations") or [])
+    if incident.get("ours"):
+        lines.append("PART OF AN EARLIER RECOVERY with this collection, which marks its transactions")
     age = seconds_since(incident.get("commit_time"), now)
     ago = f" ({duration(age)} ago)" if age is not None else ""
     if incident.get("xid") or incident.get("lsn"):
@@ -84,6 +87,34 @@ def _incident_lines(data: Mapping[str, Any], now: str) -> list[str]:
     if incident.get("precision"):
         lines.append(str(incident["precision"]))
     return lines
+
+
+def _damage_lines(relations: Any) -> list[str]:
+    """What was done to each relation, with its rows in words, where WAL tells; what was not asked for is said."""
+    told = [item for item in relations if isinstance(item, Mapping) and item.get("damage")]
+    lines = []
+    for item in told[:_NAMES_SHOWN]:
+        rows = item.get("rows")
+        about = "about " if item.get("rows_estimated") else ""
+        what = "rows unknown" if rows is None else f"{about}{counted(rows, 'row')}"
+        if item.get("columns"):
+            what = f"column {', '.join(map(str, item['columns']))}"
+        also = "" if item.get("asked") else "; not asked for, but the same transaction did it"
+        lines.append(f"{relation_name(item)}: {item['damage']}, {what}{also}")
+    more = len(told) - _NAMES_SHOWN
+    return [*lines, f"and {counted(more, 'more', 'more')}"] if more > 0 else lines
+
+
+def _searched_lines(data: Mapping[str, Any]) -> list[str]:
+    """Which WAL was read to find it, and which was not."""
+    scanned = data.get("scanned") or {}
+    if not scanned.get("from_lsn"):
+        return []
+    when = f", {moment(scanned['from_time'])} to {moment(scanned['to_time'])}" if scanned.get("from_time") else ""
+    lines = [
+        f"{counted(scanned.get('segments'), 'segment')}, LSN {scanned['from_lsn']} to {scanned.get('to_lsn')}{when}"
+    ]
+    return [*lines, f"not read: {scanned['unread']}"] if scanned.get("unread") else lines
 
 
 def _target_lines(data: Mapping[str, Any], now: str) -> list[str]:
@@ -261,6 +292,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
     left = [_name_of(item) for item in data.get("left_to_do") or []]
     sections = [
         ("What happened", _incident_lines(data, now)),
+        ("WAL searched", _searched_lines(data)),
         ("Target", _target_lines(data, now)),
         ("After it", _after_lines(data)),
         ("Backup set", _backup_lines(data, restore)),

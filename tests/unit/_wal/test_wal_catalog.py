@@ -6,38 +6,51 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Optional
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog import (
     BEFORE_RANGE,
-    Catalog,
     Change,
-    class_row,
-    namespace_row,
+    Row,
+    Trace,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import (
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import class_row, namespace_row
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.compression import (
     Damaged,
     lz4_decompress,
-    parse_record,
     pglz_decompress,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import parse_record
 
 DATA = Path(__file__).parent / "data"
 MAJORS = pytest.mark.parametrize("major", [15, 17])
 
 
-def changes(major: int, name: str, skip: int = 0) -> list[Change]:
+def changes(
+    major: int, name: str, skip: int = 0, keep: Callable[[Change], bool] = lambda _change: True
+) -> list[Change]:
+    """What all changes of a catalogue but the first ``skip`` records say, in the order of WAL."""
     recorded: dict[str, Any] = json.loads((DATA / f"catalog-{major}.json").read_text())
-    catalog = Catalog(tuple(relation) for relation in recorded["files"][name])
+    traces = [Trace(tuple(relation), keep) for relation in recorded["files"][name]]
     records = [parse_record(bytes.fromhex(one["hex"]), one["lsn"]) for one in recorded["records"][name]]
-    return [change for record in records[skip:] for change in catalog.apply(record)]
+    for record in reversed(records[skip:]):
+        for trace in traces:
+            trace.apply(record, True)
+    kept = [change for trace in traces for change in trace.kept.values()]
+    return sorted(kept, key=lambda change: (change.lsn, change.offset))
+
+
+def data(row: Optional[Row]) -> bytes:
+    """The row, or nothing where there is none or it is not known."""
+    return (row.data if row is not None else None) or b""
 
 
 @MAJORS
 def test_dropped_rows_have_their_names(major: int) -> None:
     """Images in the recording are plain, then pglz, then lz4; one drop after each."""
-    gone = [class_row(one.old, major) for one in changes(major, "pg_class") if one.operation == "DELETE" and one.old]
+    dropped = [data(one.old) for one in changes(major, "pg_class") if one.operation == "DELETE"]
+    gone = [class_row(row, major) for row in dropped if row]
     assert [(row.name, row.kind, row.persistence) for row in gone if row.kind == "r"][-4:] == [
         (b"noise", "r", "t"),
         (b"orders", "r", "p"),
@@ -49,9 +62,9 @@ def test_dropped_rows_have_their_names(major: int) -> None:
 @MAJORS
 def test_a_rewrite_swaps_files(major: int) -> None:
     rows = [
-        (class_row(one.old, major), class_row(one.new, major))
+        (class_row(data(one.old), major), class_row(data(one.new), major))
         for one in changes(major, "pg_class")
-        if one.operation == "UPDATE" and one.old and one.new
+        if one.operation == "UPDATE" and data(one.old) and data(one.new)
     ]
     moved = [(old.name, old.filenode, new.filenode) for old, new in rows if old.filenode != new.filenode]
     orders = [(old, new) for name, old, new in moved if name == b"orders"]
@@ -63,8 +76,21 @@ def test_a_rewrite_swaps_files(major: int) -> None:
 
 @MAJORS
 def test_a_dropped_schema_has_its_name(major: int) -> None:
-    (gone,) = (one for one in changes(major, "pg_namespace") if one.operation == "DELETE" and one.old)
-    assert namespace_row(gone.old or b"")[1] == b"Sales"
+    (gone,) = (one for one in changes(major, "pg_namespace") if one.operation == "DELETE" and data(one.old))
+    assert namespace_row(data(gone.old))[1] == b"Sales"
+
+
+@MAJORS
+def test_what_is_not_wanted_is_forgotten_as_soon_as_it_is_known(major: int) -> None:
+    """Noise that is made and removed leaves nothing behind."""
+
+    def keep(change: Change) -> bool:
+        return class_row(data(change.old) or data(change.new), major).persistence != "t"
+
+    kept = changes(major, "pg_class", keep=keep)
+    assert kept
+    assert len(kept) < len(changes(major, "pg_class"))
+    assert not [one for one in kept if not one.unknown and not keep(one)]
 
 
 @MAJORS
@@ -73,17 +99,17 @@ def test_without_the_image_of_its_page_a_row_is_not_guessed(major: int) -> None:
     without = [parse_record(bytes.fromhex(one["hex"]), one["lsn"]) for one in recorded]
     last = max(index for index, one in enumerate(without) if any(block.image for block in one.blocks))
     dropped = [one for one in changes(major, "pg_class", skip=last + 1) if one.operation == "DELETE"]
-    assert [(one.old, one.unknown) for one in dropped] == [(None, BEFORE_RANGE)] * len(dropped)
+    assert [(data(one.old), one.unknown) for one in dropped] == [(b"", BEFORE_RANGE)] * len(dropped)
 
 
 @MAJORS
 def test_damaged_records_are_refused(major: int) -> None:
     recorded = json.loads((DATA / f"catalog-{major}.json").read_text())["records"]["pg_class"]
-    data = bytes.fromhex(recorded[0]["hex"])
+    record = bytes.fromhex(recorded[0]["hex"])
     with pytest.raises(Damaged):
-        parse_record(data[:-1], 0)
+        parse_record(record[:-1], 0)
     with pytest.raises(Damaged):
-        parse_record(data[:24] + b"\x7f" + data[25:], 0)
+        parse_record(record[:24] + b"\x7f" + record[25:], 0)
 
 
 def test_pglz() -> None:

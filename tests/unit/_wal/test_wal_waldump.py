@@ -11,8 +11,11 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import (
     CommitLog,
+    count_inserts,
     count_rows,
+    count_rows_of_files,
     format_time,
+    marks,
     parse_commit_rest,
     parse_lines,
     parse_running,
@@ -61,6 +64,49 @@ def test_rows_by_transaction(major: int) -> None:
     rows: Counter[tuple[int, str]] = Counter()
     count_rows((DATA / f"heap-{major}.txt").read_bytes(), rows)
     assert sorted((kind, count) for (_xid, kind), count in rows.items()) == [("delete", 3), ("update", 2)]
+
+
+@MAJORS
+def test_rows_by_file(major: int) -> None:
+    rows: Counter[tuple[tuple[int, int, int], int, str]] = Counter()
+    count_rows_of_files((DATA / f"heap-{major}.txt").read_bytes(), rows)
+    assert sorted((file[0], kind, count) for (file, _xid, kind), count in rows.items()) == [
+        (1663, "delete", 3),
+        (1663, "update", 2),
+    ]
+
+
+def test_inserted_rows_one_by_one_and_many_at_a_time() -> None:
+    head = b"rmgr: Heap  len (rec/tot):     63/    63, tx:        742, lsn: 0/00C32CD0, prev 0/00C32B38, desc: "
+    lines = [
+        b"INSERT+INIT off: 1, flags: 0x00, blkref #0: rel 1663/16384/16385 blk 0",
+        b"INSERT off 2 flags 0x00, blkref #0: rel 1663/16384/16385 blk 0",
+        b"MULTI_INSERT 6 tuples flags 0x02, blkref #0: rel 1663/5/1249 blk 64",
+        b"MULTI_INSERT+INIT ntuples: 30, flags: 0x02, offsets: [1, 2], blkref #0: rel 1663/5/1249 blk 64",
+        b"DELETE off 34 flags 0x00 KEYS_UPDATED , blkref #0: rel 1663/5/1249 blk 64",
+    ]
+    rows: Counter[int] = Counter()
+    count_inserts(b"".join(head + line + b"\n" for line in lines), rows)
+    assert rows == {742: 38}
+
+
+def test_marks_of_our_own_transactions_and_of_nobody_else() -> None:
+    head = (
+        b"rmgr: LogicalMessage len (rec/tot):     72/    72, tx:        724, lsn: 0/01531638, prev 0/015315E0, desc: "
+    )
+    payload = b"; payload (8 bytes): 69 6E 63 2D C3 A9 2D 31\n"
+    assert marks(head + b'MESSAGE transactional, prefix "dbre.recovery"' + payload) == {724: "inc-\u00e9-1"}
+    assert marks(head + b'MESSAGE transactional, prefix "dbre.recovery2"' + payload) == {}
+    assert marks(head + b'MESSAGE non-transactional, prefix "dbre.recovery"' + payload) == {}
+
+
+def test_of_noise_nothing_is_kept_but_its_place() -> None:
+    log = CommitLog(lambda _lsn, _rest: False)
+    log.add((DATA / "waldump-15.txt").read_bytes())
+    full = log_of(15)
+    assert len(log) == len(full)
+    assert [log.get(at).subxacts for at in range(len(log))] == [full.get(at).subxacts for at in range(len(full))]
+    assert list(log.with_dropped()) == []
 
 
 def test_a_row_that_moved_to_another_partition_was_updated() -> None:

@@ -1,0 +1,94 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What to say when nothing was found in WAL: what is there, what was dropped, what was renamed."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, MoreWal, Request, quoted
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
+
+EXPLICIT = "or give the moment yourself (dr_target_time, dr_target_lsn, dr_target_xid)"
+
+
+def renames(evidence: Evidence, schema: str, name: str) -> list[str]:
+    """Sentences about transactions that gave a relation of that name another one, and what became of it."""
+    found = []
+    text = evidence.database.text
+    for oid, steps in evidence.classes.steps.items():
+        for step in steps:
+            if step.old is None or step.new is None:
+                continue
+            old = (evidence.schema_name(step.old.namespace, step.commit.lsn), text(step.old.name))
+            new = (evidence.schema_name(step.new.namespace, step.commit.lsn + 1), text(step.new.name))
+            if old == (schema, name) and new != old:
+                sentence = (
+                    f"transaction {step.commit.xid} renamed it to {quoted(*new)} at {step.commit.commit_time}"
+                    f" ({format_lsn(step.commit.lsn)})"
+                )
+                last = steps[-1]
+                if last.new is None:
+                    final = last.old or step.new
+                    sentence += (
+                        f", and transaction {last.commit.xid} dropped it at {last.commit.commit_time}; ask for "
+                        + quoted(evidence.schema_name(final.namespace, last.commit.lsn), text(final.name))
+                    )
+                elif oid in evidence.database.relations:
+                    now = evidence.database.relations[oid]
+                    sentence += f"; it exists now as {quoted(now.schema, now.name)}"
+                found.append(sentence)
+    return found
+
+
+def found(evidence: Evidence, request: Request, what: str, name: str, facts: list[str]) -> RecoveryError:
+    """The error for something that neither exists nor was seen dropped."""
+    if not evidence.complete:
+        raise MoreWal
+    drops = damage.drops(evidence, Request(request.database))
+    dropped = sorted(
+        {quoted(one.schema, one.name) for harms in drops.values() for one in harms if one.name is not None}
+    )
+    existing = sorted(quoted(known.schema, known.name) for known in evidence.database.relations.values())
+    bare = what.removeprefix("schema ")
+    parts = [
+        (
+            f"{what} does not exist in database {evidence.database.name!r}, and no transaction that dropped it was "
+            f"found in the WAL from {evidence.window()}."
+        )
+    ]
+    parts += [f"But {fact}." for fact in facts]
+    for label, names in (("Dropped in that time", dropped), ("Existing now", existing)):
+        similar = get_close_matches(bare, names, 5, 0.6) or [other for other in names if other.split(".")[-1] == name]
+        if similar:
+            parts.append(f"{label}, with a similar name: {', '.join(similar[:5])}.")
+    parts.append(
+        "Nothing was changed. Write the name as in SQL, with its schema and with quotes where it has capitals; "
+        f"{EXPLICIT}."
+    )
+    candidates = [evidence.candidate(evidence.commits.at(lsn), drops[lsn]) for lsn in sorted(drops)]
+    return RecoveryError(" ".join(parts), candidates=[one.as_dict(evidence.database.name) for one in candidates])
+
+
+def done(evidence: Evidence, request: Request, what: str) -> RecoveryError:
+    """The error for a relation that is there and that nothing in WAL has harmed."""
+    kinds = ", ".join(request.kinds) if request.kinds else "dropped, truncated, deleted from, updated, lost a column"
+    return RecoveryError(
+        f"{what} exists in database {evidence.database.name!r}, and no transaction in the WAL from {evidence.window()} "
+        f"did what was looked for ({kinds}, from {request.min_rows} rows on). Nothing was changed. Look for fewer rows "
+        f"(dr_min_rows) or earlier (dr_since), {EXPLICIT}.",
+        candidates=[],
+    )
+
+
+def done_to_schema(evidence: Evidence, what: str) -> RecoveryError:
+    """The error for a schema that is there and whose tables nothing in WAL has dropped or truncated."""
+    return RecoveryError(
+        f"{what} exists in database {evidence.database.name!r}, and no transaction in the WAL from {evidence.window()} "
+        "dropped or truncated a table of it that is still lost. Nothing was changed. Rows that were deleted are looked "
+        f"for by table: name the tables (dr_tables), {EXPLICIT}.",
+        candidates=[],
+    )
