@@ -306,10 +306,11 @@ class SideInstance:
         """The server's log since it was last started, without what it says of pages that were not restored."""
         return "".join(without_invalid_pages(self.log_lines(int(marker.get("log_offset", 0)))))
 
-    def invalid_pages(self, marker: Mapping[str, Any]) -> InvalidPages:
-        """Pages that WAL changes and that are not there, since the instance was restored."""
+    def invalid_pages(self, marker: Mapping[str, Any], asked: int) -> InvalidPages:
+        """Pages that WAL changes and that are not there, since it was restored; ``asked`` is the wanted database's OID."""
         return read_invalid_pages(
-            self.log_lines(int(marker.get("log_begin", 0))), lambda oid: is_restored(oid, marker["plan"])
+            self.log_lines(int(marker.get("log_begin", 0))),
+            lambda oid: oid == asked or is_restored(oid, marker["plan"]),
         )
 
     def recovery_log(self, marker: Mapping[str, Any]) -> RecoveryLog:

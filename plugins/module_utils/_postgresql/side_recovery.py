@@ -362,7 +362,7 @@ class SideRecovery:
         self.marker["database_there"] = found[1] if found else self.marker["database"]
         if not plan.get("left_out"):
             return
-        if found and not is_restored(found[0], plan):
+        if found and not is_restored(found[0], plan) and not self.is_made_by_wal(*found):
             self.instance.stop(self.marker)
             self.marker.update(state="restoring", restore_all=True)
             self.instance.write_marker(self.marker)
@@ -371,7 +371,7 @@ class SideRecovery:
                 f"{plan['set']['label']} has under that name: it was made later, out of one that was left out. "
                 "Production was not touched. Run again: then all databases are restored."
             )
-        pages = self.instance.invalid_pages(self.marker)
+        pages = self.instance.invalid_pages(self.marker, found[0] if found else 0)
         names = {**dict(there), **{item["oid"]: item["name"] for item in plan["set_databases"]}}
         try:
             check_pages(pages, names, plan)
@@ -379,6 +379,19 @@ class SideRecovery:
             self.instance.stop(self.marker)
             raise
         self.marker.setdefault("replay", {})["ignored_invalid_pages"] = count_ignored(pages, names)
+
+    def is_made_by_wal(self, oid: int, name: str) -> bool:
+        """Whether a database that the set lacks is whole: one copied from files that were left out lets nobody in.
+
+        Such a copy has no map of its catalogues' files (PostgreSQL: RelationMapInitializePhase3 in relmapper.c).
+        """
+        if oid in {item["oid"] for item in self.marker["plan"]["left_out"]}:
+            return False
+        try:
+            self.rows("SELECT 1", database=name)
+        except RecoveryError:
+            return False
+        return True
 
     def rename_database(self) -> bool:
         """Give the asked database the name that it has in production now. True when it had another at the target."""
@@ -461,7 +474,7 @@ class SideRecovery:
             " JOIN pg_database d ON d.datname = p.database ORDER BY p.prepared"
         )
         for gid, database, oid in prepared:
-            if not is_restored(oid, self.marker["plan"]):
+            if not is_restored(oid, self.marker["plan"]) and database != self.marker.get("database_there"):
                 left.append(gid)
                 continue
             self.rows("ROLLBACK PREPARED %s", (gid,), database=database)

@@ -27,7 +27,7 @@ class Many(Production):
         self.backrest("backup", "--type=full", "--no-online")
         self.start()
         self.sql("DROP DATABASE postgres", "CREATE DATABASE postgres", database="template1")
-        for name in ("shop", "stock", "crm", "again", "1"):
+        for name in ("shop", "stock", "crm", "again", "fresh", "1"):
             self.sql(f'CREATE DATABASE "{name}"', database="postgres")
             self.sql(
                 "CREATE TABLE orders (id int PRIMARY KEY, note text)",
@@ -42,9 +42,12 @@ class Many(Production):
         self.sql(
             "ALTER DATABASE crm RENAME TO clients",
             "DROP DATABASE again",
+            "DROP DATABASE fresh",
+            "CREATE DATABASE fresh",
             f"CREATE DATABASE again TEMPLATE stock{copied}",
             database="postgres",
         )
+        self.sql("CREATE TABLE orders AS SELECT generate_series(1, 7) AS id", database="fresh")
         self.sql("INSERT INTO orders VALUES (1001, 'at the target')", database="clients")
         self.target_here("target")
         self.sql("ALTER DATABASE clients RENAME TO customers", database="postgres")
@@ -74,7 +77,7 @@ def test_pages_of_databases_that_were_left_out_are_passed_over_and_counted(make_
     side = make_side("target")
     plan, _changed = side.restore()
     assert plan["databases"] == ["shop"]
-    assert {item["name"] for item in plan["left_out"]} == {"stock", "crm", "again", "1"}
+    assert {item["name"] for item in plan["left_out"]} == {"stock", "crm", "again", "fresh", "1"}
     ignored = side.ensure("promoted")["replay"]["ignored_invalid_pages"]
     assert set(ignored) == {"stock", "1"}
     assert all(count > 10 for count in ignored.values())
@@ -149,6 +152,15 @@ def test_a_database_made_again_and_gone_is_known_at_the_target_and_restored_with
     assert plan["databases"] == []
     side.ensure("promoted")
     assert side.sql(ORDERS, "again") == 1000
+
+
+def test_a_database_made_since_the_backup_and_gone_is_whole_by_wal_alone(production: Any, make_side: Any) -> None:
+    gone = [item for item in production.databases() if item["name"] != "fresh"]
+    side = make_side("target", databases=["fresh"], production_databases=gone)
+    plan, _changed = side.restore()
+    assert plan["databases"] == ["fresh"]
+    assert not side.ensure("promoted")["replay"]["ignored_invalid_pages"].get("fresh")
+    assert side.sql(ORDERS, "fresh") == 7
 
 
 def test_a_database_postgres_that_was_made_again_comes_with_every_restore(make_side: Any) -> None:
