@@ -307,7 +307,7 @@ class SideInstance:
         return "".join(without_invalid_pages(self.log_lines(int(marker.get("log_offset", 0)))))
 
     def invalid_pages(self, marker: Mapping[str, Any], asked: int) -> InvalidPages:
-        """Pages that WAL changes and that are not there, since it was restored; ``asked`` is the wanted database's OID."""
+        """Pages that WAL changes and that are not there, since the restore; ``asked`` is the wanted database's OID."""
         return read_invalid_pages(
             self.log_lines(int(marker.get("log_begin", 0))),
             lambda oid: oid == asked or is_restored(oid, marker["plan"]),
