@@ -139,7 +139,8 @@ load_plan:
     relations:
       description:
         - Tables, with C(state) C(missing), C(exists) or C(recreated), and C(action) C(place), C(beside), C(merge),
-          C(replace) or C(none). C(bytes) and C(rows_estimate) are the recovered instance's.
+          C(replace), C(columns) (the lost C(columns) are put back and filled by C(key)) or C(none).
+          C(bytes) and C(rows_estimate) are the recovered instance's.
         - C(silenced_triggers) are those that would fire even for a replica (C(ENABLE ALWAYS), C(ENABLE REPLICA)). They
           are disabled in the transaction that merges or replaces the rows, so that whoever writes to the table waits
           until it ends.

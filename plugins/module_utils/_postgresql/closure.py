@@ -15,8 +15,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 # src/backend/catalog/dependency.c walks pg_depend. A column (objsubid) carries only its own dependents away.
 CLOSURE = """
 WITH RECURSIVE lost(classid, objid, objsubid) AS (
-    SELECT root.classid, root.objid, 0
-    FROM unnest(%(classes)s::oid[], %(objects)s::oid[]) AS root(classid, objid)
+    SELECT root.classid, root.objid, root.objsubid
+    FROM unnest(%(classes)s::oid[], %(objects)s::oid[], %(columns)s::int[]) AS root(classid, objid, objsubid)
   UNION
     SELECT next.classid, next.objid, next.objsubid
     FROM lost CROSS JOIN LATERAL (
@@ -111,23 +111,37 @@ LOOKED_UP_AT_ONCE = 1000
 
 def catalog_oids(connection: Any) -> dict[str, int]:
     """OIDs of the catalogues roots are in."""
-    query = "SELECT relname, oid::int8 FROM pg_catalog.pg_class WHERE oid IN ('pg_catalog.pg_class'::regclass, \
-'pg_catalog.pg_namespace'::regclass)"
+    query = (
+        "SELECT relname, oid::int8 FROM pg_catalog.pg_class WHERE oid IN ('pg_catalog.pg_class'::regclass, "
+        "'pg_catalog.pg_namespace'::regclass, 'pg_catalog.pg_type'::regclass)"
+    )
     return {item["relname"]: item["oid"] for item in rows(connection, query)}
 
 
-def closure(side: Any, relations: Iterable[int], schemas: Iterable[int]) -> list[dict[str, Any]]:
+def closure(
+    side: Any,
+    relations: Iterable[int],
+    schemas: Iterable[int],
+    columns: Iterable[tuple[int, int]] = (),
+    types: Iterable[int] = (),
+) -> list[dict[str, Any]]:
     """Everything ``DROP ... CASCADE`` of these OIDs takes with it, the roots included, from the side instance.
+
+    ``columns`` are pairs of a relation's OID and a column's number.
 
     Each object: classid, objid, objsubid, catalog (``pg_class``), type and identity as pg_identify_object() says,
     ``relation`` (OID of the table it is part of, or itself), kind (relkind), contype, ``implied`` (a row or array
     type, which comes with what it belongs to), ``member`` (made by its extension).
     """
     catalogs = catalog_oids(side)
-    roots = [(catalogs["pg_class"], oid) for oid in relations] + [(catalogs["pg_namespace"], oid) for oid in schemas]
+    roots = [(catalogs["pg_class"], oid, 0) for oid in relations]
+    roots += [(catalogs["pg_namespace"], oid, 0) for oid in schemas]
+    roots += [(catalogs["pg_class"], oid, number) for oid, number in columns]
+    roots += [(catalogs["pg_type"], oid, 0) for oid in types]
     if not roots:
         return []
     arguments = {"classes": [root[0] for root in roots], "objects": [root[1] for root in roots]}
+    arguments["columns"] = [root[2] for root in roots]
     return rows(side, CLOSURE, arguments)
 
 

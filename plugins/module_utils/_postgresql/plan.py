@@ -21,6 +21,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup i
     find_schemas,
     require_known,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lost_columns import (
+    find_lost_columns,
+    tables_with_lost_columns,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -280,7 +284,9 @@ class Planner:
             if item["catalog"] == "pg_class" and not item["objsubid"]
         }
         # Only what is missing was dropped. What hangs on a relation that somebody made anew is left to people.
-        lost = closures.closure(side, [oid for oid in asked if states[oid] == "missing"], gone_schemas)
+        gone = [oid for oid in asked if states[oid] == "missing"]
+        columns, types = self._lost_columns(production, side, asked, states)
+        lost = closures.closure(side, gone, gone_schemas, columns, types)
         closures.compare(production, lost, self.same_lineage)
         recreated = [
             item["objid"]
@@ -302,15 +308,20 @@ class Planner:
         objects = self._schemas_of(production, side, objects) + objects
         taken = {(item["classid"], item["objid"]) for item in objects}
         asked_ones = set(asked)
+        columns_of = tables_with_lost_columns(production, side, lost) if self.same_lineage else {}
+        states.update(dict.fromkeys(columns_of, "present"))
         named_ones = [item for item in everything if item["objid"] in asked_ones and not item["objsubid"]]
         shown = [item for item in [*lost, *named_ones, *on_recreated] if not item["implied"]]
+        whole_relations = [item for item in lost if item["catalog"] == "pg_class" and not item["objsubid"]]
+        relations_of_objects = [item["objid"] for item in objects if item["catalog"] == "pg_class"]
         return self._finish(
             production,
             side,
             objects=objects,
-            table_states={**states, **{item["objid"]: item["state"] for item in lost if item["catalog"] == "pg_class"}},
-            tables=sorted({*asked, *(item["objid"] for item in objects if item["catalog"] == "pg_class"), *recreated}),
-            left_to_do=self._left(shown, taken, self.load),
+            table_states={**states, **{item["objid"]: item["state"] for item in whole_relations}},
+            tables=sorted({*asked, *relations_of_objects, *recreated, *columns_of}),
+            left_to_do=self._left(shown, taken, self.load, columns_of),
+            columns=columns_of,
         )
 
     def _schemas_of(self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -322,8 +333,20 @@ class Planner:
         found = [item for item in closures.closure(side, [], sorted(wanted)) if item["catalog"] == "pg_namespace"]
         return [{**item, "state": "missing"} for item in found if item["objid"] in wanted]
 
+    def _lost_columns(
+        self, production: Any, side: Any, asked: Sequence[int], states: Mapping[int, str]
+    ) -> tuple[list[tuple[int, int]], list[int]]:
+        if not self.same_lineage:
+            return [], []
+        return find_lost_columns(production, side, [oid for oid in asked if states[oid] == "present"])
+
     @staticmethod
-    def _left(objects: Sequence[Mapping[str, Any]], taken: set[tuple[int, int]], load: str) -> list[dict[str, Any]]:
+    def _left(
+        objects: Sequence[Mapping[str, Any]],
+        taken: set[tuple[int, int]],
+        load: str,
+        columns: Mapping[int, Mapping[str, Any]],
+    ) -> list[dict[str, Any]]:
         lost_tables = {item["objid"] for item in objects if item["catalog"] == "pg_class" and not item["objsubid"]}
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for item in objects:
@@ -332,12 +355,9 @@ class Planner:
             name, kind = item["identity"], item["type"]
             entry = None
             if item["objsubid"]:
-                if item["objid"] not in lost_tables and item["state"] == "missing":
-                    entry = left(
-                        kind,
-                        name,
-                        "the column went with a lost type or function; add it again and fill it from the copy",
-                    )
+                if item["objid"] not in lost_tables and item["state"] == "missing" and item["objid"] not in columns:
+                    reason = "the column went, and cannot be put back there; add it again and fill it by hand"
+                    entry = left(kind, name, reason, lost=True, needs_side_instance=True)
             elif item["state"] == "recreated" and item["kind"] in ("r", "p") and load != "beside":
                 continue
             elif item["state"] == "recreated":
@@ -360,6 +380,7 @@ class Planner:
         table_states: Mapping[int, str],
         tables: Sequence[int],
         left_to_do: list[dict[str, Any]],
+        columns: Mapping[int, Mapping[str, Any]],
     ) -> dict[str, Any]:
         sizes = [item for item in rows(side, SIZES, (list(tables),)) if item["kind"] in TABLES]
         missing = [item for item in sizes if table_states[item["oid"]] == "missing"]
@@ -377,6 +398,10 @@ class Planner:
                 # There is nothing to copy, and nothing must take the place of rows that production has.
                 action = "none" if action == self.load else action
                 left_to_do.append(left_without_rows(item, state))
+            if item["oid"] in columns:
+                action = "columns" if columns[item["oid"]]["key"] else "beside"
+                item = {**item, **columns[item["oid"]]}
+                left_to_do += [] if action == "columns" else self._without_key(item)
             relations.append({**item, "state": state, "action": action})
         for item, triggers in zip(relations, self._silenced(production, relations)):
             item["silenced_triggers"] = triggers
@@ -412,6 +437,18 @@ class Planner:
                 [f"{trigger['name']} on {display_name(trigger['schema'], trigger['table'])}" for trigger in triggers]
             )
         return found
+
+    def _without_key(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Lost columns of a table whose rows cannot be told apart: a copy of it is kept beside."""
+        shown = display_name(item["schema"], item["name"])
+        reason = (
+            f"the column went, and {shown} has no key to fill it by; the whole table as it was is kept in the schema "
+            f"{display_name(None, self.staging)}. Add the column and fill it from there"
+        )
+        return [
+            left("table column", f"{name} on {shown}", reason, lost=True, rows=item["rows_estimate"] or None)
+            for name in item["columns"]
+        ]
 
     def _missing_globals(
         self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]], oids: Sequence[int]

@@ -126,10 +126,12 @@ class Steps(NamedTuple):
     after_foreign_keys: list[Entry]
 
 
-def arrange(dump: Sequence[Entry], objects: Sequence[Mapping[str, Any]], loaded: Iterable[int]) -> Steps:
+def arrange(
+    dump: Sequence[Entry], objects: Sequence[Mapping[str, Any]], loaded: Iterable[int], first: Sequence[str] = ()
+) -> Steps:
     """Arrange the entries of ``objects`` (the closure's missing ones) out of a whole dump's; its order is kept.
 
-    ``loaded`` are the OIDs of the tables whose rows are loaded.
+    ``loaded`` are the OIDs of the tables whose rows are loaded; entries of the descriptions ``first`` come before.
     """
     entries = entries_of(dump, objects)
     wanted = {entry.dump_id for entry in entries}
@@ -153,7 +155,7 @@ def arrange(dump: Sequence[Entry], objects: Sequence[Mapping[str, Any]], loaded:
         entry.dump_id
         for entry in entries
         if entry.dump_id in in_worker
-        or entry.description == "SCHEMA"
+        or entry.description in ("SCHEMA", *first)
         or (entry.description in ("TABLE", "SEQUENCE", "DEFAULT") and table_of(entry) in lost)
         or (entry.description == "SEQUENCE OWNED BY")
         or (entry.description == "TABLE ATTACH" and survivors.isdisjoint(entry.depends))
@@ -565,8 +567,13 @@ class InlineParts:
         return make_parts(connection, parts)
 
 
+# What columns need that are put back into living tables.
+TYPES = ("DOMAIN", "EXTENSION", "SHELL TYPE", "TYPE")
+
+
 def steps_of(context: Context, entries: Sequence[Entry], loaded: Iterable[int]) -> Steps:
     """The steps of a plan's missing objects out of a whole dump's entries, but those that the plan leaves out."""
     left_out = {tuple(item) for item in context.plan.get("left_out", [])}
     kept = [entry for entry in entries if (entry.description, entry.label) not in left_out]
-    return arrange(kept, context.plan["objects"], loaded)
+    columns = any(item["action"] == "columns" for item in context.plan["relations"])
+    return arrange(kept, context.plan["objects"], loaded, TYPES if columns else ())

@@ -30,6 +30,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt 
     address_of,
     savepoint,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.columns import LostColumns
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.confirmed import unconfirmed
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.known import without_known
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import (
@@ -46,6 +48,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.not_null import name_not_nulls
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plain import make_plain, own_search_path
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import (
     JOURNAL,
@@ -204,6 +207,7 @@ class TableRecovery:
         self.placed = [item for item in self.plan["relations"] if item["action"] == "place"]
         self.loaded = [item for item in self.placed if item["kind"] == "r"]
         self.existing = [item for item in self.plan["relations"] if item["action"] in ("beside", "merge", "replace")]
+        self.columns = [item for item in self.plan["relations"] if item["action"] == "columns"]
         # A copy beside leaves production's table as it is, so there is nothing to compare.
         self.compared = [*self.placed, *(item for item in self.existing if item["action"] == "replace")]
         # Lost tables that could not be made in their place: the rows of those that have any are kept beside.
@@ -246,6 +250,7 @@ class TableRecovery:
             left_to_do = [*self.plan["left_to_do"]]
             left_to_do += ForeignKeys(context, steps.foreign_keys).validate(main)
             validated = time.monotonic()
+            left_to_do += unconfirmed(main)
             result = self._result(main, left_to_do)
             result["seconds"] = {
                 **result["seconds"],
@@ -371,6 +376,7 @@ class TableRecovery:
 
         try:
             make_early(main, lambda: self.context.owners, entries, make)
+            name_not_nulls(main, side, self._moving())
         finally:
             side.close()
         self._note_refused(main, attempt)
@@ -419,7 +425,7 @@ class TableRecovery:
         }
         groups = linked_tables(main, list(existing.values()))
         main.commit()
-        everything = [*self.loaded, *self.existing]
+        everything = [*self.loaded, *self.existing, *self.columns]
         waiting = sorted(
             (item for item in everything if item["oid"] not in done), key=lambda item: item["bytes"], reverse=True
         )
@@ -429,6 +435,8 @@ class TableRecovery:
             nonlocal finished
             if item["oid"] in existing:
                 existing[item["oid"]].prepare()
+            elif item["action"] == "columns":
+                LostColumns(self.context, item, encoding).run()
             else:
                 TableLoad(self.context, item, encoding).run(partial(self._make_indexes, dump, steps, item))
             finished += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, give_back
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import LOCAL_COMMIT
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -50,7 +51,7 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
     removed: list[str] = []
     kept: list[dict[str, Any]] = []
     for name in databases:
-        connection = production.connect(name)
+        connection = production.connect(name, LOCAL_COMMIT)
         try:
             mark(connection, incident)
             journal = read_journal(connection, staging)
@@ -105,7 +106,7 @@ def _remove_schemas(
 
 
 def _drop_database(production: Server, name: str) -> None:
-    connection = production.connect()
+    connection = production.connect(settings=LOCAL_COMMIT)
     try:
         connection.autocommit = True
         execute(connection, f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 BEFORE = [
     "CREATE SCHEMA app",
@@ -126,3 +128,50 @@ def test_a_role_that_owned_the_table_is_gone_and_made_again(shop: Any) -> None:
     assert shop.recover("shop", plan=old_plan)["result"]["difference"] == []
     shop.remove("shop")
     assert production.definition("shop") == definition
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_a_copy_made_before_the_drop_does_not_take_the_names_of_constraints(shop: Any) -> None:
+    production = shop.production
+    shop.take_side()
+    production.sql("shop", "CREATE TABLE copy (LIKE orders INCLUDING ALL)", "DROP TABLE orders CASCADE")
+    definition = shop.side.definition("shop")
+    answer = shop.recover("shop", relations=["orders"])
+    assert [entry["object"] for entry in answer["result"]["left_to_do"]] == []
+    production.sql("shop", "DROP TABLE copy")
+    shop.remove("shop")
+    assert production.definition("shop") == definition
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_a_synchronous_standby_that_is_gone_holds_nothing_up(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql("shop", "DROP TABLE orders CASCADE")
+    production.sql("shop", "ALTER SYSTEM SET synchronous_standby_names = 'gone'", "SELECT pg_reload_conf()")
+    (entry,) = shop.recover("shop", relations=["orders"])["result"]["left_to_do"]
+    assert (entry["type"], entry["lost"]) == ("standby", False)
+    assert "gone" in entry["reason"]
+    shop.remove("shop")
+    production.sql("shop", "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+    assert production.contents("shop") == contents
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_the_reserved_connections_are_enough(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql("shop", "DROP TABLE orders, lines CASCADE", "CREATE ROLE crowd LOGIN")
+    where = {"login_unix_socket": str(shop.root), "login_port": production.port}
+    crowd = []
+    while True:
+        try:
+            crowd.append(connect({**where, "login_user": "crowd"}, "shop"))
+        except RecoveryError:
+            break
+    answer = shop.recover("shop", relations=["orders", "lines"])
+    for connection in crowd:
+        connection.close()
+    assert answer["result"]["left_to_do"] == []
+    assert production.contents("shop")["orders"] == contents["orders"]
+    production.sql("shop", "DROP ROLE crowd")

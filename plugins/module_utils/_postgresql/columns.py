@@ -1,0 +1,190 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Columns that went from tables that are still there, alone or with a type or an extension, and their data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, said
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_passing, savepoint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import copy_options, copy_table
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    quote_ident,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import patiently
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
+
+# Rows in one short transaction, so that writers of the same rows wait for moments only.
+BATCH = 5000
+
+
+class LostColumns:
+    """Puts the lost columns of one table back and fills them by key, in batches, without firing triggers."""
+
+    def __init__(self, context: Context, item: Mapping[str, Any], encoding: str) -> None:
+        self.context = context
+        self.item = item
+        self.encoding = encoding
+        self.true = quote_name(item["schema"], item["name"])
+        self.shown = display_name(item["schema"], item["name"])
+        self.copy = quote_name(context.staging, f"dbre_columns_{item['oid']}")
+        self.only = "" if item["kind"] == "p" else "ONLY "
+        side = context.side.connect(context.side_database)
+        try:
+            every = fingerprint.columns_of(side, [item["oid"]])[item["oid"]]
+            self.before = force_statements(side, [item["oid"]])[0]
+        finally:
+            side.close()
+        self.lost = [column for column in every if column["name"] in item["columns"]]
+        self.filled = [column for column in self.lost if not column["generated"]]
+        self.key = [column for column in every if column["name"] in item["key"]]
+
+    def run(self) -> None:
+        """Everything; what is left to do is in the journal."""
+        connection = self.context.session()
+        try:
+            left_to_do = patiently(connection, lambda: self._add(connection))
+            self.filled = [column for column in self.filled if column["name"] not in left_to_do]
+            total = self._copy(connection) if self.filled else 0
+            for first in range(1, total + 1, BATCH):
+                patiently(connection, lambda first=first: self._fill(connection, first))
+                self.context.progress.say("fill", min(first + BATCH - 1, total), total, "rows")
+            entries = list(left_to_do.values()) + self._not_null(connection)
+            patiently(connection, lambda: self._end(connection, total, entries))
+        finally:
+            connection.close()
+
+    def _begin(self, connection: Any) -> None:
+        mark(connection, self.context.plan["incident"])
+
+    def _add_statement(self, column: Mapping[str, Any]) -> str:
+        text = f"ALTER TABLE {self.true} ADD COLUMN IF NOT EXISTS {quote_ident(column['name'])} {column['type']}"
+        if column["collation"]:
+            text += " COLLATE " + ".".join(quote_ident(part) for part in column["collation"].split(".", 1))
+        return text
+
+    def _add(self, connection: Any) -> dict[str, dict[str, Any]]:
+        """Add the columns, empty; what cannot be added, by name."""
+        self._begin(connection)
+        found: dict[str, dict[str, Any]] = {}
+        for column in self.lost:
+            name = f"{column['name']} on {self.shown}"
+            if column["generated"] == "s":
+                reason = (
+                    "the server computes it, and rewrites the whole table for that. At a quiet time, run the command"
+                )
+                command = f"{self._add_statement(column)} GENERATED ALWAYS AS ({column['default']}) STORED;"
+                found[column["name"]] = left("generated column", name, reason, command, lost=True)
+                continue
+            statement = self._add_statement(column)
+            if column["generated"]:
+                statement += f" GENERATED ALWAYS AS ({column['default']}) VIRTUAL"
+
+            def failed(error: Any, column: Any = column, name: str = name, statement: str = statement) -> None:
+                found[column["name"]] = left("table column", name, said(error), f"{statement};", lost=True)
+
+            with savepoint(connection, failed):
+                execute(connection, statement)
+        return found
+
+    def _copy(self, connection: Any) -> int:
+        """Key and lost columns of the recovered instance, numbered, beside; how many rows."""
+        self._begin(connection)
+        columns = [{**column, "generated": ""} for column in [*self.key, *self.filled]]
+        fields = ", ".join(quote_ident(column["name"]) for column in columns)
+        definitions = ", ".join(f"{quote_ident(column['name'])} {column['type']}" for column in columns)
+        execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
+        execute(
+            connection, f"CREATE TABLE {self.copy} ({definitions}, dbre_n bigint GENERATED ALWAYS AS IDENTITY UNIQUE)"
+        )
+        copy_table(
+            connection,
+            self.context.side,
+            self.context.side_database,
+            f"COPY (SELECT {fields} FROM {self.only}{self.true}) TO STDOUT {copy_options(columns, self.encoding)}",
+            f"COPY {self.copy} ({fields}) FROM STDIN {copy_options(columns, self.encoding)}",
+            self.context.tell,
+            self.before,
+        )
+        execute(connection, f"ANALYZE {self.copy}")
+        total = int(value(connection, f"SELECT coalesce(max(dbre_n), 0) FROM {self.copy}"))
+        connection.commit()
+        return total
+
+    def _same_key(self) -> str:
+        names = [quote_ident(column["name"]) for column in self.key]
+        return " AND ".join(f"t.{name} = s.{name}" for name in names)
+
+    def _fill(self, connection: Any, first: int) -> None:
+        """One batch. A value that production has written meanwhile stays."""
+        self._begin(connection)
+        execute(connection, "SET LOCAL session_replication_role = 'replica'")
+        names = [quote_ident(column["name"]) for column in self.filled]
+        changes = ", ".join(f"{name} = coalesce(t.{name}, s.{name})" for name in names)
+        needed = " OR ".join(f"t.{name} IS NULL AND s.{name} IS NOT NULL" for name in names)
+        execute(
+            connection,
+            f"UPDATE {self.only}{self.true} t SET {changes} FROM {self.copy} s "
+            f"WHERE s.dbre_n BETWEEN {first} AND {first + BATCH - 1} AND {self._same_key()} AND ({needed})",
+        )
+        execute(connection, "SET LOCAL session_replication_role = 'origin'")
+
+    def _not_null(self, connection: Any) -> list[dict[str, Any]]:
+        """Make columns NOT NULL that were, without reading the table under a lock that others wait for."""
+        entries = []
+        for column in self.filled:
+            if not column["not_null"]:
+                continue
+            name, check = quote_ident(column["name"]), quote_ident(f"dbre_not_null_{self.item['oid']}")
+            table, command = f"ALTER TABLE {self.true}", f"ALTER TABLE {self.true} ALTER COLUMN {name} SET NOT NULL"
+            try:
+                self._patiently(connection, f"{table} ADD CONSTRAINT {check} CHECK ({name} IS NOT NULL) NOT VALID")
+                self._patiently(connection, f"{table} VALIDATE CONSTRAINT {check}")
+                self._patiently(connection, f"{command}, DROP CONSTRAINT {check}")
+            except connection.DatabaseError as error:
+                if is_passing(error):
+                    raise
+                self._patiently(connection, f"{table} DROP CONSTRAINT IF EXISTS {check}")
+                shown = f"{column['name']} on {self.shown}"
+                reason = f"rows that came after the incident have no value, so that it is not NOT NULL: {said(error)}"
+                entries.append(left("table column", shown, reason, f"{command};", lost=True))
+        return entries
+
+    def _patiently(self, connection: Any, statement: str) -> None:
+        def work() -> None:
+            self._begin(connection)
+            execute(connection, statement)
+
+        patiently(connection, work)
+
+    def _end(self, connection: Any, total: int, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Note what was done, in the transaction that removes the copy."""
+        self._begin(connection)
+        checksum = "0"
+        if self.filled:
+            columns = [*self.key, *self.filled]
+            checksum = str(fingerprint.content(connection, self.copy, columns)["checksum"])
+            execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
+        result = {
+            "schema": self.item["schema"],
+            "name": self.item["name"],
+            "oid": self.item["oid"],
+            "action": "columns",
+            "rows": total,
+            "checksum_side": checksum,
+            "checksum_production": checksum,
+            "columns": [column["name"] for column in self.filled],
+            "seconds": {},
+        }
+        self.context.journal(connection, "table", result)
+        for entry in entries:
+            self.context.journal(connection, "refused", {"entry": None, "left": entry})

@@ -1,0 +1,81 @@
+"""Columns that went from tables that are still there come back with their data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
+
+LOSSES = {
+    "DROP COLUMN": (
+        ["CREATE TABLE a (id int PRIMARY KEY, v text NOT NULL, w int)"],
+        "ALTER TABLE a DROP COLUMN v",
+        "g::text",
+    ),
+    "DROP TYPE CASCADE": (
+        ["CREATE TYPE b AS ENUM ('x', 'y')", "CREATE TABLE a (id int PRIMARY KEY, v b NOT NULL DEFAULT 'x', w int)"],
+        "DROP TYPE b CASCADE",
+        "('{x,y}'::b[])[1 + g % 2]",
+    ),
+    "DROP DOMAIN CASCADE": (
+        ["CREATE DOMAIN b AS int CHECK (VALUE > 0)", "CREATE TABLE a (id int PRIMARY KEY, v b[], w int)"],
+        "DROP DOMAIN b CASCADE",
+        "ARRAY[g, g]::b[]",
+    ),
+}
+ALL = "SELECT md5(string_agg((id, v, w)::text, '|' ORDER BY id)) FROM a"
+
+
+@pytest.mark.parametrize("how", LOSSES)
+def test_a_lost_column_is_back_with_its_data(shop: Any, how: str) -> None:
+    before, damage, values = LOSSES[how]
+    production = shop.production
+    production.sql(
+        "shop",
+        *before,
+        f"INSERT INTO a SELECT g, {values}, g FROM generate_series(1, 12000) g",
+        "CREATE INDEX a_v ON a (v)",
+        "CREATE VIEW a_view AS SELECT id, v FROM a",
+        "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON a FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+    )
+    shop.take_side()
+    was = production.sql("shop", ALL)
+    production.sql("shop", "DROP VIEW a_view", damage)
+
+    answer = shop.recover("shop", relations=["a"])
+
+    assert [item["action"] for item in answer["plan"]["relations"]] == ["columns"]
+    assert answer["result"]["left_to_do"] == []
+    assert production.sql("shop", ALL) == was
+    assert production.sql("shop", "SELECT to_regclass('a_v') IS NOT NULL")
+    assert shop.recover("shop", relations=["a"])["result"]["changed"] is False
+    shop.remove("shop")
+    assert production.sql("shop", "SELECT count(*) FROM pg_namespace WHERE nspname ~ 'recovered'") == 0
+
+
+def test_what_production_wrote_meanwhile_stays(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE TABLE a (id int PRIMARY KEY, v text)",
+        "INSERT INTO a SELECT g, 'old' FROM generate_series(1, 100) g",
+    )
+    shop.take_side()
+    production.sql("shop", "ALTER TABLE a DROP COLUMN v", "DELETE FROM a WHERE id > 90", "INSERT INTO a VALUES (1000)")
+    shop.recover("shop", relations=["a"])
+    assert production.sql("shop", "SELECT count(*) FROM a WHERE v = 'old'") == 90
+    assert production.sql("shop", "SELECT count(*) FROM a") == 91
+
+
+def test_without_a_key_a_copy_of_the_table_is_kept(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "CREATE TABLE a (id int, v text)", "INSERT INTO a VALUES (1, 'one'), (2, 'two')")
+    shop.take_side()
+    production.sql("shop", "ALTER TABLE a DROP COLUMN v")
+    result = shop.recover("shop", relations=["a"])["result"]
+    (entry,) = (entry for entry in result["left_to_do"] if entry["type"] == "table column")
+    assert (entry["object"], entry["lost"]) == ("v on public.a", True)
+    assert production.sql("shop", "SELECT string_agg(v, ',' ORDER BY id) FROM recovered_test.a") == "one,two"
+    assert [item["object"] for item in shop.remove("shop")["kept"]] == ["recovered_test.a"]
