@@ -72,6 +72,11 @@ options:
     description:
       - Production's major version. A repository of another version is refused.
     type: int
+  wal_segment_size:
+    description:
+      - Bytes of a WAL segment of production. Without it, it follows from the LSNs of backups and target, and pgBackRest
+        2.33 tells none of backups.
+    type: int
   production_databases:
     description:
       - Production's databases, dictionaries with C(name), C(oid) and C(size) in bytes. The OID tells which database of
@@ -285,6 +290,7 @@ def main() -> None:
             "set": {"type": "str"},
             "system_identifier": {"type": "str"},
             "major_version": {"type": "int"},
+            "wal_segment_size": {"type": "int"},
             "production_databases": {"type": "list", "elements": "dict", "default": []},
             "production_tablespaces": {"type": "list", "elements": "dict", "default": []},
             "production_wal": {"type": "list", "elements": "dict", "default": []},

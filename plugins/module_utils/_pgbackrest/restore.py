@@ -72,8 +72,13 @@ def parse_history(text: str) -> list[Switch]:
     return switches
 
 
-def find_segment_size(backups: Iterable[Mapping[str, Any]], target: Mapping[str, Any]) -> int:
-    """WAL segment size in bytes, from positions whose WAL file names are known (backups' starts, the target)."""
+def find_segment_size(
+    backups: Iterable[Mapping[str, Any]], target: Mapping[str, Any], told: Optional[int] = None
+) -> int:
+    """Bytes of a WAL segment, as told, or from positions whose WAL file names are known (backups' starts, the target).
+
+    pgBackRest 2.33 does not say where backups start.
+    """
     known = [
         (backup["lsn"]["start"], backup["archive"]["start"])
         for backup in backups
@@ -84,7 +89,7 @@ def find_segment_size(backups: Iterable[Mapping[str, Any]], target: Mapping[str,
         known.append((str(target["value"]), str(target["segment"])))
     fitting = [
         size
-        for size in (MIB << power for power in range(11))
+        for size in ([told] if told else [MIB << power for power in range(11)])
         if all(parse_lsn(lsn) // size == parse_segment_name(name, size)[1] for lsn, name in known)
     ]
     if not fitting:

@@ -253,7 +253,7 @@ class SideRestore:
         }
         backups = [b for b in info["backup"] if (b["database"].get("repo-key", 1), b["database"]["id"]) in keys]
         bin_dir = find_bin_dir(major, self.params.get("bin_dir"))
-        size = planning.find_segment_size(backups, self.target)
+        size = planning.find_segment_size(backups, self.target, self.params.get("wal_segment_size"))
         history = self.history(archives)
         wanted = self.params.get("set") or (marker["set"] if marker else None)
         backup = planning.choose_set(backups, self.target, history, size, wanted)

@@ -239,6 +239,7 @@ class Side:
             .split("system identifier:")[1]
             .split()[0],
             "major_version": production.major,
+            "wal_segment_size": 1024 * 1024,
             "production_databases": production.databases(),
             "production_tablespaces": production.tablespaces(),
             **changes,

@@ -69,6 +69,10 @@ def test_wal_file_names_count_on_over_the_log_boundary(size: int) -> None:
 
 def test_the_segment_size_follows_from_positions_with_known_files(backups: Any, incidents: Any) -> None:
     assert restore.find_segment_size(backups, incidents["drop"]) == SIZE
+    # pgBackRest 2.33 says no LSNs, and of a target that is a time none is known.
+    time = {"type": "time", "value": "2026-11-23 21:15:04+00:00", "timeline": 1}
+    assert restore.find_segment_size([], time, SIZE) == SIZE
+    assert "do not belong" in refused(lambda: restore.find_segment_size(backups, incidents["drop"], 64 * SIZE)).msg
     wrong = {**incidents["drop"], "segment": "000000010000000000000099"}
     assert "do not belong together" in refused(lambda: restore.find_segment_size(backups, wrong)).msg
 
