@@ -2,7 +2,7 @@
 RUN = python3 tests/tools/run.py
 SCENARIO ?=
 
-.PHONY: test test-matrix lint sanity unit suites docs molecule hosts build clean demo demo-clean demo-rds bench
+.PHONY: test test-matrix lint sanity unit suites docs molecule incidents hosts build clean demo demo-clean demo-rds bench
 
 test: ## everything, from a clean clone; ends with one line "N passed, N failed"
 	@$(RUN) test
@@ -15,6 +15,9 @@ lint sanity unit suites hosts build clean docs:
 
 molecule: ## all scenarios, or SCENARIO=name, or SCENARIO="name --whole" with its whole matrix; the hosts are kept
 	@$(RUN) molecule $(SCENARIO)
+
+incidents: ## every incident, three times each, on PostgreSQL 15, 17 and 18; the list is in .work/incidents.txt
+	@$(RUN) molecule incidents --whole; status=$$?; cat .work/incidents.txt; exit $$status
 
 demo: ## a small production, a dropped table, its recovery
 	@examples/embedded/demo

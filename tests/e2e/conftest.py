@@ -14,8 +14,6 @@ import json
 import os
 import pathlib
 import re
-import shlex
-import subprocess
 import sys
 import time
 import zlib
@@ -26,7 +24,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from runs import Run, run, run_killed_in  # found by the line above
+from hosts import Host, hosts_of  # found by the line above
+from runs import Run, run, run_killed_in
 
 __all__ = ["Run"]
 
@@ -37,34 +36,6 @@ SOCKET_DIR = "/var/run/postgresql"
 CONFIG = f"/etc/pgbackrest-{STANZA}.conf"
 PLAYBOOK = os.environ.get("DBRE_PLAYBOOK", "dbre.recovery.dr_table_drop")
 FOLDER = f"/var/tmp/{STANZA}"
-
-
-class Host:
-    """One host, reached as Ansible reaches it."""
-
-    def __init__(self, name: str, variables: dict[str, Any]) -> None:
-        self.name = name
-        self.variables = variables
-
-    def run(self, script: str, *, user: str = "postgres", stdin: Optional[str] = None, check: bool = True) -> str:
-        """Run a shell script as ``user`` and return what it printed; an error carries both outputs."""
-        v = self.variables
-        command = [
-            "ssh",
-            *shlex.split(str(v.get("ansible_ssh_common_args", "")) + " " + str(v.get("ansible_ssh_args", ""))),
-        ]
-        command += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-        command += ["-o", "ControlPath=/tmp/dbre-e2e-%C"]
-        if v.get("ansible_ssh_private_key_file"):
-            command += ["-i", str(v["ansible_ssh_private_key_file"])]
-        if v.get("ansible_port"):
-            command += ["-p", str(v["ansible_port"])]
-        command += [f"{v.get('ansible_user', 'root')}@{v.get('ansible_host', self.name)}"]
-        command += [f"cd / && sudo -H -u {user} bash -c {shlex.quote(script)}"]
-        done = subprocess.run(command, input=stdin, text=True, capture_output=True, timeout=300, check=False)
-        if check and done.returncode != 0:
-            raise AssertionError(f"{self.name}: {script}\nrc {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return done.stdout
 
 
 class Site:
@@ -195,14 +166,6 @@ class Site:
         self.side.run(script, user="root")
 
 
-def _hosts() -> dict[str, Host]:
-    path = os.environ["DBRE_INVENTORY"]
-    listing = json.loads(
-        subprocess.run(["ansible-inventory", "-i", path, "--list"], check=True, capture_output=True, text=True).stdout
-    )
-    return {name: Host(name, variables) for name, variables in listing["_meta"]["hostvars"].items()}
-
-
 SITES = {
     "beside_the_primary": ("deb12", "deb12", "recovery"),
     "on_a_recovery_host": ("deb13", "deb13r", "recovery"),
@@ -234,7 +197,7 @@ def _at_its_site(item: pytest.Item) -> bool:
 @pytest.fixture(scope="session", params=BOTH_SITES)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """PostgreSQL 15 with the side instance beside it; 17 with a recovery host, and with a delayed standby."""
-    hosts = _hosts()
+    hosts = hosts_of(os.environ["DBRE_INVENTORY"])
     primary, side, group = SITES[request.param]
     made = Site(request.param, hosts[primary], hosts[side], tmp_path_factory.mktemp(request.param), group)
     made.remove_side_instances()

@@ -23,12 +23,18 @@ import psycopg2
 
 from .work import DATABASES, ROLE, SEED, SETTINGS, WORK, Statement, Work
 
+# A test's settings of its role or database do not end the life in it.
+OPTIONS = (
+    "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
+    " -c default_transaction_read_only=off -c temp_file_limit=-1"
+)
+
 
 class Server:
     """Where the life goes on, and the count of what was done."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self._login = {"host": arguments.socket, "port": arguments.port, "application_name": "life"}
+        self._login = {"host": arguments.socket, "port": arguments.port, "application_name": "life", "options": OPTIONS}
         if arguments.user:
             self._login["user"] = arguments.user
         self.inside: list[str] = [*DATABASES, *arguments.inside]
