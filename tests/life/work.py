@@ -124,13 +124,15 @@ WORK = {
         ],
         "life_archive",
     ),
-    "databases": Work(["CREATE DATABASE life_made_{n}", "DROP DATABASE life_made_{n}"], "postgres"),
+    # These copy files: not as often as the others.
+    "databases": Work(["CREATE DATABASE life_made_{n}", "DROP DATABASE life_made_{n}"], "postgres", rest=3),
     "databases copied by file": Work(
         ["CREATE DATABASE life_copied_{n} STRATEGY file_copy", "DROP DATABASE life_copied_{n}"],
         "postgres",
         least_version=150000,
+        rest=3,
     ),
-    "checkpoints": Work(["CHECKPOINT", "SELECT pg_catalog.pg_switch_wal()"], "postgres", rest=2),
+    "checkpoints": Work(["CHECKPOINT"], "postgres", rest=5),
     "idle transactions": Work(
         [
             ["INSERT INTO life.visits (id) VALUES (-{n})", "SELECT count(*) FROM life.items"],
