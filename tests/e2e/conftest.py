@@ -24,10 +24,11 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from hosts import Host, hosts_of  # found by the line above
+from hosts import Host, LifeOnHost, hosts_of  # found by the line above
+from life import EAGER
 from runs import Run, run, run_killed_in
 
-__all__ = ["Run"]
+__all__ = ["Host", "Run", "hosts_of"]
 
 HERE = pathlib.Path(__file__).parent
 PORT = int(os.environ.get("DBRE_PORT", "5460"))
@@ -44,6 +45,7 @@ class Site:
     def __init__(self, name: str, primary: Host, side: Host, folder: pathlib.Path, group: str = "recovery") -> None:
         self.name, self.primary, self.side, self.folder = name, primary, side, folder
         self.reports = folder / "incidents"
+        self.life = LifeOnHost(primary, f"{FOLDER}-life", SOCKET_DIR, PORT)
         groups: dict[str, Any] = {"primary": {"hosts": {primary.name: primary.variables}}}
         if side is not primary:
             groups[group] = {"hosts": {side.name: side.variables}}
@@ -99,6 +101,21 @@ class Site:
         )
         self.sql((HERE / "shop.sql").read_text(), database="postgres")
         self.primary.run(f"rm -rf {FOLDER} && mkdir {FOLDER}")
+
+    def begin_life(self) -> None:
+        """Autovacuum at its most eager, and work in other databases, all the time."""
+        self.sql("".join(f"ALTER SYSTEM SET {name} = '{value}';" for name, value in EAGER.items()), "postgres")
+        self.sql("SELECT pg_reload_conf()", "postgres")
+        self.life.stop()  # and what else a test run that was killed has left
+        self.life.bring()
+        self.life.remove()
+        self.life.start(pause=4, seconds=3000)
+
+    def end_life(self) -> None:
+        self.life.stop()
+        self.life.remove()
+        self.sql("".join(f"ALTER SYSTEM RESET {name};" for name in EAGER), "postgres")
+        self.sql("SELECT pg_reload_conf()", "postgres")
 
     def backup(self) -> None:
         self.primary.run(
@@ -202,9 +219,11 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     made = Site(request.param, hosts[primary], hosts[side], tmp_path_factory.mktemp(request.param), group)
     made.remove_side_instances()
     made.make_shop()
+    made.begin_life()
     made.backup()
     yield made
     made.stop_writer()
+    made.end_life()
 
 
 @pytest.fixture

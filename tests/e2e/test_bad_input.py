@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
 from collections.abc import Iterator
 from typing import Any, Optional
 
 import pytest
-from conftest import CONFIG, STANZA, Run, Site, _hosts
+from conftest import CONFIG, STANZA, Run, Site, hosts_of
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_recovery_host_without_the_primarys_major_version(damaged: Site) -> None
 
 
 def test_repository_of_another_cluster(damaged: Site, tmp_path: pathlib.Path) -> None:
-    other = _hosts()["deb13" if damaged.primary.name == "deb12" else "deb12"]
+    other = hosts_of(os.environ["DBRE_INVENTORY"])["deb13" if damaged.primary.name == "deb12" else "deb12"]
     inventory = json.loads(damaged.inventory.read_text())
     inventory["all"]["children"]["recovery"] = {"hosts": {other.name: other.variables}}
     path = tmp_path / "inventory.json"

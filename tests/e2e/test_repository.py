@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 import pytest
-from conftest import Host, Run, _hosts
+from conftest import Host, Run, hosts_of
 from runs import run
 
 CONFIG = "/etc/pgbackrest-away.conf"
@@ -22,7 +22,7 @@ PORT = 6900
 
 @pytest.fixture(scope="module")
 def hosts() -> dict[str, Host]:
-    return _hosts()
+    return hosts_of(os.environ["DBRE_INVENTORY"])
 
 
 def sql(host: Host, statements: str, database: str = "postgres") -> str:
