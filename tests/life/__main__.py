@@ -190,11 +190,17 @@ def live(server: Server, seconds: float, status: Optional[Path], parent: Optiona
             new.replace(status)
         server.stopping.wait(0.2)
     server.stopping.set()
+    join(working, 2)
     for session in working:
-        session.join(timeout=1)
         session.cancel()
+    join(working, 10)
+
+
+def join(working: list[Session], seconds: float) -> None:
+    """Wait until all have ended, so many seconds altogether."""
+    end = time.monotonic() + seconds
     for session in working:
-        session.join(timeout=10)
+        session.join(timeout=max(0.0, end - time.monotonic()))
 
 
 def main() -> int:
