@@ -10,7 +10,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, utc_now
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import summary
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import finished_text, summary
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "id": {"type": "str", "required": True},
@@ -67,7 +67,10 @@ class ActionModule(ActionBase):
             host=host,
         )
         if args["state"] == "open":
-            return record.open()
+            opened, changed = record.open()
+            if opened["closed"]:
+                self._display.display(finished_text(opened))
+            return opened, changed
         if args["state"] == "planned":
             planned, changed = record.planned(args["data"])
             self._display.display(plan_text(planned, utc_now()))

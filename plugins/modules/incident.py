@@ -33,9 +33,11 @@ options:
   state:
     description:
       - V(open) begins the incident or takes it up again. A phase that an earlier run left unfinished gets the outcome
-        V(interrupted). An incident that has ended well is not opened again; RV(record.closed) says so.
-      - V(planned) keeps all data collected so far, with O(data), as C(plan.json). When there is a plan already,
-        it stays as it is and is returned. The plan is shown as text.
+        V(interrupted). An incident that has ended well is not opened again; RV(record.closed) says so. A plan that
+        nobody confirmed is discarded.
+      - V(planned) keeps all data collected so far, with O(data), as C(plan.json). A plan that was confirmed (data
+        C(confirmation)) stays as it is and is returned, unless O(data) has another C(target); then the confirmation is
+        discarded with it. The plan is shown as text.
       - V(phase) ends the running phase with outcome V(ok) and begins O(phase).
       - V(done) and V(failed) end the run and write the report. A failed incident can be opened again.
     type: str
@@ -48,7 +50,8 @@ options:
     type: str
   parameters:
     description:
-      - What makes this incident this incident, for O(state=open). Taking it up with other parameters is refused.
+      - What makes this incident this incident, for O(state=open). Taking it up with other parameters is refused once
+        they were acted upon; C(tables), C(schemas), C(load) and C(scope) can be corrected until the phase C(recover).
         The other states need it only in check mode, where nothing on disk tells it.
     type: dict
     default: {}
@@ -147,6 +150,14 @@ record:
       description: State of the incident, one of V(running), V(done), V(failed).
       type: str
       sample: running
+    verdict:
+      description: V(proved), V(in_part) or V(not_recovered) where the incident has ended; else null.
+      type: str
+      sample: proved
+    headline:
+      description: The verdict in words, with all that is missing; null as long as there is none.
+      type: str
+      sample: "Recovered in part: missing 5,000 rows of public.lines"
     plan:
       description: What C(plan.json) holds, null before there is a plan.
       type: dict
@@ -168,6 +179,11 @@ record:
       description: All data collected so far.
       type: dict
       sample: {"target": {"type": "lsn", "value": "0/3008940"}}
+    needs_side_instance:
+      description: What is left to do and reads the side instance, which therefore stays.
+      type: list
+      elements: dict
+      sample: []
     past_seconds:
       description:
         - Usual seconds of each phase, medians over the newest reports of the same scenario that ended well in one go;

@@ -27,6 +27,7 @@ PACKAGES = {
     "iptables": "podman's network",
     "mmdebstrap": "images of the test hosts",
     "openssh-client": "the way to the test hosts",
+    "pgbackrest": "the production in one folder",
     "podman": "the test hosts",
     "postgresql": "databases of the emulated RDS",
     "postgresql-common": "no cluster of its own when PostgreSQL is installed",

@@ -174,10 +174,15 @@ class SideRestore:
         """Refuse to go on with an instance that was made for something else."""
         wanted = {"incident": self.params["incident"], "target": self.target, "stanza": self.params["stanza"]}
         for name, value in wanted.items():
-            if marker[name] != value:
+            before = marker[name]
+            if name == "target" and all(
+                before[key] == value[key] for key in ("type", "value", "exclusive", "timeline")
+            ):
+                continue  # the reason and the WAL segment are words beside it
+            if before != value:
                 raise RecoveryError(
                     f"the side instance at {self.instance.path} on {self.instance.host} was made for {name} "
-                    f"{marker[name]!r}, not for {value!r}. Nothing was changed. Remove it (postgresql_recovery with "
+                    f"{before!r}, not for {value!r}. Nothing was changed. Remove it (postgresql_recovery with "
                     "state=absent and this path), or choose another path."
                 )
 

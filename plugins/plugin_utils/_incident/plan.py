@@ -8,6 +8,12 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import (
+    candidate_line,
+    of_incident,
+    relation_line,
+    to_recover,
+)
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import (
     counted,
     duration,
@@ -67,12 +73,12 @@ def _incident_lines(data: Mapping[str, Any], now: str) -> list[str]:
     if not incident:
         return []
     line = f"{kind_text(incident.get('kind'))} in database {incident.get('database', 'unknown')}"
-    if incident.get("relations"):
+    told = any("damage" in item for item in incident.get("relations") or [])
+    if incident.get("relations") and not told:
         line += f": {names(incident['relations'])}"
     lines = [line]
-    if incident.get("rows"):
+    if incident.get("rows") and not told:
         lines.append(f"{counted(incident['rows'], 'row')} hit")
-    lines += _damage_lines(incident.get("relations") or [])
     if incident.get("ours"):
         lines.append("PART OF AN EARLIER RECOVERY with this collection, which marks its transactions")
     age = seconds_since(incident.get("commit_time"), now)
@@ -89,20 +95,29 @@ def _incident_lines(data: Mapping[str, Any], now: str) -> list[str]:
     return lines
 
 
-def _damage_lines(relations: Any) -> list[str]:
-    """What was done to each relation, with its rows in words, where WAL tells; what was not asked for is said."""
-    told = [item for item in relations if isinstance(item, Mapping) and item.get("damage")]
-    lines = []
-    for item in told[:_NAMES_SHOWN]:
-        rows = item.get("rows")
-        about = "about " if item.get("rows_estimated") else ""
-        what = "rows unknown" if rows is None else f"{about}{counted(rows, 'row')}"
-        if item.get("columns"):
-            what = f"column {', '.join(map(str, item['columns']))}"
-        also = "" if item.get("asked") else "; not asked for, but the same transaction did it"
-        lines.append(f"{relation_name(item)}: {item['damage']}, {what}{also}")
-    more = len(told) - _NAMES_SHOWN
-    return [*lines, f"and {counted(more, 'more', 'more')}"] if more > 0 else lines
+def _damage_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """Everything that the transaction damaged, with its rows, and whether it comes back."""
+    incident, asked = data.get("incident") or {}, record.get("parameters") or {}
+    damaged = [item for item in of_incident(incident) if item.get("damage")]
+    if not damaged:
+        return []
+    back = to_recover(
+        incident,
+        asked.get("tables"),
+        asked.get("schemas"),
+        str(asked.get("database") or incident.get("database")),
+        str(asked.get("scope") or "transaction"),
+    )
+    whole = not asked.get("tables") and not asked.get("schemas")
+    return [relation_line(item, whole or item.get("asked", True) or relation_name(item) in back) for item in damaged]
+
+
+def _candidate_lines(data: Mapping[str, Any]) -> list[str]:
+    """All transactions that may have done it, the oldest first; none where there was one only."""
+    incident, candidates = data.get("incident") or {}, data.get("candidates") or []
+    if len(candidates) < 2:
+        return []
+    return [candidate_line(item, item.get("lsn") == incident.get("lsn")) for item in candidates]
 
 
 def _searched_lines(data: Mapping[str, Any]) -> list[str]:
@@ -122,6 +137,9 @@ def _target_lines(data: Mapping[str, Any], now: str) -> list[str]:
     if not target:
         return []
     lines = [target_text(target)]
+    if plan_before := data.get("instead_of"):
+        before = f"{target_text(plan_before.get('target') or {})}, as planned {moment(plan_before.get('planned_at'))}"
+        lines.append(f"INSTEAD OF {before}: that plan is older than what happened since, and has to be confirmed anew")
     age = seconds_since(target.get("commit_time"), now)
     if target.get("commit_time"):
         lines.append(
@@ -237,7 +255,8 @@ def _side_lines(data: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
         lines.append(f"with the files of {', '.join(map(str, plan['databases']))}; other databases stay empty there")
     if plan.get("tablespaces"):
         lines.append(f"{counted(len(plan['tablespaces']), 'tablespace')}, each mapped below that path")
-    return lines
+    isolated = "isolated: archives nothing, follows nobody, has no slots, jobs or subscriptions; that is read back"
+    return [*lines, f"{isolated} before anything is taken from it"]
 
 
 def _production_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
@@ -292,6 +311,8 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
     left = [_name_of(item) for item in data.get("left_to_do") or []]
     sections = [
         ("What happened", _incident_lines(data, now)),
+        ("Damaged", _damage_lines(record, data)),
+        ("May be it, too", _candidate_lines(data)),
         ("WAL searched", _searched_lines(data)),
         ("Target", _target_lines(data, now)),
         ("After it", _after_lines(data)),

@@ -6,7 +6,7 @@
 
 ``record.json``   what is known of the runs and phases; the one source of truth, replaced atomically at each call
 ``events.jsonl``  its phases, one JSON object a line, for people and log collectors
-``plan.json``     the plan that was shown and confirmed, written once
+``plan.json``     the plan that was shown; once it is confirmed it stays, unless what it describes has changed
 ``evidence/``     one JSON file for each key of the collected data
 ``report.json``, ``report.html``  written when a run ends
 ``lock``          the run that is working on the incident
@@ -18,7 +18,6 @@ import getpass
 import json
 import os
 import re
-import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -26,22 +25,25 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.files import read_json, to_json, write_atomically
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import (
+    finished_phases,
+    past_seconds,
+    phase_seconds,
+)
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import RunLock, this_run
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import build_report, render_html
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.values import clean, mask_text, merge
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.verdict import needs_side_instance
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}")
 _DATA_KEY = re.compile(r"[A-Za-z0-9_]{1,60}")
-_PAST_RUNS = 5
+# What only says which part of the recovered instance is taken, and how: correctable until production is touched.
+_CORRECTABLE = frozenset(["tables", "schemas", "load", "scope"])
 
 
 def utc_now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def seconds_between(start: str, end: str) -> float:
-    """Seconds from ``start`` to ``end``, both ISO 8601 with offset."""
-    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
 
 
 def check_id(incident_id: str) -> str:
@@ -54,82 +56,12 @@ def check_id(incident_id: str) -> str:
     return incident_id
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Put ``text`` at ``path`` so that either the old or the new text is there whenever the machine dies."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(descriptor)
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def operator() -> str:
     """Who runs this: the operating system user, and behind sudo the person who called it."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"  # a container user without an entry in passwd
-
-
-def to_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def read_json(path: Path) -> Any:
-    """What ``path`` holds; None when there is no such file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise IncidentError(
-            f"{path} is no valid JSON ({error}). It is never written half: restore it, or use another incident id."
-        ) from error
-
-
-def phase_seconds(events: list[dict[str, Any]], until: str) -> dict[str, float]:
-    """Seconds spent in each phase, all its events added up; a phase still running counts up to ``until``."""
-    seconds: dict[str, float] = {}
-    for event in events:
-        spent = seconds_between(event["start"], event["end"] or until)
-        seconds[event["phase"]] = round(seconds.get(event["phase"], 0.0) + spent, 3)
-    return seconds
-
-
-def finished_phases(events: list[dict[str, Any]]) -> list[str]:
-    """Names of the phases whose last event ended well, in the order they were first begun."""
-    last = {event["phase"]: event["outcome"] for event in events}
-    return [phase for phase, outcome in last.items() if outcome == "ok"]
-
-
-def past_seconds(directory: Path, scenario: str, incident_id: str) -> dict[str, float] | None:
-    """Usual seconds of each phase: medians over the newest reports of this scenario that ended well in one go."""
-    reports = []
-    for path in directory.glob("*/report.json"):
-        if path.parent.name == incident_id:
-            continue
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            if report["scenario"] == scenario and report["outcome"] == "done" and report["runs"] == 1:
-                reports.append(
-                    (str(report["ended"]), {str(name): float(value) for name, value in report["seconds"].items()})
-                )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # another program's file, or an older format: no past to learn from
-    newest = [seconds for _ended, seconds in sorted(reports, key=lambda item: item[0])[-_PAST_RUNS:]]
-    phases = {phase: None for seconds in newest for phase in seconds}
-    return {
-        phase: round(statistics.median([run[phase] for run in newest if phase in run]), 1) for phase in phases
-    } or None
 
 
 class IncidentRecord:
@@ -180,13 +112,15 @@ class IncidentRecord:
             self.lock.take(self.run())
             self._remove_halves()
             now = self.now()
+            if self._valid_plan() is None:
+                self._discard_plan()
             if self.state:
                 self._end_running_phase("interrupted", now)
                 if self.state["runs"][-1]["outcome"] == "running":
                     self.state["runs"][-1].update(ended=now, outcome="interrupted")
             else:
                 self.state = self._fresh(now)
-            self.state.update(outcome="running", message=None, ended=None)
+            self.state.update(outcome="running", message=None, ended=None, parameters=self.parameters)
             me = self.run()
             self.state["runs"].append(
                 {"started": now, "ended": None, "outcome": "running", "operator": operator(), "host": me["host"]}
@@ -195,12 +129,22 @@ class IncidentRecord:
             return self._result(past=True), True
 
     def planned(self, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Keep the plan: all data collected so far. Once there is a plan it stays, and ``data`` is not looked at."""
+        """Keep the plan: all data collected so far, each subject of ``data`` as it is now.
+
+        A plan that was confirmed stays, unless ``data`` has another target: then it is older than the world it
+        describes, and has to be confirmed anew.
+        """
         with self._working():
-            if read_json(self.path / "plan.json") is not None:
-                return self._result(past=True), False
-            self._merge(data)
+            plan = self._valid_plan(corrected=self.check_mode)
+            if plan is not None and not (data and self._other_target(plan, data)):
+                return {**self._result(past=True), "plan": plan}, False
+            before = plan or {}
+            if not self.check_mode:
+                self._discard_plan()
+            self._merge(data, replace=True)
             plan = {"planned_at": self.now(), **self.data}
+            if before:
+                plan["instead_of"] = {key: before.get(key) for key in ("planned_at", "target")}
             if self.check_mode:
                 return {**self._result(past=True), "plan": plan}, False
             write_atomically(self.path / "plan.json", to_json(plan))
@@ -287,36 +231,68 @@ class IncidentRecord:
             {path.stem: read_json(path) for path in sorted(evidence.glob("*.json"))} if evidence.is_dir() else {}
         )
 
-    def _refuse_other(self) -> None:
-        """Raise IncidentError when the incident on disk is about something else."""
-        if not self.state:
-            return
-        differences = []
-        if self.state["scenario"] != self.scenario:
-            differences.append(f"scenario was {self.state['scenario']}, now {self.scenario}")
-        known = self.state["parameters"]
+    def _corrected(self) -> dict[str, str]:
+        """Parameters that are not what they were, by name, each with what it was and is."""
+        known = self.state.get("parameters") or {}
+        found = {}
         for name in sorted(known.keys() | self.parameters.keys()):
             before, now = (json.dumps(side.get(name), ensure_ascii=False) for side in (known, self.parameters))
             if before != now:
-                differences.append(f"{name} was {before}, now {now}")
-        if differences:
+                found[name] = f"{name} was {before}, now {now}"
+        return found
+
+    def _refuse_other(self) -> None:
+        """Raise IncidentError when the incident on disk is about something else.
+
+        Before anything was carried out everything can be corrected; before production was touched, what is taken from
+        the recovered instance. What is restored is of use for that, too.
+        """
+        if not self.state:
+            return
+        begun = {event["phase"] for event in self.state["events"]}
+        differences = self._corrected()
+        if not begun & {"contain", "locate", "restore", "recover"}:
+            differences = {}
+        elif "recover" not in begun:
+            differences = {name: text for name, text in differences.items() if name not in _CORRECTABLE}
+        words = list(differences.values())
+        if self.state["scenario"] != self.scenario:
+            words.insert(0, f"scenario was {self.state['scenario']}, now {self.scenario}")
+        if words:
             raise IncidentError(
-                f"incident {self.id} in {self.path} is about something else: {'; '.join(differences)}. "
-                "Nothing was touched. Give the same values to go on with it, or another id for another incident."
+                f"incident {self.id} in {self.path} is about something else: {'; '.join(words)}. Nothing was touched. "
+                "Give the same values to go on with it, or another id (dr_incident_id) for another incident."
             )
+
+    def _valid_plan(self, corrected: bool = True) -> Any:
+        """The plan that was confirmed and is of these parameters; None when one has to be made."""
+        if "confirmation" not in self.data or (corrected and self._corrected()):
+            return None
+        return read_json(self.path / "plan.json")
+
+    def _discard_plan(self) -> None:
+        for path in (self.path / "plan.json", self.path / "evidence" / "confirmation.json"):
+            path.unlink(missing_ok=True)
+        self.data.pop("confirmation", None)
+
+    @staticmethod
+    def _other_target(plan: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Whether ``data`` leads somewhere else than the plan does."""
+        before, now = plan.get("target") or {}, data.get("target") or {}
+        return any(str(before.get(key)) != str(now.get(key)) for key in ("type", "value", "timeline"))
 
     def _remove_halves(self) -> None:
         for folder in (self.path, self.path / "evidence"):
             for half in folder.glob(".*.tmp"):
                 half.unlink()
 
-    def _merge(self, data: Mapping[str, Any]) -> None:
+    def _merge(self, data: Mapping[str, Any], replace: bool = False) -> None:
         for key, value in clean(dict(data)).items():
             if not _DATA_KEY.fullmatch(key):
                 raise IncidentError(
                     f"data key {key!r} cannot name an evidence file: use up to 60 letters, digits and underscores."
                 )
-            merged = merge(self.data.get(key), value)
+            merged = value if replace else merge(self.data.get(key), value)
             if key in self.data and merged == self.data[key]:
                 continue
             self.data[key] = merged
@@ -344,20 +320,25 @@ class IncidentRecord:
 
     def _result(self, past: bool = False) -> dict[str, Any]:
         running = self._running_event()
+        closed = self.state["outcome"] == "done"
+        report = self.report or (read_json(self.path / "report.json") if closed else None) or {}
         record = {
             "id": self.id,
             "path": str(self.path),
             "scenario": self.state["scenario"],
-            "parameters": self.state["parameters"],
+            "parameters": self.parameters if self.check_mode else self.state["parameters"],
             "started": self.state["started"],
             "resumed": len(self.state["runs"]) > 1,
-            "closed": self.state["outcome"] == "done",
+            "closed": closed,
             "outcome": self.state["outcome"],
-            "plan": read_json(self.path / "plan.json"),
+            "plan": self._valid_plan() if self.check_mode else read_json(self.path / "plan.json"),
+            "verdict": report.get("verdict"),
+            "headline": report.get("headline"),
             "finished_phases": finished_phases(self.state["events"]),
             "phase": running["phase"] if running else None,
             "seconds": self._seconds(),
             "data": self.data,
+            "needs_side_instance": needs_side_instance(self.data),
         }
         if past:
             record["past_seconds"] = past_seconds(self.directory, self.state["scenario"], self.id)

@@ -11,54 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import units
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import units, verdict
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import kind_text, target_text
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.proof import (
+    check_isolation,
+    compare_fingerprints,
+    count_differences,
+)
 from jinja2 import ChainableUndefined, Environment
-
-# Of a fingerprint, in the order they are shown; all but the first two make up the definition.
-PROPERTIES = [
-    "rows",
-    "checksum",
-    "owner",
-    "columns",
-    "constraints",
-    "referenced_by",
-    "indexes",
-    "triggers",
-    "policies",
-    "rules",
-    "grants",
-    "sequences",
-    "statistics",
-    "publications",
-    "parents",
-    "partition_bound",
-    "tablespace",
-    "persistence",
-    "row_security",
-    "force_row_security",
-    "replica_identity",
-    "options",
-    "comment",
-    "comments",
-    "max",
-]
-DATA_PROPERTIES = ("rows", "checksum")
-
-# What the side instance's settings must read back as, and what that means.
-ISOLATION = {
-    "archive_mode": ("off", "cannot write to the backup repository"),
-    "archive_command": ("", "has no command to archive with"),
-    "primary_conninfo": ("", "follows no other server"),
-    "shared_preload_libraries": ("", "runs no background jobs"),
-    "max_logical_replication_workers": ("0", "subscriptions cannot wake up"),
-    "slots": ("0", "keeps no replication slot"),
-    "subscription_workers": ("0", "no subscription runs"),
-    "wal_receivers": ("0", "receives WAL from nobody"),
-    "wal_to_archive": ("0", "no WAL waits to be archived"),
-    "cron_jobs": ("0", "runs no scheduled job"),
-    "same_resource": ("no", "is another database than production"),
-}
 
 
 def _seconds(start: Any, end: Any) -> float | None:
@@ -72,8 +32,10 @@ def _objective(measured: float | None, objective: Any) -> dict[str, Any]:
     return {"seconds": measured, "objective_seconds": objective if known else None, "met": met}
 
 
-def measure_loss(data: Mapping[str, Any]) -> dict[str, Any]:
+def measure_loss(data: Mapping[str, Any], recovered: bool = True) -> dict[str, Any]:
     """How much of what was committed before the incident is lost: ``{seconds, transactions, why}``, null if unknown."""
+    if not recovered:
+        return {"seconds": None, "transactions": None, "why": "Nothing was recovered so far."}
     incident, target = data.get("incident") or {}, data.get("target") or {}
     given = data.get("lost") or {}
     if given.get("why"):
@@ -93,73 +55,6 @@ def measure_loss(data: Mapping[str, Any]) -> dict[str, Any]:
         return {"seconds": None, "transactions": None, "why": "The time of the incident or of the target is not known."}
     why = "From the target, which was given explicitly, to the commit of the incident."
     return {"seconds": max(lost, 0.0), "transactions": None, "why": why}
-
-
-def compare_fingerprints(recovery: Mapping[str, Any]) -> dict[str, Any]:
-    """The two fingerprints side by side: ``{relations: [{name, properties, equal}], difference, equal}``.
-
-    A property is ``{property, recovered, production, equal}``. ``equal`` is null where a side is missing.
-    """
-    sides = recovery.get("fingerprints") or {}
-    recovered, production = dict(sides.get("recovered") or {}), dict(sides.get("production") or {})
-    for relation in recovery.get("relations") or []:
-        name = units.relation_name(relation)
-        for side, checksum in ((recovered, "checksum_side"), (production, "checksum_production")):
-            seen = {"rows": relation.get("rows"), "checksum": relation.get(checksum)}
-            side[name] = {**{key: value for key, value in seen.items() if value is not None}, **(side.get(name) or {})}
-    difference = recovery.get("difference") or []
-    # A sequence is named in its property: "sequence public.orders_id_seq".
-    different = {
-        (
-            str(item.get("relation")),
-            "sequences" if str(item.get("property")).startswith("sequence ") else item.get("property"),
-        )
-        for item in difference
-    }
-    relations = []
-    for name in sorted(recovered.keys() | production.keys()):
-        one, other = recovered.get(name) or {}, production.get(name) or {}
-        properties = []
-        for key in PROPERTIES:
-            if key not in one and key not in other:
-                continue
-            equal = None
-            if key in one and key in other:
-                # A sequence that has gone on is no difference, so there the comparison made on the server decides.
-                equal = (key == "sequences" or one[key] == other[key]) and (name, key) not in different
-            properties.append(
-                {"property": key, "recovered": one.get(key), "production": other.get(key), "equal": equal}
-            )
-        definition = [item["equal"] for item in properties if item["property"] not in DATA_PROPERTIES]
-        relations.append(
-            {
-                "name": name,
-                "properties": properties,
-                "definition_equal": all(definition) if definition and None not in definition else None,
-                "equal": all(item["equal"] for item in properties) if properties else None,
-            }
-        )
-    equal = None
-    if relations:
-        equal = not difference and all(item["equal"] for item in relations)
-    return {"relations": relations, "difference": difference, "equal": equal}
-
-
-def check_isolation(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Settings read back from the side instance: ``[{setting, value, meaning, ok}]``; ``ok`` is null where all do."""
-    checks = []
-    for setting, value in (data.get("proof") or {}).items():
-        expected, meaning = ISOLATION.get(setting, (None, ""))
-        text = "" if value is None else str(value)
-        checks.append(
-            {
-                "setting": setting,
-                "value": value,
-                "meaning": meaning,
-                "ok": None if expected is None else text == expected,
-            }
-        )
-    return sorted(checks, key=lambda check: check["ok"] is None)
 
 
 def _timeline(state: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -212,22 +107,34 @@ def _distinct(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [item for number, item in enumerate(items) if item not in items[:number]]
 
 
-def _verdict(outcome: str, proof: Mapping[str, Any], isolated: bool, merged: bool, switch: Mapping[str, Any]) -> str:
-    if outcome != "done":
-        return "not_finished"
-    if switch and proof["equal"] is None:
-        return "took_over" if switch.get("proved") else "unproved"
-    if merged and isolated:
-        return "merged"
-    if proof["equal"] is None:
-        return "unproved"
-    return "proved" if proof["equal"] and isolated else "different"
+def _kept(entries: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What stays in production until people remove it, and last the one command that removes all of it."""
+    schemas = sorted({units.relation_name({"schema": item["schema"]}) for item in entries if item.get("schema")})
+    whole = {
+        "what": "All of it",
+        "why": "With the journal of this recovery, which lies in the same place and is of no use without them.",
+        "command": f"DROP SCHEMA {', '.join(schemas)} CASCADE;",
+    }
+    return _distinct([to_do(item) for item in entries]) + ([whole] if schemas else [])
 
 
 def _verified(state: Mapping[str, Any]) -> Any:
     """When what was lost was back and verified. No user waits for what follows: copies removed, backups begun."""
     ends = [entry["end"] for entry in _timeline(state) if entry["phase"] == "verify" and entry["end"]]
-    return ends[-1] if state["outcome"] == "done" and ends else state["ended"]
+    return ends[-1] if ends else state["ended"]
+
+
+def measure_time(state: Mapping[str, Any], data: Mapping[str, Any], recovered: bool) -> dict[str, Any]:
+    """How long it took: ``{seconds, from_damage_seconds, objective_seconds, met}``, null where nothing was recovered.
+
+    ``seconds`` counts from the command, ``from_damage_seconds`` from the damage; the objective is one of users, who
+    wait from the damage on.
+    """
+    end = _verified(state) if recovered else None
+    began = (data.get("incident") or {}).get("commit_time")
+    command, damage = _seconds(state["started"], end), _seconds(began, end)
+    measured = _objective(command if damage is None else damage, (data.get("objectives") or {}).get("rto_seconds"))
+    return {**measured, "seconds": command, "from_damage_seconds": damage}
 
 
 def build_report(
@@ -244,10 +151,14 @@ def build_report(
     unchanged = {key: (data.get(key) or {}).get("unchanged") for key in ("repository", "production")}
     isolated = all(check["ok"] is not False for check in isolation) and False not in unchanged.values()
     seen = bool(isolation) or any(value is not None for value in unchanged.values())
-    loss = measure_loss(data)
+    lacks = verdict.missing(data)
+    doubts = verdict.unproved(data, proof["equal"], count_differences(proof), isolation)
+    judged = verdict.judge(state["outcome"], data, lacks, doubts)
+    recovered = judged != verdict.NOT_RECOVERED
+    loss = measure_loss(data, recovered)
     last = state["events"][-1] if state["events"] else {}
     restore = data.get("restore_plan") or {}
-    left = [item for source in (data, data.get("load_plan") or {}, recovery) for item in source.get("left_to_do") or []]
+    left = verdict.left_entries(data)
     if state["outcome"] == "failed":
         again = {
             "what": "Take the incident up again",
@@ -255,15 +166,16 @@ def build_report(
             "command": f"ansible-playbook ... -e dr_incident_id={state['id']}",
         }
         left.insert(0, again)
-    back = _came_back(data)
-    merged = any(item.get("action") == "merge" for item in back["relations"])
     return {
         "format": 1,
         "id": state["id"],
         "scenario": state["scenario"],
         "parameters": state["parameters"],
         "outcome": state["outcome"],
-        "verdict": _verdict(state["outcome"], proof, isolated, merged, data.get("switch") or {}),
+        "verdict": judged,
+        "headline": verdict.headline(judged, lacks, doubts),
+        "missing": lacks if recovered else [],
+        "unproved": doubts if recovered else [],
         "message": state["message"],
         "failed_at": {key: last.get(key) for key in ("phase", "step", "host")}
         if state["outcome"] == "failed"
@@ -276,8 +188,9 @@ def build_report(
         "confirmation": data.get("confirmation"),
         "seconds": dict(seconds),
         "timeline": _timeline(state),
-        "rto": _objective(_seconds(state["started"], _verified(state)), objectives.get("rto_seconds")),
+        "rto": measure_time(state, data, recovered),
         "rpo": {**_objective(loss["seconds"], objectives.get("rpo_seconds")), **loss},
+        "tier": objectives.get("tier"),
         "incident": data.get("incident"),
         "target": data.get("target"),
         "transactions_after": data.get("transactions_after"),
@@ -293,39 +206,43 @@ def build_report(
             **{key: data.get(key) for key in unchanged},
             "proved": isolated if seen else None,
         },
-        "came_back": back,
+        "came_back": _came_back(data),
         "switch": data.get("switch"),
         "left_to_do": _distinct([to_do(item) for item in left]),
-        "kept": _distinct([to_do(item) for item in recovery.get("kept") or []]),
+        "kept": _kept(recovery.get("kept") or []),
     }
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """What came of it, for the screen: a line, and one more when something is left to people."""
-    spent = units.duration(report["rto"]["seconds"])
-    if report["verdict"] == "not_finished":
-        return f"Incident {report['id']} is not finished after {spent}."
-    back = report["came_back"]
-    switch = report.get("switch") or {}
+    """What came of it, for the screen: the verdict, what it rests on, and what is left to people."""
+    if report["verdict"] == verdict.NOT_RECOVERED:
+        return f"Incident {report['id']}: {report['headline']}. {report['message'] or ''}".rstrip()
+    back, switch, rto = report["came_back"], report.get("switch") or {}, report["rto"]
     what = f"{units.counted(len(back['relations']), 'table')} with {units.counted(back['rows'], 'row')} back"
     if switch:
         what = f"{switch.get('now')} serves in place of {switch.get('before')}"
         if switch.get("outage_seconds") is not None:
             what += f" after {units.duration(switch['outage_seconds'])} without a database"
-    proof = {
-        "took_over": "which was proved",
-        "proved": "equal in rows, checksum and definition to the state before the incident",
-        "different": "NOT EQUAL to the state before the incident, see the report",
-        "merged": "merged into the tables in use, differing rows listed in the report",
-        "unproved": "not compared",
-    }[report["verdict"]]
+    if report["proof"]["equal"]:
+        what += ", equal in rows, checksum and definition to the state before the incident"
+    spent = units.duration(rto["seconds"])
+    if rto["from_damage_seconds"] is not None:
+        spent += f" ({units.duration(rto['from_damage_seconds'])} after the damage)"
+    lines = [f"Incident {report['id']}: {report['headline']}.", f"Verified after {spent}: {what}."]
+    lines += [f"Missing: {item['what']}: {item['why']}" for item in report["missing"] if item.get("why")]
     left = len(report.get("left_to_do") or [])
-    more = (
-        f"\nLeft to you: {units.counted(left, 'thing')}, each with its reason and command in the report."
-        if left
-        else ""
+    if left:
+        lines.append(f"Left to you: {units.counted(left, 'thing')}, each with its reason and command in the report.")
+    return "\n".join(lines)
+
+
+def finished_text(record: Mapping[str, Any]) -> str:
+    """What a run is told whose incident has ended well before; ``record`` is what the module ``incident`` returns."""
+    return (
+        f"Incident {record['id']} has ended already: {record['headline'] or 'done'}. Nothing was done now.\n"
+        f"Report: {record['path']}/report.html\n"
+        "If it happened again, that is another incident: leave dr_incident_id out, or give another one."
     )
-    return f"Incident {report['id']} done, verified after {spent}: {what}, {proof}.{more}"
 
 
 def _shown(value: Any) -> str:

@@ -20,6 +20,7 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import process_start
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, check_id
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import finished_text
 
 PARAMETERS = {"database": "shop", "tables": ["public.orders"]}
 
@@ -36,7 +37,7 @@ record().open()
 print("open", flush=True)
 for number in itertools.count():
     record().phase(f"phase{number % 3}", {"number": number, "filler": {"text": "x" * 20000, "number": number}})
-    record().planned({"target": number})
+    record().planned({"target": {"value": number}})
 """
 
 
@@ -111,13 +112,40 @@ def test_beginning_the_running_phase_again_only_adds_data(tmp_path: Path, clock:
     assert (len(events(tmp_path)), again["phase"], again["data"]) == (1, "locate", {"kind": "drop_table"})
 
 
-def test_the_plan_is_written_once(tmp_path: Path, clock: Clock) -> None:
+CONFIRMED = {"confirmation": {"how": "typed yes"}}
+
+
+def test_a_plan_that_was_confirmed_stays(tmp_path: Path, clock: Clock) -> None:
     record(tmp_path, clock, 2).open()
-    first, _changed = record(tmp_path, clock, 2).planned({"target": 1})
+    first, _changed = record(tmp_path, clock, 2).planned({"target": {"value": "0/1"}})
+    record(tmp_path, clock, 2).phase("confirm", CONFIRMED)
     second, changed = record(tmp_path, clock).open()
-    assert second["plan"] == first["plan"] == {"planned_at": first["plan"]["planned_at"], "target": 1}
-    third, changed = record(tmp_path, clock).planned({"target": 2})
-    assert (third["plan"]["target"], third["data"]["target"], changed) == (1, 1, False)
+    assert second["plan"] == first["plan"]
+    third, changed = record(tmp_path, clock).planned({"target": {"value": "0/1"}, "wal": 2})
+    assert (third["plan"], "wal" in third["data"], changed) == (first["plan"], False, False)
+
+
+def test_a_plan_that_nobody_confirmed_is_made_anew(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock, 2).open()
+    record(tmp_path, clock, 2).planned({"target": {"value": "0/1", "xid": 7}})
+    record(tmp_path, clock, 2).end("failed", {}, "Not confirmed", None)
+    assert record(tmp_path, clock, check_mode=True).open()[0]["plan"] is None
+    assert record(tmp_path, clock).open()[0]["plan"] is None
+    anew, _changed = record(tmp_path, clock).planned({"target": {"value": "0/2"}})
+    assert (anew["plan"]["target"], anew["data"]["target"]) == ({"value": "0/2"}, {"value": "0/2"})
+
+
+def test_a_plan_that_is_older_than_the_world_is_made_anew_and_has_to_be_confirmed_again(
+    tmp_path: Path, clock: Clock
+) -> None:
+    record(tmp_path, clock, 2).open()
+    record(tmp_path, clock, 2).planned({"target": {"value": "0/1"}})
+    record(tmp_path, clock, 2).phase("restore", CONFIRMED)
+    record(tmp_path, clock).open()
+    anew, _changed = record(tmp_path, clock).planned({"target": {"value": "0/9"}})
+    assert anew["plan"]["target"] == {"value": "0/9"}
+    assert anew["plan"]["instead_of"]["target"] == {"value": "0/1"}
+    assert "confirmation" not in anew["data"]
 
 
 def test_a_killed_run_is_taken_up_and_its_phase_is_interrupted(tmp_path: Path, clock: Clock) -> None:
@@ -127,7 +155,7 @@ def test_a_killed_run_is_taken_up_and_its_phase_is_interrupted(tmp_path: Path, c
     resumed, _changed = record(tmp_path, clock).open()
     assert (resumed["resumed"], resumed["finished_phases"], resumed["phase"]) == (True, ["locate"], None)
     record(tmp_path, clock).phase("restore", {})
-    done, _changed = record(tmp_path, clock).end("done", {}, None, None)
+    done, _changed = record(tmp_path, clock).end("done", {"recovery": {"relations": []}}, None, None)
     assert [event["outcome"] for event in events(tmp_path)] == ["ok", "interrupted", "ok"]
     assert done["finished_phases"] == ["locate", "restore"]
     report = json.loads((tmp_path / "one" / "report.json").read_text())
@@ -152,18 +180,37 @@ def test_an_incident_that_is_done_stays_as_it_is(tmp_path: Path, clock: Clock) -
     before = (tmp_path / "one" / "record.json").read_text()
     again, changed = record(tmp_path, clock).open()
     assert (again["closed"], changed) == (True, False)
+    assert again["headline"] in finished_text(again)
+    assert "leave dr_incident_id out, or give another one" in finished_text(again)
     with pytest.raises(IncidentError, match="open it first"):
         record(tmp_path, clock).phase("restore", {})
     assert (tmp_path / "one" / "record.json").read_text() == before
 
 
-def test_other_parameters_are_refused_by_name(tmp_path: Path, clock: Clock) -> None:
+def test_other_parameters_are_refused_by_name_once_they_were_acted_upon(tmp_path: Path, clock: Clock) -> None:
     record(tmp_path, clock).open()
     other = {"database": "crm", "tables": ["public.orders"]}
-    with pytest.raises(IncidentError, match='database was "shop", now "crm"'):
-        record(tmp_path, clock, parameters=other).open()
     with pytest.raises(IncidentError, match="scenario was table-drop, now drill"):
         record(tmp_path, clock, scenario="drill").open()
+    record(tmp_path, clock).phase("restore", {})
+    with pytest.raises(IncidentError, match='database was "shop", now "crm"'):
+        record(tmp_path, clock, parameters=other).open()
+    record(tmp_path, clock).phase("recover", {})
+    with pytest.raises(IncidentError, match=r'tables was \["public.orders"\], now \["public.lines"\]'):
+        record(tmp_path, clock, parameters={**PARAMETERS, "tables": ["public.lines"]}).open()
+
+
+def test_a_misspelt_name_can_be_corrected_under_the_same_id_until_production_was_touched(
+    tmp_path: Path, clock: Clock
+) -> None:
+    record(tmp_path, clock, 2).open()
+    record(tmp_path, clock, 2).planned({"target": {"value": "0/1"}})
+    record(tmp_path, clock, 2).phase("restore", CONFIRMED)
+    record(tmp_path, clock, 2).end("failed", {}, "no table public.ordres", None)
+    corrected = {**PARAMETERS, "tables": ["public.lines"]}
+    opened, _changed = record(tmp_path, clock, parameters=corrected).open()
+    assert (opened["plan"], opened["parameters"]) == (None, corrected)
+    assert "confirmation" not in opened["data"], "the plan is another one now"
 
 
 def test_without_open_nothing_is_recorded(tmp_path: Path, clock: Clock) -> None:

@@ -1,0 +1,77 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What one transaction damaged, and how much of it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    parse_relation_list,
+    parse_schema_list,
+)
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import counted, relation_name
+
+# Tables, partitioned and foreign tables, views. Indexes and sequences come with what they belong to.
+WHOLE = ("r", "p", "f", "v", "m")
+SCOPES = ("transaction", "named")
+
+
+def of_incident(incident: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the transaction damaged and people know by name, in the order it was told."""
+    return [item for item in incident.get("relations") or [] if item.get("kind", "r") in WHOLE]
+
+
+def to_recover(
+    incident: Mapping[str, Any],
+    asked: Union[str, Sequence[str], None],
+    schemas: Union[str, Sequence[str], None],
+    database: str,
+    scope: str,
+) -> list[str]:
+    """Names, as in SQL, of what comes back: what was asked for, and what else the transaction damaged.
+
+    Where neither tables nor schemas were asked for, the database as a whole was, and nothing is added.
+    """
+    named = parse_relation_list(asked)
+    within = parse_schema_list(schemas)
+    listed = [relation_name(item) for item in named]
+    if scope != "transaction" or not (named or within) or incident.get("database") not in (None, database):
+        return listed
+    for item in of_incident(incident):
+        known = {"schema": item["schema"], "name": item["name"]}
+        if known not in named and item["schema"] not in within and item.get("damage"):
+            listed.append(relation_name(item))
+    return listed
+
+
+def rows_text(rows: Optional[int]) -> str:
+    """How many rows, in words; those of an empty table, too, since it is seldom the one that is missed."""
+    return "rows unknown" if rows is None else counted(rows, "row")
+
+
+def relation_line(item: Mapping[str, Any], comes_back: bool) -> str:
+    """One damaged relation for the plan: its name, what was done to how many rows of it, and what becomes of it."""
+    done = str(item.get("damage") or "hit").replace("_", " ")
+    hit = ("about " if item.get("rows_estimated") else "") + rows_text(item.get("rows"))
+    if item.get("columns"):
+        hit = f"column {', '.join(map(str, item['columns']))}"
+    text = f"{relation_name(item)}: {done}, {hit}"
+    if not comes_back:
+        return text + "; NOT ASKED FOR, stays lost (dr_scope=transaction brings it back)"
+    return text if item.get("asked", True) else text + "; not asked for, but the same transaction did it"
+
+
+def candidate_line(item: Mapping[str, Any], chosen: bool) -> str:
+    """One transaction that may have done the damage, for the plan."""
+    kind = str(item.get("kind") or "unknown").replace("_", " ")
+    hit = "; ".join(f"{relation_name(one)} {rows_text(one.get('rows'))}" for one in of_incident(item)[:4])
+    if not hit:
+        hit = rows_text(item.get("rows"))
+    text = f"{item.get('commit_time', 'unknown')} {kind}, transaction {item.get('xid')}, LSN {item.get('lsn')}: {hit}"
+    if item.get("ours"):
+        text += " (done by this collection)"
+    return text + (" <- this one" if chosen else "")

@@ -1,0 +1,56 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How long phases took, in this incident and in those before it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+_PAST_RUNS = 5
+
+
+def seconds_between(start: str, end: str) -> float:
+    """Seconds from ``start`` to ``end``, both ISO 8601 with offset."""
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
+
+
+def phase_seconds(events: list[dict[str, Any]], until: str) -> dict[str, float]:
+    """Seconds spent in each phase, all its events added up; a phase still running counts up to ``until``."""
+    seconds: dict[str, float] = {}
+    for event in events:
+        spent = seconds_between(event["start"], event["end"] or until)
+        seconds[event["phase"]] = round(seconds.get(event["phase"], 0.0) + spent, 3)
+    return seconds
+
+
+def finished_phases(events: list[dict[str, Any]]) -> list[str]:
+    """Names of the phases whose last event ended well, in the order they were first begun."""
+    last = {event["phase"]: event["outcome"] for event in events}
+    return [phase for phase, outcome in last.items() if outcome == "ok"]
+
+
+def past_seconds(directory: Path, scenario: str, incident_id: str) -> dict[str, float] | None:
+    """Usual seconds of each phase: medians over the newest reports of this scenario that ended well in one go."""
+    reports = []
+    for path in directory.glob("*/report.json"):
+        if path.parent.name == incident_id:
+            continue
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            if report["scenario"] == scenario and report["outcome"] == "done" and report["runs"] == 1:
+                reports.append(
+                    (str(report["ended"]), {str(name): float(value) for name, value in report["seconds"].items()})
+                )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # another program's file, or an older format: no past to learn from
+    newest = [seconds for _ended, seconds in sorted(reports, key=lambda item: item[0])[-_PAST_RUNS:]]
+    phases = {phase: None for seconds in newest for phase in seconds}
+    return {
+        phase: round(statistics.median([run[phase] for run in newest if phase in run]), 1) for phase in phases
+    } or None

@@ -1,0 +1,119 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What came of an incident, in one of three verdicts. A check that could not run makes none of them better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import counted, relation_name
+
+PROVED, IN_PART, NOT_RECOVERED = "proved", "in_part", "not_recovered"
+TITLES = {PROVED: "Recovered and proved", IN_PART: "Recovered in part", NOT_RECOVERED: "Not recovered"}
+# Types of entries that are about rows; whatever else a database holds is there or it is not.
+_WITH_ROWS = ("rows", "table", "partitioned table", "foreign table", "materialized view")
+_SHOWN = 6
+
+
+def left_entries(data: Mapping[str, Any]) -> list[Any]:
+    """Everything that is left to people, of whatever phase found it, each once."""
+    sources = (data, data.get("load_plan") or {}, data.get("recovery") or {})
+    entries = [item for source in sources for item in source.get("left_to_do") or []]
+    return [item for number, item in enumerate(entries) if item not in entries[:number]]
+
+
+def needs_side_instance(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is left to do and reads the side instance, which therefore stays."""
+    return [dict(item) for item in left_entries(data) if isinstance(item, Mapping) and item.get("needs_side_instance")]
+
+
+def _lost(entry: Mapping[str, Any], loaded: set[str]) -> dict[str, Any]:
+    """A loss in ``left_to_do``, as ``{what, rows, why, object}``. What is in ``loaded`` lacks rows only."""
+    kind, name = str(entry.get("type") or entry.get("what") or ""), str(entry.get("object") or entry.get("name") or "")
+    count = entry.get("rows")
+    what = f"{kind} {name}".strip()
+    if kind in _WITH_ROWS and count:
+        what = f"{counted(count, 'row')} of {name}"
+    elif kind == "rows" or (kind in _WITH_ROWS and name in loaded):
+        what = f"rows of {name}"
+    elif count:
+        what += f" ({counted(count, 'row')})"
+    return {"what": what, "rows": count, "why": entry.get("reason") or entry.get("why"), "object": name}
+
+
+def missing(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was there before the incident and production lacks now: ``[{what, rows, why, object}]``."""
+    recovery = data.get("recovery") or {}
+    relations = {relation_name(item): item for item in recovery.get("relations") or []}
+    found = [
+        _lost(item, set(relations)) for item in left_entries(data) if isinstance(item, Mapping) and item.get("lost")
+    ]
+    named = {item["object"] for item in found}
+    merged = recovery.get("merged") or {}
+    updated = str((data.get("incident") or {}).get("kind")) == "update"
+    for name, relation in relations.items():
+        result = merged.get(name) or relation.get("merged") or {}
+        # After an UPDATE the rows that differ are the damage itself; after anything else they are somebody's work.
+        unfit = 0 if name in named else int(result.get("not_fitting") or 0)
+        unfit += int(result.get("differing") or 0) if updated else 0
+        if unfit:
+            why = f"they do not fit into the table as it is now, or differ from it; they are in {result.get('table')}"
+            found.append({"what": f"{counted(unfit, 'row')} of {name}", "rows": unfit, "why": why, "object": name})
+        if relation.get("action") == "beside" and name not in named and not relation.get("left_to_do"):
+            count = int(relation.get("rows") or 0)
+            why = f"the copy beside it, {relation.get('copy')}, is complete; the table in use is as it was"
+            what = f"what {name} lost of the {counted(count, 'row')} it had"
+            found.append({"what": what, "rows": None, "why": why, "object": name})
+    return found
+
+
+def unproved(
+    data: Mapping[str, Any], equal: bool | None, differences: int, isolation: list[dict[str, Any]]
+) -> list[str]:
+    """What was not shown to be right: checks that failed, and checks that did not run.
+
+    ``equal`` and ``differences`` are what the comparison found, ``isolation`` the settings that were read back.
+    """
+    switch, recovery = data.get("switch") or {}, data.get("recovery") or {}
+    found = []
+    if equal is False:
+        found.append(f"{counted(differences, 'property', 'properties')} differ from before the incident")
+    elif equal is None and switch:
+        found += [] if switch.get("proved") else ["that another database took over was not proved"]
+    elif equal is None:
+        actions = {item.get("action") for item in recovery.get("relations") or []}
+        if not actions or actions - {"merge", "beside"}:
+            found.append("what is back was not compared with what was there before")
+    found += [f"the side instance was not isolated: {item['setting']}" for item in isolation if item["ok"] is False]
+    if recovery and not isolation:
+        found.append("the isolation of the side instance was not read back")
+    titles = {"repository": "the backup repository", "production": "the production server's configuration"}
+    found += [
+        f"{title} changed meanwhile" for key, title in titles.items() if (data.get(key) or {}).get("unchanged") is False
+    ]
+    return found
+
+
+def judge(outcome: str, data: Mapping[str, Any], lacks: list[dict[str, Any]], doubts: list[str]) -> str:
+    """One of the three verdicts. A run that ended early has recovered nothing that anybody could rely on."""
+    if outcome != "done" or not (data.get("recovery") or data.get("switch")):
+        return NOT_RECOVERED
+    return IN_PART if lacks or doubts else PROVED
+
+
+def headline(verdict: str, lacks: list[dict[str, Any]], doubts: list[str]) -> str:
+    """The verdict with all that is missing, in one sentence: for the report, the screen, and the word of the exit."""
+    text = TITLES[verdict]
+    if verdict != IN_PART:
+        return text
+    parts = []
+    if lacks:
+        more = len(lacks) - _SHOWN
+        things = [item["what"] for item in lacks[:_SHOWN]] + ([counted(more, "more thing")] if more > 0 else [])
+        parts.append("missing " + ", ".join(things))
+    if doubts:
+        parts.append("not proved: " + "; ".join(doubts))
+    return f"{text}: {'; '.join(parts)}"

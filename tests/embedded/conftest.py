@@ -1,0 +1,96 @@
+"""A production in one folder on this machine, and the real playbook run against it as an operator would."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "examples" / "embedded"))
+
+from production import Production  # found by the lines above
+from runs import Run, run
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PLAYBOOK = ROOT / "playbooks" / "dr-table-drop.yml"
+
+
+class Shop(Production):
+    """A small database, a full backup of it, and incidents whose records lie in the same folder."""
+
+    def prepare(self) -> None:
+        self.create(settings={"fsync": "off"})
+        self.make_database()
+        self.backup()
+        self.run("mkdir", "-p", "-m", "0700", self.folder / "tmp")
+        self.inventory_file = self.folder / "inventory.json"
+        self.inventory_file.write_text(json.dumps(self.inventory()))
+
+    def make_database(self) -> None:
+        """A database as at the beginning; what an earlier test made of it is gone."""
+        self.query("postgres", "DROP DATABASE IF EXISTS shop WITH (FORCE)")
+        self.query("postgres", "DROP ROLE IF EXISTS clerk")
+        self.query("postgres", "CREATE ROLE clerk")
+        self.query("postgres", "CREATE DATABASE shop")
+        self.query("shop", "CREATE TABLE public.orders (id int PRIMARY KEY, what text)")
+        self.query("shop", "INSERT INTO public.orders SELECT i, 'order ' || i FROM generate_series(1, 3000) i")
+        self.query("shop", "CREATE TABLE public.lines (id int PRIMARY KEY, order_id int REFERENCES public.orders)")
+        self.query("shop", "INSERT INTO public.lines SELECT i, i FROM generate_series(1, 3000) i")
+        self.query("shop", "GRANT SELECT ON public.orders TO clerk")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "ANSIBLE_CONFIG": str(ROOT / "tests" / "rds" / "ansible.cfg"),
+            "ANSIBLE_HOME": str(self.folder / "ansible"),
+            "ANSIBLE_REMOTE_TMP": str(self.folder / "tmp"),
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def recover(self, *words: str, **variables: Any) -> Run:
+        given = {"dr_database": "shop", "dr_confirm": True, "dr_report_dir": str(self.folder / "incidents")}
+        given.update(variables)
+        command = ["ansible-playbook", "-i", str(self.inventory_file), str(PLAYBOOK), "-e", json.dumps(given), *words]
+        return run(command, self.environment)
+
+    def obey(self, command: str) -> Run:
+        """Run a command that the playbook told, word by word."""
+        return run(shlex.split(command), self.environment)
+
+    def report(self, incident: str) -> dict[str, Any]:
+        return json.loads((self.folder / "incidents" / incident / "report.json").read_text())
+
+    def count(self, table: str) -> int:
+        return int(self.query("shop", f"SELECT count(*) FROM {table}")[0][0])
+
+
+@pytest.fixture(scope="session")
+def production() -> Iterator[Shop]:
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="dbre-embedded.", dir="/var/tmp"))
+    folder.rmdir()
+    shop = Shop(folder)
+    try:
+        shop.prepare()
+        yield shop
+    finally:
+        shop.destroy()
+
+
+@pytest.fixture
+def shop(production: Shop) -> Iterator[Shop]:
+    """The production with its database made anew; nothing is left running by a test that went well."""
+    production.make_database()
+    yield production
+    left = production.run("sh", "-c", f"ls -A {production.folder}/side 2>/dev/null || true").strip()
+    shutil.rmtree(production.folder / "side", ignore_errors=not left)
+    assert left == ""

@@ -1,0 +1,92 @@
+"""What the playbook tells people to do, done as it says, leads to recovery."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from conftest import Shop
+
+
+def drop(shop: Shop, table: str) -> str:
+    """Drop a table; the number of the transaction."""
+    connection = shop.connect("shop")
+    connection.autocommit = False
+    with connection, connection.cursor() as cursor:
+        cursor.execute(f"DROP TABLE {table} CASCADE")
+        cursor.execute("SELECT pg_current_xact_id()::text")
+        (xid,) = cursor.fetchone()
+    connection.close()
+    return str(xid)
+
+
+def side_files(shop: Shop, incident: str) -> str:
+    """What identifies the restored copy on disk: another restore makes other files."""
+    return shop.run("stat", "-c", "%i %W", shop.folder / "side" / incident / "data" / "PG_VERSION", check=False)
+
+
+def test_a_role_that_is_gone_is_made_and_the_same_command_goes_on(shop: Shop) -> None:
+    shop.query("postgres", "CREATE ROLE temp_clerk")
+    shop.query("shop", "GRANT SELECT ON public.orders TO temp_clerk")
+    drop(shop, "public.orders")
+    shop.query("postgres", "DROP ROLE temp_clerk")
+    refused = shop.recover(dr_tables="public.orders", dr_incident_id="role")
+    assert refused.rc != 0
+    assert "Not recovered." in refused.output
+    (command,) = re.findall(r'CREATE ROLE \\?"?temp_clerk\\?"? \w+;', refused.output)[:1]
+    shop.query("postgres", command.replace("\\", ""))
+    again = shop.recover(dr_tables="public.orders", dr_incident_id="role")
+    assert again.rc == 0, again.output
+    assert shop.count("public.orders") == 3000
+    shop.query("shop", "DROP OWNED BY temp_clerk")
+    shop.query("postgres", "DROP ROLE temp_clerk")
+
+
+def test_a_misspelt_table_is_corrected_under_the_same_id_and_the_restored_copy_is_used_again(shop: Shop) -> None:
+    given: dict[str, Any] = {"dr_target_xid": drop(shop, "public.lines"), "dr_incident_id": "misspelt"}
+    refused = shop.recover(dr_tables="public.linse", **given)
+    assert refused.rc != 0
+    assert "linse" in refused.output
+    restored = side_files(shop, "misspelt")
+    assert restored
+    mended = shop.recover(dr_tables="public.lines", dr_keep_side_instance=True, **given)
+    assert mended.rc == 0, mended.output
+    assert shop.count("public.lines") == 3000
+    assert side_files(shop, "misspelt") == restored
+    report = shop.report("misspelt")
+    assert report["verdict"] == "proved"
+    (removal,) = [
+        item["command"] for item in report["left_to_do"] if item["what"].startswith("Remove the side instance")
+    ]
+    removed = shop.obey(removal)
+    assert removed.rc == 0, removed.output
+    assert side_files(shop, "misspelt") == ""
+
+
+def test_a_plan_older_than_what_happened_since_is_made_anew_and_shown(shop: Shop) -> None:
+    first = drop(shop, "public.lines")
+    refused = shop.recover(dr_tables="public.linse", dr_target_xid=first, dr_incident_id="twice")
+    assert refused.rc != 0
+    shop.query("shop", "CREATE TABLE public.lines AS SELECT i AS id FROM generate_series(1, 7) i")
+    second = drop(shop, "public.lines")
+    again = shop.recover(dr_tables="public.lines", dr_target_xid=second, dr_incident_id="twice")
+    assert again.rc == 0, again.output
+    assert again.output.count("Plan of incident twice") == 1
+    assert f"transaction {second}" in again.output
+    assert shop.count("public.lines") == 7
+
+
+def test_a_copy_beside_is_told_as_a_recovery_in_part_each_time_and_removed_by_one_command(shop: Shop) -> None:
+    shop.query("shop", "CREATE TABLE public.prices AS SELECT i AS id FROM generate_series(1, 500) i")
+    shop.query("shop", "TRUNCATE public.prices")
+    beside = shop.recover(dr_tables="public.prices", dr_incident_id="beside")
+    assert beside.rc == 2, beside.output
+    assert "Recovered in part: missing" in beside.output
+    assert shop.report("beside")["headline"] in " ".join(beside.output.split())
+    assert shop.count("recovered_beside.prices") == 500
+    again = shop.recover(dr_tables="public.prices", dr_incident_id="beside")
+    assert again.rc == 2
+    assert "Incident beside has ended already: Recovered in part" in again.output
+    assert again.changed == 0
+    shop.query("shop", shop.report("beside")["kept"][-1]["command"])
+    assert shop.query("shop", "SELECT nspname FROM pg_namespace WHERE nspname ~ '^recovered_'") == []

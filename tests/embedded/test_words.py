@@ -1,0 +1,104 @@
+"""Playbooks as they are started: a word that means nothing ends them by name, before any host is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
+# Hosts that nobody could reach: what gets further than its input fails otherwise.
+HOSTS = {
+    "primary": {"hosts": {"db1": {"ansible_host": "192.0.2.1"}}},
+    "repository": {"hosts": {"backup1": {"ansible_host": "192.0.2.2"}}},
+    "standby": {"hosts": {"db2": {"ansible_host": "192.0.2.3"}}},
+    "rds": {"hosts": {"shop": {"ansible_connection": "local"}}},
+}
+
+
+def start(tmp_path: Path, name: str, *words: str, **variables: Any) -> tuple[int, str]:
+    inventory = tmp_path / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"children": HOSTS}}))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), *words]
+    given = {"dr_report_dir": str(tmp_path / "incidents"), **variables}
+    done = subprocess.run(
+        [*command, str(PLAYBOOKS / f"{name}.yml"), "-e", json.dumps(given)],
+        env={**os.environ, "ANSIBLE_HOME": str(tmp_path), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_TIMEOUT": "1"},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).replace("\\n", " ").split())
+
+
+WRONG = [
+    ("dr-table-drop", "dr_primary"),
+    ("provision-primary", "provision_primary"),
+    ("provision-primary", "provision_repository"),
+    ("provision-standby", "provision_standby"),
+    ("provision-standby", "provision_primary"),
+    ("backup-now", "provision_primary"),
+    ("backup-now", "provision_repository"),
+    ("logical-backup", "logical_backup_primary"),
+    ("snapshot-before-change", "provision_primary"),
+    ("snapshot-before-change", "dr_rds"),
+    ("dr-rds-table-drop", "dr_rds"),
+    ("dr-rds-failover", "dr_rds"),
+    ("dr-rds-corruption", "dr_rds"),
+    ("rds-backup", "dr_rds"),
+]
+
+
+def test_every_playbook_is_looked_at() -> None:
+    names = {path.stem for path in PLAYBOOKS.glob("*.yml") if not path.is_symlink()}
+    assert names == {name for name, _variable in WRONG}
+
+
+@pytest.mark.parametrize(("name", "variable"), WRONG)
+def test_a_group_that_is_not_there_is_refused_by_name(tmp_path: Path, name: str, variable: str) -> None:
+    code, said = start(tmp_path, name, **{variable: "prmary"})
+    assert code != 0
+    assert f"{variable} is 'prmary', and the inventory has no such group or host. Similar: primary." in said
+    assert "Nothing was touched." in said
+    assert not (tmp_path / "incidents").exists()
+
+
+def test_a_limit_that_leaves_no_host_is_refused(tmp_path: Path) -> None:
+    code, said = start(tmp_path, "dr-table-drop", "-l", "backup1")
+    assert code != 0
+    assert "--limit backup1 leaves no host of primary." in said
+
+
+@pytest.mark.parametrize(
+    "variable", ["dr_recovery_group", "dr_repository_group", "dr_standby_group", "dr_pgbouncer_group"]
+)
+def test_a_group_for_the_side_instance_that_is_not_there_is_refused(tmp_path: Path, variable: str) -> None:
+    code, said = start(tmp_path, "dr-table-drop", dr_database="shop", **{variable: "standbyy"})
+    assert code != 0
+    assert f"{variable} is 'standbyy'" in said
+    assert "Similar: standby" in said
+
+
+@pytest.mark.parametrize(
+    ("source", "variable", "value"),
+    [
+        ("pgbackrest", "dr_dump", "/backups/shop.dump"),
+        ("standby", "dr_dump_utc_offset", "+02:00"),
+        ("logical", "dr_target_lsn", "0/1"),
+        ("logical", "dr_target_time", "2026-01-01 00:00:00+00"),
+        ("logical", "dr_target_xid", "7"),
+        ("logical", "dr_since", "2026-01-01 00:00:00+00"),
+        ("logical", "dr_min_rows", 5),
+    ],
+)
+def test_a_word_that_the_source_does_not_use_is_refused(tmp_path: Path, source: str, variable: str, value: Any) -> None:
+    code, said = start(tmp_path, "dr-table-drop", dr_database="shop", dr_source=source, **{variable: value})
+    assert code != 0
+    assert f"With dr_source={source}, nothing uses {variable}." in said

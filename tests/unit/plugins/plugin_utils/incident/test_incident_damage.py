@@ -1,0 +1,91 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import to_recover
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
+
+
+def damaged(name: str, asked: bool, rows: Any = None, **more: Any) -> dict[str, Any]:
+    return {"schema": "public", "name": name, "kind": "r", "damage": "truncate", "rows": rows, "asked": asked, **more}
+
+
+INCIDENT: dict[str, Any] = {
+    "kind": "truncate",
+    "database": "shop",
+    "xid": 9,
+    "lsn": "0/9",
+    "relations": [
+        damaged("customers", True, 5000),
+        damaged("orders", False, 0),
+        damaged("Order Lines", False),
+        damaged("orders_pkey", False, kind="i"),
+    ],
+}
+
+
+def test_all_that_one_transaction_damaged_comes_back() -> None:
+    assert to_recover(INCIDENT, "customers", None, "shop", "transaction") == [
+        "public.customers",
+        "public.orders",
+        'public."Order Lines"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "schemas", "database", "scope", "back"),
+    [
+        ("customers", None, "shop", "named", ["public.customers"]),
+        ("customers", None, "crm", "transaction", ["public.customers"]),
+        (None, "public", "shop", "transaction", []),
+        (None, None, "shop", "transaction", []),
+    ],
+)
+def test_nothing_is_added_that_is_not_wanted_or_comes_back_anyhow(
+    asked: Any, schemas: Any, database: str, scope: str, back: list[str]
+) -> None:
+    assert to_recover(INCIDENT, asked, schemas, database, scope) == back
+
+
+def plan_of(**parameters: Any) -> str:
+    older = {**INCIDENT, "lsn": "0/5", "xid": 5, "commit_time": "2026-11-23T20:00:00+00:00", "ours": True}
+    data = {
+        "incident": INCIDENT,
+        "candidates": [older, INCIDENT],
+        "scanned": {"from_lsn": "0/3", "to_lsn": "0/A", "segments": 2},
+    }
+    given = {"database": "shop", "tables": "customers", **parameters}
+    record = {"id": "a", "scenario": "table-drop", "parameters": given, "data": data}
+    return " ".join(plan_text(record, "2026-11-23T21:00:00+00:00").split())
+
+
+def test_the_plan_shows_all_that_was_damaged_with_its_rows_and_all_candidates() -> None:
+    text = plan_of()
+    assert "public.customers: truncate, 5,000 rows" in text
+    assert "public.orders: truncate, 0 rows; not asked for, but the same transaction did it" in text
+    assert 'public."Order Lines": truncate, rows unknown' in text
+    assert "transaction 5, LSN 0/5" in text
+    assert "(done by this collection)" in text
+    assert "<- this one" in text
+    assert "2 segments, LSN 0/3 to 0/A" in text
+
+
+def test_the_plan_says_what_stays_lost_when_only_named_tables_are_wanted() -> None:
+    text = plan_of(scope="named")
+    assert "public.orders: truncate, 0 rows; NOT ASKED FOR, stays lost" in text
+    assert "public.customers: truncate, 5,000 rows;" not in text
+
+
+def test_a_plan_made_anew_says_instead_of_what() -> None:
+    data = {
+        "target": {"type": "lsn", "value": "0/9", "exclusive": True},
+        "planned_at": "2026-11-23T21:00:00+00:00",
+        "instead_of": {"planned_at": "2026-11-23T20:00:00+00:00", "target": {"type": "lsn", "value": "0/1"}},
+    }
+    text = plan_text({"id": "a", "scenario": "table-drop", "plan": data}, "2026-11-23T21:00:00+00:00")
+    assert "INSTEAD OF LSN 0/1" in text
