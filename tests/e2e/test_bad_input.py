@@ -133,3 +133,23 @@ def test_two_kinds_of_explicit_target(damaged: Site) -> None:
 
 def test_a_misspelt_way_to_load(damaged: Site) -> None:
     refused(damaged, "dr_load", "besides", dr_load="besides")
+
+
+def test_a_login_that_can_hand_its_files_to_nobody(damaged: Site, tmp_path: pathlib.Path) -> None:
+    inventory = json.loads(damaged.inventory.read_text())
+    inventory["all"]["vars"]["ansible_pipelining"] = False
+    path = tmp_path / "inventory.json"
+    path.write_text(json.dumps(inventory))
+    damaged.primary.run("mv /usr/bin/setfacl /usr/bin/setfacl.away 2>/dev/null || true", user="root")
+    try:
+        refused(damaged, "no setfacl", "ANSIBLE_PIPELINING=1", "package acl", inventory=path)
+    finally:
+        damaged.primary.run("mv /usr/bin/setfacl.away /usr/bin/setfacl 2>/dev/null || true", user="root")
+
+
+def test_a_group_that_is_not_there(damaged: Site) -> None:
+    refused(damaged, "dr_recovery_group is 'recovry'", dr_recovery_group="recovry")
+
+
+def test_a_word_that_the_source_does_not_use(damaged: Site) -> None:
+    refused(damaged, "nothing uses dr_dump", dr_dump="/backups/shop.dump")

@@ -128,7 +128,7 @@ def test_a_truncated_table_comes_back_beside_or_is_replaced(shop: Site) -> None:
 
     beside = shop.recover(dr_tables="prices", dr_incident_id="beside")
     assert beside.rc == 2, beside.output
-    assert "Recovered in part: missing what public.prices lost of the 5,000 rows it had" in beside.output
+    assert "Recovered in part: missing 5,000 rows of public.prices" in beside.output
     assert shop.checksum("recovered_beside.prices") == prices
     assert shop.sql("SELECT count(*) FROM public.prices") == "1"
 

@@ -102,3 +102,24 @@ def test_a_word_that_the_source_does_not_use_is_refused(tmp_path: Path, source: 
     code, said = start(tmp_path, "dr-table-drop", dr_database="shop", dr_source=source, **{variable: value})
     assert code != 0
     assert f"With dr_source={source}, nothing uses {variable}." in said
+
+
+@pytest.mark.parametrize(("proved", "status"), [(True, 0), (False, 2)])
+def test_an_incident_that_has_ended_says_so_and_ends_as_it_did(tmp_path: Path, proved: bool, status: int) -> None:
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars": {"incident_scenario": "failover", "dr_incident_id": "one", "switch": {"proved": proved, "now": "b"}},
+        "tasks": [
+            {"ansible.builtin.include_role": {"name": "dbre.recovery.incident", "tasks_from": "open"}},
+            {
+                "ansible.builtin.include_role": {"name": "dbre.recovery.incident", "tasks_from": "close"},
+                "vars": {"incident_data": {"switch": "{{ switch }}"}},
+            },
+        ],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    first, second = (start(tmp_path, str(tmp_path / "play")) for _run in range(2))
+    assert first[0] == second[0] == status, second[1]
+    assert "Incident one has ended already: Recovered" in second[1]
+    assert ("running this again with the same dr_incident_id changes nothing" in second[1]) != proved

@@ -152,7 +152,7 @@ def build_report(
     isolated = all(check["ok"] is not False for check in isolation) and False not in unchanged.values()
     seen = bool(isolation) or any(value is not None for value in unchanged.values())
     lacks = verdict.missing(data)
-    doubts = verdict.unproved(data, proof["equal"], count_differences(proof), isolation)
+    doubts = verdict.unproved(state["outcome"], data, proof["equal"], count_differences(proof), isolation)
     judged = verdict.judge(state["outcome"], data, lacks, doubts)
     recovered = judged != verdict.NOT_RECOVERED
     loss = measure_loss(data, recovered)
@@ -188,7 +188,7 @@ def build_report(
         "confirmation": data.get("confirmation"),
         "seconds": dict(seconds),
         "timeline": _timeline(state),
-        "rto": measure_time(state, data, recovered),
+        "rto": measure_time(state, data, recovered and state["outcome"] == "done"),
         "rpo": {**_objective(loss["seconds"], objectives.get("rpo_seconds")), **loss},
         "tier": objectives.get("tier"),
         "incident": data.get("incident"),
@@ -228,7 +228,8 @@ def summary(report: Mapping[str, Any]) -> str:
     spent = units.duration(rto["seconds"])
     if rto["from_damage_seconds"] is not None:
         spent += f" ({units.duration(rto['from_damage_seconds'])} after the damage)"
-    lines = [f"Incident {report['id']}: {report['headline']}.", f"Verified after {spent}: {what}."]
+    told = f"Verified after {spent}: {what}." if rto["seconds"] is not None else report["message"] or ""
+    lines = [f"Incident {report['id']}: {report['headline']}.", told]
     lines += [f"Missing: {item['what']}: {item['why']}" for item in report["missing"] if item.get("why")]
     left = len(report.get("left_to_do") or [])
     if left:

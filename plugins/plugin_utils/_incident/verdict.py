@@ -71,14 +71,14 @@ def missing(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def unproved(
-    data: Mapping[str, Any], equal: bool | None, differences: int, isolation: list[dict[str, Any]]
+    outcome: str, data: Mapping[str, Any], equal: bool | None, differences: int, isolation: list[dict[str, Any]]
 ) -> list[str]:
     """What was not shown to be right: checks that failed, and checks that did not run.
 
     ``equal`` and ``differences`` are what the comparison found, ``isolation`` the settings that were read back.
     """
     switch, recovery = data.get("switch") or {}, data.get("recovery") or {}
-    found = []
+    found = [] if outcome == "done" else ["the run ended before all of it was verified"]
     if equal is False:
         found.append(f"{counted(differences, 'property', 'properties')} differ from before the incident")
     elif equal is None and switch:
@@ -98,8 +98,8 @@ def unproved(
 
 
 def judge(outcome: str, data: Mapping[str, Any], lacks: list[dict[str, Any]], doubts: list[str]) -> str:
-    """One of the three verdicts. A run that ended early has recovered nothing that anybody could rely on."""
-    if outcome != "done" or not (data.get("recovery") or data.get("switch")):
+    """One of the three verdicts. A run that ended before it put anything in its place has recovered nothing."""
+    if not (data.get("recovery") or (data.get("switch") and outcome == "done")):
         return NOT_RECOVERED
     return IN_PART if lacks or doubts else PROVED
 

@@ -216,7 +216,7 @@ def test_a_copy_beside_is_a_recovery_in_part() -> None:
 
 
 def test_a_run_that_failed_or_was_declined_shows_no_time_to_recover_and_no_loss() -> None:
-    told = report(outcome="failed", message="Not confirmed")
+    told = report(lambda data: data.pop("recovery"), outcome="failed", message="Not confirmed")
     assert (told["verdict"], told["rto"]["seconds"], told["rto"]["met"], told["rpo"]["transactions"]) == (
         "not_recovered",
         None,
@@ -227,6 +227,13 @@ def test_a_run_that_failed_or_was_declined_shows_no_time_to_recover_and_no_loss(
     assert "nothing recovered" in page
     assert ">none<" not in page
     assert summary(told) == "Incident orders-dropped: Not recovered. Not confirmed"
+
+
+def test_rows_that_are_back_are_not_called_lost_because_the_run_failed_afterwards() -> None:
+    told = report(outcome="failed", message="3 properties differ")
+    headline = "Recovered in part: not proved: the run ended before all of it was verified"
+    assert (told["headline"], told["rto"]["seconds"]) == (headline, None)
+    assert "3 properties differ" in summary(told)
 
 
 def test_the_time_to_recover_counts_from_the_command_and_from_the_damage() -> None:
