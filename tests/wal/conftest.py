@@ -16,6 +16,7 @@ import psycopg2
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import LAYOUTS
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
+from ansible_collections.dbre.recovery.tests.life import EAGER, Life
 
 FIRST_PORT = int(os.environ.get("WAL_TEST_PORT", "6300"))
 STANZA = "wal"
@@ -72,7 +73,7 @@ class Cluster:
             "unix_socket_directories": f"'{self.root}'",
             "listen_addresses": "''",
             "fsync": "off",
-            "autovacuum": "off",
+            **EAGER,
             "max_prepared_transactions": "5",
             "max_wal_size": "1GB",
             "wal_keep_size": "512MB",
@@ -131,8 +132,8 @@ class Cluster:
 
     def waldump(self, *options: str) -> str:
         """What pg_waldump prints of all that is in pg_wal, on the newest timeline; the truth to compare with."""
-        flushed = self.sql("SELECT pg_current_wal_flush_lsn()::text", database="postgres")
-        newest = self.sql("SELECT pg_walfile_name(pg_current_wal_flush_lsn())", database="postgres")
+        end = "SELECT lsn || ' ' || pg_walfile_name(lsn) FROM pg_current_wal_flush_lsn() AS lsn"
+        flushed, newest = self.sql(end, database="postgres").split()
         size = self.sql("SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'", database="postgres")
         # Without gaps backwards from the newest, for older files may be missing.
         number = int(newest[8:16], 16) * (0x100000000 // size) + int(newest[16:], 16)
@@ -179,6 +180,11 @@ class Cluster:
             if match and as_int(match.group(2)) < as_int(lsn):
                 found = int(match.group(3) or match.group(1))
         return found
+
+    def commits_after(self, lsn: str) -> int:
+        """Transactions that committed after the record at ``lsn``, until now."""
+        commits = re.findall(r"lsn: ([0-9A-F/]+), .*desc: COMMIT", self.waldump("--rmgr=Transaction"))
+        return sum(as_int(commit) > as_int(lsn) for commit in commits)
 
     def archived(self) -> None:
         """Switch WAL and wait until all of it is in the archive."""
@@ -240,7 +246,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def cluster(root: Path) -> Iterator[Cluster]:
-    """The server that most tests share; each has names of its own."""
+    """The server that most tests share; each has names of its own. Life of all kinds is in its WAL."""
     made = Cluster(root / "shared", FIRST_PORT).init().start()
     try:
         made.sql("CREATE DATABASE shop", database="postgres")
@@ -249,9 +255,16 @@ def cluster(root: Path) -> Iterator[Cluster]:
         made.sql(f"CREATE TABLESPACE elsewhere LOCATION '{root}/elsewhere'")
         made.sql("CREATE TABLE before_backup (id int PRIMARY KEY)", "INSERT INTO before_backup VALUES (1)")
         made.backup()
+        # Each search reads all WAL since the backup. Life that went on through all tests would make the last ones slow.
+        with life_beside(made) as life:
+            life.wait_for_every_kind()
         yield made
     finally:
         made.stop()
+
+
+def life_beside(cluster: Cluster) -> Life:
+    return Life(str(cluster.root), cluster.port, user="postgres", inside=("shop",))
 
 
 class SideInstance:

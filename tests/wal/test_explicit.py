@@ -16,7 +16,7 @@ def test_a_transaction(cluster: Cluster) -> None:
     cluster.sql("INSERT INTO by_xid VALUES (2)")
     found = cluster.find("by_xid", target_xid=str(xid))
     is_just_before(found, cluster, xid, "explicit")
-    assert found["transactions_after"]["count"] == 1
+    assert 1 <= found["transactions_after"]["count"] <= cluster.commits_after(found["incident"]["lsn"])
     with pytest.raises(RecoveryError, match=f"transaction {xid + (7 << 32)} is not one of the last"):
         cluster.find("by_xid", target_xid=str(xid + (7 << 32)))
 
