@@ -4,13 +4,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
-
-from ansible import context
-from ansible.errors import AnsibleLookupError
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.dbre.recovery.plugins.plugin_utils._groups import fault, limited_away
-
 DOCUMENTATION = r"""
 name: hosts
 short_description: Hosts of a play, or an error where the inventory has none
@@ -52,6 +45,13 @@ _raw:
   type: list
   elements: str
 """
+
+from typing import Any, Optional
+
+from ansible import context
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.dbre.recovery.plugins.plugin_utils._groups import fault, limited_away
 
 
 class LookupModule(LookupBase):

@@ -21,7 +21,7 @@ description:
     oldest backup or O(since), since an older damage may be the one. Only the drop of something
     gone ends the search early, when the relation had its name before all WAL there is.
   - Of several, one is taken without a question only when all others surely lost no row, or are recoveries of this
-    collection itself, which mark their transactions; RV(target.reason) then names those.
+    collection itself, which mark their transactions; the C(reason) of RV(target) then names those.
   - Runs on the primary as the operating system user that owns the server, who reads C(pg_wal) and the archive.
     Nothing is written on the server; segments fetched from the archive go to a temporary directory and are removed.
   - A search needs PostgreSQL 15 or later, a target that is given 13 or later, with O(ignore:wal_level) replica or

@@ -78,7 +78,7 @@ class Life:
                 stdout=log,
                 stderr=log,
             )
-        self._wait(lambda status: bool(status), 60)
+        self._wait(bool, 60)
         return self
 
     def stop(self) -> None:

@@ -62,7 +62,7 @@ class Server:
             self.done[kind] += 1
 
     def note(self, error: psycopg2.Error) -> None:
-        message = re.sub(r"\d+", "N", str(error).split("\n")[0])
+        message = re.sub(r"\d+", "N", str(error).partition("\n")[0])
         with self._lock:
             self.failed[message] += 1
 

@@ -44,8 +44,8 @@ def relation_of(entry: Mapping[str, Any], tables: Mapping[str, str]) -> str | No
     if name in tables:
         return tables[name]
     if " in publication " in name:
-        return name.split(" in publication ")[0]
-    return name.split(" on ")[-1] if " on " in name else None
+        return name.partition(" in publication ")[0]
+    return name.rpartition(" on ")[2] if " on " in name else None
 
 
 def without_known(

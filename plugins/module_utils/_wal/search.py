@@ -216,7 +216,7 @@ class Search:
             self._extend()
             evidence = self._evidence()
         every = self._whole(Candidate("explicit", candidate.commit, candidate.commit.lsn)).others
-        asked = {(schema, name) for schema, name in self.request.relations}
+        asked = set(self.request.relations)
         members = {member.oid for member in self._members()}
         hit = tuple(
             harm

@@ -116,7 +116,7 @@ def test_values_that_change_places_between_rows_are_seen(checked: Checked) -> No
     chosen = random.Random(1)
     unseen = []
     for name in TYPES:
-        for _ in range(EXCHANGES):
+        for _exchange in range(EXCHANGES):
             one, other = chosen.sample(range(1, ROWS + 1), 2)
             # Two rows of different truth, where there are only two values.
             other += 1 if name == "bool" and (one - other) % 2 == 0 else 0
@@ -130,7 +130,7 @@ def test_values_that_change_places_between_rows_are_seen(checked: Checked) -> No
 def test_rows_that_are_doubled_or_lost_or_moved_to_another_table_are_seen(checked: Checked) -> None:
     before = checked.checksums()
     chosen = random.Random(2)
-    for _ in range(EXCHANGES):
+    for _exchange in range(EXCHANGES):
         one, other = chosen.sample(range(1, ROWS + 1), 2)
         doubled = checked.after(
             f"DELETE FROM checked WHERE id = {one}", f"INSERT INTO checked SELECT * FROM other WHERE id = {other}"
