@@ -167,24 +167,54 @@ class LostColumns:
         patiently(connection, work)
 
     def _end(self, connection: Any, total: int, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Note what was done, in the transaction that removes the copy."""
+        """Note what was done and what was read back, in the transaction that removes the copy."""
         self._begin(connection)
-        checksum = "0"
-        if self.filled:
-            columns = [*self.key, *self.filled]
-            checksum = str(fingerprint.content(connection, self.copy, columns)["checksum"])
-            execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
         result = {
             "schema": self.item["schema"],
             "name": self.item["name"],
             "oid": self.item["oid"],
             "action": "columns",
-            "rows": total,
-            "checksum_side": checksum,
-            "checksum_production": checksum,
+            "rows": 0,
+            "checksum_side": "0",
+            "checksum_production": "0",
             "columns": [column["name"] for column in self.filled],
             "seconds": {},
         }
+        if self.filled:
+            result.update(self._read_back(connection))
+            entries = [*entries, *self._without_row(total - int(result["rows"]) - int(result["own_values"]))]
+            execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
         self.context.journal(connection, "table", result)
         for entry in entries:
             self.context.journal(connection, "refused", {"entry": None, "left": entry})
+
+    def _read_back(self, connection: Any) -> dict[str, Any]:
+        """Rows and checksum of both ends, without the rows that production has given values of their own meanwhile."""
+        columns = [*self.key, *self.filled]
+        names = [quote_ident(column["name"]) for column in self.filled]
+        own = " OR ".join(f"t.{name} IS NOT NULL AND t.{name}::text IS DISTINCT FROM s.{name}::text" for name in names)
+        joined = f"FROM {self.only}{self.true} t JOIN {self.copy} s ON {self._same_key()}"
+        found = {}
+        for end, alias in (("side", "s"), ("production", "t")):
+            fields = ", ".join(f"{alias}.{quote_ident(column['name'])}" for column in columns)
+            content = fingerprint.content(connection, f"(SELECT {fields} {joined} WHERE NOT ({own})) AS p", columns)
+            found[f"checksum_{end}"] = str(content["checksum"])
+            found["rows"] = content["rows"]
+        found["own_values"] = value(connection, f"SELECT count(*) {joined} WHERE {own}")
+        return found
+
+    def _without_row(self, count: int) -> list[dict[str, Any]]:
+        """Rows of before that production has no more: lost, too, where rows were asked for; else perhaps on purpose."""
+        if not count:
+            return []
+        names = ", ".join(column["name"] for column in self.filled)
+        return [
+            left(
+                "rows",
+                self.shown,
+                f"{count} rows that had values of {names} are not in production any more. If they were lost, too, "
+                "bring them back with another incident id, the same target and dr_load=merge",
+                lost=self.context.plan["load"] != "beside",
+                rows=count,
+            )
+        ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import psycopg2
 import pytest
 
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
@@ -64,9 +66,29 @@ def test_what_production_wrote_meanwhile_stays(shop: Any) -> None:
     )
     shop.take_side()
     production.sql("shop", "ALTER TABLE a DROP COLUMN v", "DELETE FROM a WHERE id > 90", "INSERT INTO a VALUES (1000)")
-    shop.recover("shop", relations=["a"])
-    assert production.sql("shop", "SELECT count(*) FROM a WHERE v = 'old'") == 90
+    recovery = shop.start_recovery("shop", relations=["a"])
+    while recovery.poll() is None:  # as soon as there is a column again, somebody writes to it
+        with contextlib.suppress(psycopg2.errors.UndefinedColumn):
+            production.sql("shop", "UPDATE a SET v = 'new' WHERE id <= 5")
+            break
+    result = shop.finish(recovery)["result"]
+    assert production.sql("shop", "SELECT count(*) FROM a WHERE v = 'old'") == 85
+    assert production.sql("shop", "SELECT count(*) FROM a WHERE v = 'new'") == 5
     assert production.sql("shop", "SELECT count(*) FROM a") == 91
+    (table,) = result["relations"]
+    assert table["rows"] + table["own_values"] == 90
+    assert table["checksum_side"] == table["checksum_production"] != "0"
+    (entry,) = result["left_to_do"]
+    assert (entry["object"], entry["rows"], entry["lost"]) == ("public.a", 10, False)
+
+
+def test_rows_that_went_with_the_column_are_lost_where_rows_were_asked_for(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "CREATE TABLE a (id int PRIMARY KEY, v text)", "INSERT INTO a VALUES (1, 'x'), (2, 'y')")
+    shop.take_side()
+    production.sql("shop", "BEGIN; DELETE FROM a WHERE id = 2; ALTER TABLE a DROP COLUMN v; COMMIT")
+    (entry,) = shop.recover("shop", relations=["a"], load="merge")["result"]["left_to_do"]
+    assert (entry["object"], entry["rows"], entry["lost"]) == ("public.a", 1, True)
 
 
 def test_without_a_key_a_copy_of_the_table_is_kept(shop: Any) -> None:
