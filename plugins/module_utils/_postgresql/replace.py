@@ -31,21 +31,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.referenc
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 
 SAMPLE = 5
-# Tables that foreign keys point to, NOT VALID ones included, with those that have them.
-REFERENCED = """
-SELECT confrelid::int8 AS oid, conrelid::int8 AS by FROM pg_catalog.pg_constraint
-WHERE contype = 'f' AND confrelid = ANY(%s::oid[])
-"""
-
-
-def truncatable(oids: Sequence[int], links: Sequence[tuple[int, int]]) -> list[int]:
-    """Those of ``oids`` that can be truncated together: no link ``(child, parent)`` leads to one from without."""
-    possible = list(oids)
-    while True:
-        stays = [oid for oid in possible if all(child in possible for child, parent in links if parent == oid)]
-        if stays == possible:
-            return stays
-        possible = stays
 
 
 def replace_tables(connection: Any, tables: Sequence[ExistingTable]) -> None:
@@ -65,7 +50,9 @@ def replace_tables(connection: Any, tables: Sequence[ExistingTable]) -> None:
     for statement in off:
         execute(connection, statement)
     replaced = [_put_aside(connection, table) for table in tables]
-    _empty(connection, tables, oids)
+    for table in tables:
+        # TRUNCATE would make readers wait to our end, and show older snapshots an empty table.
+        execute(connection, f"DELETE FROM {table.own}")
     for table in tables:
         execute(connection, table.insert_statement(table.copy))
     for key in outgoing:
@@ -92,17 +79,6 @@ def _put_aside(connection: Any, table: ExistingTable) -> tuple[int, str]:
     execute(connection, f"CREATE TABLE {quote_name(table.staging, name)} AS SELECT * FROM {table.own}")
     count = value(connection, f"SELECT count(*) FROM {quote_name(table.staging, name)}")
     return count, table.keep(connection, name, f"rows of {table.shown} that were there until they were replaced")
-
-
-def _empty(connection: Any, tables: Sequence[ExistingTable], oids: Sequence[int]) -> None:
-    """TRUNCATE leaves no dead rows behind, but is refused for a table that others point to."""
-    by_oid = dict(zip(oids, tables))
-    possible = truncatable(oids, [(row["by"], row["oid"]) for row in rows(connection, REFERENCED, (list(oids),))])
-    for oid, table in by_oid.items():
-        if oid not in possible:
-            execute(connection, f"DELETE FROM {table.own}")
-    if possible:
-        execute(connection, f"TRUNCATE {', '.join(by_oid[oid].own for oid in possible)}")
 
 
 def _require_parents(connection: Any, tables: Sequence[ExistingTable], key: Mapping[str, Any]) -> None:

@@ -166,6 +166,22 @@ def test_replace_exchanges_the_rows_and_keeps_the_old_ones(shop: Any) -> None:
     assert shop.recover("shop", relations=["lines"], load="replace")["result"]["changed"] is False
 
 
+def test_a_report_that_runs_while_rows_are_exchanged_sees_them_as_they_were_and_waits_for_nothing(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "UPDATE lines SET t = 'damaged'")
+    report = production.connect("shop")
+    report.autocommit = False
+    with report.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("SELECT count(*) FROM orders")  # its snapshot is from here on, and lines is not locked
+        shop.recover("shop", relations=["lines"], load="replace")
+        cursor.execute("SELECT count(*), count(*) FILTER (WHERE t = 'damaged') FROM lines")
+        rows, damaged = cursor.fetchone()
+    report.close()
+    assert rows == damaged > 0
+    assert production.sql("shop", "SELECT count(*) FROM lines WHERE t = 'damaged'") == 0
+
+
 def test_replace_of_a_referenced_table(shop: Any) -> None:
     production = shop.production
     contents = production.contents("shop")
@@ -187,7 +203,7 @@ def test_replace_that_would_break_a_foreign_key_is_refused(shop: Any) -> None:
 
 
 def test_replace_of_a_table_with_other_columns_is_refused(shop: Any) -> None:
-    shop.production.sql("shop", "ALTER TABLE lines DROP COLUMN t")
+    shop.production.sql("shop", "ALTER TABLE lines ALTER COLUMN t TYPE varchar")
     message = shop.refused("shop", relations=["lines"], load="replace")
     assert "columns of public.lines" in message
     assert "dr_load=beside" in message

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import MAX_BYTES, derived_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import linked, parents_first, silence
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replace import truncatable
 
 
 def test_tables_that_foreign_keys_link_belong_together():
@@ -18,11 +17,6 @@ def test_tables_that_foreign_keys_link_belong_together():
 def test_parents_come_first_and_circles_are_no_hindrance():
     assert parents_first([1, 2, 3], [(1, 2), (2, 3), (3, 99), (3, 3)]) == [3, 2, 1]
     assert parents_first([1, 2, 3, 4], [(1, 2), (2, 1), (2, 3), (4, 1)]) == [3, 1, 2, 4]
-
-
-def test_only_what_nothing_else_points_to_is_truncated():
-    assert truncatable([1, 2, 3], [(2, 1), (3, 2), (1, 1)]) == [1, 2, 3]
-    assert truncatable([1, 2, 3], [(2, 1), (99, 2)]) == [3]
 
 
 def test_triggers_get_back_the_state_they_had():
