@@ -35,6 +35,13 @@ options:
     type: str
     choices: [transaction, named]
     default: transaction
+  load:
+    description:
+      - What is done with tables that exist. V(replace) exchanges all rows, so of what was not asked for it takes only
+        what was dropped or emptied, and not what lost or changed some rows.
+    type: str
+    choices: [beside, merge, replace]
+    default: beside
   schemas:
     description: Schemas that were asked for. What is in them comes back anyhow.
     type: raw
@@ -61,10 +68,11 @@ def recovery_relations(
     asked: Union[str, Sequence[str], None],
     database: str,
     scope: str = "transaction",
+    load: str = "beside",
     schemas: Union[str, Sequence[str], None] = None,
 ) -> list[str]:
     try:
-        return to_recover(incident or {}, asked, schemas, database, scope)
+        return to_recover(incident or {}, asked, schemas, database, scope, load)
     except RecoveryError as error:
         raise AnsibleFilterError(f"{error.msg}. Nothing was touched.") from error
 

@@ -31,10 +31,12 @@ def to_recover(
     schemas: Union[str, Sequence[str], None],
     database: str,
     scope: str,
+    load: str,
 ) -> list[str]:
     """Names, as in SQL, of what comes back: what was asked for, and what else the transaction damaged.
 
-    Where neither tables nor schemas were asked for, the database as a whole was, and nothing is added.
+    Where neither tables nor schemas were asked for, the database as a whole was, and nothing is added. ``replace``
+    exchanges all rows of a table, also those of now: not where the transaction changed some rows and nobody asked.
     """
     named = parse_relation_list(asked)
     within = parse_schema_list(schemas)
@@ -43,9 +45,26 @@ def to_recover(
         return listed
     for item in of_incident(incident):
         known = {"schema": item["schema"], "name": item["name"]}
-        if known not in named and item["schema"] not in within and item.get("damage"):
+        some_rows = load == "replace" and item.get("damage") in ("delete", "update")
+        if known not in named and item["schema"] not in within and item.get("damage") and not some_rows:
             listed.append(relation_name(item))
     return listed
+
+
+def stays_lost(incident: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the transaction damaged and does not come back, by the words of the run (``parameters`` of its record)."""
+    asked, schemas = parameters.get("tables"), parameters.get("schemas")
+    if not asked and not schemas:
+        return []
+    database = str(parameters.get("database") or incident.get("database"))
+    scope, load = str(parameters.get("scope") or "transaction"), str(parameters.get("load") or "beside")
+    back, within = to_recover(incident, asked, schemas, database, scope, load), parse_schema_list(schemas)
+    return [
+        item
+        for item in of_incident(incident)
+        if item.get("damage") and not item.get("asked", True)
+        if relation_name(item) not in back and item["schema"] not in within
+    ]
 
 
 def rows_text(rows: Optional[int]) -> str:
@@ -53,7 +72,7 @@ def rows_text(rows: Optional[int]) -> str:
     return "rows unknown" if rows is None else counted(rows, "row")
 
 
-def relation_line(item: Mapping[str, Any], comes_back: bool) -> str:
+def relation_line(item: Mapping[str, Any], comes_back: bool, scope: str) -> str:
     """One damaged relation for the plan: its name, what was done to how many rows of it, and what becomes of it."""
     done = str(item.get("damage") or "hit").replace("_", " ")
     hit = ("about " if item.get("rows_estimated") else "") + rows_text(item.get("rows"))
@@ -61,7 +80,8 @@ def relation_line(item: Mapping[str, Any], comes_back: bool) -> str:
         hit = f"column {', '.join(map(str, item['columns']))}"
     text = f"{relation_name(item)}: {done}, {hit}"
     if not comes_back:
-        return text + "; NOT ASKED FOR, stays lost (dr_scope=transaction brings it back)"
+        way = "dr_scope=transaction brings it back" if scope == "named" else "dr_load=merge brings it back, too"
+        return f"{text}; NOT ASKED FOR, stays lost ({way})"
     return text if item.get("asked", True) else text + "; not asked for, but the same transaction did it"
 
 

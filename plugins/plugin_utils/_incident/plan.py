@@ -12,7 +12,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage imp
     candidate_line,
     of_incident,
     relation_line,
-    to_recover,
+    stays_lost,
 )
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import (
     counted,
@@ -101,15 +101,8 @@ def _damage_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[st
     damaged = [item for item in of_incident(incident) if item.get("damage")]
     if not damaged:
         return []
-    back = to_recover(
-        incident,
-        asked.get("tables"),
-        asked.get("schemas"),
-        str(asked.get("database") or incident.get("database")),
-        str(asked.get("scope") or "transaction"),
-    )
-    whole = not asked.get("tables") and not asked.get("schemas")
-    return [relation_line(item, whole or item.get("asked", True) or relation_name(item) in back) for item in damaged]
+    lost, scope = stays_lost(incident, asked), str(asked.get("scope") or "transaction")
+    return [relation_line(item, item not in lost, scope) for item in damaged]
 
 
 def _candidate_lines(data: Mapping[str, Any]) -> list[str]:

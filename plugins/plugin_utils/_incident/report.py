@@ -151,7 +151,7 @@ def build_report(
     unchanged = {key: (data.get(key) or {}).get("unchanged") for key in ("repository", "production")}
     isolated = all(check["ok"] is not False for check in isolation) and False not in unchanged.values()
     seen = bool(isolation) or any(value is not None for value in unchanged.values())
-    lacks = verdict.missing(data)
+    lacks = verdict.missing(data, state["parameters"])
     doubts = verdict.unproved(state["outcome"], data, proof["equal"], count_differences(proof), isolation)
     judged = verdict.judge(state["outcome"], data, lacks, doubts)
     recovered = judged != verdict.NOT_RECOVERED

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import stays_lost
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import counted, relation_name
 
 PROVED, IN_PART, NOT_RECOVERED = "proved", "in_part", "not_recovered"
@@ -44,8 +45,11 @@ def _lost(entry: Mapping[str, Any], loaded: set[str]) -> dict[str, Any]:
     return {"what": what, "rows": count, "why": entry.get("reason") or entry.get("why"), "object": name}
 
 
-def missing(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was there before the incident and production lacks now: ``[{what, rows, why, object}]``."""
+def missing(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was there before the incident and production lacks now: ``[{what, rows, why, object}]``.
+
+    ``parameters`` are the words of the run: what the same transaction damaged and nobody asked for counts, too.
+    """
     recovery = data.get("recovery") or {}
     relations = {relation_name(item): item for item in recovery.get("relations") or []}
     found = [
@@ -67,6 +71,15 @@ def missing(data: Mapping[str, Any]) -> list[dict[str, Any]]:
             why = f"the copy beside it, {relation.get('copy')}, is complete; the table in use is as it was"
             what = f"what {name} lost of the {counted(count, 'row')} it had"
             found.append({"what": what, "rows": None, "why": why, "object": name})
+    plan = data.get("load_plan") or {}
+    handled = {*relations, *(relation_name(item) for item in plan.get("relations") or [])}
+    handled |= {str(item.get("identity")) for item in plan.get("objects") or []}
+    for item in stays_lost(data.get("incident") or {}, parameters):
+        name, hit = relation_name(item), item.get("rows")
+        if name not in handled and (hit != 0 or item["damage"] in ("drop", "column")):
+            what = f"{counted(hit, 'row')} of {name}" if hit else name
+            why = f"the same transaction did it ({item['damage']}), and it was not asked for"
+            found.append({"what": what, "rows": hit, "why": why, "object": name})
     return found
 
 

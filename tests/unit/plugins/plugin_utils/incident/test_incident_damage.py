@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import to_recover
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import stays_lost, to_recover
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.verdict import missing
 
 
 def damaged(name: str, asked: bool, rows: Any = None, **more: Any) -> dict[str, Any]:
@@ -30,7 +31,7 @@ INCIDENT: dict[str, Any] = {
 
 
 def test_all_that_one_transaction_damaged_comes_back() -> None:
-    assert to_recover(INCIDENT, "customers", None, "shop", "transaction") == [
+    assert to_recover(INCIDENT, "customers", None, "shop", "transaction", "replace") == [
         "public.customers",
         "public.orders",
         'public."Order Lines"',
@@ -49,7 +50,27 @@ def test_all_that_one_transaction_damaged_comes_back() -> None:
 def test_nothing_is_added_that_is_not_wanted_or_comes_back_anyhow(
     asked: Any, schemas: Any, database: str, scope: str, back: list[str]
 ) -> None:
-    assert to_recover(INCIDENT, asked, schemas, database, scope) == back
+    assert to_recover(INCIDENT, asked, schemas, database, scope, "merge") == back
+
+
+def test_rows_of_now_are_not_replaced_where_nobody_asked_for_the_table() -> None:
+    locks = damaged("locks", False, 1, damage="delete")
+    incident = {**INCIDENT, "relations": [damaged("customers", True, 5000, damage="delete"), locks]}
+    asked = {"database": "shop", "tables": "customers"}
+    assert to_recover(incident, "customers", None, "shop", "transaction", "replace") == ["public.customers"]
+    assert to_recover(incident, "customers", None, "shop", "transaction", "merge")[1:] == ["public.locks"]
+    assert stays_lost(incident, {**asked, "load": "replace"}) == [locks]
+    assert stays_lost(incident, {**asked, "load": "merge"}) == []
+
+
+def test_what_the_same_transaction_took_and_nobody_asked_for_is_missing() -> None:
+    lines = damaged("lines", False, 8000)
+    incident = {**INCIDENT, "relations": [*INCIDENT["relations"], lines, damaged("v", False, kind="v", damage="drop")]}
+    plan = {"objects": [{"identity": "public.v"}]}
+    named = {"database": "shop", "tables": "customers", "scope": "named"}
+    lacks = missing({"incident": incident, "load_plan": plan}, named)
+    assert [item["what"] for item in lacks] == ['public."Order Lines"', "8,000 rows of public.lines"]
+    assert missing({"incident": incident, "load_plan": plan}, {**named, "scope": "transaction"}) == []
 
 
 def plan_of(**parameters: Any) -> str:
