@@ -384,10 +384,11 @@ class ForeignKeys:
         return {**entry, "rows": count, "columns": key["columns"], "sample": sample}
 
 
-def patiently(connection: Any, work: Any) -> Any:
+def patiently(connection: Any, work: Any, passing: Sequence[str] = ()) -> Any:
     """Do ``work`` in one transaction and commit; short waits for locks, repeated, so that production is not held up.
 
-    A lock that cannot be had within the attempts is an error that names the statement's own words.
+    A lock that cannot be had within the attempts is an error that names the statement's own words. ``passing`` are
+    further SQLSTATEs that another attempt may not meet.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -398,7 +399,8 @@ def patiently(connection: Any, work: Any) -> Any:
         except connection.DatabaseError as error:
             connection.rollback()
             # Another recovery grants or puts default privileges aside at the same moment.
-            if error.pgcode not in (LOCK_NOT_AVAILABLE, DEADLOCK) and not is_concurrent(error):
+            locked = error.pgcode in (LOCK_NOT_AVAILABLE, DEADLOCK) or is_concurrent(error)
+            if not locked and (error.pgcode not in passing or attempt == ATTEMPTS):
                 raise
             if attempt == ATTEMPTS:
                 raise RecoveryError(

@@ -16,6 +16,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import linked, outgoing_keys
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replace import replace_tables
 
+# INSERT ... ON CONFLICT can meet one while a unique index is built CONCURRENTLY, as its manual warns.
+UNIQUE_VIOLATION = "23505"
+
 
 def existing_table(context: Context, relation: Mapping[str, Any], encoding: str) -> ExistingTable:
     """The table of one relation of a load plan, which production has."""
@@ -33,9 +36,10 @@ def linked_tables(connection: Any, tables: Sequence[ExistingTable]) -> list[list
 
 def put_back(context: Context, tables: Sequence[ExistingTable]) -> None:
     """Merge or replace linked tables, whose copies are in staging, in one transaction."""
-    work = replace_tables if tables[0].relation["action"] == "replace" else merge_tables
+    replace = tables[0].relation["action"] == "replace"
+    work = replace_tables if replace else merge_tables
     connection = context.loading_session()
     try:
-        patiently(connection, lambda: work(connection, tables))
+        patiently(connection, lambda: work(connection, tables), passing=() if replace else (UNIQUE_VIOLATION,))
     finally:
         connection.close()

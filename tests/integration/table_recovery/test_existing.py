@@ -6,6 +6,8 @@ from typing import Any
 
 import psycopg2
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import patiently
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back import UNIQUE_VIOLATION
 
 DAMAGE = [
     "DELETE FROM lines WHERE id > 1500",
@@ -127,6 +129,25 @@ def test_merge_puts_missing_rows_back_and_lists_the_others(shop: Any) -> None:
     assert production.sql("shop", f"{listed}lines_differs") == "1,2,3"
     assert production.sql("shop", f"{listed}lines_not_fitting") == "1999"
     assert production.sql("shop", "SELECT nextval('lines_id_seq')") == 2001
+
+
+def test_a_conflict_with_an_index_that_is_being_built_is_tried_again(shop: Any) -> None:
+    connection = shop.production.connect("shop")
+    connection.autocommit = False
+    attempts = []
+
+    def work() -> None:
+        attempts.append(1)
+        with connection.cursor() as cursor:
+            # What the manual warns of: a violation that the next attempt does not meet.
+            cursor.execute("INSERT INTO orders (id, customer) VALUES (%s, 1)", (1 if len(attempts) == 1 else 900002,))
+
+    patiently(connection, work, passing=(UNIQUE_VIOLATION,))
+    assert len(attempts) == 2
+    attempts.clear()
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        patiently(connection, work)
+    connection.close()
 
 
 def test_merge_after_truncate_brings_the_sequence_forward(shop: Any) -> None:
