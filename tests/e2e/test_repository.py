@@ -261,7 +261,8 @@ def test_with_one_of_two_repositories_lost_a_dropped_table_comes_back_from_the_o
     hosts: dict[str, Host], tmp_path: Any
 ) -> None:
     with lost(hosts["deb13e"]):
-        _run, plan = drop_and_recover(hosts, "from-s3", str(tmp_path), dr_repository_group="nobody")
+        # The repository host, where the side instance would go, is the one that is lost.
+        _run, plan = drop_and_recover(hosts, "from-s3", str(tmp_path), dr_recovery_group="primary")
     assert json.loads(plan)["restore_plan"]["set"]["repo"] == 2
     wait_for(lambda: sql(hosts["deb13d"], "SELECT pg_switch_wal() IS NOT NULL") == "t")
 
