@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_name
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import find_relations
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 
 # Columns and their types; of an array, the type of its elements.
 COLUMNS = """
 SELECT a.attrelid::int8 AS oid, a.attnum::int AS number, a.attname::text AS name,
-       coalesce(e.oid, t.oid)::int8 AS type, pg_catalog.format_type(coalesce(e.oid, t.oid), NULL) AS type_name
+       coalesce(e.oid, t.oid)::int8 AS type, n.nspname::text AS type_schema,
+       coalesce(e.typname, t.typname)::text AS type_name
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+JOIN pg_catalog.pg_namespace n ON n.oid = coalesce(e.typnamespace, t.typnamespace)
 WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY 1, 2
 """
@@ -25,7 +27,12 @@ DROPPED = """
 SELECT a.attrelid::int8 AS oid, a.attnum::int AS number FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND a.attisdropped
 """
-UNKNOWN_TYPES = "SELECT name FROM unnest(%s::text[]) AS name WHERE pg_catalog.to_regtype(name) IS NULL"
+# By the catalogue: to_regtype() fails for schemas that we may not look into.
+KNOWN_TYPES = """
+SELECT n.nspname::text AS schema, t.typname::text AS name
+FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE t.typname = ANY(%s) AND n.nspname = ANY(%s)
+"""
 TABLES = """
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind,
        ARRAY(SELECT up.relid::oid::int8 FROM pg_catalog.pg_partition_ancestors(c.oid) AS up WHERE up.relid <> c.oid)
@@ -58,9 +65,10 @@ def find_lost_columns(production: Any, side: Any, oids: Sequence[int]) -> tuple[
     """Columns that these living tables lost, as pairs of OID and number, and the types of theirs that are gone, too."""
     dropped = {(row["oid"], row["number"]) for row in rows(production, DROPPED, (list(oids),))}
     lost = [row for row in rows(side, COLUMNS, (list(oids),)) if (row["oid"], row["number"]) in dropped]
-    types = {row["type_name"]: row["type"] for row in lost}
-    gone = [row["name"] for row in rows(production, UNKNOWN_TYPES, (sorted(types),))]
-    return [(row["oid"], row["number"]) for row in lost], sorted({types[name] for name in gone})
+    types = {(row["type_schema"], row["type_name"]): row["type"] for row in lost}
+    schemas, names = [[name[part] for name in types] for part in (0, 1)]
+    known = {(row["schema"], row["name"]) for row in rows(production, KNOWN_TYPES, (names, schemas))}
+    return [(row["oid"], row["number"]) for row in lost], sorted({types[name] for name in types if name not in known})
 
 
 def tables_with_lost_columns(
@@ -77,11 +85,11 @@ def tables_with_lost_columns(
             numbers.setdefault(item["objid"], []).append(item["objsubid"])
     names = {(row["oid"], row["number"]): row["name"] for row in rows(side, COLUMNS, (sorted(numbers),))}
     found: dict[int, dict[str, Any]] = {}
-    for row in rows(side, TABLES, (sorted(numbers),)):
-        here = value(
-            production, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (quote_name(row["schema"], row["name"]),)
-        )
+    tables = rows(side, TABLES, (sorted(numbers),))
+    found_here = find_relations(production, tables)
+    for row in tables:
+        here = found_here.get((row["schema"], row["name"]))
         if here is not None and row["oid"] not in whole and not set(row["above"]) & set(numbers):
             columns = [names[row["oid"], number] for number in sorted(numbers[row["oid"]])]
-            found[row["oid"]] = {"columns": columns, "key": key_of(production, side, here, row["oid"])}
+            found[row["oid"]] = {"columns": columns, "key": key_of(production, side, here["oid"], row["oid"])}
     return found

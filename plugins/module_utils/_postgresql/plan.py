@@ -429,10 +429,10 @@ class Planner:
     def _silenced(production: Any, relations: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         """Triggers of each relation that are disabled while its rows go back, which holds up writers meanwhile."""
         found: list[list[str]] = []
+        here = find_relations(production, [item for item in relations if item["action"] in ("merge", "replace")])
         for item in relations:
-            query, name = "SELECT pg_catalog.to_regclass(%s)::oid::int8", quote_name(item["schema"], item["name"])
-            oid = value(production, query, (name,)) if item["action"] in ("merge", "replace") else None
-            triggers = [] if oid is None else firing_triggers(production, [oid])
+            known = here.get((item["schema"], item["name"]))
+            triggers = [] if known is None else firing_triggers(production, [known["oid"]])
             found.append(
                 [f"{trigger['name']} on {display_name(trigger['schema'], trigger['table'])}" for trigger in triggers]
             )

@@ -121,9 +121,7 @@ class Server:
 
     def connect(self, dbname: str | None = None, settings: Mapping[str, str] | None = None) -> Any:
         """A session with our settings in ``dbname``."""
-        connection = connect(
-            self.params, dbname, application_name=self.application_name, settings=settings, libraries=self._libraries
-        )
+        connection = self._connect(dbname, settings)
         self._late = late_settings(connection.server_version, is_superuser(connection))
         self._encodings[connection.info.dbname] = client_encoding(connection.get_parameter_status("server_encoding"))
         return connection
@@ -131,6 +129,17 @@ class Server:
     def client_encoding(self, dbname: str) -> str:
         """The encoding in which programs talk with a database, which a session of ours has been in."""
         return self._encodings.get(dbname, "UTF8")
+
+    def _connect(self, dbname: str | None, settings: Mapping[str, str] | None) -> Any:
+        wanted: dict[str, Any] = {"application_name": self.application_name, "settings": settings}
+        try:
+            return connect(self.params, dbname, libraries=self._libraries, **wanted)
+        except RecoveryError as error:
+            # Who is no superuser may not say that none are loaded.
+            if self._libraries or not any(name in error.msg for name in NO_LIBRARIES):
+                raise
+            self._libraries = True
+            return connect(self.params, dbname, **wanted)
 
     def environment(self, dbname: str) -> dict[str, str]:
         """Environment in which libpq programs reach ``dbname`` with our settings; holds the password."""

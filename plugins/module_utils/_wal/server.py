@@ -16,6 +16,7 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn, parse_segment_name, segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import before_page_header
 
 with contextlib.suppress(ImportError):  # connect() says so
     import psycopg2
@@ -171,7 +172,7 @@ def require_searchable(server: Mapping[str, Any]) -> None:
         )
 
 
-def wal_end(connection: Any, patience: float = 1.0) -> tuple[int, int]:
+def wal_end(connection: Any, patience: float = 10.0) -> tuple[int, int]:
     """(end of the flushed WAL, timeline). Waits a moment for asynchronous commits to be flushed."""
     inserted = None
     deadline = time.monotonic() + patience
@@ -179,9 +180,11 @@ def wal_end(connection: Any, patience: float = 1.0) -> tuple[int, int]:
         (row,) = _rows(
             connection,
             "SELECT pg_current_wal_insert_lsn()::text AS inserted, pg_current_wal_flush_lsn()::text AS flushed,"
-            " ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint AS timeline",
+            " ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint AS timeline,"
+            " pg_size_bytes(current_setting('wal_segment_size')) AS segment",
         )
-        inserted = inserted or parse_lsn(row["inserted"])
+        # Just behind a page's header there is nothing to flush yet.
+        inserted = inserted or before_page_header(parse_lsn(row["inserted"]), row["segment"])
         flushed = parse_lsn(row["flushed"])
         if flushed >= inserted or time.monotonic() > deadline:
             return flushed, row["timeline"]

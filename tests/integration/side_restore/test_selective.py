@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from conftest import Production, must
+from side_production import Production, must
 
 ORDERS = "SELECT count(*) FROM orders"
 

@@ -18,6 +18,7 @@ LONG = [
 ANEW = [
     "DROP SCHEMA public CASCADE",
     "CREATE SCHEMA public",
+    "GRANT ALL ON SCHEMA public TO PUBLIC",
     "CREATE TABLE customers (id int PRIMARY KEY, name text UNIQUE)",
     "CREATE TABLE orders (id int PRIMARY KEY, customer int NOT NULL REFERENCES customers ON DELETE CASCADE)",
     "CREATE TABLE lines (id bigserial PRIMARY KEY, order_id int NOT NULL REFERENCES orders, note text)",
