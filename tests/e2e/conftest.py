@@ -122,7 +122,7 @@ class Site:
             f"pgbackrest --config={CONFIG} --stanza={STANZA} --type=full --start-fast --log-level-console=error backup"
         )
 
-    def start_writer(self, seconds: int = 240) -> None:
+    def start_writer(self, seconds: int = 900) -> None:
         self.primary.run(f"cat > {FOLDER}/writer.py", stdin=(HERE / "writer.py").read_text())
         self.primary.run(
             f"rm -f {FOLDER}/stop; nohup python3 {FOLDER}/writer.py {SOCKET_DIR} {PORT} {FOLDER} {seconds}"

