@@ -109,7 +109,8 @@ class Site:
         self.life.stop()  # and what else a test run that was killed has left
         self.life.bring()
         self.life.remove()
-        self.life.start(pause=4, seconds=3000)
+        # Each recovery of a test run replays all that was written since the one backup.
+        self.life.start(pause=15, seconds=3000)
 
     def end_life(self) -> None:
         self.life.stop()

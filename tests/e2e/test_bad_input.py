@@ -137,7 +137,9 @@ def test_a_misspelt_way_to_load(damaged: Site) -> None:
 
 def test_a_login_that_can_hand_its_files_to_nobody(damaged: Site, tmp_path: pathlib.Path) -> None:
     inventory = json.loads(damaged.inventory.read_text())
-    inventory["all"]["vars"]["ansible_ssh_pipelining"] = False
+    for group in inventory["all"]["children"].values():
+        for host in group["hosts"].values():
+            host["ansible_ssh_pipelining"] = False
     path = tmp_path / "inventory.json"
     path.write_text(json.dumps(inventory))
     damaged.primary.run("mv /usr/bin/setfacl /usr/bin/setfacl.away 2>/dev/null || true", user="root")
