@@ -235,10 +235,13 @@ class Trace:
             self._note(record, "DELETE", (block, offset), self._row_before(block, offset), None)
 
     def _update(self, record: Record, wanted: bool) -> None:
-        """The old row is on block 1, or on block 0 when the new one went to the same page."""
+        """The old row is on block 1, or on block 0 when the new one went to the same page.
+
+        Further blocks may be of the visibility map: minor releases of 2026 write its changes with those of the heap.
+        """
         _xmax, old_offset, _bits, flags, _new_xmax, new_offset = struct.unpack_from("=IHBBIH", record.main)
         block = record.blocks[0]
-        old_block = record.blocks[1] if len(record.blocks) > 1 else block
+        old_block = next((other for other in record.blocks[1:] if other.fork == 0), block)
         if not wanted and new_offset not in self._open.get(block.number, {}):
             return
         new = self._row_after(block, new_offset, None, record.xid)

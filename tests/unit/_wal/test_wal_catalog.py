@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog import (
     BEFORE_RANGE,
+    HOT_UPDATE,
+    OPERATION,
+    UPDATE,
     Change,
     Row,
     Trace,
@@ -21,7 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.compression imp
     lz4_decompress,
     pglz_decompress,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import parse_record
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import RM_HEAP, parse_record
 
 DATA = Path(__file__).parent / "data"
 MAJORS = pytest.mark.parametrize("major", [15, 17])
@@ -72,6 +76,28 @@ def test_a_rewrite_swaps_files(major: int) -> None:
     assert orders[0][1] == orders[1][0]
     transient = [(old, new) for name, old, new in moved if name.startswith(b"pg_temp_")]
     assert (orders[1][1], orders[1][0]) in transient
+
+
+@MAJORS
+def test_a_changed_visibility_map_is_not_taken_for_the_page_of_the_old_row(major: int) -> None:
+    """Minor releases of 2026 write the map's page with the record, behind those of the heap, with its image."""
+    recorded: dict[str, Any] = json.loads((DATA / f"catalog-{major}.json").read_text())
+    seen = 0
+    for one in recorded["records"]["pg_class"]:
+        record = parse_record(bytes.fromhex(one["hex"]), one["lsn"])
+        updated = record.rmid == RM_HEAP and record.info & OPERATION in (UPDATE, HOT_UPDATE)
+        if not updated or len(record.blocks) != 1 or record.blocks[0].image is None:
+            continue
+        heap = record.blocks[0]
+        plain, mapped = Trace(heap.relation, lambda _change: True), Trace(heap.relation, lambda _change: True)
+        plain.apply(record, True)
+        visibility = replace(heap, fork=2, number=0, image=bytes(len(heap.image)))
+        mapped.apply(replace(record, blocks=(heap, visibility)), True)
+        ((expected,), (found,)) = plain.kept.values(), mapped.kept.values()
+        assert data(found.old) == data(expected.old) != b""
+        assert found.block == expected.block
+        seen += 1
+    assert seen
 
 
 @MAJORS
