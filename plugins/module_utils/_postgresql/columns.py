@@ -12,6 +12,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import f
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, said
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_passing, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import copy_options, copy_table
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -191,8 +192,10 @@ class LostColumns:
     def _read_back(self, connection: Any) -> dict[str, Any]:
         """Rows and checksum of both ends, without the rows that production has given values of their own meanwhile."""
         columns = [*self.key, *self.filled]
-        names = [quote_ident(column["name"]) for column in self.filled]
-        own = " OR ".join(f"t.{name} IS NOT NULL AND t.{name}::text IS DISTINCT FROM s.{name}::text" for name in names)
+        own = " OR ".join(
+            f"t.{quote_ident(column['name'])} IS NOT NULL AND NOT {same_row([column], 't', 's')}"
+            for column in self.filled
+        )
         joined = f"FROM {self.only}{self.true} t JOIN {self.copy} s ON {self._same_key()}"
         found = {}
         for end, alias in (("side", "s"), ("production", "t")):

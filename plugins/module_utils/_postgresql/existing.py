@@ -63,8 +63,10 @@ def same_row(columns: Sequence[Mapping[str, Any]], one: str, other: str) -> str:
     """SQL condition: all stored columns of the two rows are the same; types without equality are compared as text."""
     fields = []
     for column in columns:
-        cast = "" if column["builtin"] and column["typname"] in fingerprint.PLAIN_TYPES else '::text COLLATE "C"'
-        fields.append((f"{one}.{quote_ident(column['name'])}{cast}", f"{other}.{quote_ident(column['name'])}{cast}"))
+        pair = tuple(f"{row}.{quote_ident(column['name'])}" for row in (one, other))
+        if not (column["builtin"] and column["typname"] in fingerprint.PLAIN_TYPES):
+            pair = tuple(f'{fingerprint.as_text(value, column)} COLLATE "C"' for value in pair)
+        fields.append(pair)
     left_side, right_side = (", ".join(pair[side] for pair in fields) for side in (0, 1))
     return f"ROW({left_side}) IS NOT DISTINCT FROM ROW({right_side})"
 

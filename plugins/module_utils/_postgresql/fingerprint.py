@@ -7,7 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, try_to_become
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
+    acting_as_owner,
+    is_another,
+    may_open,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import (
     find_relations,
@@ -19,7 +24,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
 
 # Types that compare byte by byte, and hold no OID. All others are compared and hashed as text: numeric keeps its scale
 # that way, an enum its label, a regclass its name.
@@ -36,7 +42,7 @@ FOLDED_TYPES = {
     "timestamptz": "timestamptz_send",
 }
 # Says how a checksum was made; one that was made in another way cannot be compared.
-CHECKSUM_VERSION = "2"
+CHECKSUM_VERSION = "3"
 
 COLUMNS = """
 SELECT a.attrelid::int8 AS relation, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
@@ -143,6 +149,15 @@ WHERE n.oid IN (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = ANY(%(o
   AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
 """
 
+# Whom we must be to act as the owners of relations: them, and the database's owner where we may make nothing.
+READ_AS = """
+SELECT pg_catalog.pg_get_userbyid(relowner) AS owner FROM pg_catalog.pg_class
+WHERE oid = ANY(%(oids)s::oid[]) AND relkind IN ('r', 'p', 'm')
+UNION
+SELECT pg_catalog.pg_get_userbyid(datdba) FROM pg_catalog.pg_database
+WHERE datname = pg_catalog.current_database() AND NOT pg_catalog.has_database_privilege(oid, 'CREATE')
+"""
+
 PROPERTIES = tuple(
     name
     for line in (
@@ -163,20 +178,34 @@ def columns_of(connection: Any, oids: Sequence[int]) -> dict[int, list[dict[str,
     return columns
 
 
+def as_text(value: str, column: Mapping[str, Any]) -> str:
+    """SQL expression: a value of a column as its type writes it, the same only for the same values.
+
+    A cast could be the function of the type's owner (CREATE CAST), which would then run as us; of a row, the server
+    itself makes text, by the output functions of its fields.
+    """
+    return f"{value}::text" if column["builtin"] else f"ROW({value})::text"
+
+
+def shown_text(value: str) -> str:
+    """SQL expression: a value as text for people, empty for NULL, by its type's output function and never by a cast."""
+    return f"pg_catalog.format('%s', {value})"
+
+
 def _hashed(column: Mapping[str, Any], version_num: int) -> str:
     """SQL expression: what of one column goes into the hash of its row."""
     name = quote_ident(column["name"])
     builtin = column["typname"] if column["builtin"] else None
     if version_num < 140000:
         # The text of a value over 512 MB would not fit into memory.
-        return f"pg_catalog.encode(pg_catalog.sha256({name}), 'hex')" if builtin == "bytea" else f"{name}::text"
+        return f"pg_catalog.encode(pg_catalog.sha256({name}), 'hex')" if builtin == "bytea" else as_text(name, column)
     if builtin in FOLDED_TYPES:
         return f"pg_catalog.{FOLDED_TYPES[builtin]}({name})"
     if builtin in PLAIN_TYPES:
         return name
     if builtin in TEXT_TYPES:
         return f'{name} COLLATE "C"'
-    return f'{name}::text COLLATE "C"'
+    return f'{as_text(name, column)} COLLATE "C"'
 
 
 def row_hash(columns: Sequence[Mapping[str, Any]], version_num: int) -> str:
@@ -200,7 +229,9 @@ def checksum_query(
     table: str, columns: Sequence[Mapping[str, Any]], version_num: int, max_of: str | None = None
 ) -> str:
     """Query for the rows of one table: count, order-independent checksum, and the greatest value of a column."""
-    greatest = f", max({quote_ident(max_of)})::text AS max" if max_of else ""
+    # The greatest of no value at all is none, and not an empty text.
+    most = f"max({quote_ident(max_of or 'none')})"
+    greatest = f", CASE WHEN {most} IS NOT NULL THEN {shown_text(most)} END AS max" if max_of else ""
     return (
         f"SELECT count(*) AS rows, '{CHECKSUM_VERSION}:' || coalesce(sum({row_hash(columns, version_num)}), 0)::text "
         f"AS checksum{greatest} FROM {table}"
@@ -219,8 +250,48 @@ def parallel_settings(workers: int) -> dict[str, str]:
 def content(
     connection: Any, table: str, columns: Sequence[Mapping[str, Any]], max_of: str | None = None
 ) -> dict[str, Any]:
-    """Rows and checksum of ``table`` (SQL, ``ONLY`` where inheritance matters)."""
+    """Rows and checksum of ``table`` (SQL, ``ONLY`` where inheritance matters), which must run no code of users."""
     return rows(connection, checksum_query(table, columns, connection.server_version, max_of))[0]
+
+
+def content_as_owner(
+    connection: Any,
+    oid: int,
+    schema: str,
+    table: str,
+    columns: Sequence[Mapping[str, Any]],
+    max_of: str | None = None,
+) -> dict[str, Any]:
+    """Rows and checksum of a table of others, in a transaction that can write."""
+    with acting_as_owner(connection, oid, schema, ["SELECT"]) as owner:
+        return owner.rows(checksum_query(table, columns, connection.server_version, max_of))[0]
+
+
+def _content_of_others(
+    connection: Any, oid: int, item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]], max_of: str | None
+) -> dict[str, Any]:
+    """Rows and checksum of a table, as its owner wherever the server can keep its code from acting as us."""
+    table = ("ONLY " if item["kind"] == "r" else "") + quote_name(item["schema"], item["name"])
+    if not is_another(connection, item["owner"]):
+        return content(connection, table, columns, max_of)
+    open_to_us = may_open(connection, oid)
+    # Row security may bind even the owner, but not a superuser.
+    hidden = item["force_row_security"] and item["row_security"]
+    if open_to_us and not hidden:
+        return content_as_owner(connection, oid, item["schema"], table, columns, max_of)
+    if open_to_us:
+        execute(connection, f"LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE")
+    if runs_users_code(connection, oid):
+        shown = display_name(item["schema"], item["name"])
+        where = "the server is read-only, or we may not act as that role there"
+        where = "row security binds even that role" if open_to_us else where
+        raise RecoveryError(
+            f"the rows of {shown} cannot be read without running code of its owner {item['owner']} (a check, an index "
+            f"expression or a type), and {where}, so that it would run with our rights. Nothing was read. Take the "
+            "fingerprint of definitions only (checksum: false), or log in as that owner (login_user).",
+            relation=shown,
+        )
+    return content(connection, table, columns, max_of)
 
 
 def sequences_of(connection: Any, oids: Sequence[int]) -> list[dict[str, Any]]:
@@ -360,13 +431,14 @@ def take_fingerprint(
     )
     oids = sorted({item["oid"] for item in [*named.values(), *inside]})
     become(connection, [row["owner"] for row in rows(connection, UNREADABLE, {"oids": oids})])
+    if checksum and not value(connection, "SELECT pg_catalog.current_setting('transaction_read_only')::bool"):
+        try_to_become(connection, [row["owner"] for row in rows(connection, READ_AS, {"oids": oids})])
     prints = definitions(connection, oids)
     columns = columns_of(connection, oids)
     for item in prints.values():
         oid = item.pop("oid")
         if checksum and item["kind"] in ("r", "p", "m"):
-            only = "ONLY " if item["kind"] == "r" else ""
             has_column = any(column["name"] == max_of for column in columns[oid])
-            table = only + quote_name(item["schema"], item["name"])
-            item.update(content(connection, table, columns[oid], max_of if has_column else None))
+            of = max_of if has_column else None
+            item.update(_content_of_others(connection, oid, item, columns[oid], of))
     return prints

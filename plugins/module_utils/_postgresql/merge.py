@@ -178,7 +178,7 @@ class Merged:
         lacked = value(connection, f"SELECT count(*) FROM {self.lacked}")
         differing = value(connection, f"SELECT count(*) FROM {differs}")
         not_fitting = sum(reasons.values())
-        texts = ", ".join(f"{quote_ident(name)}::text" for name in table.key)
+        texts = ", ".join(fingerprint.shown_text(quote_ident(name)) for name in table.key)
         sample = [
             list(row.values())
             for source in (differs, unfit)

@@ -360,7 +360,7 @@ class ForeignKeys:
             f"FROM {table} f WHERE {' AND '.join(f'{column} IS NOT NULL' for column in columns)} "
             f"AND NOT EXISTS (SELECT FROM {other} t WHERE {match})"
         )
-        fields = ", ".join(f"{column}::text" for column in columns)
+        fields = ", ".join(fingerprint.shown_text(column) for column in columns)
         count, sample = None, []
         execute(connection, "SAVEPOINT dbre_count")
         try:

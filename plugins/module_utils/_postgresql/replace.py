@@ -85,7 +85,7 @@ def _require_parents(connection: Any, tables: Sequence[ExistingTable], key: Mapp
     orphaned = f"FROM {source_of(key)} f WHERE {orphans(key)}"
     count = value(connection, f"SELECT count(*) {orphaned}")
     if count:
-        fields = ", ".join(f"f.{quote_ident(name)}::text" for name in key["columns"])
+        fields = ", ".join(fingerprint.shown_text(f"f.{quote_ident(name)}") for name in key["columns"])
         sample = [list(row.values()) for row in rows(connection, f"SELECT {fields} {orphaned} LIMIT {SAMPLE}")]
         raise RecoveryError(
             f"{', '.join(table.shown for table in tables)} on {host_name()} cannot be replaced by what it was: {count} "

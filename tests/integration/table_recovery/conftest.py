@@ -148,7 +148,8 @@ class World:
 
     def prepare(self) -> None:
         """What is in the cluster before there is any database of a test."""
-        self.production.sql("postgres", "CREATE ROLE dbre_owner", "CREATE ROLE dbre_reader")
+        roles = ("dbre_owner", "dbre_reader", "dbre_mallory")
+        self.production.sql("postgres", *(f"CREATE ROLE {name}" for name in roles))
 
     def fill(self, name: str) -> None:
         """A database, made by its script of this directory."""
@@ -303,7 +304,11 @@ class NetworkWorld(World):
         if installed_major() >= 15:
             self.production.sql("postgres", "GRANT SET ON PARAMETER session_replication_role TO rds_superuser")
         self.production.program(
-            "psql", "-qX", "-U", "master", *(f"-cCREATE ROLE dbre_{name}" for name in ("owner", "reader", "app"))
+            "psql",
+            "-qX",
+            "-U",
+            "master",
+            *(f"-cCREATE ROLE dbre_{name}" for name in ("owner", "reader", "app", "mallory")),
         )
 
     def fill(self, name: str) -> None:

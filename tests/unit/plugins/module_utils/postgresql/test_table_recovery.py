@@ -253,7 +253,7 @@ def test_rows_are_hashed_without_oids_and_without_loss():
     columns = [column("id", "int8"), column("Note", "text"), column("at", "date"), column("state", "s", builtin=False)]
     assert fingerprint.row_hash(columns, 150000) == (
         'pg_catalog.hashtextextended(pg_catalog.hash_record_extended(ROW(pg_catalog.int8send("id"), '
-        '"Note" COLLATE "C", "at", "state"::text COLLATE "C"), 0)::text COLLATE "C", 0)'
+        '"Note" COLLATE "C", "at", ROW("state")::text COLLATE "C"), 0)::text COLLATE "C", 0)'
     )
     assert fingerprint.row_hash([columns[0], column("file", "bytea")], 130000) == (
         'pg_catalog.hashtextextended(pg_catalog.hash_array_extended(ARRAY["id"::text, '

@@ -1,0 +1,154 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether rows of a table can be touched without running what users wrote.
+
+The answer is no unless all that the server runs is known to be harmless: immutable functions of its own, or of an
+extension written in C. Even the server's own functions are not, when they are not immutable: query_to_xml() runs any
+SQL, lo_export() writes files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
+
+# Nodes of expressions (pg_node_tree) that do nothing but to call the functions and operators they name. Before
+# PostgreSQL 16 some are called by shorter names (src/backend/nodes/outfuncs.c).
+HARMLESS_NODES = frozenset(
+    {
+        *("VAR", "CONST", "FUNCEXPR", "NAMEDARGEXPR", "OPEXPR", "DISTINCTEXPR", "NULLIFEXPR", "SCALARARRAYOPEXPR"),
+        *("BOOLEXPR", "RELABELTYPE", "COERCEVIAIO", "ARRAYCOERCEEXPR", "COLLATEEXPR", "COLLATE", "NULLTEST"),
+        *("CASEEXPR", "CASE", "CASEWHEN", "WHEN", "CASETESTEXPR", "ARRAYEXPR", "ARRAY", "COALESCEEXPR", "COALESCE"),
+        *("MINMAXEXPR", "MINMAX", "BOOLEANTEST", "COERCETODOMAINVALUE"),
+    }
+)
+NODE = re.compile(r"\{([A-Z_0-9]+)")
+FUNCTION = re.compile(r":(?:funcid|opfuncid|hashfuncid|negfuncid) (\d+)")
+OPERATOR = re.compile(r":opno (\d+)")
+TYPE = re.compile(
+    r":(?:vartype|consttype|funcresulttype|opresulttype|resulttype|array_typeid|element_typeid|casetype|coalescetype"
+    r"|minmaxtype|typeId) (\d+)"
+)
+
+# Expressions that are run, or of which at least constant parts are, when a row is written or a query is planned.
+EXPRESSIONS = """
+WITH tree AS (
+  SELECT %(oid)s::oid AS oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)
+), above AS (
+  SELECT oid FROM tree UNION SELECT relid::oid FROM pg_catalog.pg_partition_ancestors(%(oid)s::oid)
+)
+SELECT k.conbin::text AS tree FROM tree JOIN pg_catalog.pg_constraint k ON k.conrelid = tree.oid AND k.contype = 'c'
+UNION ALL
+SELECT d.adbin::text FROM tree
+JOIN pg_catalog.pg_attribute a ON a.attrelid = tree.oid AND a.attgenerated <> '' AND NOT a.attisdropped
+JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+UNION ALL
+SELECT e FROM tree JOIN pg_catalog.pg_index x ON x.indrelid = tree.oid
+CROSS JOIN LATERAL unnest(ARRAY[x.indexprs::text, x.indpred::text]) AS e WHERE e IS NOT NULL
+UNION ALL
+SELECT pg_catalog.to_jsonb(s) ->> 'stxexprs' FROM tree JOIN pg_catalog.pg_statistic_ext s ON s.stxrelid = tree.oid
+WHERE pg_catalog.to_jsonb(s) ->> 'stxexprs' IS NOT NULL
+UNION ALL
+SELECT p.partexprs::text FROM above JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = above.oid
+WHERE p.partexprs IS NOT NULL
+"""
+# A view's query, or a foreign server's idea of one. Triggers and rules are for those who write to see to.
+NO_TABLE = """
+WITH tree AS (
+  SELECT %(oid)s::oid AS oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)
+)
+SELECT 1 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind NOT IN ('r', 'p', 'm')
+"""
+COLUMN_TYPES = """
+SELECT DISTINCT a.atttypid::int8 AS type FROM pg_catalog.pg_attribute a
+WHERE a.attnum > 0 AND NOT a.attisdropped
+  AND (a.attrelid = %(oid)s::oid OR a.attrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)))
+"""
+# Types within types, and what runs when a value of one is made from its text or its parts.
+TYPES = """
+WITH RECURSIVE found AS (
+  SELECT unnest(%s::oid[]) AS oid
+  UNION
+  SELECT inner_type.oid FROM found JOIN pg_catalog.pg_type t ON t.oid = found.oid
+  CROSS JOIN LATERAL (
+    SELECT t.typbasetype UNION ALL SELECT t.typelem
+    UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+              WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid
+    UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r
+              WHERE t.typtype = 'm' AND (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::oid = t.oid
+  ) AS inner_type(oid)
+  WHERE inner_type.oid <> 0
+)
+SELECT k.conbin::text AS tree, NULL::int8 AS function
+FROM found JOIN pg_catalog.pg_constraint k ON k.contypid = found.oid AND k.contype = 'c'
+UNION ALL
+SELECT NULL, r.rngcanonical::oid::int8 FROM found JOIN pg_catalog.pg_range r ON r.rngtypid = found.oid
+WHERE r.rngcanonical <> 0
+"""
+HARMFUL_FUNCTIONS = """
+SELECT 1
+FROM (SELECT unnest(%(functions)s::oid[]) AS oid
+      UNION ALL SELECT o.oprcode FROM pg_catalog.pg_operator o WHERE o.oid = ANY(%(operators)s::oid[])) AS called
+LEFT JOIN pg_catalog.pg_proc p ON p.oid = called.oid
+LEFT JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = p.proowner
+WHERE NOT coalesce(p.provolatile = 'i' AND (p.oid < 16384 OR l.lanname IN ('internal', 'c') AND r.rolsuper), false)
+LIMIT 1
+"""
+
+
+def calls_of(trees: Iterable[str]) -> tuple[set[int], set[int], set[int], bool]:
+    """Functions, operators and types (OIDs) that expressions name, and whether all their nodes are known.
+
+    ``trees`` are texts of pg_node_tree. Names in them cannot hide a node: outToken() in src/backend/nodes/outfuncs.c
+    escapes braces, so that they can at most look like one too many.
+    """
+    functions: set[int] = set()
+    operators: set[int] = set()
+    types: set[int] = set()
+    known = True
+    for tree in trees:
+        known = known and HARMLESS_NODES.issuperset(NODE.findall(tree))
+        functions.update(int(oid) for oid in FUNCTION.findall(tree))
+        operators.update(int(oid) for oid in OPERATOR.findall(tree))
+        types.update(int(oid) for oid in TYPE.findall(tree))
+    # An operator whose function was not looked up yet, or that has no hash function.
+    return functions - {0}, operators - {0}, types - {0}, known
+
+
+def _are_harmless(connection: Any, trees: Iterable[str], types: Iterable[int]) -> bool:
+    functions, operators, waiting, known = calls_of(trees)
+    waiting |= set(types)
+    seen: set[int] = set()
+    while waiting and known:
+        seen |= waiting
+        within = rows(connection, TYPES, (sorted(waiting),))
+        more = calls_of(row["tree"] for row in within if row["tree"])
+        functions |= more[0] | {row["function"] for row in within if row["function"]}
+        operators |= more[1]
+        waiting = more[2] - seen
+        known = known and more[3]
+    called = {"functions": sorted(functions), "operators": sorted(operators)}
+    return known and value(connection, HARMFUL_FUNCTIONS, called) is None
+
+
+def runs_users_code(connection: Any, oid: int) -> bool:
+    """Whether writing rows of a table, or planning a query on it, may run what a user wrote, triggers and rules apart.
+
+    The answer lasts as long as a lock that keeps others from changing the table (SHARE UPDATE EXCLUSIVE).
+    """
+    if value(connection, NO_TABLE, {"oid": oid}) is not None:
+        return True
+    trees = [row["tree"] for row in rows(connection, EXPRESSIONS, {"oid": oid})]
+    types = [row["type"] for row in rows(connection, COLUMN_TYPES, {"oid": oid})]
+    return not _are_harmless(connection, trees, types)
+
+
+def is_harmless_type(connection: Any, oid: int) -> bool:
+    """Whether values of a type are made from their text without running what a user wrote."""
+    return _are_harmless(connection, [], [oid])
