@@ -1,0 +1,11 @@
+CREATE TYPE mood AS ENUM ('well', 'ill');
+CREATE TABLE customers (id int PRIMARY KEY, name text UNIQUE, mood mood DEFAULT 'well');
+INSERT INTO customers SELECT g, 'Customer ' || g FROM generate_series(1, 50) g;
+CREATE TABLE orders (id bigserial PRIMARY KEY, customer int NOT NULL REFERENCES customers, at timestamptz, note text);
+INSERT INTO orders (customer, at, note) SELECT 1 + g % 50, now(), repeat('x', g) FROM generate_series(1, 200) g;
+CREATE INDEX ON orders (lower(note));
+CREATE VIEW open_orders AS SELECT o.id, c.name FROM orders o JOIN customers c ON c.id = o.customer;
+CREATE MATERIALIZED VIEW counted AS SELECT customer, count(*) AS n FROM orders GROUP BY customer;
+CREATE TABLE parts (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE parts_old PARTITION OF parts FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+INSERT INTO parts SELECT g, '2020-02-02' FROM generate_series(1, 20) g;
