@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import printable
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, utc_now
@@ -69,15 +70,15 @@ class ActionModule(ActionBase):
         if args["state"] == "open":
             opened, changed = record.open()
             if opened["closed"]:
-                self._display.display(finished_text(opened))
+                self._display.display(printable(finished_text(opened)))
             return opened, changed
         if args["state"] == "planned":
             planned, changed = record.planned(args["data"])
-            self._display.display(plan_text(planned, utc_now()))
+            self._display.display(printable(plan_text(planned, utc_now())))
             return planned, changed
         if args["state"] == "phase":
             return record.phase(args["phase"], args["data"])
         ended = record.end(args["state"], args["data"], args["msg"], args["step"])
         if record.report:
-            self._display.display(f"{summary(record.report)}\nReport: {record.path / 'report.html'}")
+            self._display.display(printable(f"{summary(record.report)}\nReport: {record.path / 'report.html'}"))
         return ended

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from ansible.plugins.action.normal import ActionModule as NormalAction
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import printable
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import duration, number, size
 
 FIRST_POLL = 5.0
@@ -97,13 +98,15 @@ class ProgressAction(NormalAction):
         progress = Progress()
         start = time.monotonic()
         pause = FIRST_POLL
-        command = f"cat {self._connection._shell.quote(path)}"
+        file = self._connection._shell.quote(path)
+        # Where others may write, one of theirs says nothing, and a FIFO is not waited for.
+        command = f"test -f {file} && test -O {file} && cat {file}"
         while not ended.wait(pause):
             try:
                 found = self._low_level_execute_command(command)
                 line = progress.line(found["stdout"].strip(), time.monotonic()) if found["rc"] == 0 else None
                 if line and not ended.is_set():
-                    self._display.display(line)
+                    self._display.display(printable(line))
             except Exception as error:
                 self._display.vvv(f"progress of {path} cannot be read: {error}")
             pause = pause_after(time.monotonic() - start)

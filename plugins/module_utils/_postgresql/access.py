@@ -8,6 +8,7 @@ It becomes a member of the owners, and gives every membership back as it was. Al
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -93,6 +94,7 @@ FROM pg_catalog.pg_auth_members m
 WHERE m.roleid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %(role)s)
   AND m.member = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
 """
+_OPTIONS = re.compile(r"INHERIT (?:TRUE|FALSE), SET (?:TRUE|FALSE)")
 OPTIONS_16 = (
     "'INHERIT ' || CASE WHEN m.inherit_option THEN 'TRUE' ELSE 'FALSE' END || ', SET ' "
     "|| CASE WHEN m.set_option THEN 'TRUE' ELSE 'FALSE' END"
@@ -146,8 +148,10 @@ def _memberships(connection: Any, role: str) -> dict[str, str]:
     return {row["grantor"]: row["options"] for row in found}
 
 
-def _undo(connection: Any, role: str, user: str, before: Mapping[str, str]) -> list[str] | None:
-    """Statements that bring the memberships of ``user`` in ``role`` back to what they were ``before``, tried out.
+def _undo(connection: Any, role: str, user: str, before: Mapping[str, str]) -> list[dict[str, Any]] | None:
+    """What brings the memberships of ``user`` in ``role`` back to what they were ``before``, tried out.
+
+    Each is ``{grantor, options}``; without ``options`` the membership goes.
 
     None when there are none: what cannot be given back is not borrowed. A managed service may grant in the name of a
     role of its own, and let us revoke that only without saying so.
@@ -156,22 +160,31 @@ def _undo(connection: Any, role: str, user: str, before: Mapping[str, str]) -> l
     for grantor, options in _memberships(connection, role).items():
         if before.get(grantor) == options:
             continue
-        statement = f"REVOKE {quote_ident(role)} FROM {quote_ident(user)}"
-        if grantor in before:
-            statement = f"GRANT {quote_ident(role)} TO {quote_ident(user)} WITH {before[grantor]}"
-        named.append(f"{statement} GRANTED BY {quote_ident(grantor)}")
-        plain.append(statement)
-    for statements in (named, plain) if connection.server_version >= 160000 else (plain,):
-        if _restores(connection, role, statements, before):
-            return statements
+        named.append({"grantor": grantor, "options": before.get(grantor)})
+        plain.append({"grantor": None, "options": before.get(grantor)})
+    for undo in (named, plain) if connection.server_version >= 160000 else (plain,):
+        if _restores(connection, role, user, undo, before):
+            return undo
     return None
 
 
-def _restores(connection: Any, role: str, statements: Sequence[str], before: Mapping[str, str]) -> bool:
+def _undo_statement(role: str, user: str, undo: Mapping[str, Any]) -> str:
+    """One statement; what is to be undone may have been read, so that only options that there are go into it."""
+    statement = f"REVOKE {quote_ident(role)} FROM {quote_ident(user)}"
+    if undo["options"] is not None:
+        if not _OPTIONS.fullmatch(undo["options"]):
+            raise RecoveryError(f"a membership has no options {undo['options']!r}; what names them is not ours")
+        statement = f"GRANT {quote_ident(role)} TO {quote_ident(user)} WITH {undo['options']}"
+    return statement + (f" GRANTED BY {quote_ident(undo['grantor'])}" if undo["grantor"] is not None else "")
+
+
+def _restores(
+    connection: Any, role: str, user: str, undo: Sequence[Mapping[str, Any]], before: Mapping[str, str]
+) -> bool:
     execute(connection, "SAVEPOINT dbre_undo")
     try:
-        for statement in statements:
-            execute(connection, statement)
+        for item in undo:
+            execute(connection, _undo_statement(role, user, item))
         return _memberships(connection, role) == before
     except connection.DatabaseError as error:
         if error.pgcode not in (INSUFFICIENT_PRIVILEGE, INVALID_GRANT_OPERATION):
@@ -184,7 +197,7 @@ def _restores(connection: Any, role: str, statements: Sequence[str], before: Map
 def try_to_become(connection: Any, roles: Iterable[str]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Become a member of ``roles``, in the caller's transaction.
 
-    Returns what was borrowed, each ``{role, undo}`` with the statements for :func:`give_back`, and what could not be,
+    Returns what was borrowed, each ``{role, user, undo}`` for :func:`give_back`, and what could not be,
     each ``{name, reason, command}``.
     """
     borrowed, missing = [], []
@@ -207,7 +220,7 @@ def try_to_become(connection: Any, roles: Iterable[str]) -> tuple[list[dict[str,
                 raise
             reason = said(error)
         if reason is None:
-            borrowed.append({"role": role, "undo": undo})
+            borrowed.append({"role": role, "user": user, "undo": undo})
         else:
             execute(connection, "ROLLBACK TO SAVEPOINT dbre_member")
             by = _who_may_grant(connection, role)
@@ -247,8 +260,8 @@ def give_back(connection: Any, borrowed: Iterable[Mapping[str, Any]]) -> None:
     for item in borrowed:
         # Somebody may have dropped the role meanwhile.
         if value(connection, "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", (item["role"],)):
-            for statement in item["undo"]:
-                execute(connection, statement)
+            for undo in item["undo"]:
+                execute(connection, _undo_statement(item["role"], item["user"], undo))
 
 
 def become_owners(connection: Any) -> None:

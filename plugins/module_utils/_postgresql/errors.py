@@ -4,7 +4,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+# What a terminal acts on instead of showing it: controls but tab and line break, and marks that turn the direction.
+_ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may get it: names and messages of servers are anybody's."""
+    return _ACTED_ON.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class RecoveryError(Exception):
@@ -15,6 +24,7 @@ class RecoveryError(Exception):
     """
 
     def __init__(self, msg: str, **details: Any) -> None:
+        msg = printable(msg)
         super().__init__(msg)
         self.msg: str = msg
         self.details: dict[str, Any] = details

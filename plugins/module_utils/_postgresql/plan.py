@@ -33,6 +33,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import require_own_schema
 
 JOURNAL = "dbre_recovery_journal"
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
@@ -163,6 +164,7 @@ def left_without_rows(relation: Mapping[str, Any], state: str) -> dict[str, Any]
 def read_journal(production: Any, staging_schema: str) -> dict[str, list[dict[str, Any]]]:
     """The journal of one incident by kind of entry, oldest first; empty when there is none."""
     table = quote_name(staging_schema, JOURNAL)
+    require_own_schema(production, staging_schema, JOURNAL, "Recover under another incident id (dr_incident_id).")
     if value(production, "SELECT pg_catalog.to_regclass(%s)", (table,)) is None:
         return {}
     journal: dict[str, list[dict[str, Any]]] = {}

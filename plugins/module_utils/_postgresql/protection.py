@@ -24,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import require_own_schema
 
 SCHEMA = "dbre_protection"
 REFUSE = "dbre_refuse_drop"
@@ -114,6 +115,7 @@ class DropProtection:
 
     def ensure(self, state: str, check_mode: bool) -> dict[str, Any]:
         self._require_event_triggers()
+        require_own_schema(self.connection, SCHEMA, "", f"When nobody needs it: DROP SCHEMA {SCHEMA} CASCADE")
         there = bool(self._rows("SELECT 1 AS one FROM pg_catalog.pg_namespace WHERE nspname = %s", (SCHEMA,)))
         protected = self._protected() if there else set()
         taken = self._taken() if there else set()

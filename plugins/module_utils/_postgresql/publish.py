@@ -257,7 +257,9 @@ def set_sequences(connection: Any, sequences: Iterable[Mapping[str, Any]]) -> No
     """Bring production's sequences forward to the recovered instance's, never back."""
     for sequence in sequences:
         name = quote_name(sequence["schema"], sequence["name"])
-        if value(connection, "SELECT pg_catalog.to_regclass(%s)", (name,)) is None:
+        # Somebody may have put a view in its place, whose functions would run as we read it.
+        is_one = "SELECT 1 FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s) AND relkind = 'S'"
+        if value(connection, is_one, (name,)) is None:
             continue
         target = forward(rows(connection, f"SELECT last_value, is_called FROM {name}")[0], sequence)
         if target is not None:

@@ -80,6 +80,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.workers 
 
 # Seconds to wait for the step that a killed run left behind.
 LONGEST_WAIT = 3600.0
+# And for sessions of ours to end that were told to.
+LONGEST_END = 60.0
 
 
 def refuse_missing_globals(plan: Mapping[str, Any]) -> None:
@@ -99,37 +101,72 @@ def refuse_missing_globals(plan: Mapping[str, Any]) -> None:
     )
 
 
+# Sessions that hold or await the lock of an incident, in this database; a name on display proves nobody's identity.
+HOLDERS = """
+SELECT l.pid, a.usename::text AS role, r.rolsuper OR r.rolname = session_user AS ours
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid, pg_catalog.hashtextextended(%s, 0) AS wanted(key)
+WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.pid <> pg_catalog.pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND (l.classid::int8 << 32 | l.objid::int8) = wanted.key
+ORDER BY 1
+"""
+LEFT_BEHIND = """
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+WHERE application_name = %s AND usename = session_user AND pid <> pg_catalog.pg_backend_pid()
+"""
+
+
 def lock_incident(connection: Any, staging: str, application_name: str, patience: float = LONGEST_WAIT) -> None:
     """Make this the only run of the incident, and end the sessions that a killed one left behind.
 
     The step that a killed playbook left behind on the host works on; it is waited for, ``patience`` seconds at most.
+    The lock's number is no secret: sessions of other roles that took it are ended, or named where we may not.
     """
     deadline = time.monotonic() + patience
     try_lock = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
     while not value(connection, try_lock, (staging,)):
+        holders = rows(connection, HOLDERS, (staging,))
         connection.rollback()
+        others = [item for item in holders if not item["ours"]]
+        for item in others:
+            _end_session(connection, staging, item)
         if time.monotonic() > deadline:
-            query = (
-                "SELECT coalesce(string_agg(pid::text, ', '), '') FROM pg_catalog.pg_stat_activity "
-                "WHERE application_name = %s AND pid <> pg_catalog.pg_backend_pid()"
-            )
-            sessions = value(connection, query, (application_name,))
-            connection.rollback()
+            sessions = ", ".join(f"{item['pid']} (role {item['role']})" for item in holders)
             raise RecoveryError(
                 f"another run still recovers the same incident ({staging}) on {host_name()}, after {patience:.0f} s, "
                 f"in sessions {sessions}. This run changed nothing. See pg_stat_activity for what they wait; end them "
                 "(pg_terminate_backend) when they are stuck, then run again with the same incident id."
             )
-        time.sleep(0.2)
+        if not others:
+            time.sleep(0.2)
     connection.commit()
-    left_behind = (
-        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "
-        "WHERE application_name = %s AND pid <> pg_catalog.pg_backend_pid()"
-    )
-    while rows(connection, left_behind, (application_name,)):
+    deadline = time.monotonic() + LONGEST_END
+    while rows(connection, LEFT_BEHIND, (application_name,)):
         connection.commit()
+        if time.monotonic() > deadline:
+            raise RecoveryError(
+                f"sessions of an earlier run of this incident ({staging}) on {host_name()} do not end. This run "
+                f"changed nothing. See pg_stat_activity (application_name {application_name}) for what they wait, then "
+                "run again with the same incident id."
+            )
         time.sleep(0.1)
     connection.commit()
+
+
+def _end_session(connection: Any, staging: str, holder: Mapping[str, Any]) -> None:
+    """End a session of another role that holds our lock; RecoveryError where we may not."""
+    try:
+        value(connection, "SELECT pg_catalog.pg_terminate_backend(%s)", (holder["pid"],))
+        connection.commit()
+    except connection.ProgrammingError as error:
+        connection.rollback()
+        raise RecoveryError(
+            f"session {holder['pid']} of role {holder['role']} holds the lock of this incident ({staging}) on "
+            f"{host_name()}, and we may not end it ({said(error)}). This run changed nothing. Have a superuser run: "
+            f"SELECT pg_terminate_backend({holder['pid']}); then run again, or under another incident id "
+            "(dr_incident_id)."
+        ) from error
 
 
 def make_early(

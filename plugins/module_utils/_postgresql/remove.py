@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, give_back
@@ -18,6 +20,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan imp
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import lock_incident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import require_own_schema
+
+OTHERS_SCHEMA = "Give it another name (ALTER SCHEMA ... RENAME TO ...), then run again."
 
 LEFTOVERS = """
 SELECT n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_catalog.pg_get_userbyid(c.relowner) AS owner
@@ -63,13 +68,20 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
                 removed.append(f"database {display_name(None, staging)}")
             elif journal:
                 kept = _still_there(connection, journal.get("kept", []))
-                ours = {staging, *journal["plan"][0]["staging_schemas"].values()}
+                ours = {staging, *filter(_is_of(staging), journal["plan"][0]["staging_schemas"].values())}
+                for schema in sorted(ours):
+                    require_own_schema(connection, schema, JOURNAL, OTHERS_SCHEMA)
                 removed += _remove_schemas(connection, sorted(ours), kept, borrowed, check_mode)
         finally:
             connection.close()
         if name == staging and journal and not check_mode:
             _drop_database(production, staging)
     return {"changed": bool(removed), "removed": removed, "kept": kept}
+
+
+def _is_of(staging: str) -> Callable[[str], bool]:
+    """Whether a name is one that a plan gives to staging schemas of its incident."""
+    return lambda schema: bool(re.fullmatch(re.escape(staging) + "(_[0-9]+)?", schema))
 
 
 def _still_there(connection: Any, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -26,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     libpq_keywords,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.raw_text import client_encoding
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
     NO_LIBRARIES,
@@ -191,8 +193,9 @@ class Progress:
             return
         at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
         text = json.dumps({"at": at, "what": what, "done": done, "total": total, "unit": unit})
-        with self._lock:
-            # Its directory may be one that all may write to: what lies there already is not followed.
+        # Its directory may be one that all may write to: what lies there already is not followed, and what belongs to
+        # others and cannot be removed leaves progress unsaid. Progress is a comfort.
+        with self._lock, suppress(OSError):
             with suppress(FileNotFoundError):
                 os.unlink(f"{self._path}.new")
             with os.fdopen(os.open(f"{self._path}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
@@ -225,7 +228,7 @@ class Progress:
     def end(self) -> None:
         """Remove the file."""
         if self._path is not None:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.unlink(self._path)
 
 
@@ -261,6 +264,7 @@ def open_servers(params: Mapping[str, Any], incident: str) -> Iterator[tuple[Ser
         try:
             here, there = production.connect(), side.connect()
             versions = here.server_version // 10000, there.server_version // 10000
+            _refuse_itself(here, there)
             become_owners(there)
             here.close()
             there.close()
@@ -272,6 +276,21 @@ def open_servers(params: Mapping[str, Any], incident: str) -> Iterator[tuple[Ser
             yield production, side
         finally:
             side.close()
+
+
+def _refuse_itself(here: Any, there: Any) -> None:
+    """Refuse production as its own recovered instance: what one session locks, the other must not see."""
+    key = secrets.randbelow(2**62)
+    execute(here, "SELECT pg_catalog.pg_advisory_lock(%s)", (key,))
+    query = "SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = %s::oid AND objid = %s::oid"
+    same = value(there, query, (key >> 32, key & 0xFFFFFFFF)) is not None
+    here.rollback()
+    there.rollback()
+    if same:
+        raise RecoveryError(
+            f"the recovered instance is production on {host_name()} itself. Nothing was changed. Hand on the instance "
+            "that the restore returned."
+        )
 
 
 @contextmanager

@@ -35,6 +35,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_con
     render_hba,
     render_settings,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import (
+    read_own_file,
+    require_own_place,
+)
 
 MADE_BY = "dbre.recovery"
 MARKER = "marker.json"
@@ -133,9 +137,9 @@ class SideInstance:
 
     def read_marker(self) -> Optional[dict[str, Any]]:
         """What was recorded of this instance; None when there is none here."""
+        require_own_place(self.path, "dr_side_path")
         try:
-            with open(self.below(MARKER), encoding="utf-8") as file:
-                marker = json.load(file)
+            marker = json.loads(read_own_file(self.below(MARKER)))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -337,7 +341,8 @@ class SideInstance:
         ours = f"--config={self.backrest_config}".encode()
         for sent in (signal.SIGTERM, signal.SIGKILL):
             for _look in range(50):
-                pids = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if ours in _arguments(pid)]
+                # A process of another user only bears our name.
+                pids = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if ours in _own_arguments(pid)]
                 if not pids:
                     return
                 for pid in pids if _look == 0 else ():
@@ -385,8 +390,10 @@ class SideInstance:
         return True
 
 
-def _arguments(pid: str) -> list[bytes]:
+def _own_arguments(pid: str) -> list[bytes]:
     try:
+        if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
+            return []
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read().split(b"\0")
     except OSError:

@@ -29,6 +29,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, Server
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import require_own_schema
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.workers import run_parallel
 
 # Holds the extension while we work, when there was none, and in its comment what is to be given back.
@@ -235,6 +236,8 @@ class Warmer:
             "SELECT pg_catalog.obj_description(oid, 'pg_namespace') AS comment FROM pg_catalog.pg_namespace "
             "WHERE nspname = %s"
         )
+        advice = f"When nobody needs it: DROP SCHEMA {SCHEMA} CASCADE; then run again."
+        require_own_schema(main, SCHEMA, "", advice)
         for row in rows(main, query, (SCHEMA,)):
             give_back(main, json.loads(row["comment"] or "[]"))
             found = rows(main, EXTENSION)

@@ -9,20 +9,31 @@ from datetime import date, datetime
 from typing import Any
 
 MASK = "********"
-_SECRET_KEY = re.compile(
-    r"passw(or)?d|passphrase|secret|token|credential|cipher[-_]?pass|private[-_]?key", re.IGNORECASE
-)
+_KEYS = r"passw(?:or)?d|passphrase|secret|token|cipher[-_]?pass|(?:private|s3|azure|access|customer)[-_]key"
+_SECRET_KEY = re.compile(f"{_KEYS}|credential", re.IGNORECASE)
+# A quoted value goes on over line breaks to its end, or that of a text that was cut.
+_QUOTED = r"""'(?:[^'\\]|\\.|'')*(?:'|\Z)|"(?:[^"\\]|\\.|"")*(?:"|\Z)"""
 _SECRET_TEXT = re.compile(
-    r"\b(?P<key>\w*(?:password|passwd|passphrase|secret|token|cipher-pass)\w*)(?P<sign>\s*[=:]\s*)(?P<value>'[^']*'|\"[^\"]*\"|\S+)",
-    re.IGNORECASE,
+    rf"""(?P<key>(?<![\w-])[\w-]*(?:{_KEYS})[\w-]*)
+         (?:(?P<sign>["']?\s*[=:]\s*)(?P<value>{_QUOTED}|\S+)
+           |(?P<gap>\s+)(?P<after>{_QUOTED}))
+      |(?P<option>(?<!\S)--[\w-]*(?:{_KEYS})[\w-]*)(?P<blank>\s+)(?P<given>{_QUOTED}|(?!-)\S+)""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 _SECRET_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+(?=@)", re.IGNORECASE)
 
 
 def mask_text(text: str) -> str:
-    """``text`` without the value of ``password=...`` and the like, and without the password part of URLs."""
-    text = _SECRET_TEXT.sub(lambda match: f"{match['key']}{match['sign']}{MASK}", text)
+    """``text`` without the values of ``password=...``, ``"password": "..."``, ``--secret ...`` and the like, and
+    without the password part of URLs."""
+    text = _SECRET_TEXT.sub(_masked, text)
     return _SECRET_URL.sub(lambda match: f"{match['before']}{MASK}", text)
+
+
+def _masked(match: re.Match[str]) -> str:
+    if match["option"]:
+        return f"{match['option']}{match['blank']}{MASK}"
+    return f"{match['key']}{match['sign'] or match['gap']}{MASK}"
 
 
 def clean(value: Any, key: str = "") -> Any:
