@@ -95,6 +95,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import
     refuse,
     resolve,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
@@ -130,6 +131,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     try:
         module.exit_json(changed=False, policy=find(module))
     except RecoveryError as error:

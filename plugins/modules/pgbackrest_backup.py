@@ -146,6 +146,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
     from_params,
     refuse_root,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
@@ -186,6 +187,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     try:
         module.exit_json(**ensure(module))
     except RecoveryError as error:

@@ -85,6 +85,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
     from_params,
     refuse_root,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
@@ -126,6 +127,7 @@ def main() -> None:
         argument_spec={**ARGUMENT_SPEC, **connection_argument_spec(), "timeout": {"type": "int"}},
         supports_check_mode=True,
     )
+    check_arguments(module)
     try:
         module.exit_json(**prove(module))
     except RecoveryError as error:

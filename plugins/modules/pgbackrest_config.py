@@ -55,6 +55,7 @@ options:
   backup:
     description:
       - Whether to keep a dated copy of the file that is replaced.
+      - Secrets that are no longer in force are hidden in it, and in older copies.
     type: bool
     default: true
 attributes:
@@ -119,11 +120,19 @@ backup_file:
   returned: when a file was replaced and O(backup) is V(true)
   type: str
   sample: /etc/pgbackrest.conf.1234.2026-11-23@22:00:00~
+masked:
+  description: Older copies of the file in which secrets that are no longer in force were hidden.
+  returned: when the file exists
+  type: list
+  elements: str
+  sample: [/etc/pgbackrest.conf.1234.2026-11-23@22:00:00~]
 """
 
+import glob
 import os
 import pwd
 import socket
+import stat
 import tempfile
 from typing import Any
 
@@ -132,6 +141,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config i
     AUTH,
     Judge,
     Sections,
+    broken_values,
     keep_other_stanzas,
     merge,
     misplaced_options,
@@ -141,9 +151,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config i
     refuse,
     render,
     stanzas_of,
+    without_old_secrets,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
@@ -200,10 +212,27 @@ class ConfigFile:
             "attributes": None,
         }
 
+    def mask_copies(self, check_mode: bool) -> list[str]:
+        """Hide secrets that are no longer in force in older copies of the file; the copies concerned."""
+        now, masked = self.read() or "", []
+        for path in sorted(glob.glob(f"{glob.escape(self.path)}.*~")):
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                continue
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                before = file.read()
+            after = without_old_secrets(before, now)
+            if after == before:
+                continue
+            masked.append(path)
+            if not check_mode:
+                scratch = self.candidate(after)
+                self.module.atomic_move(scratch, path)
+        return masked
+
     def candidate(self, text: str) -> str:
         """Write the text to a new file that only root and pgBackRest's user can read, and return its path."""
         handle, path = tempfile.mkstemp(prefix=".pgbackrest-", suffix=".conf", dir=os.path.dirname(self.path))
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
         os.chown(path, -1, self.group)
         os.chmod(path, 0o640)
@@ -236,6 +265,9 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     """Judge the wanted file, replace the present one where they differ, and return the module's result."""
     params = module.params
     file = ConfigFile(module)
+    broken = [reason for layer in ("config", "preferred", "secrets") for reason in broken_values(params[layer])]
+    if broken:
+        raise refuse(file.path, broken)
     secrets = misplaced_secrets(params["config"]) + misplaced_secrets(params["preferred"])
     reasons = [f"{name} is a secret and belongs into 'secrets'" for name in secrets]
     reasons += misplaced_options(params["config"])
@@ -264,6 +296,8 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     result["exists"] = os.path.exists(file.path)
     if result["exists"]:
         result["changed"] = module.set_fs_attributes_if_different(file.file_args(file.path), result["changed"])
+        result["masked"] = file.mask_copies(module.check_mode)
+        result["changed"] = result["changed"] or bool(result["masked"])
     return result
 
 
@@ -280,6 +314,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     try:
         module.exit_json(**ensure(module))
     except RecoveryError as error:

@@ -151,11 +151,13 @@ version:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import describe_backup, describe_stanza
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC, from_params
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={**ARGUMENT_SPEC, "set": {"type": "str"}}, supports_check_mode=True)
+    check_arguments(module)
     try:
         pgbackrest = from_params(module.params, module.run_command)
         version = pgbackrest.version()

@@ -272,7 +272,9 @@ missing_wal:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import refuse_root
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.side_restore import SideRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
@@ -305,12 +307,14 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
 
     def run(argv: list[str]) -> tuple[int, str, str]:
         rc, stdout, stderr = module.run_command(argv, handle_exceptions=False)
         return rc, stdout, stderr
 
     try:
+        refuse_root("restore")
         restore = SideRestore(module.params, run)
         plan, changed = restore.look() if module.check_mode else restore.restore()
     except RecoveryError as error:

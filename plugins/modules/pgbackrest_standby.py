@@ -90,6 +90,7 @@ settings:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC, refuse_root
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.standby import ensure_standby
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
@@ -105,6 +106,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     try:
         refuse_root("restore")
         module.exit_json(**ensure_standby(module.params, module.run_command, module.check_mode))

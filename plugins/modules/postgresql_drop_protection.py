@@ -107,6 +107,7 @@ findings:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
@@ -137,6 +138,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     params = module.params
     try:
         protection = DropProtection(

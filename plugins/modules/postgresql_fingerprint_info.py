@@ -108,6 +108,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
@@ -160,6 +161,7 @@ def main() -> None:
         required_one_of=[("relations", "schemas")],
         supports_check_mode=True,
     )
+    check_arguments(module)
     try:
         result = run(module.params)
     except RecoveryError as error:

@@ -181,6 +181,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import parse_age
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_backup import (
     LogicalBackup,
@@ -235,6 +236,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     try:
         module.exit_json(**ensure(module))
     except RecoveryError as error:

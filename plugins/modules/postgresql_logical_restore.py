@@ -235,6 +235,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_instance import LogicalRestore
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import SideInstance
@@ -295,6 +296,7 @@ def main() -> None:
         required_if=[("state", "present", ["dump", "database"])],
         supports_check_mode=True,
     )
+    check_arguments(module)
     if os.geteuid() == 0:
         module.fail_json(
             msg="PostgreSQL does not run as root. Nothing was changed. Run this as its operating system user "

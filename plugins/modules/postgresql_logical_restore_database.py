@@ -138,6 +138,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_load import LogicalLoad
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
@@ -176,6 +177,7 @@ def main() -> None:
         required_one_of=[("dump", "globals")],
         supports_check_mode=True,
     )
+    check_arguments(module)
     if os.geteuid() == 0:
         module.fail_json(
             msg="Restoring connects as the operating system user of PostgreSQL, not as root. Nothing was changed. "

@@ -188,6 +188,7 @@ load_plan:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -214,6 +215,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     params = module.params
     try:
         with open_servers(params, params["incident"]) as (production, side):

@@ -80,6 +80,7 @@ verifier:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.passfile import new_secret, parse, render
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import write_file
@@ -94,6 +95,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     path, user, database = (module.params[name] for name in ("path", "user", "database"))
     text, open_to_others = "", False
     try:

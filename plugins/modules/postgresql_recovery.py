@@ -208,6 +208,7 @@ state:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_recovery import ensure_state
@@ -228,6 +229,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     state = module.params["state"]
     try:
         result: dict[str, Any] = ensure_state(

@@ -278,6 +278,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import KINDS
@@ -306,6 +307,7 @@ def main() -> None:
         argument_spec={**SEARCH_SPEC, **connection_argument_spec(), **PGBACKREST_SPEC},
         supports_check_mode=True,
     )
+    check_arguments(module)
     below = module.params["spool_path"] or roomiest(module.tmpdir)
     try:
         spool = tempfile.mkdtemp(prefix="recovery-target-", dir=below)

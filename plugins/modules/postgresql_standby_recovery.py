@@ -247,6 +247,7 @@ following:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.standby_recovery import ensure_state
@@ -285,6 +286,7 @@ def main() -> None:
         required_if=[("state", "targeted", TARGET), ("state", "paused", TARGET)],
         supports_check_mode=True,
     )
+    check_arguments(module)
     try:
         module.exit_json(**ensure_state(module.params, module.params["state"], module.check_mode))
     except RecoveryError as error:

@@ -174,6 +174,7 @@ removed:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.database import make_recovery
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
@@ -230,6 +231,7 @@ def main() -> None:
         ],
         supports_check_mode=True,
     )
+    check_arguments(module)
     try:
         result = run(module.params, module.check_mode)
     except RecoveryError as error:

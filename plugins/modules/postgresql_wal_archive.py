@@ -97,6 +97,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
@@ -114,6 +115,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     spool = tempfile.mkdtemp(prefix="wal-archive-", dir=module.tmpdir)
     try:
         result = ensure_archived(module.params, spool, check_mode=module.check_mode)

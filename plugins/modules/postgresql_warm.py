@@ -102,6 +102,7 @@ unread:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
@@ -122,6 +123,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    check_arguments(module)
     params = module.params
     progress = Progress(params["progress_file"])
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,39 @@ def test_the_action_group_holds_every_module_with_the_shared_pgbackrest_options(
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_says_what_check_and_diff_mode_do(path: Path) -> None:
     assert {"check_mode", "diff_mode"} <= set(documentation(path)["attributes"])
+
+
+def tasks_of(item: Any) -> Iterator[dict[str, Any]]:
+    """Tasks at any depth of a file of tasks or of a playbook, and the defaults that a block gives to modules."""
+    for part in item if isinstance(item, list) else [item]:
+        if isinstance(part, dict):
+            yield part
+            yield part.get("module_defaults") or {}
+            for key in ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks", "handlers"):
+                yield from tasks_of(part.get(key) or [])
+
+
+def test_no_function_of_a_user_answers_for_one_of_postgresql_in_the_sql_of_roles() -> None:
+    asked, open_paths = 0, []
+    for path in [*(ROOT / "roles").rglob("*.yml"), *(ROOT / "playbooks").rglob("*.yml")]:
+        for task in tasks_of(load(path)):
+            for module, arguments in task.items():
+                # What a block's defaults complete is looked at there.
+                if not module.startswith("community.postgresql.") or "login_db" not in arguments:
+                    continue
+                asked += 1
+                if "-c search_path=" not in str(arguments.get("connect_params", {}).get("options", "")):
+                    open_paths.append(f"{path.relative_to(ROOT)}: {module}")
+    assert open_paths == []
+    assert asked > 15
+
+
+PLAYBOOKS = [path for path in sorted((ROOT / "playbooks").glob("*-*.yml")) if "rds" not in path.name]
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS, ids=lambda path: path.stem)
+def test_a_login_that_cannot_become_the_postgresql_user_is_told_at_the_start(playbook: Path) -> None:
+    tasks = [task for play in load(playbook) for task in tasks_of(play.get("tasks") or [])]
+    included = [str(task.get("ansible.builtin.include_tasks", "")) for task in tasks]
+    paths = [ROOT / "playbooks" / name for name in included if name.startswith("tasks/")]
+    assert any("become.yml" in path.name or "become.yml" in path.read_text() for path in paths)

@@ -133,6 +133,34 @@ def misplaced_secrets(config: Mapping[str, Mapping[str, Any] | None]) -> list[st
     ]
 
 
+def broken_values(config: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Return what would not stay in its line: a line break in a value begins an option, or shows half a secret."""
+    wrong = []
+    for section, options in config.items():
+        if re.search(r"[\]\[\s]", section):
+            wrong.append(f"a section cannot be called {section!r}")
+        if not isinstance(options or {}, Mapping):
+            # Its value is not shown: it may be a secret.
+            wrong.append(f"{section!r} must be a section with options, such as {{global: {{{section}: ...}}}}")
+            continue
+        for option, value in (options or {}).items():
+            if value is not None and any(re.search(r"[\x00-\x1f\x7f]", text) for text in option_values(value)):
+                wrong.append(f"the value of [{section}] {option} has a line break or another control character")
+    return wrong
+
+
+def without_old_secrets(text: str, now: str) -> str:
+    """Return an older copy of a file with those secrets hidden that are not in force in the file ``now``."""
+    known = {line.strip() for line in now.splitlines()}
+    lines = []
+    for line in text.splitlines(keepends=True):
+        option, sign, value = line.partition("=")
+        if sign and is_secret(option.strip()) and line.strip() not in known and value.strip() != HIDDEN:
+            line = f"{option}={HIDDEN}\n"
+        lines.append(line)
+    return "".join(lines)
+
+
 def misplaced_options(config: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
     """Return what is wrong about options in a section where pgBackRest would silently ignore them."""
     wrong = []

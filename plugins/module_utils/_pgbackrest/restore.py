@@ -50,7 +50,12 @@ def parse_time(text: str) -> datetime:
         )
     day, clock, fraction, offset = match.groups()
     digits = "+0000" if offset == "Z" else offset.replace(":", "").ljust(5, "0")
-    return datetime.strptime(f"{day} {clock}{(fraction or '.0').ljust(7, '0')}{digits}", "%Y-%m-%d %H:%M:%S.%f%z")
+    try:
+        return datetime.strptime(f"{day} {clock}{(fraction or '.0').ljust(7, '0')}{digits}", "%Y-%m-%d %H:%M:%S.%f%z")
+    except ValueError as error:
+        raise RecoveryError(
+            f"there is no time {text!r} ({error}). Write one like 2026-11-23 21:15:04.5+00:00."
+        ) from None
 
 
 def iso_time(epoch: float) -> str:

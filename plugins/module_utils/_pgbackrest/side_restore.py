@@ -19,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import r
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import manifest_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run, parse_error
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.whole_set import lacking, read_manifest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.controldata import (
     control_value,
@@ -29,7 +30,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locales import check_locales
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_client import check_listen, networks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_config import (
-    TARGET_SETTINGS,
     lock_settings,
     max_wal_bytes,
     render_ident,
@@ -95,8 +95,7 @@ def check_target(target: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("type", "value", "timeline"):
         if target.get(name) in (None, "") and not (name == "value" and target.get("type") == "immediate"):
             raise RecoveryError(f"the recovery target has no {name}: {dict(target)}. Hand on the whole target.")
-    if target["type"] not in TARGET_SETTINGS:
-        raise RecoveryError(f"{target['type']!r} is no type of a recovery target: {', '.join(TARGET_SETTINGS)}.")
+    arguments.check_target(target)
     if target["type"] == "lsn":
         planning.parse_lsn(str(target["value"]))
     if target["type"] == "time":

@@ -14,6 +14,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import stat
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Optional
@@ -250,6 +251,11 @@ def read_archive(path: str) -> Archive:
     is_directory = os.path.isdir(path)
     file = os.path.join(path, "toc.dat") if is_directory else path
     try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise RecoveryError(
+                f"{file} is neither a file nor a directory, so it is no dump. Nothing was changed. Name a file made by "
+                "pg_dump -Fc or a directory made by pg_dump -Fd."
+            )
         with open(file, "rb") as stream:
             start = stream.read(262)
             stream.seek(0)

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 MIB = 1024 * 1024
 
@@ -126,16 +129,25 @@ def render_settings(settings: Mapping[str, str]) -> str:
     return "".join(f"{name} = {quote_setting(value)}\n" for name, value in settings.items())
 
 
+def _quoted(name: str) -> str:
+    """A name as pg_hba.conf and pg_ident.conf want it; a line break would begin a rule of its own."""
+    if re.search(r"[\r\n\0]", name):
+        raise RecoveryError(
+            f"{name!r} has a line break and cannot be written into pg_hba.conf. Nothing was changed. Give it another "
+            "name first (ALTER ... RENAME TO ...)."
+        )
+    return '"' + name.replace('"', '""') + '"'
+
+
 def render_hba(client: Optional[Mapping[str, Any]] = None) -> str:
     """Text of pg_hba.conf: the owner by the socket, and when asked one client by TLS and password."""
     lines = ["local all all peer map=side"]
     if client:
-        names = " ".join('"' + client[key].replace('"', '""') + '"' for key in ("database", "user"))
+        names = " ".join(_quoted(client[key]) for key in ("database", "user"))
         lines += [f"hostssl {names} {network} scram-sha-256" for network in client["networks"]]
     return "\n".join(lines) + "\n"
 
 
 def render_ident(system_user: str, superuser: str) -> str:
     """Text of pg_ident.conf: the operating system user may be the superuser, whatever production calls it."""
-    quoted = ['"' + name.replace('"', '""') + '"' for name in (system_user, superuser)]
-    return f"side {quoted[0]} {quoted[1]}\n"
+    return f"side {_quoted(system_user)} {_quoted(superuser)}\n"

@@ -12,6 +12,7 @@ from typing import Any, Optional
 from ansible.module_utils.common.dict_transformations import camel_dict_to_snake_dict
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
 from ansible_collections.amazon.aws.plugins.module_utils.retries import AWSRetry
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, error_code, error_text, tags_of
@@ -101,6 +102,7 @@ def plain(value: Any) -> Any:
 def run_module(argument_spec: dict[str, Any], run: Run, **keywords: Any) -> None:
     """Make the module, call ``run``, and end with its result or with an error that says what to do."""
     module = AnsibleAWSModule(argument_spec=argument_spec, supports_check_mode=True, **keywords)
+    check_arguments(module)
     running = RdsModule(module)
     try:
         result = run(running)

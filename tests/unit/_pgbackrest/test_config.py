@@ -20,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config i
     parse,
     refuse,
     render,
+    without_old_secrets,
 )
 
 DATA = Path(__file__).parent / "data"
@@ -179,3 +180,14 @@ def test_a_configuration_that_breaks_what_worked_is_named_and_one_that_never_wor
     (reason,) = newly_broken(facts(0, 99, 2), facts(99, 99, 0))
     assert "repository 1 of stanza 'main' could be read before and could not with it: m1" in reason
     assert newly_broken(facts(), facts(99)) == []
+
+
+def test_secrets_that_are_no_longer_in_force_are_hidden_in_older_copies() -> None:
+    now = "[global]\nrepo1-cipher-pass=new\nrepo1-s3-key=kept\nrepo1-path=/b\n"
+    old = "# hand-made\n[global]\nrepo1-cipher-pass = old\nrepo1-s3-key=kept\nrepo1-path=/a\nrepo1-s3-key-secret=x=y\n"
+    hidden = without_old_secrets(old, now)
+    assert hidden == (
+        "# hand-made\n[global]\nrepo1-cipher-pass =(secret)\nrepo1-s3-key=kept\nrepo1-path=/a\n"
+        "repo1-s3-key-secret=(secret)\n"
+    )
+    assert without_old_secrets(hidden, now) == hidden
