@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the dbre.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""docs/warnings.md: every option that is used is on it, and what it names exists."""
+"""docs/warnings.md: every option that is used is on it, and what it and docs/security.md name exists."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_con
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "warnings.md").read_text()
+SECURITY = (ROOT / "docs" / "security.md").read_text()
 # What says where, how loud and in which form, and of which no manual warns.
 HARMLESS = {
     *("--config", "--stanza", "--repo", "--output", "--log-level-console", "--log-level-stderr", "--no-log-timestamp"),
@@ -55,6 +56,6 @@ def test_every_setting_of_a_side_instance_is_on_the_page() -> None:
     assert {name for name in settings_used() if f"`{name}`" not in PAGE} == set()
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", PAGE))))
-def test_a_test_that_the_page_names_exists(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", PAGE + SECURITY))))
+def test_a_test_that_a_page_names_exists(name: str) -> None:
     assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
