@@ -58,8 +58,10 @@ def check_values(params: Mapping[str, Any]) -> None:
             _number(name, value)
         elif name in ONE_LINE and isinstance(value, str):
             _one_line(name, value)
-        elif name in CHECKS:
+        elif name in CHECKS and isinstance(value, Mapping):
             CHECKS[name](value)
+        elif name == "system_identifier" and value != "":
+            _digits(name, value)
 
 
 def _number(name: str, value: Any, what: str = "") -> None:
@@ -83,14 +85,12 @@ def _one_line(name: str, value: str) -> None:
         raise RecoveryError(f"{name} is {value!r}, which is not on one line. {NOTHING} Correct it.")
 
 
-def _digits(name: str, advice: str) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
-        if not re.fullmatch(r"[0-9]{1,20}", str(value)) or not 0 < int(value) < 2**64:
-            raise RecoveryError(
-                f"{name} is {value!r}, but must be a positive whole number of 64 bits. {NOTHING} {advice}"
-            )
-
-    return check
+def _digits(name: str, value: Any) -> None:
+    if not re.fullmatch(r"[0-9]{1,20}", str(value)) or not 0 < int(value) < 2**64:
+        raise RecoveryError(
+            f"{name} is {value!r}, but must be a positive whole number of 64 bits. {NOTHING} Write it as "
+            "pg_controldata does."
+        )
 
 
 def check_target(target: Mapping[str, Any]) -> None:
@@ -136,10 +136,10 @@ def _check_load_plan(plan: Mapping[str, Any]) -> None:
         )
 
 
+# A target that is no dictionary is a name, such as that of the member that is to become the writer.
 CHECKS: dict[str, Callable[[Any], None]] = {
     "target": check_target,
     "instance": _check_instance,
     "load_plan": _check_load_plan,
-    "system_identifier": _digits("system_identifier", "Write it as pg_controldata does."),
     "client": check_values,
 }

@@ -117,7 +117,7 @@ CASES: list[Case] = [
     ("a timeline as text, for the restore", of(check_target, {**TARGET, "timeline": "x"}), "'x'"),
     # The system identifier.
     ("an identifier of letters", params(system_identifier="abc"), "'abc'"),
-    ("an empty identifier", params(system_identifier=""), "system_identifier"),
+    ("a blank as identifier", params(system_identifier=" "), "system_identifier"),
     ("identifier 0", params(system_identifier="0"), "system_identifier"),
     ("an identifier beyond 64 bits", params(system_identifier=str(2**64)), "64 bits"),
     ("a negative identifier", params(system_identifier="-7300000000000000000"), "-73"),
@@ -210,6 +210,8 @@ def test_there_are_enough_of_them() -> None:
 
 
 def test_what_can_be_meant_is_taken() -> None:
+    # Of rds_failover, and what a role hands on when nothing is known.
+    check_values({"target": "shop-2", "system_identifier": ""})
     check_values({"login_port": 5432, "port": 0, "timeout": 3600, "repo": None, "min_rows": 1, "stanza": "main"})
     check_values(
         {"target": TARGET, "instance": INSTANCE, "load_plan": PLAN, "system_identifier": "7300000000000000000"}
