@@ -118,7 +118,7 @@ HIDDEN = """
 SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = ANY(%s::oid[]) AND c.relkind IN ('r', 'p') AND c.relforcerowsecurity
-  AND pg_catalog.row_security_active(c.oid) AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
+  AND (pg_catalog.row_security_active(c.oid) OR %s AND c.relrowsecurity) AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
 ORDER BY c.oid
 """
 
@@ -415,9 +415,12 @@ def room_for_owners(
         execute(connection, f"REVOKE CREATE ON {place} FROM {role}")
 
 
-def force_statements(connection: Any, oids: Sequence[int]) -> tuple[list[str], list[str]]:
-    """Statements that show us all rows of tables whose row security binds even their owner, and that undo it."""
-    tables = [quote_name(item["schema"], item["name"]) for item in rows(connection, HIDDEN, (list(oids),))]
+def force_statements(connection: Any, oids: Sequence[int], as_owner: bool = False) -> tuple[list[str], list[str]]:
+    """Statements that show us all rows of tables whose row security binds even their owner, and that undo it.
+
+    ``as_owner``: show them to the owner, whom we act as where we ourselves see them all.
+    """
+    tables = [quote_name(item["schema"], item["name"]) for item in rows(connection, HIDDEN, (list(oids), as_owner))]
     return (
         [f"ALTER TABLE ONLY {table} NO FORCE ROW LEVEL SECURITY" for table in tables],
         [f"ALTER TABLE ONLY {table} FORCE ROW LEVEL SECURITY" for table in tables],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
     INSUFFICIENT_PRIVILEGE,
@@ -16,11 +16,17 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     said,
     user_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as, is_another
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_privileges import (
+    without_default_privileges,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
     GRANTS,
     Entry,
+    RunAs,
     SchemaDump,
     statements_of,
 )
@@ -111,10 +117,11 @@ class Attempt:
         self._dump = dump
         self._without = {entry.dump_id for entry in refused}
         self.refused: list[Refused] = []
+        self._others: dict[str, bool] = {}
 
     def make(self, entries: Sequence[Entry]) -> None:
         """Definitions among ``entries``."""
-        self._make(entries, self._dump.script)
+        self._make(entries, self._dump.script, self._execute_as_owners)
 
     def grant(self, entries: Sequence[Entry]) -> None:
         """Grants among ``entries``."""
@@ -135,7 +142,44 @@ class Attempt:
         self._without.discard(refused.entry.dump_id)
         self.refused.remove(refused)
 
-    def _make(self, entries: Sequence[Entry], script_of: Callable[..., bytes]) -> None:
+    def _execute_as_owners(self, entries: Sequence[Entry], script: bytes) -> None:
+        """Make ``entries``, whose script is ``script``, each that runs functions of users as its owner."""
+        groups: list[tuple[Optional[RunAs], list[Entry]]] = []
+        for entry in entries:
+            whom = self._whom(entry)
+            if not groups or groups[-1][0] != whom:
+                groups.append((whom, []))
+            groups[-1][1].append(entry)
+        if all(whom is None for whom, unused in groups):
+            execute(self._connection, script)
+            return
+        for whom, group in groups:
+            part = self._dump.script(group)
+            if whom is None:
+                execute(self._connection, part)
+            else:
+                aside = without_default_privileges(self._connection, whom.role)
+                with aside, acting_as(self._connection, whom.role, [whom.schema]) as owner:
+                    owner.lend("SCHEMA", quote_ident(whom.schema), ["CREATE"])
+                    if whom.referenced:
+                        owner.lend("TABLE", whom.referenced, ["REFERENCES"])
+                    owner.execute(statements_of(part))
+
+    def _whom(self, entry: Entry) -> Optional[RunAs]:
+        """Whom an entry is made as; with our rights where this is None."""
+        found = self._dump.run_as.get(entry.dump_id)
+        if found is None:
+            return None
+        if found.role not in self._others:
+            self._others[found.role] = is_another(self._connection, found.role)
+        return found if self._others[found.role] else None
+
+    def _make(
+        self,
+        entries: Sequence[Entry],
+        script_of: Callable[..., bytes],
+        run: Optional[Callable[[Sequence[Entry], bytes], None]] = None,
+    ) -> None:
         possible = []
         for entry in entries:
             if entry.dump_id in self._without:
@@ -159,11 +203,14 @@ class Attempt:
                 self._refuse(possible[0], reason, script, error.pgcode)
             else:
                 middle = len(possible) // 2
-                self._make(possible[:middle], script_of)
-                self._make(possible[middle:], script_of)
+                self._make(possible[:middle], script_of, run)
+                self._make(possible[middle:], script_of, run)
 
         with savepoint(self._connection, failed):
-            execute(self._connection, script)
+            if run is None:
+                execute(self._connection, script)
+            else:
+                run(possible, script)
 
     def _grant_each(self, entry: Entry, script: bytes) -> bool:
         """Make the grants of one entry one by one; whether they could be told apart."""

@@ -18,6 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_literal,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import LOCK_TIMEOUT
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
@@ -89,20 +90,21 @@ class CopyBeside(ExistingTable):
 
     def _lacked(self, connection: Any, oid: int) -> tuple[int | None, int]:
         """How many rows of the copy production lacks (None where that cannot be told), and how many differ there."""
-        if not self.key or sorted(primary_key(connection, oid)) != sorted(self.key):
-            same = fingerprint.content(connection, self.own, self.columns) == self.recovered
-            return (0 if same else None), 0
-        match = self.on_key("p", "s")
-        lacked = value(
-            connection,
-            f"SELECT count(*) FROM {self.copy} s WHERE NOT EXISTS (SELECT FROM {self.own} p WHERE {match})",
-        )
-        changed = value(
-            connection,
-            f"SELECT count(*) FROM {self.copy} s JOIN {self.own} p ON {match} "
-            f"WHERE NOT {same_row(self.stored, 's', 'p')}",
-        )
-        return lacked, changed
+        with each_as_its_owner(connection, []) as owners:
+            owner = owners.of(oid, self.schema)
+            copy = owner.bring(self.staging, self.copy_name)
+            if not self.key or sorted(primary_key(connection, oid)) != sorted(self.key):
+                query = fingerprint.checksum_query(self.own, self.copied_columns, connection.server_version)
+                return (0 if owner.rows(query)[0] == self.recovered else None), 0
+            match = self.on_key("p", "s")
+            lacked = owner.value(
+                f"SELECT count(*) FROM {copy} s WHERE NOT EXISTS (SELECT FROM {self.own} p WHERE {match})"
+            )
+            changed = owner.value(
+                f"SELECT count(*) FROM {copy} s JOIN {self.own} p ON {match} "
+                f"WHERE NOT {same_row(self.stored, 's', 'p')}"
+            )
+            return lacked, changed
 
     def _statements(self, connection: Any, oid: int) -> dict[str, str | None]:
         """SQL for people: ``merge`` (None where a key is missing), ``exchange`` of all rows, and the way ``back``."""

@@ -24,8 +24,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     quote_ident,
     quote_literal,
+    quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
+
+# Schemas that are gone before anybody else can see them.
+PREFIX = "dbre_cage_"
 
 OWNER = """
 SELECT r.rolname AS owner FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
@@ -34,6 +38,11 @@ WHERE c.oid = %s::oid
 OF_OTHERS = """
 SELECT NOT r.rolsuper AND r.rolname <> current_user FROM pg_catalog.pg_roles r WHERE r.rolname = %s
 """
+NAMED = """
+SELECT pg_catalog.pg_get_userbyid(c.relowner) AS owner, n.nspname AS schema FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass(%s)
+"""
+FORCED = "SELECT relrowsecurity AND relforcerowsecurity FROM pg_catalog.pg_class WHERE oid = %s::oid"
 MAY_OPEN = """
 SELECT NOT pg_catalog.current_setting('transaction_read_only')::bool
    AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
@@ -76,7 +85,7 @@ class Owner:
     def __init__(self, connection: Any, role: str) -> None:
         self.connection = connection
         self.role = role
-        self.schema = f"dbre_cage_{secrets.token_hex(8)}"
+        self.schema = f"{PREFIX}{secrets.token_hex(8)}"
         self._lent: list[str] = []
 
     def open(self) -> None:
@@ -95,7 +104,18 @@ class Owner:
             if queries.value(self.connection, LACKING[kind], (self.role, _plain(kind, name), privilege)):
                 role = quote_ident(self.role)
                 queries.execute(self.connection, f"GRANT {privilege} ON {kind} {name} TO {role}")
-                self._lent.append(f"REVOKE {privilege} ON {kind} {name} FROM {role}")
+                if PREFIX not in name:
+                    self._lent.append(f"REVOKE {privilege} ON {kind} {name} FROM {role}")
+
+    def bring(self, schema: str, name: str) -> str:
+        """Bring a table of ours where the role may read it, until the end; its SQL name there."""
+        inside = f"{self.schema}.{quote_ident(name)}"
+        queries.execute(self.connection, f"ALTER TABLE {quote_name(schema, name)} SET SCHEMA {self.schema}")
+        self._lent.append(f"ALTER TABLE {inside} SET SCHEMA {quote_ident(schema)}")
+        if is_another(self.connection, self.role):
+            self.lend("TABLE", inside, ["SELECT"])
+            self._lent.append(f"REVOKE ALL ON {inside} FROM {quote_ident(self.role)}")
+        return inside
 
     def execute(self, statement: str, search_path: str = "") -> None:
         """Run statements."""
@@ -115,6 +135,25 @@ class Owner:
     def value(self, query: str) -> Any:
         """First column of the first row; None when there is no row."""
         return next((next(iter(row.values())) for row in self.rows(query)), None)
+
+
+class Direct(Owner):
+    """SQL as we are, on what runs no code of others."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection, "")
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def lend(self, kind: str, name: str, privileges: Sequence[str]) -> None:
+        pass
+
+    def bring(self, schema: str, name: str) -> str:
+        return quote_name(schema, name)
 
 
 class Caged(Owner):
@@ -176,11 +215,35 @@ def acting_as(connection: Any, role: str, schemas: Sequence[str] = ()) -> Iterat
     owner.close()
 
 
+def execute_as_owner(connection: Any, table: str, statement: str, referenced: str | None = None) -> None:
+    """Run a statement about a table (SQL) that may run code of its owner, in the caller's transaction.
+
+    He may have a foreign key to the table ``referenced`` for which he would have no right any more; the key that comes
+    back gives him no less.
+    """
+    found = queries.rows(connection, NAMED, (table,))
+    if not found:
+        queries.execute(connection, statement)
+        return
+    with acting_as(connection, found[0]["owner"], [found[0]["schema"]]) as owner:
+        for other in queries.rows(connection, NAMED, (referenced,)):
+            owner.lend("SCHEMA", quote_ident(other["schema"]), ["USAGE"])
+            owner.lend("TABLE", str(referenced), ["REFERENCES"])
+        owner.execute(statement)
+
+
 @contextmanager
 def acting_as_owner(connection: Any, oid: int, schema: str, privileges: Sequence[str] = ()) -> Iterator[Owner]:
-    """Act as the owner of a relation in ``schema``, who may have taken ``privileges`` on it even from himself."""
+    """Act as the owner of a relation in ``schema``, who may have taken ``privileges`` on it even from himself.
+
+    Where row security binds even him, the table is locked until the end of the transaction.
+    """
     with acting_as(connection, owner_of(connection, oid), [schema]) as owner:
-        if privileges:
-            name = queries.value(connection, "SELECT %s::oid::regclass::text", (oid,))
-            owner.lend("TABLE", str(name), privileges)
+        name = str(queries.value(connection, "SELECT %s::oid::regclass::text", (oid,)))
+        owner.lend("TABLE", name, privileges)
+        forced = isinstance(owner, Caged) and queries.value(connection, FORCED, (oid,))
+        if forced:
+            queries.execute(connection, f"ALTER TABLE ONLY {name} NO FORCE ROW LEVEL SECURITY")
         yield owner
+        if forced:
+            queries.execute(connection, f"ALTER TABLE ONLY {name} FORCE ROW LEVEL SECURITY")

@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, said
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_passing, savepoint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import copy_options, copy_table
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import same_row
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Owner, execute_as_owner, needs_cage
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import (
+    column_list,
+    copy_options,
+    copy_table,
+    plain_columns,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import LEAVES, same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -20,9 +27,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import patiently
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers, silence
 
 # Rows in one short transaction, so that writers of the same rows wait for moments only.
 BATCH = 5000
@@ -37,7 +46,10 @@ class LostColumns:
         self.encoding = encoding
         self.true = quote_name(item["schema"], item["name"])
         self.shown = display_name(item["schema"], item["name"])
-        self.copy = quote_name(context.staging, f"dbre_columns_{item['oid']}")
+        self.copy_name = f"dbre_columns_{item['oid']}"
+        self.copy = quote_name(context.staging, self.copy_name)
+        # How values of the copy become those of the table, by column.
+        self.values: dict[str, str] = {}
         self.only = "" if item["kind"] == "p" else "ONLY "
         side = context.side.connect(context.side_database)
         try:
@@ -94,32 +106,55 @@ class LostColumns:
                 found[column["name"]] = left("table column", name, said(error), f"{statement};", lost=True)
 
             with savepoint(connection, failed):
-                execute(connection, statement)
+                # A domain's check is run for rows without a value.
+                execute_as_owner(connection, self.true, statement)
         return found
 
     def _copy(self, connection: Any) -> int:
         """Key and lost columns of the recovered instance, numbered, beside; how many rows."""
         self._begin(connection)
-        columns = [{**column, "generated": ""} for column in [*self.key, *self.filled]]
-        fields = ", ".join(quote_ident(column["name"]) for column in columns)
-        definitions = ", ".join(f"{quote_ident(column['name'])} {column['type']}" for column in columns)
+        columns = [*self.key, *self.filled]
+        plain = plain_columns(connection, columns)
+        self.values = {column["name"]: item.back for column, item in zip(columns, plain)}
+        carried = [{**column, **item.carries, "generated": ""} for column, item in zip(columns, plain)]
+        definitions = ", ".join(item.definition for item in plain)
         execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
         execute(
             connection, f"CREATE TABLE {self.copy} ({definitions}, dbre_n bigint GENERATED ALWAYS AS IDENTITY UNIQUE)"
         )
-        copy_table(
-            connection,
-            self.context.side,
-            self.context.side_database,
-            f"COPY (SELECT {fields} FROM {self.only}{self.true}) TO STDOUT {copy_options(columns, self.encoding)}",
-            f"COPY {self.copy} ({fields}) FROM STDIN {copy_options(columns, self.encoding)}",
-            self.context.tell,
-            self.before,
-        )
+        fields = column_list(carried)
+        for source in self._sources(fields):
+            copy_table(
+                connection,
+                self.context.side,
+                self.context.side_database,
+                f"COPY {source} TO STDOUT {copy_options(carried, self.encoding)}",
+                f"COPY {self.copy}{fields} FROM STDIN {copy_options(carried, self.encoding)}",
+                self.context.tell,
+                self.before,
+            )
         execute(connection, f"ANALYZE {self.copy}")
         total = int(value(connection, f"SELECT coalesce(max(dbre_n), 0) FROM {self.copy}"))
         connection.commit()
         return total
+
+    def _sources(self, fields: str) -> list[str]:
+        """What COPY reads: a query, but where that would run parts of index expressions, the tables with the rows."""
+        side = self.context.side.connect(self.context.side_database)
+        try:
+            if needs_cage(side, self.item["oid"]):
+                return [f"{row['name']}{fields}" for row in rows(side, LEAVES, {"oid": self.item["oid"]})]
+        finally:
+            side.close()
+        return [f"(SELECT {fields[2:-1]} FROM {self.only}{self.true})"]
+
+    @contextmanager
+    def _owner(self, connection: Any) -> Iterator[tuple[Owner, str]]:
+        """The table's owner, and the copy where he may read it."""
+        oid = int(value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (self.true,)))
+        with each_as_its_owner(connection, []) as owners:
+            owner = owners.of(oid, self.item["schema"])
+            yield owner, owner.bring(self.context.staging, self.copy_name)
 
     def _same_key(self) -> str:
         names = [quote_ident(column["name"]) for column in self.key]
@@ -129,14 +164,22 @@ class LostColumns:
         """One batch. A value that production has written meanwhile stays."""
         self._begin(connection)
         execute(connection, "SET LOCAL session_replication_role = 'replica'")
+        oid = value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (self.true,))
+        off, on = silence(firing_triggers(connection, [oid]))
         names = [quote_ident(column["name"]) for column in self.filled]
-        changes = ", ".join(f"{name} = coalesce(t.{name}, s.{name})" for name in names)
-        needed = " OR ".join(f"t.{name} IS NULL AND s.{name} IS NOT NULL" for name in names)
-        execute(
-            connection,
-            f"UPDATE {self.only}{self.true} t SET {changes} FROM {self.copy} s "
-            f"WHERE s.dbre_n BETWEEN {first} AND {first + BATCH - 1} AND {self._same_key()} AND ({needed})",
+        changes = ", ".join(
+            f"{name} = coalesce(t.{name}, s.{self.values[column['name']]})" for name, column in zip(names, self.filled)
         )
+        needed = " OR ".join(f"t.{name} IS NULL AND s.{name} IS NOT NULL" for name in names)
+        for statement in off:
+            execute(connection, statement)
+        with self._owner(connection) as (owner, copy):
+            owner.execute(
+                f"UPDATE {self.only}{self.true} t SET {changes} FROM {copy} s "
+                f"WHERE s.dbre_n BETWEEN {first} AND {first + BATCH - 1} AND {self._same_key()} AND ({needed})"
+            )
+        for statement in on:
+            execute(connection, statement)
         execute(connection, "SET LOCAL session_replication_role = 'origin'")
 
     def _not_null(self, connection: Any) -> list[dict[str, Any]]:
@@ -163,7 +206,8 @@ class LostColumns:
     def _patiently(self, connection: Any, statement: str) -> None:
         def work() -> None:
             self._begin(connection)
-            execute(connection, statement)
+            # To know whether another check implies this one, the server runs constant parts of all.
+            execute_as_owner(connection, self.true, statement)
 
         patiently(connection, work)
 
@@ -196,14 +240,16 @@ class LostColumns:
             f"t.{quote_ident(column['name'])} IS NOT NULL AND NOT {same_row([column], 't', 's')}"
             for column in self.filled
         )
-        joined = f"FROM {self.only}{self.true} t JOIN {self.copy} s ON {self._same_key()}"
-        found = {}
-        for end, alias in (("side", "s"), ("production", "t")):
-            fields = ", ".join(f"{alias}.{quote_ident(column['name'])}" for column in columns)
-            content = fingerprint.content(connection, f"(SELECT {fields} {joined} WHERE NOT ({own})) AS p", columns)
-            found[f"checksum_{end}"] = str(content["checksum"])
-            found["rows"] = content["rows"]
-        found["own_values"] = value(connection, f"SELECT count(*) {joined} WHERE {own}")
+        found: dict[str, Any] = {}
+        with self._owner(connection) as (owner, copy):
+            joined = f"FROM {self.only}{self.true} t JOIN {copy} s ON {self._same_key()}"
+            for end, alias in (("side", "s"), ("production", "t")):
+                fields = ", ".join(f"{alias}.{quote_ident(column['name'])}" for column in columns)
+                source = f"(SELECT {fields} {joined} WHERE NOT ({own})) AS p"
+                (content,) = owner.rows(fingerprint.checksum_query(source, columns, connection.server_version))
+                found[f"checksum_{end}"] = str(content["checksum"])
+                found["rows"] = content["rows"]
+            found["own_values"] = owner.value(f"SELECT count(*) {joined} WHERE {own}")
         return found
 
     def _without_row(self, count: int) -> list[dict[str, Any]]:

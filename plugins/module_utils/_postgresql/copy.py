@@ -9,11 +9,12 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_literal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import plain_type
 
 BLOCK = 1 << 20
 # Seconds in which a program that failed has ended; one that still has rows to hand on does not end.
@@ -29,6 +30,31 @@ def column_list(columns: Sequence[Mapping[str, Any]]) -> str:
     """``(a, b)`` of the columns that COPY carries; nothing for a table without columns."""
     names = ", ".join(quote_ident(column["name"]) for column in stored_columns(columns))
     return f" ({names})" if names else ""
+
+
+class PlainColumn(NamedTuple):
+    """A column of a table of ours that stands for one of another's: its definition, and SQL for the value there."""
+
+    definition: str
+    back: str
+    carries: dict[str, Any]
+    """What COPY is to know of it instead."""
+
+
+def plain_columns(connection: Any, columns: Sequence[Mapping[str, Any]]) -> list[PlainColumn]:
+    """How values of ``columns`` are kept without running what users wrote when they come in."""
+    found = []
+    for column in columns:
+        name = quote_ident(column["name"])
+        kind = column["type"] if column["builtin"] else plain_type(connection, column["type"])
+        definition = f"{name} {kind}"
+        if column["collation"] and kind == column["type"]:
+            definition += " COLLATE " + ".".join(quote_ident(part) for part in column["collation"].split(".", 1))
+        # Of a domain, the values are those of what it is made of.
+        same = kind == column["type"] or column["typtype"] == "d"
+        back = name if kind == column["type"] else f"{name}::{column['type']}"
+        found.append(PlainColumn(definition, back, {"binary_safe": column["binary_safe"] and same}))
+    return found
 
 
 def copy_options(columns: Sequence[Mapping[str, Any]], encoding: str, freeze: bool = False) -> str:

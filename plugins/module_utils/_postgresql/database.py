@@ -16,6 +16,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     room_for_owners,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import Attempt
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_privileges import (
+    without_default_privileges,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark, mark_statement
@@ -26,7 +29,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     arrange_database,
     is_of_database,
     set_sequences,
-    without_default_privileges,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import (
@@ -163,7 +165,7 @@ class DatabaseRecovery(TableRecovery):
         attempt.grant(steps.own)
         left_to_do = refresh_views(main, refresh)
         forced = rows(main, "SELECT oid::int8 FROM pg_catalog.pg_class WHERE relforcerowsecurity")
-        show, hide = force_statements(main, [row["oid"] for row in forced])
+        show, hide = force_statements(main, [row["oid"] for row in forced], as_owner=True)
         for statement in show:
             execute(main, statement)
         attempt.make(steps.foreign_keys)

@@ -19,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 
 try:
@@ -212,6 +213,16 @@ class Database:
                 changes.append(_change("drop_column", row["xid"], commit, None, True, text))
         return changes
 
+    def _rows_as_owner(self, oid: int, schema: str, query: str) -> list[dict[str, Any]]:
+        """Result of a query on a table, whose planning runs parts of its index expressions: in a transaction undone."""
+        recovering = value(self._connection, "SELECT pg_catalog.pg_is_in_recovery()")
+        execute(self._connection, "BEGIN READ ONLY" if recovering else "BEGIN READ WRITE")
+        try:
+            with each_as_its_owner(self._connection, []) as owners:
+                return owners.of(oid, schema).rows(query)
+        finally:
+            execute(self._connection, "ROLLBACK")
+
     def _written(self, oid: int, found: dict[str, Any]) -> dict[str, Any]:
         """Which transactions wrote the rows that are there now; ``oldest`` is the age of the oldest of them."""
         table = quote_name(found["schema"], found["name"])
@@ -227,7 +238,7 @@ class Database:
             f"max(age(xmin)) OVER () AS oldest FROM {table}{sample} GROUP BY xmin "
             f"ORDER BY count(*) DESC LIMIT {WRITERS}"
         )
-        groups = rows(self._connection, query)
+        groups = self._rows_as_owner(oid, found["schema"], query)
         counts: dict[str, Any] = next(iter(rows(self._connection, COUNTS, (oid,))), {})
         changes = []
         for group in groups:

@@ -15,7 +15,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     force_statements,
     user_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import copy_options, copy_table
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import needs_cage
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import (
+    column_list,
+    copy_options,
+    copy_table,
+    plain_columns,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import (
     Context,
@@ -51,6 +57,15 @@ CROSS JOIN LATERAL ROWS FROM (unnest(i.indkey::int2[]), unnest(i.indclass::oid[]
   AS key(number, class, n)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.number
 WHERE i.indrelid = %s::oid AND i.indisprimary AND key.n <= i.indnkeyatts ORDER BY key.n
+"""
+
+
+# Tables with rows of their own: partitions, or the table itself, whose children by inheritance are not meant.
+LEAVES = """
+SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS name
+FROM (SELECT %(oid)s::oid AS oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)) AS tree
+JOIN pg_catalog.pg_class c ON c.oid = tree.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' ORDER BY 1
 """
 
 
@@ -98,6 +113,10 @@ class ExistingTable:
         self.stored = [column for column in self.columns if not column["generated"]]
         self.fields = ", ".join(quote_ident(column["name"]) for column in self.stored)
         self.keys = ", ".join(quote_ident(name) for name in self.key)
+        # What the copy has, how its values become the table's, and whether only the rows themselves can be read there.
+        self.copied_columns: Sequence[Mapping[str, Any]] = self.columns
+        self.values = self.named_values = self.fields
+        self.unreadable = False
         self.recovered: dict[str, Any] = {}
 
     def derived(self, suffix: str) -> str:
@@ -180,7 +199,11 @@ class ExistingTable:
         """Load the recovered rows into a plain table in staging, proved equal, in a transaction of its own."""
         side = self.context.side.connect(self.context.side_database, fingerprint.parallel_settings(self.context.cores))
         try:
-            self.recovered = recovered_content(side, self.relation["oid"], self.own, self.columns)
+            self.unreadable = needs_cage(side, self.relation["oid"])
+            self.copied_columns = self.stored if self.unreadable else self.columns
+            leaves = [row["name"] for row in rows(side, LEAVES, {"oid": self.relation["oid"]})]
+            if not self.unreadable:
+                self.recovered = recovered_content(side, self.relation["oid"], self.own, self.columns)
         finally:
             side.close()
         connection = self.context.loading_session()
@@ -188,7 +211,7 @@ class ExistingTable:
             mark(connection, self.context.plan["incident"])
             # A killed run may have left one.
             execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
-            self._copy(connection)
+            self._copy(connection, leaves)
             self.copied(connection)
             connection.commit()
         except BaseException:
@@ -200,35 +223,36 @@ class ExistingTable:
     def copied(self, connection: Any) -> None:
         """What belongs into the transaction that makes the copy."""
 
-    def _copy(self, connection: Any) -> None:
-        """A plain table with the recovered rows. Takes no lock on production's table."""
-        definitions = []
-        for column in self.columns:
-            collation = column["collation"]
-            text = f"{quote_ident(column['name'])} {column['type']}"
-            if collation:
-                text += " COLLATE " + ".".join(quote_ident(part) for part in collation.split(".", 1))
-            definitions.append(text)
-        execute(connection, f"CREATE TABLE {self.copy} ({', '.join(definitions)})")
-        fields = ", ".join(quote_ident(column["name"]) for column in self.columns)
-        whole = [{**column, "generated": ""} for column in self.columns]
-        copy_table(
-            connection,
-            self.context.side,
-            self.context.side_database,
-            f"COPY (SELECT {fields} FROM {self.own}) TO STDOUT {copy_options(whole, self.encoding)}",
-            f"COPY {self.copy} FROM STDIN {copy_options(whole, self.encoding, freeze=True)}",
-            self.context.tell,
-            self.before,
-        )
+    def _copy(self, connection: Any, leaves: Sequence[str]) -> None:
+        """A plain table with the recovered rows. Takes no lock on production's table, and runs nothing of its owner."""
+        plain = plain_columns(connection, self.copied_columns)
+        back = {column["name"]: item.back for column, item in zip(self.copied_columns, plain)}
+        self.values = ", ".join(back[column["name"]] for column in self.stored)
+        self.named_values = ", ".join(f"{text} AS {quote_ident(name)}" for name, text in back.items())
+        execute(connection, f"CREATE TABLE {self.copy} ({', '.join(item.definition for item in plain)})")
+        whole = [{**column, **item.carries, "generated": ""} for column, item in zip(self.copied_columns, plain)]
+        fields = column_list(whole)
+        # A query would run the constant parts of index expressions.
+        sources = [f"(SELECT {fields[2:-1]} FROM {self.own})"]
+        if self.unreadable:
+            sources = [f"{name}{fields}" for name in leaves]
+        for number, source in enumerate(sources):
+            copy_table(
+                connection,
+                self.context.side,
+                self.context.side_database,
+                f"COPY {source} TO STDOUT {copy_options(whole, self.encoding)}",
+                f"COPY {self.copy} FROM STDIN {copy_options(whole, self.encoding, freeze=number == 0)}",
+                self.context.tell,
+                self.before,
+            )
         if self.key:
             execute(connection, f"ALTER TABLE {self.copy} ADD PRIMARY KEY ({self.keys})")
         execute(connection, f"ANALYZE {self.copy}")
-        require_equal(
-            display_name(self.staging, self.copy_name),
-            self.recovered,
-            fingerprint.content(connection, self.copy, self.columns),
-        )
+        loaded = fingerprint.content(connection, self.copy, self.copied_columns)
+        if self.unreadable:
+            self.recovered = loaded
+        require_equal(display_name(self.staging, self.copy_name), self.recovered, loaded)
 
     def note(self, connection: Any, found: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result to the journal, in the transaction that makes it true."""
@@ -262,9 +286,13 @@ class ExistingTable:
     def insert_statement(self, source: str, condition: str = "") -> str:
         """SQL that inserts rows ``s`` of ``source``."""
         return (
-            f"INSERT INTO {self.true} ({self.fields}) OVERRIDING SYSTEM VALUE SELECT {self.fields} FROM {source} s"
+            f"INSERT INTO {self.true} ({self.fields}) OVERRIDING SYSTEM VALUE SELECT {self.values} FROM {source} s"
             f"{' ' if condition else ''}{condition}"
         )
+
+    def as_it_was(self, copy: str) -> str:
+        """The rows of ``copy`` (SQL), each value as one of the table's own types; only for its owner."""
+        return f"(SELECT {self.named_values} FROM {copy}) AS s"
 
     def set_sequences(self, connection: Any) -> None:
         """Bring the table's sequences forward, in the caller's transaction."""

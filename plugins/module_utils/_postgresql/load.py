@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
@@ -18,10 +19,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     said,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_passing
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as_owner, needs_cage
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import (
     column_list,
     copy_options,
     copy_table,
+    plain_columns,
     stored_columns,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
@@ -233,40 +236,44 @@ class TableLoad:
         oid, schema, name = (self.relation[key] for key in ("oid", "schema", "name"))
         before = force_statements(side, [oid])[0]
         recovered_columns = fingerprint.columns_of(side, [oid])[oid]
+        unreadable = needs_cage(side, oid)
         side.rollback()
         began = time.monotonic()
         mark(connection, self.context.plan["incident"])
         if self.staging is not None:
             execute(connection, f"ALTER TABLE {quote_name(self.staging, name)} SET SCHEMA {quote_ident(schema)}")
         loosened = None if why is None else Loosened(connection, side, self.relation, self.true, why)
-        columns, source = self._columns(connection, recovered_columns)
+        columns, source = self._columns(connection, recovered_columns, unreadable)
         # Emptied in the transaction that fills it, so that rows can be written frozen, with their visibility map.
         execute(connection, f"TRUNCATE ONLY {self.true}")
-        if own_path:
-            set_search_path(connection, own_search_path(connection, self.true))
-        copy_table(
-            connection,
-            self.context.side,
-            self.context.side_database,
-            f"COPY {source} TO STDOUT {copy_options(columns, self.encoding)}",
-            f"COPY {self.true}{column_list(columns)} FROM STDIN {copy_options(columns, self.encoding, freeze=True)}",
-            self.context.tell,
-            before,
-        )
-        set_search_path(connection, "")
+        path = own_search_path(connection, self.true) if own_path else ""
+        # Nobody else can change the table now.
+        proved = stored_columns(columns) if unreadable else recovered_columns
+        content = None
+        if unreadable or needs_cage(connection, self._here(connection)):
+            content = self._copy_as_owner(connection, columns, source, before, path)
+        else:
+            set_search_path(connection, path)
+            self._copy(connection, columns, source, before, self.true)
+            set_search_path(connection, "")
         copied = time.monotonic()
-        cores, table = self.context.cores, f"ONLY {self.true}"
-        recovered = Side(self.context.side, self.context.side_database, oid, table, recovered_columns, cores)
-        recovered.start()
+        if unreadable and content is not None:
+            # What came is all that can be told: to query that table there would run code of its owner as us.
+            recovered: Callable[[], dict[str, Any]] = partial(dict, content)
+        else:
+            cores, table = self.context.cores, f"ONLY {self.true}"
+            reader = Side(self.context.side, self.context.side_database, oid, table, proved, cores)
+            reader.start()
+            recovered = reader.result
         left_to_do = []
         if loosened is not None:
-            loaded = self._proved(connection, recovered, recovered_columns)
+            loaded = self._proved(connection, recovered, proved)
             left_to_do = loosened.tighten()
         make_indexes(connection)
         execute(connection, f"ANALYZE {self.true}")
         indexed = time.monotonic()
         if loosened is None:
-            loaded = self._proved(connection, recovered, recovered_columns)
+            loaded = self._proved(connection, recovered, proved)
         verified = time.monotonic()
         if self.staging is not None:
             execute(connection, f"ALTER TABLE {self.true} SET SCHEMA {quote_ident(self.staging)}")
@@ -289,9 +296,61 @@ class TableLoad:
             self.context.journal(connection, "refused", {"entry": None, "left": entry})
         return result
 
-    def _columns(self, connection: Any, recovered: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-        """Columns that COPY carries, as the table to be loaded has them, and what it reads on the other side."""
-        oid = value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (self.true,))
+    def _here(self, connection: Any) -> int:
+        return int(value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (self.true,)))
+
+    def _copy(
+        self,
+        connection: Any,
+        columns: Sequence[Mapping[str, Any]],
+        source: str,
+        before: Sequence[str],
+        target: str,
+    ) -> None:
+        copy_table(
+            connection,
+            self.context.side,
+            self.context.side_database,
+            f"COPY {source} TO STDOUT {copy_options(columns, self.encoding)}",
+            f"COPY {target}{column_list(columns)} FROM STDIN {copy_options(columns, self.encoding, freeze=True)}",
+            self.context.tell,
+            before,
+        )
+
+    def _copy_as_owner(
+        self,
+        connection: Any,
+        columns: Sequence[Mapping[str, Any]],
+        source: str,
+        before: Sequence[str],
+        path: str,
+    ) -> dict[str, Any]:
+        """Rows into a table that nobody's code belongs to, then as the owner from there; rows and checksum of it."""
+        oid, schema = self._here(connection), self.relation["schema"]
+        here = {column["name"]: column["type"] for column in fingerprint.columns_of(connection, [oid])[oid]}
+        stored = stored_columns(columns)
+        plain = plain_columns(connection, [{**column, "type": here[column["name"]]} for column in stored])
+        with acting_as_owner(connection, oid, schema, ["INSERT", "SELECT"]) as owner:
+            copy = f"{owner.schema}.copy"
+            execute(connection, f"CREATE UNLOGGED TABLE {copy} ({', '.join(item.definition for item in plain)})")
+            carried = [{**column, **item.carries} for column, item in zip(stored, plain)]
+            self._copy(connection, carried, source, before, copy)
+            owner.lend("TABLE", copy, ["SELECT"])
+            owner.execute(
+                f"INSERT INTO {self.true}{column_list(columns)} OVERRIDING SYSTEM VALUE "
+                f"SELECT {', '.join(item.back for item in plain)} FROM {copy}",
+                path,
+            )
+            return fingerprint.content(connection, copy, stored)
+
+    def _columns(
+        self, connection: Any, recovered: Sequence[Mapping[str, Any]], plain: bool
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Columns that COPY carries, as the table to be loaded has them, and what it reads on the other side.
+
+        Where that must be the ``plain`` table and no query, values that the other side computes stay there.
+        """
+        oid = self._here(connection)
         here = {column["name"]: column for column in fingerprint.columns_of(connection, [oid])[oid]}
         columns = [
             {
@@ -302,14 +361,25 @@ class TableLoad:
             for column in recovered
         ]
         stored = stored_columns(columns)
-        if any(column["generated"] and not here[column["name"]]["generated"] for column in recovered):
+        if plain:
+            computed = {column["name"] for column in stored_columns(columns)} - {
+                column["name"] for column in stored_columns(recovered)
+            }
+            columns = [column for column in columns if column["name"] not in computed]
+        elif any(column["generated"] and not here[column["name"]]["generated"] for column in recovered):
             fields = ", ".join(quote_ident(column["name"]) for column in stored)
             return columns, f"(SELECT {fields} FROM ONLY {self.true})"
         return columns, f"{self.true}{column_list(columns)}"
 
-    def _proved(self, connection: Any, recovered: Side, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        loaded = fingerprint.content(connection, f"ONLY {self.true}", columns)
-        require_equal(display_name(self.relation["schema"], self.relation["name"]), recovered.result(), loaded)
+    def _proved(
+        self, connection: Any, recovered: Callable[[], dict[str, Any]], columns: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        oid, table = self._here(connection), f"ONLY {self.true}"
+        if needs_cage(connection, oid):
+            loaded = fingerprint.content_as_owner(connection, oid, self.relation["schema"], table, columns)
+        else:
+            loaded = fingerprint.content(connection, table, columns)
+        require_equal(display_name(self.relation["schema"], self.relation["name"]), recovered(), loaded)
         return loaded
 
 

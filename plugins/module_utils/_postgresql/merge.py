@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import (
     ExistingTable,
     same_row,
@@ -20,6 +21,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_literal,
     quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import (
+    Owners,
+    Parents,
+    each_as_its_owner,
+    hold_definitions,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
@@ -61,24 +68,41 @@ ORDER BY 2 NULLS LAST, 1
 class Merged:
     """One table of a merge, within its transaction."""
 
-    def __init__(self, connection: Any, table: ExistingTable) -> None:
+    def __init__(self, connection: Any, table: ExistingTable, owners: Owners) -> None:
         self.connection = connection
         self.table = table
         self.oid = table.oid(connection)
+        self.owners = owners
+        self.owner = owners.of(self.oid, table.schema)
+        # Where the owner of the table may read it, too, until we are done.
+        self.copy = self.owner.bring(table.staging, table.copy_name)
         # Keys of the rows that production lacked, and why such a row is not put back.
-        self.lacked = quote_name(table.staging, table.derived("_lacked"))
-        self.reason = "reason"
-        while self.reason in table.key:
-            self.reason += "_"
-        self.reason = quote_ident(self.reason)
+        lacked = table.derived("_lacked")
+        execute(
+            connection,
+            f"CREATE UNLOGGED TABLE {quote_name(table.staging, lacked)} AS "
+            f"SELECT {table.keys}, NULL::text AS {self._reason(table)} FROM {self.copy} LIMIT 0",
+        )
+        self.lacked = self.owner.bring(table.staging, lacked)
+        self.owner.lend("TABLE", self.lacked, ["INSERT", "UPDATE"])
+        self.reason = self._reason(table)
+        self.parents: dict[int, Parents] = {}
+        # To be dropped when all are back in staging.
+        self.dropped: list[str] = []
+
+    @staticmethod
+    def _reason(table: ExistingTable) -> str:
+        name = "reason"
+        while name in table.key:
+            name += "_"
+        return quote_ident(name)
 
     def find(self) -> None:
         """Find what production lacks."""
         table = self.table
-        execute(
-            self.connection,
-            f"CREATE TABLE {self.lacked} AS SELECT {table.keys}, NULL::text AS {self.reason} FROM {table.copy} s "
-            f"WHERE NOT EXISTS (SELECT FROM {table.own} p WHERE {table.on_key('p', 's')})",
+        self.owner.execute(
+            f"INSERT INTO {self.lacked} ({table.keys}) SELECT {table.keys} FROM {self.copy} s "
+            f"WHERE NOT EXISTS (SELECT FROM {table.own} p WHERE {table.on_key('p', 's')})"
         )
         execute(self.connection, f"ALTER TABLE {self.lacked} ADD PRIMARY KEY ({table.keys})")
         execute(self.connection, f"ANALYZE {self.lacked}")
@@ -94,41 +118,51 @@ class Merged:
             if constraint["condition"] not in known:
                 self._mark(
                     f"{constraint['name']}, which the table did not have before, refuses them",
-                    f"({self.table.keys}) IN (SELECT {self.table.keys} FROM {self.table.copy} "
+                    f"({self.table.keys}) IN (SELECT {self.table.keys} FROM {self.table.as_it_was(self.copy)} "
                     f"WHERE NOT ({constraint['condition']}))",
                 )
 
     def _mark(self, reason: str, condition: str, source: str = "") -> int:
-        return execute(
-            self.connection,
+        count = f"SELECT count(*) FROM {self.lacked} WHERE {self.reason} IS NOT NULL"
+        before = value(self.connection, count)
+        self.owner.execute(
             f"UPDATE {self.lacked} i SET {self.reason} = {quote_literal(reason)}{source} "
-            f"WHERE i.{self.reason} IS NULL AND {condition}",
+            f"WHERE i.{self.reason} IS NULL AND {condition}"
         )
+        return int(value(self.connection, count)) - int(before)
 
     def insert(self) -> None:
         """Insert what production lacks, but what another unique key keeps out."""
         wanted = f"i.{self.reason} IS NULL AND {self.table.on_key('i', 's')}"
         condition = f"WHERE EXISTS (SELECT FROM {self.lacked} i WHERE {wanted}) ON CONFLICT DO NOTHING"
-        execute(self.connection, self.table.insert_statement(self.table.copy, condition))
+        self.owner.execute(self.table.insert_statement(self.copy, condition))
 
     def hold_parents(self, key: Mapping[str, Any]) -> None:
         """Keep the rows that ours point to by a foreign key from being deleted before our commit."""
         ours = f"(SELECT f.* FROM {source_of(key)} f JOIN {self.lacked} i ON {self.table.on_key('i', 'f')})"
-        hold_parents(self.connection, key, ours)
+        parent = self.owners.of(key["other_relation"], key["other_schema"])
+        if isinstance(self.owner, Direct) and isinstance(parent, Direct):
+            hold_parents(self.connection, key, ours)
+        else:
+            self.parents[key["oid"]] = Parents(self.connection, key, self.owner, parent)
+            self.parents[key["oid"]].hold(ours)
 
     def take_back_orphans(self, key: Mapping[str, Any]) -> int:
         """Take back those of our rows whose foreign key points nowhere; how many."""
-        parent = display_name(key["other_schema"], key["other_table"])
+        shown = display_name(key["other_schema"], key["other_table"])
+        apart = self.parents.get(key["oid"])
+        if apart is not None:
+            # Those of the parent's rows that are ours may have been taken back meanwhile.
+            apart.look()
         found = self._mark(
-            f"foreign key {shown_key(key)}: {parent} does not have the rows they point to",
-            f"{self.table.on_key('i', 'f')} AND {orphans(key)}",
+            f"foreign key {shown_key(key)}: {shown} does not have the rows they point to",
+            f"{self.table.on_key('i', 'f')} AND {orphans(key) if apart is None else apart.orphans()}",
             f" FROM {source_of(key)} f",
         )
         if found:
-            execute(
-                self.connection,
+            self.owner.execute(
                 f"DELETE FROM {source_of(key)} f USING {self.lacked} i "
-                f"WHERE i.{self.reason} IS NOT NULL AND {self.table.on_key('i', 'f')}",
+                f"WHERE i.{self.reason} IS NOT NULL AND {self.table.on_key('i', 'f')}"
             )
         return found
 
@@ -136,9 +170,8 @@ class Merged:
         """Mark the rows that were not inserted with the unique key that kept them out."""
         table = self.table
         absent = f"NOT EXISTS (SELECT FROM {table.own} p WHERE {table.on_key('p', 'i')})"
-        if not value(
-            self.connection, f"SELECT 1 FROM {self.lacked} i WHERE {self.reason} IS NULL AND {absent} LIMIT 1"
-        ):
+        query = f"SELECT 1 AS found FROM {self.lacked} i WHERE {self.reason} IS NULL AND {absent} LIMIT 1"
+        if not self.owner.value(query):
             return
         indexes = rows(self.connection, UNIQUE, (self.oid,))
         for index in indexes:
@@ -146,7 +179,7 @@ class Merged:
                 same = " AND ".join(f"p.{quote_ident(name)} = s.{quote_ident(name)}" for name in index["columns"])
                 self._mark(
                     f"unique index {index['name']}: production has other rows with the same values",
-                    f"{absent} AND EXISTS (SELECT FROM {table.copy} s JOIN {table.own} p ON {same} "
+                    f"{absent} AND EXISTS (SELECT FROM {self.copy} s JOIN {table.own} p ON {same} "
                     f"WHERE {table.on_key('s', 'i')})",
                 )
         names = ", ".join(index["name"] for index in indexes if not index["columns"]) or "one of the table"
@@ -167,27 +200,28 @@ class Merged:
         }
         execute(
             connection,
-            f"CREATE TABLE {unfit} AS SELECT s.* FROM {table.copy} s JOIN {self.lacked} i ON {table.on_key('i', 's')} "
+            f"CREATE TABLE {unfit} AS SELECT s.* FROM {self.copy} s JOIN {self.lacked} i ON {table.on_key('i', 's')} "
             f"WHERE i.{self.reason} IS NOT NULL",
         )
-        execute(
-            connection,
-            f"CREATE TABLE {differs} AS SELECT s.* FROM {table.copy} s JOIN {table.own} p ON {table.on_key('p', 's')} "
-            f"WHERE NOT {same_row(table.stored, 's', 'p')}",
+        execute(connection, f"CREATE TABLE {differs} AS SELECT * FROM {self.copy} LIMIT 0")
+        inside = self.owner.bring(table.staging, differs_name)
+        self.owner.lend("TABLE", inside, ["INSERT"])
+        self.owner.execute(
+            f"INSERT INTO {inside} SELECT s.* FROM {self.copy} s JOIN {table.own} p ON {table.on_key('p', 's')} "
+            f"WHERE NOT {same_row(table.stored, 's', 'p')}"
         )
         lacked = value(connection, f"SELECT count(*) FROM {self.lacked}")
-        differing = value(connection, f"SELECT count(*) FROM {differs}")
+        differing = value(connection, f"SELECT count(*) FROM {inside}")
         not_fitting = sum(reasons.values())
         texts = ", ".join(fingerprint.shown_text(quote_ident(name)) for name in table.key)
         sample = [
             list(row.values())
-            for source in (differs, unfit)
+            for source in (inside, unfit)
             for row in rows(connection, f"SELECT {texts} FROM {source} ORDER BY {table.keys} LIMIT {SAMPLE}")
         ][:SAMPLE]
-        newer = value(
-            connection,
+        newer = self.owner.value(
             f"SELECT count(*) FROM {table.own} p "
-            f"WHERE NOT EXISTS (SELECT FROM {table.copy} s WHERE {table.on_key('p', 's')})",
+            f"WHERE NOT EXISTS (SELECT FROM {self.copy} s WHERE {table.on_key('p', 's')})"
         )
         kept = {
             differs_name: (differing, f"rows of {table.shown} as they were, where production's differ"),
@@ -195,12 +229,13 @@ class Merged:
         }
         shown = {}
         for name, (count, what) in kept.items():
+            place = inside if name == differs_name else quote_name(table.staging, name)
             if count:
-                execute(connection, f"ALTER TABLE {quote_name(table.staging, name)} ADD PRIMARY KEY ({table.keys})")
+                execute(connection, f"ALTER TABLE {place} ADD PRIMARY KEY ({table.keys})")
                 shown[name] = table.keep(connection, name, what)
             else:
-                execute(connection, f"DROP TABLE {quote_name(table.staging, name)}")
-        execute(connection, f"DROP TABLE {table.copy}, {self.lacked}")
+                self.dropped.append(quote_name(table.staging, name))
+        self.dropped += [table.copy, quote_name(table.staging, table.derived("_lacked"))]
         table.set_sequences(connection)
         left_to_do = [
             left(
@@ -226,11 +261,12 @@ class Merged:
                     rows=differing,
                 )
             )
+        checksum = fingerprint.checksum_query(table.own, table.copied_columns, connection.server_version)
         table.note(
             connection,
             {
                 "rows": lacked - not_fitting,
-                "checksum_production": fingerprint.content(connection, table.own, table.columns)["checksum"],
+                "checksum_production": self.owner.rows(checksum)[0]["checksum"],
                 "left_to_do": left_to_do,
                 "merged": {
                     "inserted": lacked - not_fitting,
@@ -266,29 +302,34 @@ def merge_tables(connection: Any, tables: Sequence[ExistingTable]) -> None:
     """
     mark(connection, tables[0].context.plan["incident"])
     execute(connection, "SET LOCAL session_replication_role = 'replica'")
+    hold_definitions(connection, [table.own for table in tables])
     for table in tables:
         table.check(connection)
-    merged = [Merged(connection, table) for table in tables]
-    keys = outgoing_keys(connection, [item.oid for item in merged])
-    others = {key[end] for key in keys for end in ("relation", "other_relation")}
-    hide = show_all(connection, sorted({*(item.oid for item in merged), *others}))
-    for item in merged:
-        item.find()
-        item.refuse_by_new_constraints()
-    by_oid = {item.oid: item for item in merged}
-    order = parents_first(list(by_oid), [(key["root"], key["other_relation"]) for key in keys])
-    # As late as can be: it holds up those who write to the table.
-    off, on = silence(firing_triggers(connection, list(by_oid)))
-    for statement in off:
-        execute(connection, statement)
-    for oid in order:
-        by_oid[oid].insert()
-    for key in keys:
-        by_oid[key["root"]].hold_parents(key)
-    while sum(by_oid[key["root"]].take_back_orphans(key) for key in keys):
-        pass
-    for oid in order:
-        by_oid[oid].explain()
-        by_oid[oid].finish()
-    for statement in [*on, *hide]:
-        execute(connection, statement)
+    dropped: list[str] = []
+    with each_as_its_owner(connection, [table.oid(connection) for table in tables]) as owners:
+        merged = [Merged(connection, table, owners) for table in tables]
+        keys = outgoing_keys(connection, [item.oid for item in merged])
+        others = {key[end] for key in keys for end in ("relation", "other_relation")}
+        hide = show_all(connection, sorted({*(item.oid for item in merged), *others}))
+        for item in merged:
+            item.find()
+            item.refuse_by_new_constraints()
+        by_oid = {item.oid: item for item in merged}
+        order = parents_first(list(by_oid), [(key["root"], key["other_relation"]) for key in keys])
+        # As late as can be: it holds up those who write to the table.
+        off, on = silence(firing_triggers(connection, list(by_oid)))
+        for statement in off:
+            execute(connection, statement)
+        for oid in order:
+            by_oid[oid].insert()
+        for key in keys:
+            by_oid[key["root"]].hold_parents(key)
+        while sum(by_oid[key["root"]].take_back_orphans(key) for key in keys):
+            pass
+        for oid in order:
+            by_oid[oid].explain()
+            by_oid[oid].finish()
+            dropped += by_oid[oid].dropped
+        for statement in [*on, *hide]:
+            execute(connection, statement)
+    execute(connection, f"DROP TABLE {', '.join(dropped)}")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import said
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import savepoint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as, execute_as_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -59,11 +60,15 @@ FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 
 
 class Part(NamedTuple):
-    """Something of a table that is made after its rows, if it fits: what it is, its name, and the SQL."""
+    """Something of a table that is made after its rows, if it fits: what it is, its name, and the SQL.
+
+    With a ``table`` (SQL), it may run code of its owner.
+    """
 
     kind: str
     name: str
     statement: str
+    table: str | None = None
 
 
 def own_search_path(connection: Any, table: str) -> str:
@@ -81,7 +86,10 @@ def make_parts(connection: Any, parts: Sequence[Part], why: str = "") -> list[di
             left_to_do.append(left(part.kind, part.name, reason, f"{part.statement};", lost=True))
 
         with savepoint(connection, failed):
-            execute(connection, part.statement)
+            if part.table is None:
+                execute(connection, part.statement)
+            else:
+                execute_as_owner(connection, part.table, part.statement)
     return left_to_do
 
 
@@ -125,8 +133,9 @@ def make_plain(connection: Any, side: Any, relation: Mapping[str, Any]) -> list[
         if column["type"] in unknown
     ]
     refused: list[Any] = []
-    with savepoint(connection, refused.append):
-        execute(connection, create(True))
+    with savepoint(connection, refused.append), acting_as(connection, about["owner"], [relation["schema"]]) as owner:
+        owner.lend("SCHEMA", quote_ident(relation["schema"]), ["CREATE"])
+        owner.execute(create(True))
     if refused:
         error = refused.pop()
         with savepoint(connection, refused.append):
@@ -144,12 +153,13 @@ def make_plain(connection: Any, side: Any, relation: Mapping[str, Any]) -> list[
             "default value",
             f"{column['name']} on {shown}",
             f"ALTER TABLE ONLY {table} ALTER COLUMN {quote_ident(column['name'])} SET DEFAULT {column['default']}",
+            table,
         )
         for column in columns
         if column["default"] and not column["generated"]
     ]
     parts += [
-        Part("check constraint", f"{check['name']} on {shown}", _add_check(table, check))
+        Part("check constraint", f"{check['name']} on {shown}", _add_check(table, check), table)
         for check in rows(side, CHECKS, (relation["oid"],))
     ]
     parts += [
@@ -212,7 +222,7 @@ class Loosened:
         self._left: list[dict[str, Any]] = []
         for check in rows(connection, CHECKS, (oid,)):
             execute(connection, f"ALTER TABLE {table} DROP CONSTRAINT {quote_ident(check['name'])}")
-            self._parts.append(Part("check constraint", f"{check['name']} on {shown}", _add_check(table, check)))
+            self._parts.append(Part("check constraint", f"{check['name']} on {shown}", _add_check(table, check), table))
         changes = []
         for column in columns:
             name = quote_ident(column["name"])
@@ -223,10 +233,10 @@ class Loosened:
                 changes += [f"ALTER COLUMN {name} DROP DEFAULT"] if column["default"] else []
                 changes.append(f"ALTER COLUMN {name} TYPE text")
                 back = _back_to_type(table, column, labels.get(column["name"], []))[:-1]
-                self._parts.insert(0, Part("table column", f"{column['name']} on {shown}", back))
+                self._parts.insert(0, Part("table column", f"{column['name']} on {shown}", back, table))
                 if column["default"]:
                     default = f"ALTER TABLE ONLY {table} ALTER COLUMN {name} SET DEFAULT {column['default']}"
-                    self._parts.append(Part("default value", f"{column['name']} on {shown}", default))
+                    self._parts.append(Part("default value", f"{column['name']} on {shown}", default, table))
         if changes:
             execute(connection, f"ALTER TABLE {table} {', '.join(changes)}")
 

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
@@ -16,6 +15,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     said,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_concurrent, savepoint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct, Owner, execute_as_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
@@ -23,6 +23,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     display_name,
     quote_ident,
     quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import (
+    Owners,
+    each_as_its_owner,
+    runs_as_owner,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plain import Part, make_parts
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
@@ -289,13 +294,20 @@ class ForeignKeys:
             )
             if not partitioned and key["validated"]:
                 statement += " NOT VALID"
-            show, hide = self._hidden(connection, key) if partitioned else ([], [])
+            caged = partitioned and runs_as_owner(connection, self._tables(key))
+            show, hide = self._hidden(connection, key, caged) if partitioned else ([], [])
             if show and not {key["relation"], key["other_relation"]} <= self._placed:
                 left_to_do.append(self._unseen(key, show, statement, hide))
                 continue
             errors: list[Any] = []
             with savepoint(connection, errors.append):
-                for command in (*show, statement, *hide):
+                for command in show:
+                    execute(connection, command)
+                if caged:
+                    execute_as_owner(connection, self._tables(key)[0], statement, self._tables(key)[1])
+                else:
+                    execute(connection, statement)
+                for command in hide:
                     execute(connection, command)
             for error in errors:
                 if isinstance(error, connection.IntegrityError):
@@ -318,30 +330,50 @@ class ForeignKeys:
                 connection.rollback()
                 continue
             statement = f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote_ident(key['name'])}"
-            show, hide = self._hidden(connection, key)
-            if show:
-                connection.rollback()
-                left_to_do.append(self._unseen(key, show, statement, hide))
-                continue
+            connection.rollback()
 
-            def work(statement: str = statement) -> None:
+            def work(
+                key: Mapping[str, Any] = key, statement: str = statement, table: str = table
+            ) -> dict[str, Any] | None:
                 mark(connection, self._incident)
-                execute(connection, statement)
+                caged = runs_as_owner(connection, self._tables(key))
+                show, hide = self._hidden(connection, key, caged)
+                if show:
+                    return self._unseen(key, show, statement, hide)
+                if caged:
+                    execute_as_owner(connection, table, statement, self._tables(key)[1])
+                else:
+                    execute(connection, statement)
+                return None
 
             try:
-                patiently(connection, work)
+                unseen = patiently(connection, work)
+                left_to_do += [unseen] if unseen else []
             except connection.IntegrityError:
                 connection.rollback()
                 left_to_do.append(self._violation(connection, key, f"{statement};"))
                 connection.rollback()
+            except connection.ProgrammingError as error:
+                if error.pgcode != INSUFFICIENT_PRIVILEGE:
+                    raise
+                connection.rollback()
+                name = f"{key['name']} on {display_name(key['schema'], key['table'])}"
+                reason = (
+                    f"the table's owner may not check the rows that are there ({said(error)}); new ones are checked"
+                )
+                left_to_do.append(left("foreign key", name, reason, f"{statement};"))
         return left_to_do
 
     @staticmethod
-    def _hidden(connection: Any, key: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-        """Statements that show us all rows of both tables of a key, and that undo it; none where we see them all."""
-        names = [quote_name(key["schema"], key["table"]), quote_name(key["other_schema"], key["other_table"])]
+    def _tables(key: Mapping[str, Any]) -> list[str]:
+        return [quote_name(key["schema"], key["table"]), quote_name(key["other_schema"], key["other_table"])]
+
+    @classmethod
+    def _hidden(cls, connection: Any, key: Mapping[str, Any], as_owner: bool) -> tuple[list[str], list[str]]:
+        """Statements that show all rows of both tables of a key to those who look, and that undo it."""
         query = "SELECT pg_catalog.to_regclass(name)::oid::int8 AS oid FROM unnest(%s::text[]) AS name"
-        return force_statements(connection, [row["oid"] for row in rows(connection, query, (names,))])
+        oids = [row["oid"] for row in rows(connection, query, (cls._tables(key),))]
+        return force_statements(connection, oids, as_owner)
 
     @staticmethod
     def _unseen(key: Mapping[str, Any], show: list[str], statement: str, hide: list[str]) -> dict[str, Any]:
@@ -366,8 +398,10 @@ class ForeignKeys:
         count, sample = None, []
         execute(connection, "SAVEPOINT dbre_count")
         try:
-            count = value(connection, f"SELECT count(*) {without}")
-            sample = [list(row.values()) for row in rows(connection, f"SELECT {fields} {without} LIMIT 5")]
+            with each_as_its_owner(connection, []) as owners:
+                whom = _reader(connection, owners, key)
+                count = whom.value(f"SELECT count(*) {without}")
+                sample = [list(row.values()) for row in whom.rows(f"SELECT {fields} {without} LIMIT 5")]
         except connection.ProgrammingError as error:
             # Row security hides rows of one of the tables from us, and a lock to lift it is not worth the number.
             if error.pgcode != INSUFFICIENT_PRIVILEGE:
@@ -384,6 +418,16 @@ class ForeignKeys:
             command,
         )
         return {**entry, "rows": count, "columns": key["columns"], "sample": sample}
+
+
+def _reader(connection: Any, owners: Owners, key: Mapping[str, Any]) -> Owner:
+    """Whose rights and code may meet in a query on both tables of a foreign key: those of its own table's owner."""
+    for schema, name in ((key["schema"], key["table"]), (key["other_schema"], key["other_table"])):
+        oid = value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (quote_name(schema, name),))
+        found = owners.of(oid, schema)
+        if not isinstance(found, Direct):
+            break
+    return found
 
 
 def patiently(connection: Any, work: Any, passing: Sequence[str] = ()) -> Any:
@@ -417,70 +461,6 @@ def patiently(connection: Any, work: Any, passing: Sequence[str] = ()) -> Any:
             connection.rollback()
             raise
     raise AssertionError("not reached")
-
-
-DEFAULT_PRIVILEGES = """
-SELECT d.defaclobjtype::text AS kind, n.nspname AS schema, item.place, item.role, item.grantable, item.privileges
-FROM pg_catalog.pg_default_acl d
-LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
-LEFT JOIN LATERAL (
-    SELECT acl.place, CASE WHEN one.grantee <> 0 THEN pg_catalog.pg_get_userbyid(one.grantee) END AS role,
-           one.is_grantable AS grantable, array_agg(one.privilege_type ORDER BY one.privilege_type) AS privileges
-    FROM unnest({acl}) WITH ORDINALITY AS acl(item, place)
-    CROSS JOIN LATERAL pg_catalog.aclexplode(ARRAY[acl.item]) AS one
-    GROUP BY 1, 2, 3) AS item ON true
-WHERE d.defaclrole = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
-ORDER BY d.oid, item.place, item.grantable
-"""
-SERVER_DEFAULT = """
-pg_catalog.acldefault(CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END, d.defaclrole)
-"""
-KINDS = {"r": "TABLES", "S": "SEQUENCES", "f": "FUNCTIONS", "T": "TYPES", "n": "SCHEMAS", "L": "LARGE OBJECTS"}
-
-
-def default_privilege_statements(items: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Statements after which the default privileges, now ``items``, are exactly ``ours``, in their order.
-
-    Both are rows of DEFAULT_PRIVILEGES: ``kind``, ``schema`` (None for all schemas), ``role`` (None for PUBLIC),
-    ``grantable``, ``privileges`` (None where everything was taken away).
-    """
-
-    def place(item: Mapping[str, Any]) -> str:
-        return "" if item["schema"] is None else f" IN SCHEMA {quote_ident(item['schema'])}"
-
-    def role(item: Mapping[str, Any]) -> str:
-        return "PUBLIC" if item["role"] is None else quote_ident(item["role"])
-
-    revoked = {
-        f"ALTER DEFAULT PRIVILEGES{place(item)} REVOKE ALL ON {KINDS[item['kind']]} FROM {role(item)}": None
-        for item in items
-        if item["privileges"]
-    }
-    granted = [
-        f"ALTER DEFAULT PRIVILEGES{place(item)} GRANT {', '.join(item['privileges'])} ON {KINDS[item['kind']]} "
-        f"TO {role(item)}{' WITH GRANT OPTION' if item['grantable'] else ''}"
-        for item in ours
-        if item["privileges"]
-    ]
-    return [*revoked, *granted]
-
-
-@contextmanager
-def without_default_privileges(connection: Any) -> Iterator[None]:
-    """Make what is created in the caller's transaction get the grants of the dump, and no others.
-
-    A dump's grants start from the server's own defaults, but what we create would get production's ALTER DEFAULT
-    PRIVILEGES on top. Ours are put aside, in this transaction only, so nobody else sees them gone.
-    """
-    ours = rows(connection, DEFAULT_PRIVILEGES.format(acl="d.defaclacl"))
-    # In all schemas, what the server grants by itself is part of them; in one schema, they only add to it.
-    server = f"CASE WHEN d.defaclnamespace = 0 THEN {SERVER_DEFAULT} END"
-    plain = [item for item in rows(connection, DEFAULT_PRIVILEGES.format(acl=server)) if item["privileges"]]
-    for statement in default_privilege_statements(ours, plain):
-        execute(connection, statement)
-    yield
-    for statement in default_privilege_statements(plain, ours):
-        execute(connection, statement)
 
 
 class Attached:
@@ -530,7 +510,7 @@ class PartitionIdentities:
             if value(connection, UNMARKED, (name, part["columns"])) and value(connection, ATTACHED, (name, parent)):
                 shown = f"identity on {display_name(part['schema'], part['table'])}"
                 again = f"ALTER TABLE {parent} DETACH PARTITION {name}; ALTER TABLE {parent} ATTACH PARTITION {name} "
-                parts.append(Part("identity column", shown, again + part["bound"]))
+                parts.append(Part("identity column", shown, again + part["bound"], parent))
         return make_parts(connection, parts)
 
 
@@ -567,7 +547,7 @@ class InlineParts:
                 shown = f"{item['name']} on {display_name(item['schema'], item['table'])}"
                 what = change.format(name=quote_ident(item["name"]), definition=item["definition"])
                 table = quote_name(item["schema"], item["table"])
-                parts.append(Part(kind, shown, f"ALTER TABLE {only}{table} {what}"))
+                parts.append(Part(kind, shown, f"ALTER TABLE {only}{table} {what}", table))
         return make_parts(connection, parts)
 
 

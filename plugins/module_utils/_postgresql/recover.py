@@ -32,6 +32,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.columns import LostColumns
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.confirmed import unconfirmed
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_privileges import (
+    without_default_privileges,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.known import without_known
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import (
@@ -65,7 +68,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     patiently,
     set_sequences,
     steps_of,
-    without_default_privileges,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back import (
     existing_table,

@@ -56,8 +56,8 @@ WHERE k.convalidated
 ORDER BY k.oid
 """
 
-# In a session that is a replica, those of the origin do not fire: the others do. Only what fires for rows that come or
-# go (INSERT 4, DELETE 8, TRUNCATE 32; src/include/catalog/pg_trigger.h) counts.
+# In a session that is a replica, those of the origin do not fire: the others do. Only what fires for rows that come,
+# change or go (INSERT 4, DELETE 8, UPDATE 16, TRUNCATE 32; src/include/catalog/pg_trigger.h) counts.
 TRIGGERS = """
 SELECT n.nspname AS schema, c.relname AS table, t.tgname AS name, t.tgenabled::text AS enabled
 FROM pg_catalog.pg_trigger t
@@ -65,7 +65,7 @@ JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n O
 WHERE (t.tgrelid = ANY(%(oids)s::oid[])
        OR t.tgrelid IN (SELECT tree.relid FROM unnest(%(oids)s::oid[]) AS root
                         CROSS JOIN LATERAL pg_catalog.pg_partition_tree(root) AS tree))
-  AND t.tgenabled IN ('A', 'R') AND t.tgconstrrelid = 0 AND (t.tgtype & 44) <> 0
+  AND t.tgenabled IN ('A', 'R') AND t.tgconstrrelid = 0 AND (t.tgtype & 60) <> 0
 ORDER BY 1, 2, 3
 """
 STATES = {"A": "ALWAYS", "R": "REPLICA"}
@@ -100,7 +100,7 @@ def shown_key(key: Mapping[str, Any]) -> str:
     return f"{key['name']} on {display_name(key['schema'], key['table'])}"
 
 
-def _match(key: Mapping[str, Any]) -> str:
+def match(key: Mapping[str, Any]) -> str:
     """Condition: row ``t`` is the one that the foreign key of row ``f`` points to."""
     return " AND ".join(
         f"t.{quote_ident(other)} {operator} f.{quote_ident(name)}"
@@ -108,22 +108,22 @@ def _match(key: Mapping[str, Any]) -> str:
     )
 
 
-def _parent(key: Mapping[str, Any]) -> str:
+def parent_of(key: Mapping[str, Any]) -> str:
     return ("" if key["other_kind"] == "p" else "ONLY ") + quote_name(key["other_schema"], key["other_table"])
 
 
 def orphans(key: Mapping[str, Any]) -> str:
     """Condition on rows ``f`` of a table: their foreign key points nowhere (MATCH SIMPLE)."""
     present = " AND ".join(f"f.{quote_ident(name)} IS NOT NULL" for name in key["columns"])
-    return f"{present} AND NOT EXISTS (SELECT FROM {_parent(key)} t WHERE {_match(key)})"
+    return f"{present} AND NOT EXISTS (SELECT FROM {parent_of(key)} t WHERE {match(key)})"
 
 
 def hold_parents(connection: Any, key: Mapping[str, Any], rows_of: str) -> None:
     """Lock the rows that the foreign key of ``rows_of`` points to, so that they stay until our commit."""
     execute(
         connection,
-        f"SELECT count(*) FROM (SELECT FROM {_parent(key)} t "
-        f"WHERE EXISTS (SELECT FROM {rows_of} f WHERE {_match(key)}) FOR KEY SHARE) AS held",
+        f"SELECT count(*) FROM (SELECT FROM {parent_of(key)} t "
+        f"WHERE EXISTS (SELECT FROM {rows_of} f WHERE {match(key)}) FOR KEY SHARE) AS held",
     )
 
 

@@ -18,13 +18,15 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     user_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import Attempt, Refused
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_privileges import (
+    without_default_privileges,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context, encoding_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
     Steps,
     steps_of,
-    without_default_privileges,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back import existing_table
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows

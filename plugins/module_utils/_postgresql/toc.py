@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
 
 # Descriptions of entries that begin with another description; the longest that fits is the entry's
@@ -49,6 +50,56 @@ APPENDAGES = (
     "SHELL TYPE",
     "TABLE ATTACH",
 )
+
+
+# To make these, the server runs parts of their expressions: what is constant in a partition key or a generated column,
+# the bounds of a partition with its rows, the check of all rows.
+RUNNING = ("TABLE", "TABLE ATTACH", "DEFAULT", "CHECK CONSTRAINT", "FK CONSTRAINT", "STATISTICS")
+CODE = ("FUNCTION", "PROCEDURE", "AGGREGATE")
+
+
+class RunAs(NamedTuple):
+    """Whom an entry is made as: a role, the schema it is made in, and the table (SQL) that a foreign key points to."""
+
+    role: str
+    schema: str
+    referenced: Optional[str]
+
+
+OWNERS = """
+WITH tables AS (
+  SELECT c.oid, pg_catalog.pg_get_userbyid(c.relowner) AS role, n.nspname AS schema
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+)
+SELECT 'pg_catalog.pg_class'::regclass::oid::int8 AS catalog, oid::int8 AS oid, role, schema, NULL AS referenced
+FROM tables
+UNION ALL
+SELECT 'pg_catalog.pg_constraint'::regclass::oid::int8, k.oid::int8, role, schema,
+       CASE WHEN k.contype = 'f' THEN k.confrelid::regclass::text END
+FROM pg_catalog.pg_constraint k JOIN tables t ON t.oid = k.conrelid
+UNION ALL
+SELECT 'pg_catalog.pg_attrdef'::regclass::oid::int8, d.oid::int8, role, schema, NULL
+FROM pg_catalog.pg_attrdef d JOIN tables t ON t.oid = d.adrelid
+UNION ALL
+SELECT 'pg_catalog.pg_trigger'::regclass::oid::int8, g.oid::int8, role, schema, NULL
+FROM pg_catalog.pg_trigger g JOIN tables t ON t.oid = g.tgrelid
+UNION ALL
+SELECT 'pg_catalog.pg_policy'::regclass::oid::int8, p.oid::int8, role, schema, NULL
+FROM pg_catalog.pg_policy p JOIN tables t ON t.oid = p.polrelid
+UNION ALL
+SELECT 'pg_catalog.pg_rewrite'::regclass::oid::int8, r.oid::int8, role, schema, NULL
+FROM pg_catalog.pg_rewrite r JOIN tables t ON t.oid = r.ev_class
+UNION ALL
+SELECT 'pg_catalog.pg_statistic_ext'::regclass::oid::int8, s.oid::int8, pg_catalog.pg_get_userbyid(s.stxowner),
+       n.nspname, NULL
+FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
+UNION ALL
+SELECT 'pg_catalog.pg_proc'::regclass::oid::int8, p.oid::int8, pg_catalog.pg_get_userbyid(p.proowner), n.nspname, NULL
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+UNION ALL
+SELECT 'pg_catalog.pg_type'::regclass::oid::int8, y.oid::int8, pg_catalog.pg_get_userbyid(y.typowner), n.nspname, NULL
+FROM pg_catalog.pg_type y JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
+"""
 
 
 class Entry(NamedTuple):
@@ -123,6 +174,35 @@ def needed_for(entries: Sequence[Entry], roots: Iterable[int]) -> set[int]:
     return needed
 
 
+def needing(entries: Sequence[Entry], roots: Collection[int]) -> set[int]:
+    """Dump ids of ``entries`` that need one of ``roots`` through any number of steps."""
+    users: dict[int, list[int]] = {}
+    for entry in entries:
+        for dump_id in entry.depends:
+            users.setdefault(dump_id, []).append(entry.dump_id)
+    found: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        for dump_id in users.get(waiting.pop(), []):
+            if dump_id not in found:
+                found.add(dump_id)
+                waiting.append(dump_id)
+    return found
+
+
+def running_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """Those of all ``entries`` of a dump that cannot be made without running functions of users.
+
+    Constants of a type with a domain in it are read when a definition is parsed, and that runs the domain's check.
+    """
+    near = needing(entries, {entry.dump_id for entry in entries if entry.description in CODE})
+    domains = {entry.dump_id for entry in entries if entry.description == "DOMAIN" and entry.dump_id in near}
+    nearer = needing(entries, domains)
+    # A foreign key is checked by a query on both tables, which runs parts of their index expressions.
+    keys = {entry.dump_id for entry in entries if entry.description == "FK CONSTRAINT" and near}
+    return [entry for entry in entries if entry.dump_id in (near | keys if entry.description in RUNNING else nearer)]
+
+
 def strip_restrict(script: bytes) -> bytes:
     r"""The script without the ``\restrict`` and ``\unrestrict`` lines of its own key (nobody else's lines)."""
     first = RESTRICT.search(script)
@@ -165,6 +245,30 @@ class SchemaDump:
         server.run([*command, "--no-sync", "--file", self.path], database)
         listing = server.run(["pg_restore", "--list", "--verbose", self.path], database)
         self.entries = parse_toc(listing.decode(errors="surrogateescape"))
+
+    @functools.cached_property
+    def run_as(self) -> dict[int, RunAs]:
+        """Whom the entries are made as that cannot be made without running functions of users, by dump id."""
+        running = running_entries(self.entries)
+        if not running:
+            return {}
+        connection = self._server.connect(self._database)
+        try:
+            known = {
+                (row["catalog"], row["oid"]): RunAs(row["role"], row["schema"], row["referenced"])
+                for row in rows(connection, OWNERS)
+            }
+        finally:
+            connection.close()
+        by_id = {entry.dump_id: known.get((entry.catalog, entry.oid)) for entry in self.entries}
+        found = {}
+        for entry in running:
+            # An attachment has no object of its own, but belongs to the tables it needs.
+            whose = [by_id.get(dump_id) for dump_id in (entry.dump_id, *entry.depends)]
+            owner = next((item for item in whose if item is not None), None)
+            if owner is not None:
+                found[entry.dump_id] = owner
+        return found
 
     def identity(self, entry: Entry) -> str:
         """What the server calls the object of an entry; the dump's own words where there is none."""

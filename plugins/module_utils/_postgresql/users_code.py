@@ -152,3 +152,27 @@ def runs_users_code(connection: Any, oid: int) -> bool:
 def is_harmless_type(connection: Any, oid: int) -> bool:
     """Whether values of a type are made from their text without running what a user wrote."""
     return _are_harmless(connection, [], [oid])
+
+
+PLAIN_TYPE = """
+WITH RECURSIVE base AS (
+  SELECT t.oid, t.typtype, t.typbasetype, t.typtypmod, 0 AS depth, NULL::int4 AS modifier
+  FROM pg_catalog.pg_type t WHERE t.oid = pg_catalog.to_regtype(%s)
+  UNION ALL
+  SELECT t.oid, t.typtype, t.typbasetype, t.typtypmod, base.depth + 1, base.typtypmod
+  FROM base JOIN pg_catalog.pg_type t ON base.typtype = 'd' AND t.oid = base.typbasetype
+)
+SELECT oid::int8 AS oid, pg_catalog.format_type(oid, modifier) AS name FROM base WHERE typtype <> 'd' OR depth = 0
+ORDER BY depth
+"""
+
+
+def plain_type(connection: Any, name: str) -> str:
+    """A type (SQL) that holds the values of type ``name`` and runs nothing of users when they come in.
+
+    The type itself, the one that a domain is made of, or text.
+    """
+    found = rows(connection, PLAIN_TYPE, (name,))
+    if found and is_harmless_type(connection, found[0]["oid"]):
+        return name
+    return str(found[-1]["name"]) if found and is_harmless_type(connection, found[-1]["oid"]) else "text"

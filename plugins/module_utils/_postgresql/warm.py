@@ -27,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_literal,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, Server
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import require_own_schema
@@ -286,7 +287,7 @@ class Warmer:
                 )
             else:
                 columns = fingerprint.columns_of(session, [piece.oid])[piece.oid]
-                fingerprint.content(session, f"ONLY {quote_name(piece.schema, piece.name)}", columns)
+                self._scan(session, piece, columns)
         except session.OperationalError:
             raise
         except session.DatabaseError as error:
@@ -301,6 +302,20 @@ class Warmer:
                 tell(piece.size)
         finally:
             sessions.put(session)
+
+    @staticmethod
+    def _scan(session: Any, piece: Piece, columns: Sequence[Mapping[str, Any]]) -> None:
+        """Read a table as its owner, in a transaction undone: to plan a query runs parts of its index expressions."""
+        query = fingerprint.checksum_query(
+            f"ONLY {quote_name(piece.schema, piece.name)}", columns, session.server_version
+        )
+        execute(session, "BEGIN")
+        try:
+            with each_as_its_owner(session, []) as owners:
+                owners.of(piece.oid, piece.schema).rows(query)
+        finally:
+            if not session.closed:
+                execute(session, "ROLLBACK")
 
     def _is_gone(self, session: Any, piece: Piece) -> bool:
         """Whether the relation was dropped, made anew or cut short since it was listed: there is nothing to warm."""

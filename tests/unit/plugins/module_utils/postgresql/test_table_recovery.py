@@ -16,17 +16,20 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.closure import array_literal, state_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import column_list, copy_options
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_privileges import (
+    default_privilege_statements,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import action_of, staging_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
     arrange,
-    default_privilege_statements,
     forward,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import refuse_missing_globals
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
     as_members,
     parse_toc,
+    running_entries,
     select_entries,
     statements_of,
     strip_restrict,
@@ -358,3 +361,19 @@ def test_no_session_at_all_is_an_error_after_a_while():
 
     with pytest.raises(NoSession, match="too many clients"):
         run_parallel([work, work], 2, patience=0.1)
+
+
+def test_what_runs_functions_of_users_when_it_is_made_is_known():
+    entries = parse_toc(
+        "1; 1255 100 FUNCTION m ok(integer) mallory\n"
+        "2; 1247 101 DOMAIN m amount mallory\n;\tdepends on: 1\n"
+        "3; 1259 102 TABLE m checked mallory\n;\tdepends on: 1\n"
+        "4; 1259 103 TABLE m typed mallory\n;\tdepends on: 2\n"
+        "5; 1259 104 TABLE m plain mallory\n"
+        "6; 1259 105 VIEW m of_checked mallory\n;\tdepends on: 3\n"
+        "7; 1259 106 VIEW m of_typed mallory\n;\tdepends on: 4\n"
+        "8; 0 0 TABLE ATTACH m checked mallory\n;\tdepends on: 5 3\n"
+        "9; 2606 107 FK CONSTRAINT m plain plain_fkey mallory\n;\tdepends on: 5\n"
+    )
+    assert [entry.dump_id for entry in running_entries(entries)] == [3, 4, 7, 8, 9]
+    assert running_entries([entry for entry in entries if entry.description != "FUNCTION"]) == []
