@@ -20,7 +20,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.protecti
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import set_sequences
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import lock_incident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.remove import remove_staging
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, open_production
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
+    Progress,
+    open_production,
+    open_servers,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.warm import warm
 from ansible_collections.dbre.recovery.tests.integration.containment.server import PROGRAMS, Server
 
@@ -203,3 +207,10 @@ def test_a_lock_that_we_may_not_break_is_named_at_once(server: Server) -> None:
     finally:
         connection.close()
         holder.close()
+
+
+def test_production_is_refused_as_its_own_recovered_instance(server: Server) -> None:
+    instance = {"source": "pgbackrest", "socket": str(server.socket), "port": server.port, "user": "postgres"}
+    asked = {**params(server), "instance": instance, "instance_password": None}
+    with pytest.raises(RecoveryError, match="is production on .* itself"), open_servers(asked, "4711"):
+        pass
