@@ -88,7 +88,7 @@ def test_a_step_that_is_stuck_is_named(shop: Any) -> None:
     admin, other = shop.production.connect("postgres"), shop.production.connect("postgres")
     admin.autocommit = other.autocommit = False
     lock_incident(admin, "recovered_stuck", "dbre.recovery stuck")
-    with pytest.raises(RecoveryError, match=r"after 0 s, in sessions \d*\. This run changed nothing"):
+    with pytest.raises(RecoveryError, match=r"after 0 s, in sessions \d+ \(role postgres\)\. This run changed nothing"):
         lock_incident(other, "recovered_stuck", "dbre.recovery stuck", patience=0.2)
     admin.close()
     lock_incident(other, "recovered_stuck", "dbre.recovery stuck", patience=2)
