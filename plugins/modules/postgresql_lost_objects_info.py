@@ -176,6 +176,21 @@ load_plan:
       type: list
       elements: dict
       sample: [{"name": "shop_owner", "reason": "permission denied", "command": "GRANT \"shop_owner\" TO \"master\";"}]
+    replication:
+      description:
+        - The C(publications) that concern the tables, the logical replication C(slots) of the database with their
+          C(subscriber), and the C(most_changes) that subscribers get. Tables that go back to their place are filled
+          without a change being sent, for subscribers still have their own rows.
+      type: dict
+      sample: {"publications": [], "slots": [], "most_changes": 0}
+    event_triggers:
+      description:
+        - Event triggers of production that are enabled, what each C(calls), and whether it C(fires) on this work. One
+          that would is refused, with the command that helps.
+      type: list
+      elements: dict
+      sample:
+        - {"name": "audit", "event": "ddl_command_end", "calls": "public.audit", "state": "ENABLE", "fires": false}
     left_to_do:
       description: What this recovery does not do, each with C(type), C(object), C(reason) and C(command).
       type: list

@@ -31,6 +31,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.referenc
     silence,
     source_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replication import create_kept
 
 
 class CopyBeside(ExistingTable):
@@ -108,7 +109,8 @@ class CopyBeside(ExistingTable):
 
     def _statements(self, connection: Any, oid: int) -> dict[str, str | None]:
         """SQL for people: ``merge`` (None where a key is missing), ``exchange`` of all rows, and the way ``back``."""
-        before = quote_name(self.staging, self.derived("_before_exchange"))
+        name_before = self.derived("_before_exchange")
+        before = quote_name(self.staging, name_before)
         forward = [
             f"SELECT pg_catalog.setval({name}, {last}, {called}) FROM {sequence} "
             f"WHERE {last} {'>' if item['increment'] > 0 else '<'} last_value OR last_value = {last} AND NOT is_called"
@@ -121,10 +123,11 @@ class CopyBeside(ExistingTable):
         if self.key:
             insert = f"{self.insert_statement(self.copy)} ON CONFLICT DO NOTHING"
             merge = "; ".join(["BEGIN", insert, *forward, "COMMIT;"])
-        save, remove = f"CREATE TABLE {before} AS SELECT * FROM {self.own}", f"DROP TABLE {before}"
+        save = create_kept(connection, self.staging, name_before, f"SELECT * FROM {self.own}")
+        remove = f"DROP TABLE {before}"
         return {
             "merge": merge,
-            "exchange": self._exchange(connection, oid, [save], self.copy, forward),
+            "exchange": self._exchange(connection, oid, save, self.copy, forward),
             "back": self._exchange(connection, oid, [], before, [remove]),
         }
 

@@ -120,7 +120,8 @@ class LostColumns:
         definitions = ", ".join(item.definition for item in plain)
         execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
         execute(
-            connection, f"CREATE TABLE {self.copy} ({definitions}, dbre_n bigint GENERATED ALWAYS AS IDENTITY UNIQUE)"
+            connection,
+            f"CREATE UNLOGGED TABLE {self.copy} ({definitions}, dbre_n bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
         )
         fields = column_list(carried)
         for source in self._sources(fields):
@@ -180,7 +181,6 @@ class LostColumns:
             )
         for statement in on:
             execute(connection, statement)
-        execute(connection, "SET LOCAL session_replication_role = 'origin'")
 
     def _not_null(self, connection: Any) -> list[dict[str, Any]]:
         """Make columns NOT NULL that were, without reading the table under a lock that others wait for."""

@@ -20,10 +20,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_
     without_default_privileges,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.journal import read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark, mark_statement
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
     Steps,
     arrange_database,

@@ -23,6 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy imp
     plain_columns,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.journal import JOURNAL
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import (
     Context,
     recovered_content,
@@ -35,10 +36,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import set_sequences
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import STATES, firing_rules
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replication import Unpublished
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 
 # With the operator by which the key itself tells its values apart; our search_path does not lead to one of a user's.
@@ -229,7 +230,10 @@ class ExistingTable:
         back = {column["name"]: item.back for column, item in zip(self.copied_columns, plain)}
         self.values = ", ".join(back[column["name"]] for column in self.stored)
         self.named_values = ", ".join(f"{text} AS {quote_ident(name)}" for name, text in back.items())
-        execute(connection, f"CREATE TABLE {self.copy} ({', '.join(item.definition for item in plain)})")
+        # One that goes again need not be safe from a crash, and no subscriber may see it.
+        kind = "TABLE" if self.relation["action"] == "beside" else "UNLOGGED TABLE"
+        execute(connection, f"CREATE {kind} {self.copy} ({', '.join(item.definition for item in plain)})")
+        hidden = Unpublished(connection, self.staging, self.copy)
         whole = [{**column, **item.carries, "generated": ""} for column, item in zip(self.copied_columns, plain)]
         fields = column_list(whole)
         # A query would run the constant parts of index expressions.
@@ -246,6 +250,7 @@ class ExistingTable:
                 self.context.tell,
                 self.before,
             )
+        hidden.filled(self.copy)
         if self.key:
             execute(connection, f"ALTER TABLE {self.copy} ADD PRIMARY KEY ({self.keys})")
         execute(connection, f"ANALYZE {self.copy}")

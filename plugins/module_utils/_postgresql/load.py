@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -28,6 +27,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy imp
     stored_columns,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.event_triggers import (
+    refuse_event_triggers,
+    silence_event_triggers,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.journal import write_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -35,8 +39,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plain import Loosened, own_search_path
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replication import Unpublished
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, Server, host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.workers import NoSession
 
@@ -133,8 +137,10 @@ class Context:
         self._count_lock = threading.Lock()
 
     def session(self, settings: Mapping[str, str] | None = None) -> Any:
-        """A session in the database that is loaded, whose commits wait for no standby."""
-        return self.production.connect(self.database, {**LOCAL_COMMIT, **(settings or {})})
+        """A session in the database that is loaded, whose commits wait for no standby; no event trigger fires."""
+        connection = self.production.connect(self.database, {**LOCAL_COMMIT, **(settings or {})})
+        refuse_event_triggers(connection, silence_event_triggers(connection))
+        return connection
 
     def loading_session(self) -> Any:
         """A session tuned to load and to build indexes; its commits need not wait, publishing makes all durable.
@@ -159,10 +165,7 @@ class Context:
 
     def journal(self, connection: Any, kind: str, detail: Mapping[str, Any]) -> None:
         """Write one entry, in the caller's transaction."""
-        table = quote_name(self.staging, JOURNAL)
-        # Not as \\u escapes, which jsonb does not take everywhere but in databases of UTF-8.
-        text = json.dumps(detail, default=str, ensure_ascii=False)
-        execute(connection, f"INSERT INTO {table} (kind, detail) VALUES (%s, %s)", (kind, text))
+        write_journal(connection, self.staging, kind, detail)
 
     def tell(self, size: int) -> None:
         """Count bytes copied; a line of progress for every 16 MB."""
@@ -244,6 +247,7 @@ class TableLoad:
             execute(connection, f"ALTER TABLE {quote_name(self.staging, name)} SET SCHEMA {quote_ident(schema)}")
         loosened = None if why is None else Loosened(connection, side, self.relation, self.true, why)
         columns, source = self._columns(connection, recovered_columns, unreadable)
+        hidden = Unpublished(connection, schema, self.true)
         # Emptied in the transaction that fills it, so that rows can be written frozen, with their visibility map.
         execute(connection, f"TRUNCATE ONLY {self.true}")
         path = own_search_path(connection, self.true) if own_path else ""
@@ -256,6 +260,7 @@ class TableLoad:
             set_search_path(connection, path)
             self._copy(connection, columns, source, before, self.true)
             set_search_path(connection, "")
+        hidden.filled(self.true)
         copied = time.monotonic()
         if unreadable and content is not None:
             # What came is all that can be told: to query that table there would run code of its owner as us.

@@ -40,6 +40,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.referenc
     silence,
     source_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replication import Unpublished, create_kept
 
 SAMPLE = 5
 
@@ -198,18 +199,20 @@ class Merged:
                 "GROUP BY 1 ORDER BY 1",
             )
         }
-        execute(
-            connection,
-            f"CREATE TABLE {unfit} AS SELECT s.* FROM {self.copy} s JOIN {self.lacked} i ON {table.on_key('i', 's')} "
-            f"WHERE i.{self.reason} IS NOT NULL",
-        )
+        unfit_rows = f"JOIN {self.lacked} i ON {table.on_key('i', 's')} WHERE i.{self.reason} IS NOT NULL"
+        for statement in create_kept(
+            connection, table.staging, unfit_name, f"SELECT s.* FROM {self.copy} s {unfit_rows}"
+        ):
+            execute(connection, statement)
         execute(connection, f"CREATE TABLE {differs} AS SELECT * FROM {self.copy} LIMIT 0")
+        hidden = Unpublished(connection, table.staging, differs)
         inside = self.owner.bring(table.staging, differs_name)
         self.owner.lend("TABLE", inside, ["INSERT"])
         self.owner.execute(
             f"INSERT INTO {inside} SELECT s.* FROM {self.copy} s JOIN {table.own} p ON {table.on_key('p', 's')} "
             f"WHERE NOT {same_row(table.stored, 's', 'p')}"
         )
+        hidden.filled(inside)
         lacked = value(connection, f"SELECT count(*) FROM {self.lacked}")
         differing = value(connection, f"SELECT count(*) FROM {inside}")
         not_fitting = sum(reasons.values())

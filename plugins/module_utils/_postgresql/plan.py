@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     needs_of_database,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.event_triggers import (
+    refuse_event_triggers,
+    silence_event_triggers,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.journal import read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import (
     find_relations,
     find_schemas,
@@ -28,14 +32,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lost_col
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
-    quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import require_own_schema
 
-JOURNAL = "dbre_recovery_journal"
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
 TABLES = ("r", "p", "f")
 SUFFIX_ROOM = 4
@@ -161,19 +163,6 @@ def left_without_rows(relation: Mapping[str, Any], state: str) -> dict[str, Any]
     return left("table", display_name(relation["schema"], relation["name"]), reason, lost=True, rows=estimate)
 
 
-def read_journal(production: Any, staging_schema: str) -> dict[str, list[dict[str, Any]]]:
-    """The journal of one incident by kind of entry, oldest first; empty when there is none."""
-    table = quote_name(staging_schema, JOURNAL)
-    require_own_schema(production, staging_schema, JOURNAL, "Recover under another incident id (dr_incident_id).")
-    if value(production, "SELECT pg_catalog.to_regclass(%s)", (table,)) is None:
-        return {}
-    journal: dict[str, list[dict[str, Any]]] = {}
-    for row in rows(production, f"SELECT kind, detail FROM {table} ORDER BY id"):
-        detail = row["detail"] if isinstance(row["detail"], dict) else json.loads(row["detail"])
-        journal.setdefault(row["kind"], []).append(detail)
-    return journal
-
-
 def missing_names(production: Any, catalog: str, column: str, wanted: Sequence[str]) -> list[str]:
     """Those of ``wanted`` that are not in a shared catalogue of production."""
     found = rows(
@@ -257,6 +246,8 @@ class Planner:
     def _plan_objects(
         self, production: Any, side: Any, relations: Sequence[Mapping[str, Any]], schemas: Sequence[str]
     ) -> dict[str, Any]:
+        triggers = silence_event_triggers(production)
+        refuse_event_triggers(production, triggers)
         named = find_relations(side, relations)
         wanted = [(item["schema"], item["name"]) for item in relations]
         require_known(named, wanted, "relation", side)
@@ -316,7 +307,7 @@ class Planner:
         shown = [item for item in [*lost, *named_ones, *on_recreated] if not item["implied"]]
         whole_relations = [item for item in lost if item["catalog"] == "pg_class" and not item["objsubid"]]
         relations_of_objects = [item["objid"] for item in objects if item["catalog"] == "pg_class"]
-        return self._finish(
+        plan = self._finish(
             production,
             side,
             objects=objects,
@@ -325,6 +316,7 @@ class Planner:
             left_to_do=self._left(shown, taken, self.load, columns_of),
             columns=columns_of,
         )
+        return {**plan, "event_triggers": triggers}
 
     def _schemas_of(self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Schemas of lost objects that are gone, too, without what else they held."""
@@ -423,6 +415,7 @@ class Planner:
             "sequences": sequences,
             "left_to_do": left_to_do,
             "bytes": sum(item["bytes"] for item in relations if item["action"] != "none"),
+            "replication": replication_of(production, relations),
             **self._missing_globals(production, side, objects, oids),
             **needs,
         }

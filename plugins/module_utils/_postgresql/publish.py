@@ -143,6 +143,7 @@ def arrange(
     survivors = {entry.dump_id for entry in dump if entry.description == "TABLE" and entry.dump_id not in wanted}
     by_address = {(item["classid"], item["objid"]): item for item in objects}
     lost = {item["objid"] for item in objects if item["catalog"] == "pg_class"}
+    lost_tables = lost - {entry.oid for entry in dump if entry.description == "VIEW"}
     tables = set(loaded)
 
     def table_of(entry: Entry) -> int | None:
@@ -161,7 +162,9 @@ def arrange(
         for entry in entries
         if entry.dump_id in in_worker
         or entry.description in ("SCHEMA", *first)
-        or (entry.description in ("TABLE", "SEQUENCE", "DEFAULT") and table_of(entry) in lost)
+        or (entry.description in ("TABLE", "SEQUENCE") and table_of(entry) in lost)
+        # A view can have defaults, too; it would stand there empty.
+        or (entry.description == "DEFAULT" and table_of(entry) in lost_tables)
         or (entry.description == "SEQUENCE OWNED BY")
         or (entry.description == "TABLE ATTACH" and survivors.isdisjoint(entry.depends))
     ]

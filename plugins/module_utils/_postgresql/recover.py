@@ -36,6 +36,15 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_
     without_default_privileges,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.inherited import (
+    hide_from_parents,
+    show_to_parents,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.journal import (
+    forget_in_journal,
+    make_journal,
+    read_journal,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.known import without_known
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import (
     LOCAL_COMMIT,
@@ -54,10 +63,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.not_null import name_not_nulls
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plain import make_plain, own_search_path
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import (
-    JOURNAL,
     left,
     missing_names,
-    read_journal,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
     Attached,
@@ -80,6 +87,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import Entry, SchemaDump
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.workers import run_parallel
 
+# What stands in a schema and is moved into staging.
+RELATIONS = ("TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW")
 # Seconds to wait for the step that a killed run left behind.
 LONGEST_WAIT = 3600.0
 # And for sessions of ours to end that were told to.
@@ -219,7 +228,7 @@ def give_back_borrowed(connection: Any, staging: str, incident: str) -> None:
     if borrowed:
         mark(connection, incident)
         give_back(connection, borrowed)
-        execute(connection, f"DELETE FROM {quote_name(staging, JOURNAL)} WHERE kind = 'borrowed'")
+        forget_in_journal(connection, staging, "borrowed")
     connection.commit()
 
 
@@ -378,19 +387,16 @@ class TableRecovery:
             mark(main, self.plan["incident"])
             borrowed = become(main, self.context.roles)
             self._make_schemas(main)
-            execute(
-                main,
-                f"CREATE TABLE {quote_name(self.context.staging, JOURNAL)} ("
-                "id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
-                "at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(), "
-                "kind text NOT NULL, detail jsonb NOT NULL)",
-            )
-            # Default privileges may have taken even from us what is ours.
-            execute(main, f"GRANT ALL ON {quote_name(self.context.staging, JOURNAL)} TO CURRENT_USER")
+            make_journal(main, self.context.staging)
             self.context.journal(main, "plan", self.plan)
             self._note_borrowed(main, borrowed)
             self._make_early(main, dump, steps.early)
-            for item in self._moving():
+            # Others may use them from now on, and must not get values that were given before.
+            made = {item["objid"] for item in self.plan["objects"]}
+            set_sequences(main, [item for item in self.plan["sequences"] if {item["oid"], item["relation"]} & made])
+            hidden = hide_from_parents(main, self.context.staging, self._moving())
+            self.context.journal(main, "hidden", {"children": hidden})
+            for item in [*self._moving(), *self._early_views(steps)]:
                 self._move(main, item, item["schema"], self.context.staging_schemas[item["schema"]])
 
         patiently(main, work)
@@ -446,7 +452,18 @@ class TableRecovery:
         return Attempt(connection, dump, refused)
 
     def _moving(self) -> list[Mapping[str, Any]]:
-        return [item for item in self.placed if item["kind"] in ("r", "p") and item["oid"] not in self.unmade]
+        return [item for item in self.placed if item["oid"] not in self.unmade]
+
+    def _early_views(self, steps: Steps) -> list[Mapping[str, Any]]:
+        """Views that lost tables need to be made, as far as there is a staging for their schema."""
+        early = {entry.oid for entry in steps.early if entry.description in ("VIEW", "MATERIALIZED VIEW")}
+        return [
+            {**item, "oid": item["objid"]}
+            for item in self.plan["objects"]
+            if item["catalog"] == "pg_class"
+            and item["objid"] in early
+            and item["schema"] in self.context.staging_schemas
+        ]
 
     @staticmethod
     def _move(connection: Any, item: Mapping[str, Any], source: str, target: str) -> None:
@@ -496,14 +513,16 @@ class TableRecovery:
                 side.close()
         self._note_refused(connection, attempt)
 
-    def _move_back(self, main: Any, dump: SchemaDump, attempt: Attempt) -> None:
-        """Move the tables to their places; one whose place was taken meanwhile stays in staging."""
-        for item in self._moving():
+    def _move_back(self, main: Any, dump: SchemaDump, steps: Steps, attempt: Attempt) -> list[dict[str, Any]]:
+        """Move the tables to their places; one whose place was taken meanwhile stays in staging. What is left to do."""
+        staying: list[tuple[str, str]] = []
+        for item in [*self._moving(), *self._early_views(steps)]:
             staging = self.context.staging_schemas[item["schema"]]
 
             def failed(error: Any, item: Mapping[str, Any] = item, staging: str = staging) -> None:
+                staying.append((item["schema"], item["name"]))
                 entry = next(
-                    entry for entry in dump.entries if entry.oid == item["oid"] and entry.description == "TABLE"
+                    entry for entry in dump.entries if entry.oid == item["oid"] and entry.description in RELATIONS
                 )
                 shown = display_name(staging, item["name"])
                 command = f"ALTER TABLE {quote_name(staging, item['name'])} SET SCHEMA {quote_ident(item['schema'])};"
@@ -513,6 +532,9 @@ class TableRecovery:
 
             with savepoint(main, failed):
                 self._move(main, item, staging, item["schema"])
+        journal = read_journal(main, self.context.staging)
+        hidden = [child for entry in journal.get("hidden", []) for child in entry["children"]]
+        return show_to_parents(main, self.context.staging, hidden, staying)
 
     def _publish(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
         """One transaction in which everything appears at once: tables, views, triggers, keys, grants, sequences."""
@@ -525,12 +547,12 @@ class TableRecovery:
         def work() -> None:
             mark(main, self.plan["incident"])
             attempt = self._attempt(main, main, dump)
-            self._move_back(main, dump, attempt)
+            left_to_do = self._move_back(main, dump, steps, attempt)
             with without_default_privileges(main), room_for_owners(main, self.context.owners):
                 attempt.make(steps.own)
             set_sequences(main, self.plan["sequences"])
             attempt.grant([*steps.own, *steps.others, *steps.after_foreign_keys])
-            left_to_do = refresh_views(main, refresh) + inline.add(main)
+            left_to_do += refresh_views(main, refresh) + inline.add(main)
             attached.make(main, lambda: attempt.make(steps.others))
             left_to_do += identities.mend(main) + keys.add(main)
             attempt.make(steps.after_foreign_keys)

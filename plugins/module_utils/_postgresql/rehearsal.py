@@ -22,6 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_
     without_default_privileges,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.event_triggers import silence_event_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context, encoding_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
@@ -63,6 +64,7 @@ def rehearse(production: Server, side: Server, plan: dict[str, Any]) -> dict[str
     directory = tempfile.mkdtemp(prefix="dbre-recovery-")
     try:
         plan = {**plan, "left_out": []}
+        silence_event_triggers(connection)
         if is_superuser(connection):
             return plan
         context = Context(production, side, plan)

@@ -9,6 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, give_back
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.event_triggers import (
+    refuse_event_triggers,
+    silence_event_triggers,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.journal import (
+    JOURNAL,
+    journal_tables,
+    read_journal,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import LOCAL_COMMIT
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -16,7 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import JOURNAL, read_journal, staging_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import staging_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import lock_incident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
@@ -58,6 +67,7 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
     for name in databases:
         connection = production.connect(name, LOCAL_COMMIT)
         try:
+            refuse_event_triggers(connection, silence_event_triggers(connection))
             mark(connection, incident)
             journal = read_journal(connection, staging)
             borrowed = journal.get("borrowed", [])
@@ -95,7 +105,7 @@ def _remove_schemas(
     """Remove what is not kept, in one transaction; memberships that a killed run had borrowed are given back."""
     keeping = {(item["schema"], item["name"]) for item in kept}
     if kept:
-        keeping.add((ours[0], JOURNAL))
+        keeping |= {(ours[0], name) for name in journal_tables(connection, ours[0])}
     removed = []
     leftovers = rows(connection, LEFTOVERS, (ours,))
     borrowed = borrowed + become(connection, [item["owner"] for item in leftovers])

@@ -30,6 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.referenc
     silence,
     source_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replication import Unpublished
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 
 SAMPLE = 5
@@ -86,10 +87,12 @@ def _put_aside(connection: Any, table: ExistingTable, owner: Owner) -> tuple[int
     name = table.derived("_replaced")
     columns = ", ".join(f"{quote_ident(column['name'])} {column['type']}" for column in table.columns)
     execute(connection, f"CREATE TABLE {quote_name(table.staging, name)} ({columns})")
+    hidden = Unpublished(connection, table.staging, quote_name(table.staging, name))
     inside = owner.bring(table.staging, name)
     owner.lend("TABLE", inside, ["INSERT"])
     fields = ", ".join(quote_ident(column["name"]) for column in table.columns)
     owner.execute(f"INSERT INTO {inside} SELECT {fields} FROM {table.own}")
+    hidden.filled(inside)
     count = value(connection, f"SELECT count(*) FROM {inside}")
     return count, table.keep(connection, name, f"rows of {table.shown} that were there until they were replaced")
 

@@ -1,0 +1,182 @@
+"""Subscribers, event triggers and waiting sessions of production while a recovery works in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
+
+
+class Subscriber:
+    """A copy of the shop in another database, which follows production's by a subscription."""
+
+    def __init__(self, world: Any, publication: str) -> None:
+        self.production = production = world.production
+        production.sql("postgres", "CREATE DATABASE subscriber TEMPLATE shop")
+        production.sql("shop", f"CREATE PUBLICATION everything FOR {publication}")
+        # The recovered instance must not follow, too.
+        world.take_side()
+        # Within one server, the slot cannot be made by the subscription itself.
+        production.sql("shop", "SELECT pg_create_logical_replication_slot('everything', 'pgoutput')")
+        production.sql(
+            "subscriber",
+            f"CREATE SUBSCRIPTION everything CONNECTION 'host={world.root} port={production.port} dbname=shop' "
+            "PUBLICATION everything WITH (create_slot = false, copy_data = false)",
+        )
+
+    def catch_up(self) -> None:
+        """Wait until it has all that production has sent."""
+        here = self.production.sql("postgres", "SELECT pg_current_wal_lsn()")
+        query = f"SELECT confirmed_flush_lsn >= '{here}' FROM pg_replication_slots WHERE slot_name = 'everything'"
+        deadline = time.monotonic() + 60
+        while not self.production.sql("postgres", query):
+            assert time.monotonic() < deadline, self.errors()
+            time.sleep(0.1)
+
+    def errors(self) -> list[str]:
+        """What the server said when it could not go on."""
+        log = self.production.log.read_text(errors="replace")
+        return [line for line in log.splitlines() if "recovered_" in line and ("ERROR" in line or "CONTEXT" in line)]
+
+    def end(self) -> None:
+        self.production.sql("subscriber", "ALTER SUBSCRIPTION everything DISABLE")
+        self.production.sql("subscriber", "ALTER SUBSCRIPTION everything SET (slot_name = NONE)")
+        self.production.sql("subscriber", "DROP SUBSCRIPTION everything")
+
+
+@pytest.fixture(params=["ALL TABLES", "TABLES IN SCHEMA public"])
+def subscriber(shop: Any, request: pytest.FixtureRequest) -> Iterator[Subscriber]:
+    if "SCHEMA" in request.param and shop.production.connect("shop").server_version < 150000:
+        pytest.skip("publications of schemas came with PostgreSQL 15")
+    found = Subscriber(shop, request.param)
+    yield found
+    found.end()
+
+
+def test_a_subscriber_goes_on_and_has_the_recovered_rows(shop: Any, subscriber: Subscriber) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    changes = "SELECT count(*) FROM pg_logical_slot_peek_binary_changes('watch', NULL, NULL, "
+    changes += "'proto_version', '1', 'publication_names', 'everything')"
+    production.sql("shop", "DROP TABLE orders CASCADE", "DELETE FROM lines WHERE id > 1500")
+    production.sql("shop", "UPDATE customers SET name = 'overwritten' WHERE id > 50")
+    subscriber.catch_up()
+    assert production.sql("subscriber", "SELECT count(*) FROM lines") == 1500
+    production.sql("shop", "SELECT pg_create_logical_replication_slot('watch', 'pgoutput')")
+
+    answer = shop.recover("shop", relations=["orders"], incident="dropped")
+    assert [item["name"] for item in answer["plan"]["replication"]["slots"]] == ["everything", "watch"]
+    assert answer["plan"]["replication"]["most_changes"] == 0
+    shop.remove("shop", "dropped")
+    assert production.sql("shop", changes) == 0
+
+    for name, load in (("lines", "merge"), ("customers", "replace"), ("keyless", "beside")):
+        answer = shop.recover("shop", relations=[name], load=load, incident=load)
+        shop.remove("shop", load)
+    assert answer["plan"]["replication"]["most_changes"] == 0
+    production.sql("shop", "SELECT pg_drop_replication_slot('watch')")
+    production.sql("shop", "INSERT INTO orders (customer, code) VALUES (1, 'after it')")
+    subscriber.catch_up()
+    followed = production.contents("subscriber")
+    assert followed.pop("orders") == production.contents("shop")["orders"] != contents.pop("orders")
+    assert followed == contents
+    assert subscriber.errors() == []
+
+
+AUDIT = """
+CREATE TABLE ddl_audit (command text);
+CREATE FUNCTION audited() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO public.ddl_audit SELECT tg_tag; END $$;
+CREATE EVENT TRIGGER audited ON ddl_command_end EXECUTE FUNCTION audited();
+CREATE FUNCTION migrations_only() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'schema changes only by a migration'; END $$;
+"""
+
+
+def test_event_triggers_do_not_notice_us(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql("shop", "DROP TABLE orders CASCADE", "DELETE FROM lines WHERE id > 1500", AUDIT)
+    production.sql(
+        "shop", "CREATE EVENT TRIGGER migrations_only ON ddl_command_start EXECUTE FUNCTION migrations_only()"
+    )
+    before = production.contents("shop")["ddl_audit"]
+    plan = shop.recover("shop", relations=["orders, lines"], load="merge")["plan"]
+    assert [(item["name"], item["calls"], item["fires"]) for item in plan["event_triggers"]] == [
+        ("audited", "public.audited", False),
+        ("migrations_only", "public.migrations_only", False),
+    ]
+    shop.remove("shop")
+    after = production.contents("shop")
+    assert (after.pop("ddl_audit"), after) == (before, contents)
+    # For all others they fire as before.
+    with pytest.raises(Exception, match="only by a migration"):
+        production.sql("shop", "CREATE TABLE t ()")
+
+
+def test_an_event_trigger_that_always_fires_is_refused_with_the_command_that_helps(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "DROP TABLE orders CASCADE", AUDIT, "ALTER EVENT TRIGGER audited ENABLE ALWAYS")
+    before = production.contents("shop")
+    if production.connect("shop").server_version < 170000:
+        message = shop.refused("shop", relations=["orders"])
+        assert "audited (ENABLE ALWAYS, on ddl_command_end, calls public.audited)" in message
+        assert production.contents("shop") == before
+        command = next(part for part in message.split(": ") if part.startswith("ALTER EVENT")).split(" Then")[0]
+        production.sql("shop", command)
+    shop.recover("shop", relations=["orders"])
+    assert production.contents("shop")["ddl_audit"] == before["ddl_audit"]
+
+
+def test_nothing_is_seen_before_it_is_complete(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE TABLE parent (id int PRIMARY KEY, note text NOT NULL DEFAULT 'x' CHECK (note <> ''))",
+        "INSERT INTO parent VALUES (0)",
+        "CREATE TABLE child (extra int) INHERITS (parent)",
+        "INSERT INTO child SELECT g, 'row ' || g FROM generate_series(1, 100000) g",
+        "CREATE SCHEMA numbers CREATE SEQUENCE tickets CREATE TABLE t (id int DEFAULT nextval('numbers.tickets'))",
+        "SELECT setval('numbers.tickets', 5000)",
+        "CREATE VIEW numbers.totals AS SELECT count(*) AS n, 0 AS x FROM child",
+        "ALTER VIEW numbers.totals ALTER x SET DEFAULT 7",
+    )
+    shop.take_side()
+    definition, contents = production.definition("shop"), production.contents("shop")
+    production.sql("shop", "DROP SCHEMA numbers CASCADE", "DROP TABLE child")
+    seen: set[Any] = set()
+    connection = production.connect("shop")
+    numbers = "SELECT to_regclass('numbers.tickets') IS NOT NULL"
+    totals = "SELECT to_regclass('numbers.totals') IS NOT NULL"
+    driver = shop.start_recovery("shop", relations=["child"], schemas=["numbers"])
+    with connection.cursor() as cursor:
+        while driver.poll() is None:
+            cursor.execute("SELECT count(*) FROM parent")
+            seen.add(("rows through the parent", cursor.fetchone()[0]))
+            cursor.execute(totals)
+            if cursor.fetchone()[0]:
+                cursor.execute("SELECT n FROM numbers.totals")
+                seen.add(("the view", cursor.fetchone()[0]))
+            cursor.execute(numbers)
+            if cursor.fetchone()[0]:
+                cursor.execute("SELECT last_value >= 5000 FROM numbers.tickets")
+                seen.add(("the sequence goes on", cursor.fetchone()[0]))
+    connection.close()
+    assert shop.finish(driver)["result"]["left_to_do"] == []
+    assert seen <= {
+        ("rows through the parent", 1),
+        ("rows through the parent", 100001),
+        ("the view", 100000),
+        ("the sequence goes on", True),
+    }
+    shop.remove("shop")
+    # What the child has of its parent goes with its parent again.
+    assert production.definition("shop") == definition
+    assert production.contents("shop") == contents
+    production.sql("shop", "ALTER TABLE parent DROP COLUMN note")
+    columns = "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped"
+    assert production.sql("shop", f"{columns} AND attrelid = 'child'::regclass") == "id extra"
