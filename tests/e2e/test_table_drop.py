@@ -63,15 +63,15 @@ def test_check_mode_prints_the_plan_and_changes_nothing(shop: Site) -> None:
 @pytest.mark.parametrize(
     "phase",
     [
-        "plan",
-        "contain",
+        pytest.param("plan", marks=pytest.mark.whole),
+        pytest.param("contain", marks=pytest.mark.whole),
         "locate",
         pytest.param("restore", marks=pytest.mark.both_sites),
-        "prove",
+        pytest.param("prove", marks=pytest.mark.whole),
         pytest.param("recover", marks=pytest.mark.both_sites),
         "verify",
-        "protect",
-        "report",
+        pytest.param("protect", marks=pytest.mark.whole),
+        pytest.param("report", marks=pytest.mark.whole),
     ],
 )
 def test_killed_in_a_phase_and_run_again_it_ends_as_if_never_killed(shop: Site, phase: str) -> None:
