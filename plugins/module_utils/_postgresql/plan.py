@@ -30,6 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.privileges import lost_privileges
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
@@ -191,7 +192,14 @@ class Planner:
     """Finds out what one incident took from one database, from the recovered instance, and what is to be done."""
 
     def __init__(
-        self, production: Server, side: Server, database: str, incident: str, load: str, same_lineage: bool = True
+        self,
+        production: Server,
+        side: Server,
+        database: str,
+        incident: str,
+        load: str,
+        same_lineage: bool = True,
+        xids: Sequence[int] = (),
     ) -> None:
         self.production = production
         self.side = side
@@ -201,6 +209,8 @@ class Planner:
         self.staging = staging_name(incident)
         # A dump restored elsewhere has OIDs of its own; a physical copy shares production's.
         self.same_lineage = same_lineage
+        # The transaction that did the damage and its subtransactions, where they are known.
+        self.xids = xids
 
     def plan(self, relations: Sequence[Mapping[str, Any]], schemas: Sequence[str]) -> dict[str, Any]:
         """The load plan; the very plan of an earlier run of the same incident that has begun to carry it out."""
@@ -320,9 +330,14 @@ class Planner:
             objects=objects,
             table_states={**states, **{item["objid"]: item["state"] for item in whole_relations}},
             tables=sorted({*asked, *relations_of_objects, *recreated, *columns_of}),
-            left_to_do=self._left(shown, taken, self.load, columns_of),
+            left_to_do=self._left(shown, taken, self.load, columns_of) + self._privileges(production, side),
             columns=columns_of,
         )
+
+    def _privileges(self, production: Any, side: Any) -> list[dict[str, Any]]:
+        if not self.same_lineage:
+            return []
+        return [left("acl", lost=True, **entry) for entry in lost_privileges(production, side, self.xids)]
 
     def _schemas_of(self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Schemas of lost objects that are gone, too, without what else they held."""

@@ -115,6 +115,41 @@ def test_a_role_that_may_read_the_table_is_gone(shop: Any) -> None:
 
 
 @pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_privileges_that_drop_owned_took_from_what_is_still_there_are_told_and_come_back_by_command(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        'CREATE ROLE "Clerk"',
+        "CREATE ROLE helper",
+        'CREATE SCHEMA office AUTHORIZATION "Clerk"',
+        'CREATE TABLE office.desk AS SELECT 1 AS id; ALTER TABLE office.desk OWNER TO "Clerk"',
+        "CREATE TABLE stays (id int, note text, price int); CREATE SEQUENCE numbers",
+        "CREATE PROCEDURE p(int) LANGUAGE sql AS ''",
+        'GRANT SELECT, INSERT ON stays TO "Clerk", helper; GRANT DELETE ON stays TO "Clerk" WITH GRANT OPTION',
+        'GRANT UPDATE (note, price) ON stays TO "Clerk"; GRANT USAGE ON SEQUENCE numbers TO "Clerk"',
+        'GRANT EXECUTE ON PROCEDURE p(int) TO "Clerk"; GRANT USAGE ON SCHEMA public TO "Clerk"',
+        'GRANT CONNECT ON DATABASE shop TO "Clerk", helper',
+        'ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO "Clerk"',
+        'ALTER DEFAULT PRIVILEGES FOR ROLE "Clerk" GRANT INSERT ON TABLES TO helper',
+    )
+    shop.take_side()
+    definition = sorted(production.definition("shop").splitlines())  # privileges stand in the order of their granting
+    script = 'SELECT pg_current_xact_id()::text; DROP OWNED BY "Clerk" CASCADE'
+    xid = production.program("psql", "-XqAt1", "-c", script, database="shop")
+    production.sql("shop", "REVOKE INSERT ON stays FROM helper", "VACUUM (FREEZE) pg_class")  # by others, and meant
+
+    answer = shop.recover("shop", schemas=["office"], xids=[int(xid)])
+
+    left = answer["result"]["left_to_do"]
+    assert {entry["type"] for entry in left} == {"acl"}, left
+    assert all(entry["lost"] for entry in left)
+    assert not [entry for entry in left if "helper on table" in entry["object"]], left
+    production.sql("shop", *(entry["command"] for entry in left), "GRANT INSERT ON stays TO helper")
+    shop.remove("shop")
+    assert sorted(production.definition("shop").splitlines()) == definition
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
 def test_a_role_that_owned_the_table_is_gone_and_made_again(shop: Any) -> None:
     production = shop.production
     production.sql("shop", 'CREATE ROLE "Owner" LOGIN', 'ALTER TABLE orders OWNER TO "Owner"')
