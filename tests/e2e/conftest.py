@@ -110,7 +110,6 @@ class Site:
         self.life.stop()  # and what else a test run that was killed has left
         self.life.bring()
         self.life.remove()
-        # Each recovery of a test run replays all that was written since the one backup.
         self.life.start(pause=15, seconds=3000)
 
     def end_life(self) -> None:
@@ -120,9 +119,9 @@ class Site:
         self.sql("SELECT pg_reload_conf()", "postgres")
 
     def backup(self) -> None:
-        self.primary.run(
-            f"pgbackrest --config={CONFIG} --stanza={STANZA} --type=full --start-fast --log-level-console=error backup"
-        )
+        """The only one that is kept: whoever searches or replays WAL begins here."""
+        words = f"--config={CONFIG} --stanza={STANZA} --type=full --start-fast --repo1-retention-full=1"
+        self.primary.run(f"pgbackrest {words} --log-level-console=error backup")
 
     def start_writer(self, seconds: int = 900) -> None:
         self.primary.run(f"cat > {FOLDER}/writer.py", stdin=(HERE / "writer.py").read_text())
@@ -232,11 +231,12 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def shop(site: Site) -> Iterator[Site]:
-    """The site with a fresh shop that is in the newest backup's WAL reach, and a writer that commits all the time.
+    """The site with a fresh shop, a backup of it, and a writer that commits all the time.
 
     Nothing may be left behind by a test that went well, and what one that failed leaves must not fail the next.
     """
     site.make_shop()
+    site.backup()
     site.start_writer()
     yield site
     site.stop_writer()
