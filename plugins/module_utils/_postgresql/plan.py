@@ -34,6 +34,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.privileg
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.tablespaces import moved
 
 JOURNAL = "dbre_recovery_journal"
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
@@ -80,8 +81,14 @@ GROUP BY 1, 2 ORDER BY 1
 """
 
 TABLESPACES = """
-SELECT DISTINCT t.spcname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace
-WHERE c.oid = ANY(%s::oid[]) ORDER BY 1
+SELECT t.spcname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace
+WHERE c.oid = ANY(%s::oid[]) GROUP BY 1 ORDER BY 1
+"""
+DATABASE_TABLESPACES = """
+SELECT spcname FROM pg_catalog.pg_tablespace
+WHERE oid IN (SELECT reltablespace FROM pg_catalog.pg_class)
+  OR oid = (SELECT dattablespace FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+ORDER BY 1
 """
 
 PARTITIONS = """
@@ -428,17 +435,23 @@ class Planner:
         needs = needs_of(production, side, objects, relations)
         # What we cannot become in production we cannot read in its copy either.
         sequences = [] if needs["missing_memberships"] else fingerprint.sequences_of(side, [*oids, *touched])
+        spaces = [row["spcname"] for row in rows(side, TABLESPACES, (oids,))]
+        missing_globals = self._missing_globals(production, side, objects, spaces)
         return {
             **self._base(),
             "staging_schemas": schemas,
             "relations": relations,
             "objects": kept,
             "sequences": sequences,
-            "left_to_do": left_to_do,
+            "left_to_do": left_to_do + self._moved(side, oids, missing_globals["missing_tablespaces"]),
             "bytes": sum(item["bytes"] for item in relations if item["action"] != "none"),
-            **self._missing_globals(production, side, objects, oids),
+            **missing_globals,
             **needs,
         }
+
+    @staticmethod
+    def _moved(side: Any, oids: Sequence[int] | None, gone: Sequence[str]) -> list[dict[str, Any]]:
+        return [left("tablespace", **entry) for entry in moved(side, oids, gone)]
 
     @staticmethod
     def _silenced(production: Any, relations: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -466,7 +479,7 @@ class Planner:
         ]
 
     def _missing_globals(
-        self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]], oids: Sequence[int]
+        self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]], spaces: Sequence[str]
     ) -> dict[str, Any]:
         found = rows(
             side,
@@ -476,7 +489,6 @@ class Planner:
         # Without its owner nothing can be as safe as it was; a grant to a role that is gone is left to do.
         login = {row["rolname"]: row["rolcanlogin"] for row in found if row["owns"]}
         missing = missing_names(production, "pg_roles", "rolname", list(login))
-        spaces = [row["spcname"] for row in rows(side, TABLESPACES, (list(oids),))]
         return {
             "missing_roles": [
                 {
@@ -497,7 +509,6 @@ class Planner:
             )
             tables = [row["oid"] for row in rows(side, DATABASE_TABLES)]
             members = [] if is_superuser(admin) else [row["oid"] for row in rows(side, MEMBER_TABLES, (tables,))]
-            every = rows(side, "SELECT oid::int8 FROM pg_catalog.pg_class WHERE reltablespace <> 0")
             found = [{key: item[key] for key in item if key != "ancestors"} for item in rows(side, SIZES, (tables,))]
             sizes = [item for item in found if item["oid"] not in members]
             lost = [
@@ -512,6 +523,8 @@ class Planner:
             lost += [
                 left_without_rows(item, "missing") for item in sizes if item["persistence"] == "u" and self.same_lineage
             ]
+            spaces = [row["spcname"] for row in rows(side, DATABASE_TABLESPACES)]
+            missing_globals = self._missing_globals(admin, side, objects, spaces)
             return {
                 **self._base(),
                 "staging_database": self.staging,
@@ -519,9 +532,9 @@ class Planner:
                 "relations": [{**item, "state": "missing", "action": "place"} for item in sizes],
                 "objects": [],
                 "sequences": [],
-                "left_to_do": lost,
+                "left_to_do": lost + self._moved(side, None, missing_globals["missing_tablespaces"]),
                 "bytes": sum(item["bytes"] for item in sizes),
-                **self._missing_globals(admin, side, objects, [row["oid"] for row in every]),
+                **missing_globals,
                 **needs_of_database(admin, side),
             }
         finally:

@@ -101,6 +101,44 @@ def test_the_schema_of_the_table_is_gone_too(shop: Any) -> None:
     assert production.definition("shop") == definition
 
 
+@pytest.mark.parametrize("what", ["table", "database"])
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_a_tablespace_that_is_gone_too_is_no_reason_to_wait(shop: Any, what: str) -> None:
+    production = shop.production
+    spaces = ['"Fast one"', "other"]
+    here = ["SET allow_in_place_tablespaces = on", *(f"CREATE TABLESPACE {name} LOCATION ''" for name in spaces)]
+    production.sql("postgres", *here, "ALTER DATABASE shop SET TABLESPACE other")
+    production.sql(
+        "shop",
+        'CREATE TABLE placed (id int PRIMARY KEY USING INDEX TABLESPACE "Fast one", v int) TABLESPACE "Fast one"',
+        'CREATE INDEX placed_v ON placed (v) TABLESPACE "Fast one"',
+        "CREATE TABLE elsewhere (id int PRIMARY KEY USING INDEX TABLESPACE dbre_space) TABLESPACE dbre_space",
+        "INSERT INTO placed SELECT g, g FROM generate_series(1, 100) g",
+    )
+    shop.take_side()
+    definition = production.definition("shop")
+    left = {f'"Fast one" on public.{name}' for name in ("placed", "placed_pkey", "placed_v")}
+    if what == "table":
+        production.sql("shop", "DROP TABLE public.placed, public.elsewhere")
+        gone = spaces[:1]
+    else:
+        production.sql("postgres", "DROP DATABASE shop")
+        gone, left = spaces, {*left, "other on database shop"}
+    production.sql("postgres", *(f"DROP TABLESPACE {name}" for name in gone))
+
+    result = shop.recover("shop", relations=["placed", "elsewhere"] if what == "table" else [])["result"]
+
+    assert production.sql("shop", "SELECT sum(v) FROM placed") == 5050
+    assert result["difference"] == []
+    assert {entry["object"] for entry in result["left_to_do"]} == left
+    assert not any(entry["lost"] for entry in result["left_to_do"])
+    production.sql("postgres", here[0], *(line for line in here[1:] if any(name in line for name in gone)))
+    for entry in result["left_to_do"]:
+        production.sql("postgres" if "database" in entry["object"] else "shop", entry["command"])
+    shop.remove("shop")
+    assert production.definition("shop") == definition
+
+
 @pytest.mark.parametrize("world", ["socket"], indirect=True)
 def test_a_role_that_may_read_the_table_is_gone(shop: Any) -> None:
     production = shop.production
