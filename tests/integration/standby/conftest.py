@@ -93,6 +93,11 @@ class Server:
 
 
 class Primary(Server):
+    since = ""  # when the test began: tables of the same names were dropped before
+
+    def now(self) -> str:
+        return str(self.sql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')"))
+
     def make(self) -> None:
         must(
             f"{self.bin_dir}/initdb", "-D", str(self.data), "-k", "-A", "trust", "--wal-segsize=1", "-U", system_user()
@@ -129,7 +134,8 @@ class Primary(Server):
 
     def find(self, relations: list[str], **more: Any) -> dict[str, Any]:
         """What the module postgresql_recovery_target_info finds."""
-        params = {"stanza": "main", "config": str(self.config), "database": "shop", "relations": relations, **more}
+        params = {"stanza": "main", "config": str(self.config), "database": "shop", "relations": relations}
+        params.update({"since": self.since, **more})
         with tempfile.TemporaryDirectory() as spool:
             search = Search({**params, **self.login}, spool)
             try:
@@ -226,6 +232,11 @@ def primary() -> Iterator[Primary]:
     finally:
         made.stop()
         shutil.rmtree(root)
+
+
+@pytest.fixture(autouse=True)
+def _since(primary: Primary) -> None:
+    primary.since = primary.now()
 
 
 @pytest.fixture
