@@ -61,6 +61,17 @@ def test_times_that_cannot_be(cluster: Cluster, time: str, words: str) -> None:
         cluster.find(target_time=time)
 
 
+def test_a_name_that_was_not_there_at_the_target_is_refused_before_any_restore(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE spelt_lines (id int)", "CREATE TABLE spelt_before (id int)")
+    xid = cluster.transact("DROP TABLE spelt_lines")
+    cluster.sql("ALTER TABLE spelt_before RENAME TO spelt_after")
+    words = "public.spelt_linse does not exist .*at the target either.*Dropped since, .*: public.spelt_lines"
+    with pytest.raises(RecoveryError, match=words):
+        cluster.find("spelt_linse", target_xid=str(xid))
+    for name in ("spelt_lines", "spelt_before", "spelt_after"):
+        is_just_before(cluster.find(name, target_xid=str(xid)), cluster, xid, "explicit")
+
+
 def test_a_position(cluster: Cluster) -> None:
     cluster.sql("CREATE TABLE by_lsn (id int)")
     lsn = cluster.sql("SELECT pg_current_wal_insert_lsn()::text")

@@ -17,7 +17,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, locate, server
+from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, locate, nothing, server
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.dropped_database import Databases
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Evidence, MoreWal
@@ -224,6 +224,7 @@ class Search:
             if (harm.schema, harm.name) in asked or harm.oid in members or harm.schema in self.request.schemas
         )
         if not hit:
+            nothing.refuse_unknown(evidence, self.request, candidate.lsn)
             return candidate
         named = {(harm.schema, harm.name) for harm in hit}
         rest = tuple(harm for harm in candidate.asked if (harm.schema, harm.name) not in named)
