@@ -24,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.explicit import explicit_target
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn, parse_segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import Damaged
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request, result
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.row_counts import RowCounts
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import ALWAYS, TRANSACTIONS, Scan
@@ -254,8 +255,8 @@ class Search:
     def _first_xid(self) -> Optional[int]:
         """Number of the next transaction where the WAL of the oldest backup begins; None where it does not tell."""
         try:
-            return self.source.first_next_xid(self.floor)
-        except RecoveryError:
+            return self.scan.first_next_xid(self.floor)
+        except (RecoveryError, Damaged, FileNotFoundError):
             return None
 
     def _decide(self) -> locate.Verdict:
