@@ -44,7 +44,7 @@ class Site:
     """A primary with a shop on it, and the place for its side instances."""
 
     def __init__(self, name: str, primary: Host, side: Host, folder: pathlib.Path, group: str = "recovery") -> None:
-        self.name, self.primary, self.side, self.folder = name, primary, side, folder
+        self.name, self.primary, self.side, self.folder, self.group = name, primary, side, folder, group
         self.reports = folder / "incidents"
         self.life = LifeOnHost(primary, f"{FOLDER}-life", SOCKET_DIR, PORT)
         groups: dict[str, Any] = {"primary": {"hosts": {primary.name: primary.variables}}}
@@ -236,7 +236,8 @@ def shop(site: Site) -> Iterator[Site]:
     Nothing may be left behind by a test that went well, and what one that failed leaves must not fail the next.
     """
     site.make_shop()
-    site.backup()
+    if site.group != "standby":  # a delayed one needs the WAL of before, too
+        site.backup()
     site.start_writer()
     yield site
     site.stop_writer()
