@@ -85,7 +85,7 @@ class LifeOnHost:
         while self.done() < goal:
             said = self.host.run(f"cat {self.folder}/status.json {self.folder}/log")
             assert time.monotonic() < end, f"the life beside stands still: {said}"
-            time.sleep(0.3)
+            time.sleep(1)
 
     def stop(self) -> None:
         self.host.run(

@@ -65,6 +65,13 @@ options:
       - Identifier of the incident. It names the schema (or database) C(recovered_<incident>).
     type: str
     required: true
+  xids:
+    description:
+      - Transaction that did the damage and its subtransactions. What privileges they took from objects that are still
+        there, as C(DROP OWNED) does, is then in RV(load_plan.left_to_do) with the commands that give them back.
+    type: list
+    elements: int
+    default: []
   bin_dir:
     description:
       - Directory of the client programs (C(pg_dump), C(pg_restore), C(psql)) of production's major version, on the host
@@ -226,6 +233,7 @@ def main() -> None:
             "schemas": {"type": "list", "elements": "str", "default": []},
             "load": {"type": "str", "choices": ["beside", "merge", "replace"], "default": "beside"},
             "incident": {"type": "str", "required": True},
+            "xids": {"type": "list", "elements": "int", "default": []},
             "bin_dir": {"type": "path"},
         },
         supports_check_mode=True,
@@ -241,6 +249,7 @@ def main() -> None:
                 params["incident"],
                 params["load"],
                 same_lineage=params["instance"].get("source") != "logical",
+                xids=params["xids"],
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
             plan = rehearse(production, side, plan)

@@ -5,7 +5,8 @@ on which its side instances go (itself, a recovery host, or that of a standby). 
 path or by full name, DBRE_PORT and DBRE_STANZA the cluster.
 
 With DBRE_MATRIX=short a test runs at one of the sites, always the same, unless it is marked ``both_sites``: mark what
-shows something else where the side instance has a host of its own, or with another version of PostgreSQL.
+shows something else where the side instance has a host of its own, or with another version of PostgreSQL. What is
+marked ``whole`` is left out: mark what differs from its siblings by a value only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import os
 import pathlib
 import re
 import sys
-import time
 import zlib
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -37,13 +37,14 @@ SOCKET_DIR = "/var/run/postgresql"
 CONFIG = f"/etc/pgbackrest-{STANZA}.conf"
 PLAYBOOK = os.environ.get("DBRE_PLAYBOOK", "dbre.recovery.dr_table_drop")
 FOLDER = f"/var/tmp/{STANZA}"
+LIVING = {**EAGER, "fsync": "off"}  # the machine of the tests loses no power, and its disk is everybody's
 
 
 class Site:
     """A primary with a shop on it, and the place for its side instances."""
 
     def __init__(self, name: str, primary: Host, side: Host, folder: pathlib.Path, group: str = "recovery") -> None:
-        self.name, self.primary, self.side, self.folder = name, primary, side, folder
+        self.name, self.primary, self.side, self.folder, self.group = name, primary, side, folder, group
         self.reports = folder / "incidents"
         self.life = LifeOnHost(primary, f"{FOLDER}-life", SOCKET_DIR, PORT)
         groups: dict[str, Any] = {"primary": {"hosts": {primary.name: primary.variables}}}
@@ -104,24 +105,23 @@ class Site:
 
     def begin_life(self) -> None:
         """Autovacuum at its most eager, and work in other databases, all the time."""
-        self.sql("".join(f"ALTER SYSTEM SET {name} = '{value}';" for name, value in EAGER.items()), "postgres")
+        self.sql("".join(f"ALTER SYSTEM SET {name} = '{value}';" for name, value in LIVING.items()), "postgres")
         self.sql("SELECT pg_reload_conf()", "postgres")
         self.life.stop()  # and what else a test run that was killed has left
         self.life.bring()
         self.life.remove()
-        # Each recovery of a test run replays all that was written since the one backup.
         self.life.start(pause=15, seconds=3000)
 
     def end_life(self) -> None:
         self.life.stop()
         self.life.remove()
-        self.sql("".join(f"ALTER SYSTEM RESET {name};" for name in EAGER), "postgres")
+        self.sql("".join(f"ALTER SYSTEM RESET {name};" for name in LIVING), "postgres")
         self.sql("SELECT pg_reload_conf()", "postgres")
 
     def backup(self) -> None:
-        self.primary.run(
-            f"pgbackrest --config={CONFIG} --stanza={STANZA} --type=full --start-fast --log-level-console=error backup"
-        )
+        """The only one that is kept: whoever searches or replays WAL begins here."""
+        words = f"--config={CONFIG} --stanza={STANZA} --type=full --start-fast --repo1-retention-full=1"
+        self.primary.run(f"pgbackrest {words} --log-level-console=error backup")
 
     def start_writer(self, seconds: int = 900) -> None:
         self.primary.run(f"cat > {FOLDER}/writer.py", stdin=(HERE / "writer.py").read_text())
@@ -133,13 +133,14 @@ class Site:
 
     def wait_for_commits(self, more: int, table: str = "orders") -> None:
         """Wait until the writer has committed ``more`` rows from now on."""
-        count = f"cat {FOLDER}/{table}.log 2>/dev/null | wc -l"
-        goal = int(self.primary.run(count)) + more
-        for _attempt in range(200):
-            if int(self.primary.run(count)) >= goal:
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"the writer does not commit to {table}: {self.primary.run(f'cat {FOLDER}/writer.out')}")
+        log = f"{FOLDER}/{table}.log"
+        # The host waits, in one connection.
+        waited = self.primary.run(
+            f"lines() {{ cat {log} 2>/dev/null | wc -l; }}; goal=$(($(lines) + {more}));"
+            " for i in $(seq 100); do [ $(lines) -ge $goal ] && exit 0; sleep 0.2; done;"
+            f" echo stands still; cat {FOLDER}/writer.out"
+        )
+        assert not waited, f"the writer does not commit to {table}: {waited}"
 
     def stop_writer(self) -> None:
         self.primary.run(
@@ -196,11 +197,12 @@ BOTH_SITES = ["beside_the_primary", "on_a_recovery_host"]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_sites: runs at both sites in the short matrix too")
+    config.addinivalue_line("markers", "whole: runs in the whole matrix only")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("DBRE_MATRIX") == "short":
-        items[:] = [item for item in items if _at_its_site(item)]
+        items[:] = [item for item in items if _at_its_site(item) and not item.get_closest_marker("whole")]
 
 
 def _at_its_site(item: pytest.Item) -> bool:
@@ -229,11 +231,13 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def shop(site: Site) -> Iterator[Site]:
-    """The site with a fresh shop that is in the newest backup's WAL reach, and a writer that commits all the time.
+    """The site with a fresh shop, a backup of it, and a writer that commits all the time.
 
     Nothing may be left behind by a test that went well, and what one that failed leaves must not fail the next.
     """
     site.make_shop()
+    if site.group != "standby":  # a delayed one needs the WAL of before, too
+        site.backup()
     site.start_writer()
     yield site
     site.stop_writer()

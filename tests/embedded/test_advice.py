@@ -43,9 +43,14 @@ def test_what_a_role_that_is_gone_had_is_given_back_by_the_command_in_the_report
 
 def test_a_misspelt_table_is_corrected_under_the_same_id_and_the_restored_copy_is_used_again(shop: Shop) -> None:
     given: dict[str, Any] = {"dr_target_xid": drop(shop, "public.lines"), "dr_incident_id": "misspelt"}
-    refused = shop.recover(dr_tables="public.linse", **given)
-    assert refused.rc != 0
-    assert "linse" in refused.output
+    early = shop.recover(dr_tables="public.linse", **given)
+    assert early.rc != 0
+    assert "linse" in early.output
+    assert "public.lines" in early.output
+    assert side_files(shop, "misspelt") == ""  # WAL tells that it was not there, so nothing was restored
+    late = shop.recover(dr_schemas="pulbic", **given)
+    assert late.rc != 0
+    assert "pulbic" in late.output
     restored = side_files(shop, "misspelt")
     assert restored
     mended = shop.recover(dr_tables="public.lines", dr_keep_side_instance=True, **given)

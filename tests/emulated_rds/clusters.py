@@ -294,6 +294,10 @@ class Member(Instance, DBInstanceClustered):
     cluster: Cluster
     leaving = False  # its server is gone, or about to go
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.joined = threading.Event()
+
     def _make_server(self) -> Server:
         return self.emulator.server(self, self.region, self.dbi_resource_id)
 
@@ -322,6 +326,10 @@ class Member(Instance, DBInstanceClustered):
 
     def join(self) -> None:
         """Take over the cluster's volume as its writer, or stream from the writer as a reader."""
+        writer = self.cluster.writer
+        # A reader that is made at the same time as its writer may come first.
+        if not self.is_cluster_writer and isinstance(writer, Member) and not writer.joined.wait(300):
+            raise PostgresError(f"the writer of {self.cluster.arn} does not come")
         with self.cluster.turn:
             if self.is_cluster_writer:
                 self.emulator.forget(self.server)
@@ -335,6 +343,7 @@ class Member(Instance, DBInstanceClustered):
                     self.cluster.writer.restart_server()
                 self.configure_server()
                 self.server.stream_from(self.cluster.server)
+        self.joined.set()
         self.backend.tell(self, "DB instance created", "creation")
 
     def remove(self) -> None:

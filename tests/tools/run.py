@@ -45,20 +45,22 @@ PYTEST = ("-p", "no:cacheprovider")
 
 # Jobs at the same time. Most of what they do is waiting: for commits, replay, timers, SSH.
 AT_ONCE = int(os.environ.get("AT_ONCE", 2 * (os.cpu_count() or 1)))
-# About how long they take on two cores; what is not named here, a minute.
+# About how long they take on two cores, beside others; what is not named here, a minute.
 SECONDS = {
-    "hosts": 170,
-    "lint ansible-lint": 150,
-    "molecule logical_backup": 480,
-    "molecule provision": 570,
-    "molecule rds": 980,
-    "molecule repository": 960,
-    "molecule standby": 400,
-    "molecule suites": 900,
-    "molecule table_drop": 900,
+    "hosts": 230,
+    "lint ansible-lint": 200,
+    "molecule embedded": 300,
+    "molecule incidents": 360,
+    "molecule logical_backup": 500,
+    "molecule provision": 1000,
+    "molecule rds": 2000,
+    "molecule repository": 1900,
+    "molecule standby": 1000,
+    "molecule suites": 1800,
+    "molecule table_drop": 1500,
     "oldest core table_drop": 200,
-    "sanity newest": 240,
-    "sanity oldest": 100,
+    "sanity newest": 450,
+    "sanity oldest": 165,
 }
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from conftest import Cluster, is_just_before
+from conftest import Cluster, as_int, is_just_before
 
 
 def test_a_transaction(cluster: Cluster) -> None:
@@ -37,13 +37,20 @@ def test_a_time_takes_in_all_that_committed_up_to_it(cluster: Cluster) -> None:
     cluster.sql("CREATE TABLE by_time (id int)")
     xids = [cluster.transact(f"INSERT INTO by_time VALUES ({number})") for number in range(3)]
     times = [cluster.find(target_xid=str(xid))["incident"]["commit_time"] for xid in xids]
-    is_just_before(cluster.find("by_time", target_time=times[0]), cluster, xids[1], "explicit")
-    earlier = (datetime.fromisoformat(times[1]) - timedelta(microseconds=1)).isoformat()
-    is_just_before(cluster.find("by_time", target_time=earlier), cluster, xids[1], "explicit")
-    is_just_before(cluster.find("by_time", target_time=times[1]), cluster, xids[2], "explicit")
+    positions = [as_int(cluster.commit_lsn(xid)) for xid in xids]
+
+    def takes_in(time: str, last: int) -> None:
+        """The target lies behind the commit of one and not behind that of the next; autovacuum commits in between."""
+        found = cluster.find("by_time", target_time=time)
+        assert positions[last] < as_int(found["target"]["value"]) <= positions[last + 1]
+        is_just_before(found, cluster, found["incident"]["xid"], "explicit")
+        assert datetime.fromisoformat(found["last_commit"]["time"]) <= datetime.fromisoformat(time)
+
+    takes_in(times[0], 0)
+    takes_in((datetime.fromisoformat(times[1]) - timedelta(microseconds=1)).isoformat(), 0)
+    takes_in(times[1], 1)
     moved = datetime.fromisoformat(times[1]) + timedelta(hours=5, minutes=30)
-    text = moved.strftime("%Y-%m-%d %H:%M:%S.%f") + "+05:30"
-    is_just_before(cluster.find("by_time", target_time=text), cluster, xids[2], "explicit")
+    takes_in(moved.isoformat(timespec="microseconds").replace("+00:00", "+05:30"), 1)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +66,17 @@ def test_a_time_takes_in_all_that_committed_up_to_it(cluster: Cluster) -> None:
 def test_times_that_cannot_be(cluster: Cluster, time: str, words: str) -> None:
     with pytest.raises(RecoveryError, match=f"(?s){re.escape(time[:10])}.*{words}"):
         cluster.find(target_time=time)
+
+
+def test_a_name_that_was_not_there_at_the_target_is_refused_before_any_restore(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE spelt_lines (id int)", "CREATE TABLE spelt_before (id int)")
+    xid = cluster.transact("DROP TABLE spelt_lines")
+    cluster.sql("ALTER TABLE spelt_before RENAME TO spelt_after")
+    words = "public.spelt_linse does not exist .*at the target either.*Dropped since, .*: public.spelt_lines"
+    with pytest.raises(RecoveryError, match=words):
+        cluster.find("spelt_linse", target_xid=str(xid))
+    for name in ("spelt_lines", "spelt_before", "spelt_after"):
+        is_just_before(cluster.find(name, target_xid=str(xid)), cluster, xid, "explicit")
 
 
 def test_a_position(cluster: Cluster) -> None:

@@ -235,6 +235,25 @@ def test_a_file_recycled_while_it_is_read_is_fetched_again(small: Cluster) -> No
         search.close()
 
 
+def test_a_file_that_the_server_renames_before_it_is_read_again_is_fetched(small: Cluster) -> None:
+    spool = Path(tempfile.mkdtemp(dir=small.root))
+    small.sql("CHECKPOINT", "INSERT INTO orders VALUES (2)")
+    segment = int(small.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")[16:], 16)
+    small.archived()
+    fill(small, 1)
+    search = Search(small.parameters(relations=["orders"]), str(spool))
+    try:
+        search.source.provide(range(segment, segment + 2))
+        first = search.scan.first_next_xid(segment)
+        fill(small, 12)
+        assert not (spool / search.source.name(segment)).exists()  # the link leads nowhere
+        assert first is not None
+        assert search.scan.first_next_xid(segment) == first
+        assert segment in search.source.from_archive
+    finally:
+        search.close()
+
+
 def test_through_a_promotion(small: Cluster) -> None:
     small.sql("CREATE TABLE customers (id int)", "INSERT INTO customers VALUES (1)")
     standby = Cluster(small.root, FIRST_PORT + 3, "standby")

@@ -24,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.journal 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark, mark_statement
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import missing_names
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
     Steps,
     arrange_database,
@@ -37,6 +38,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover 
     refresh_views,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.tablespaces import HOME_OF_DATABASE
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
     Entry,
     SchemaDump,
@@ -58,6 +60,7 @@ WHERE c.relkind = 'S' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_sche
 
 LARGE_OBJECT = re.compile(r"\d+; \d+ \d+ (?:BLOBS?\b|(?:ACL|COMMENT|SECURITY LABEL) - LARGE OBJECT)")
 CREATE = re.compile(rb'^CREATE DATABASE (?:"(?:[^"]|"")+"|[^\s"]+) ', re.MULTILINE)
+TABLESPACE = re.compile(rb' TABLESPACE = (?:"(?:[^"]|"")+"|[^\s"]+);$')
 LONGEST_HEADER = 1 << 16
 CONNECT = re.compile(rb"^\\connect .*$\n?", re.MULTILINE)
 
@@ -112,10 +115,22 @@ class DatabaseRecovery(TableRecovery):
             if admin.server_version < 150000:
                 # Written by a newer pg_dump; these servers have no other provider.
                 statement = statement.replace(b" LOCALE_PROVIDER = libc", b"")
+            if self._is_without_home(admin):
+                statement = TABLESPACE.sub(b";", statement)
             admin.autocommit = True
             execute(admin, CREATE.sub(f"CREATE DATABASE {quote_ident(self.staging_database)} ".encode(), statement, 1))
             admin.autocommit = False
         return self.context.session()
+
+    def _is_without_home(self, admin: Any) -> bool:
+        """Whether the database's own tablespace is gone from production."""
+        gone = missing_names(admin, "pg_tablespace", "spcname", self.plan["missing_tablespaces"])
+        admin.rollback()
+        side = self.context.side.connect(self.context.side_database)
+        try:
+            return bool(rows(side, HOME_OF_DATABASE, (gone,)))
+        finally:
+            side.close()
 
     def _make_schemas(self, main: Any) -> None:
         side = self.context.side.connect(self.context.side_database)

@@ -33,10 +33,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     display_name,
     quote_ident,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.privileges import lost_privileges
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.tablespaces import moved
 
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
 TABLES = ("r", "p", "f")
@@ -82,8 +84,14 @@ GROUP BY 1, 2 ORDER BY 1
 """
 
 TABLESPACES = """
-SELECT DISTINCT t.spcname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace
-WHERE c.oid = ANY(%s::oid[]) ORDER BY 1
+SELECT t.spcname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace
+WHERE c.oid = ANY(%s::oid[]) GROUP BY 1 ORDER BY 1
+"""
+DATABASE_TABLESPACES = """
+SELECT spcname FROM pg_catalog.pg_tablespace
+WHERE oid IN (SELECT reltablespace FROM pg_catalog.pg_class)
+  OR oid = (SELECT dattablespace FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+ORDER BY 1
 """
 
 PARTITIONS = """
@@ -182,7 +190,14 @@ class Planner:
     """Finds out what one incident took from one database, from the recovered instance, and what is to be done."""
 
     def __init__(
-        self, production: Server, side: Server, database: str, incident: str, load: str, same_lineage: bool = True
+        self,
+        production: Server,
+        side: Server,
+        database: str,
+        incident: str,
+        load: str,
+        same_lineage: bool = True,
+        xids: Sequence[int] = (),
     ) -> None:
         self.production = production
         self.side = side
@@ -192,6 +207,8 @@ class Planner:
         self.staging = staging_name(incident)
         # A dump restored elsewhere has OIDs of its own; a physical copy shares production's.
         self.same_lineage = same_lineage
+        # The transaction that did the damage and its subtransactions, where they are known.
+        self.xids = xids
 
     def plan(self, relations: Sequence[Mapping[str, Any]], schemas: Sequence[str]) -> dict[str, Any]:
         """The load plan; the very plan of an earlier run of the same incident that has begun to carry it out."""
@@ -313,10 +330,15 @@ class Planner:
             objects=objects,
             table_states={**states, **{item["objid"]: item["state"] for item in whole_relations}},
             tables=sorted({*asked, *relations_of_objects, *recreated, *columns_of}),
-            left_to_do=self._left(shown, taken, self.load, columns_of),
+            left_to_do=self._left(shown, taken, self.load, columns_of) + self._privileges(production, side),
             columns=columns_of,
         )
         return {**plan, "event_triggers": triggers}
+
+    def _privileges(self, production: Any, side: Any) -> list[dict[str, Any]]:
+        if not self.same_lineage:
+            return []
+        return [left("acl", lost=True, **entry) for entry in lost_privileges(production, side, self.xids)]
 
     def _schemas_of(self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Schemas of lost objects that are gone, too, without what else they held."""
@@ -407,18 +429,24 @@ class Planner:
         needs = needs_of(production, side, objects, relations)
         # What we cannot become in production we cannot read in its copy either.
         sequences = [] if needs["missing_memberships"] else fingerprint.sequences_of(side, [*oids, *touched])
+        spaces = [row["spcname"] for row in rows(side, TABLESPACES, (oids,))]
+        missing_globals = self._missing_globals(production, side, objects, spaces)
         return {
             **self._base(),
             "staging_schemas": schemas,
             "relations": relations,
             "objects": kept,
             "sequences": sequences,
-            "left_to_do": left_to_do,
+            "left_to_do": left_to_do + self._moved(side, oids, missing_globals["missing_tablespaces"]),
             "bytes": sum(item["bytes"] for item in relations if item["action"] != "none"),
             "replication": replication_of(production, relations),
-            **self._missing_globals(production, side, objects, oids),
+            **missing_globals,
             **needs,
         }
+
+    @staticmethod
+    def _moved(side: Any, oids: Sequence[int] | None, gone: Sequence[str]) -> list[dict[str, Any]]:
+        return [left("tablespace", **entry) for entry in moved(side, oids, gone)]
 
     @staticmethod
     def _silenced(production: Any, relations: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -446,7 +474,7 @@ class Planner:
         ]
 
     def _missing_globals(
-        self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]], oids: Sequence[int]
+        self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]], spaces: Sequence[str]
     ) -> dict[str, Any]:
         found = rows(
             side,
@@ -456,7 +484,6 @@ class Planner:
         # Without its owner nothing can be as safe as it was; a grant to a role that is gone is left to do.
         login = {row["rolname"]: row["rolcanlogin"] for row in found if row["owns"]}
         missing = missing_names(production, "pg_roles", "rolname", list(login))
-        spaces = [row["spcname"] for row in rows(side, TABLESPACES, (list(oids),))]
         return {
             "missing_roles": [
                 {
@@ -477,7 +504,6 @@ class Planner:
             )
             tables = [row["oid"] for row in rows(side, DATABASE_TABLES)]
             members = [] if is_superuser(admin) else [row["oid"] for row in rows(side, MEMBER_TABLES, (tables,))]
-            every = rows(side, "SELECT oid::int8 FROM pg_catalog.pg_class WHERE reltablespace <> 0")
             found = [{key: item[key] for key in item if key != "ancestors"} for item in rows(side, SIZES, (tables,))]
             sizes = [item for item in found if item["oid"] not in members]
             lost = [
@@ -492,6 +518,8 @@ class Planner:
             lost += [
                 left_without_rows(item, "missing") for item in sizes if item["persistence"] == "u" and self.same_lineage
             ]
+            spaces = [row["spcname"] for row in rows(side, DATABASE_TABLESPACES)]
+            missing_globals = self._missing_globals(admin, side, objects, spaces)
             return {
                 **self._base(),
                 "staging_database": self.staging,
@@ -499,9 +527,9 @@ class Planner:
                 "relations": [{**item, "state": "missing", "action": "place"} for item in sizes],
                 "objects": [],
                 "sequences": [],
-                "left_to_do": lost,
+                "left_to_do": lost + self._moved(side, None, missing_globals["missing_tablespaces"]),
                 "bytes": sum(item["bytes"] for item in sizes),
-                **self._missing_globals(admin, side, objects, [row["oid"] for row in every]),
+                **missing_globals,
                 **needs_of_database(admin, side),
             }
         finally:

@@ -84,6 +84,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.renamed import make_otherwise
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.tablespaces import without_home
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import Entry, SchemaDump
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.workers import run_parallel
 
@@ -95,20 +96,15 @@ LONGEST_WAIT = 3600.0
 LONGEST_END = 60.0
 
 
-def refuse_missing_globals(plan: Mapping[str, Any]) -> None:
-    """Raise RecoveryError when roles or tablespaces of the lost objects are not in production."""
-    roles, spaces = plan["missing_roles"], plan["missing_tablespaces"]
-    if not roles and not spaces:
+def refuse_missing_roles(roles: Sequence[Mapping[str, Any]]) -> None:
+    """Raise RecoveryError when owners of the lost objects are not in production; each has the command that makes it."""
+    if not roles:
         return
-    commands = [role["command"] for role in roles]
-    commands += [f"CREATE TABLESPACE {quote_ident(space)} LOCATION '...';" for space in spaces]
-    what = [f"role {display_name(None, role['name'])}" for role in roles]
-    what += [f"tablespace {display_name(None, space)}" for space in spaces]
     raise RecoveryError(
-        f"{', '.join(what)} own, may use or hold what was lost, but do not exist on {host_name()} any more. "
-        f"Nothing was changed. Make them, then run again: {' '.join(commands)}",
-        missing_roles=roles,
-        missing_tablespaces=spaces,
+        f"{', '.join('role ' + display_name(None, role['name']) for role in roles)} owned what was lost, and does not "
+        f"exist on {host_name()} any more. Nothing was changed. Make it, then run again: "
+        f"{' '.join(role['command'] for role in roles)}",
+        missing_roles=list(roles),
     )
 
 
@@ -272,7 +268,7 @@ class TableRecovery:
         try:
             lock_incident(admin, context.staging, context.production.application_name)
             began = time.monotonic()
-            dump = SchemaDump(context.side, context.side_database, directory)
+            dump = self._dump(admin, directory)
             steps = self._steps(dump)
             main = self._open(admin, dump)
             journal = read_journal(main, context.staging)
@@ -329,7 +325,6 @@ class TableRecovery:
         try:
             roles = [role["name"] for role in self.plan["missing_roles"]]
             gone = set(missing_names(admin, "pg_roles", "rolname", roles))
-            spaces = missing_names(admin, "pg_tablespace", "spcname", self.plan["missing_tablespaces"])
             memberships = [item["name"] for item in self.plan.get("missing_memberships", [])]
             refused = try_to_become(admin, memberships)[1]
             admin.rollback()
@@ -337,12 +332,19 @@ class TableRecovery:
                 refuse(user_of(admin), refused)
         finally:
             admin.close()
-        refuse_missing_globals(
-            {
-                "missing_roles": [role for role in self.plan["missing_roles"] if role["name"] in gone],
-                "missing_tablespaces": spaces,
-            }
-        )
+        refuse_missing_roles([role for role in self.plan["missing_roles"] if role["name"] in gone])
+
+    def _dump(self, admin: Any, directory: str) -> SchemaDump:
+        """The definitions; what lay in a tablespace that is gone is made in the default one."""
+        dump = SchemaDump(self.context.side, self.context.side_database, directory)
+        spaces = missing_names(admin, "pg_tablespace", "spcname", self.plan["missing_tablespaces"])
+        admin.rollback()
+        side = self.context.side.connect(self.context.side_database)
+        try:
+            dump.without_home = without_home(side, spaces)
+        finally:
+            side.close()
+        return dump
 
     def _check(self, main: Any) -> None:
         """Refuse what cannot work, before anything is changed."""

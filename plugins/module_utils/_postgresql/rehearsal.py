@@ -33,6 +33,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import make_early
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.tablespaces import without_home
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import SchemaDump, statements_of
 
 # Surviving relations whose owner we cannot stand in for; REFERENCES is all that a foreign key asks of the other table.
@@ -57,7 +58,7 @@ def rehearse(production: Server, side: Server, plan: dict[str, Any]) -> dict[str
     Makes the lost objects, without their rows, in a transaction that is rolled back. What production uses is not
     touched, and so not locked: for things on surviving tables it is enough to be their owner.
     """
-    missing = plan["missing_roles"] or plan["missing_tablespaces"] or plan["missing_memberships"]
+    missing = plan["missing_roles"] or plan["missing_memberships"]
     if plan["staging_database"] or missing or "left_out" in plan:
         return plan
     connection = production.connect(plan["database"])
@@ -75,6 +76,11 @@ def rehearse(production: Server, side: Server, plan: dict[str, Any]) -> dict[str
         if not plan["objects"]:
             return plan
         dump = SchemaDump(side, context.side_database, directory)
+        session = side.connect(context.side_database)
+        try:
+            dump.without_home = without_home(session, plan["missing_tablespaces"])
+        finally:
+            session.close()
         return _without(plan, _refused(connection, context, dump))
     finally:
         connection.rollback()

@@ -240,6 +240,8 @@ class SchemaDump:
         self.path = os.path.join(directory, "schema.dump")
         # Threads that load side by side take the next number.
         self._lists = itertools.count(1)
+        # Entries (catalog oid, oid) that are made in the default tablespace, since theirs is gone.
+        self.without_home: set[tuple[int, int]] = set()
         encoding = f"--encoding={server.client_encoding(database)}"
         command = ["pg_dump", "--format=custom", "--compress=0", "--schema-only", encoding, "--no-password"]
         server.run([*command, "--no-sync", "--file", self.path], database)
@@ -288,6 +290,13 @@ class SchemaDump:
         return as_members(self._script([entry for entry in entries if entry.description in GRANTS], options))
 
     def _script(self, entries: Iterable[Entry], options: Sequence[str]) -> bytes:
+        homes = itertools.groupby(entries, lambda entry: (entry.catalog, entry.oid) in self.without_home)
+        return b"".join(
+            self._restore_to_text(list(group), [*options, *(["--no-tablespaces"] if without_home else [])])
+            for without_home, group in homes
+        )
+
+    def _restore_to_text(self, entries: Sequence[Entry], options: Sequence[str]) -> bytes:
         chosen = [f"{entry.dump_id}; {entry.catalog} {entry.oid} {entry.description}" for entry in entries]
         if not chosen:
             return b""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
@@ -45,6 +46,44 @@ def renames(evidence: Evidence, schema: str, name: str) -> list[str]:
     return found
 
 
+def refuse_unknown(evidence: Evidence, request: Request, target: int) -> None:
+    """Refuse a relation that is not there now and of which all WAL since ``target`` shows that it was not there then.
+
+    A restore would only find out the same. Where WAL does not tell all names, nothing is refused.
+    """
+    if evidence.start > target or evidence.unaccounted or evidence.classes.undecided or evidence.namespaces.undecided:
+        return
+    since = {lsn: harms for lsn, harms in damage.drops(evidence, Request(request.database)).items() if lsn >= target}
+    every = [one for harms in since.values() for one in harms]
+    gone = {(one.schema, one.name) for one in every if one.schema is not None and one.name is not None}
+    if len(gone) < len({(one.schema, one.name) for one in every}):
+        return
+    schemas = set(evidence.database.namespaces.values())
+    existing = {(known.schema, known.name) for known in evidence.database.relations.values()}
+    for schema, name in request.relations:
+        # A schema that has another name now takes its relations with it.
+        if schema not in schemas or (schema, name) in gone | existing or renames(evidence, schema, name):
+            continue
+        what = quoted(schema, name)
+        parts = [
+            (
+                f"{what} does not exist in database {evidence.database.name!r}, and it did not at the target either: "
+                f"no transaction since {format_lsn(target)} dropped or renamed a relation of that name."
+            )
+        ]
+        for label, names in (("Dropped since", gone), ("Existing now", existing)):
+            parts += _similar(label, what, name, [quoted(*one) for one in names])
+        parts.append("Nothing was restored or changed. Write the name as in SQL, with its schema.")
+        raise RecoveryError(" ".join(parts), candidates=[])
+
+
+def _similar(label: str, what: str, name: str, names: Iterable[str]) -> list[str]:
+    """A sentence with those of ``names`` that may be meant, where there are any."""
+    names = sorted(set(names))
+    similar = get_close_matches(what, names, 5, 0.6) or [other for other in names if other.split(".")[-1] == name]
+    return [f"{label}, with a similar name: {', '.join(similar[:5])}."] if similar else []
+
+
 def found(evidence: Evidence, request: Request, what: str, name: str, facts: list[str]) -> RecoveryError:
     """The error for something that neither exists nor was seen dropped."""
     if not evidence.complete:
@@ -63,9 +102,7 @@ def found(evidence: Evidence, request: Request, what: str, name: str, facts: lis
     ]
     parts += [f"But {fact}." for fact in facts]
     for label, names in (("Dropped in that time", dropped), ("Existing now", existing)):
-        similar = get_close_matches(bare, names, 5, 0.6) or [other for other in names if other.split(".")[-1] == name]
-        if similar:
-            parts.append(f"{label}, with a similar name: {', '.join(similar[:5])}.")
+        parts += _similar(label, bare, name, names)
     parts.append(
         "Nothing was changed. Write the name as in SQL, with its schema and with quotes where it has capitals; "
         f"{EXPLICIT}."

@@ -149,7 +149,8 @@ class Scan:
             self.source.provide(range(first, (end - 1) // self.source.segment_size + 1))
             try:
                 result = read()
-            except RecoveryError:
+            # A link to a file that the server gave another name leads nowhere.
+            except (RecoveryError, Damaged, FileNotFoundError):
                 if not self.source.refetch_recycled():
                     raise
                 continue
@@ -212,7 +213,17 @@ class Scan:
         # A record may go on in the next segment.
         segments = range(number, (line.lsn + line.total - 1) // self.source.segment_size + 1)
         self.source.provide(segments)
+        try:
+            return self._record(line.lsn, line.total, line.xid)
+        except RecoveryError:
+            if not self.source.refetch_recycled():
+                raise
         return self._record(line.lsn, line.total, line.xid)
+
+    def first_next_xid(self, segment: int) -> Optional[int]:
+        """Number of the next transaction where a segment begins; None where no list of running ones tells."""
+        end = (segment + 2) * self.source.segment_size
+        return self.steady(segment, end, functools.partial(self.source.first_next_xid, segment))
 
     def wrote_pages(self, relation: Relation, line: Line) -> bool:
         """Whether the transaction of a record wrote whole pages of a file before it, as a rewrite does."""

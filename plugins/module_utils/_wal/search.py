@@ -17,13 +17,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, locate, server
+from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, locate, nothing, server
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.dropped_database import Databases
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Evidence, MoreWal
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.explicit import explicit_target
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn, parse_segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import Damaged
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request, result
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.row_counts import RowCounts
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import ALWAYS, TRANSACTIONS, Scan
@@ -224,6 +225,7 @@ class Search:
             if (harm.schema, harm.name) in asked or harm.oid in members or harm.schema in self.request.schemas
         )
         if not hit:
+            nothing.refuse_unknown(evidence, self.request, candidate.lsn)
             return candidate
         named = {(harm.schema, harm.name) for harm in hit}
         rest = tuple(harm for harm in candidate.asked if (harm.schema, harm.name) not in named)
@@ -253,8 +255,8 @@ class Search:
     def _first_xid(self) -> Optional[int]:
         """Number of the next transaction where the WAL of the oldest backup begins; None where it does not tell."""
         try:
-            return self.source.first_next_xid(self.floor)
-        except RecoveryError:
+            return self.scan.first_next_xid(self.floor)
+        except (RecoveryError, Damaged, FileNotFoundError):
             return None
 
     def _decide(self) -> locate.Verdict:

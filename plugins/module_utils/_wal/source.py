@@ -191,8 +191,10 @@ class WalSource:
         return bool(taken)
 
     def first_next_xid(self, segment: int) -> Optional[int]:
-        """Number of the next transaction where a segment begins; None where no list of running ones tells."""
-        self.provide(range(segment, segment + 2))
+        """Number of the next transaction where a segment begins; None where no list of running ones tells.
+
+        The segment and the next one are provided.
+        """
         start = self.reader.first_record(segment)
         end = self.reader.first_record(segment + 1)
         for piece in self.waldump(start, end, "--rmgr=Standby"):

@@ -95,3 +95,30 @@ def candidate_line(item: Mapping[str, Any], chosen: bool) -> str:
     if item.get("ours"):
         text += " (done by this collection)"
     return text + (" <- this one" if chosen else "")
+
+
+def deleted_since(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Entries for ``left_to_do``: who deleted rows after the incident that merging brings back, as WAL tells.
+
+    A merge knows what was there before the incident and is not there now, and not why. ``parameters`` are the words of
+    the run.
+    """
+    incident, candidates = data.get("incident") or {}, data.get("candidates") or []
+    places = [number for number, item in enumerate(candidates) if item.get("lsn") == incident.get("lsn")]
+    if parameters.get("load") != "merge" or not places:
+        return []
+    merged = {relation_name(item) for item in of_incident(incident) if item.get("damage") not in (None, "drop")}
+    found = []
+    for later in candidates[places[0] + 1 :]:
+        for item in of_incident(later):
+            name = relation_name(item)
+            if later.get("ours") or name not in merged or item.get("damage") not in ("delete", "truncate"):
+                continue
+            rows = "rows" if item.get("rows") is None else counted(item["rows"], "row")
+            reason = (
+                f"transaction {later.get('xid')} took {rows} from it at "
+                f"{later.get('commit_time', 'an unknown time')}, after the incident. Merging brings back what was "
+                "there before the incident, these rows too: delete them again if that was meant"
+            )
+            found.append({"type": "rows deleted later from", "object": name, "reason": reason, "command": None})
+    return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import (
     candidate_line,
+    deleted_since,
     of_incident,
     relation_line,
     stays_lost,
@@ -143,7 +144,7 @@ def _target_lines(data: Mapping[str, Any], now: str) -> list[str]:
     return lines
 
 
-def _after_lines(data: Mapping[str, Any]) -> list[str]:
+def _after_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     after = data.get("transactions_after") or {}
     if after.get("count") is None:
         return []
@@ -151,7 +152,8 @@ def _after_lines(data: Mapping[str, Any]) -> list[str]:
         (
             f"{counted(after['count'], 'transaction')} in {duration(after.get('seconds'))} committed after the target: "
             "they stay in production as they are"
-        )
+        ),
+        *(f"{item['object']}: {item['reason']}" for item in deleted_since(data, record.get("parameters") or {})),
     ]
 
 
@@ -308,7 +310,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("May be it, too", _candidate_lines(data)),
         ("WAL searched", _searched_lines(data)),
         ("Target", _target_lines(data, now)),
-        ("After it", _after_lines(data)),
+        ("After it", _after_lines(record, data)),
         ("Backup set", _backup_lines(data, restore)),
         ("Dump", _dump_lines(restore)),
         ("Standby", _standby_lines(restore)),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import units, verdict
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import deleted_since
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import kind_text, target_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.proof import (
     check_isolation,
@@ -158,7 +159,7 @@ def build_report(
     loss = measure_loss(data, recovered)
     last = state["events"][-1] if state["events"] else {}
     restore = data.get("restore_plan") or {}
-    left = verdict.left_entries(data)
+    left = verdict.left_entries(data) + (deleted_since(data, state["parameters"]) if recovered else [])
     if state["outcome"] == "failed":
         again = {
             "what": "Take the incident up again",

@@ -35,7 +35,7 @@ class Server:
         with (self.data / "postgresql.conf").open("a") as stream:
             stream.write(
                 f"port={self.port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories='{self.socket}'\n"
-                "fsync=off\nshared_buffers=16MB\nmax_connections=30\nautovacuum=off\n"
+                "fsync=off\nshared_buffers=16MB\nmax_connections=30\n"
             )
         self.run("pg_ctl", "-D", str(self.data), "-w", "-l", str(base / "log"), "start")
 

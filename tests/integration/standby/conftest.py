@@ -22,6 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import server_pid, system_user
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.standby_recovery import ensure_state
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
+from ansible_collections.dbre.recovery.tests.life import Life, eager_conf
 
 MAJORS = range(18, 14, -1)
 DELAY = "1h"
@@ -93,6 +94,11 @@ class Server:
 
 
 class Primary(Server):
+    since = ""  # when the test began: tables of the same names were dropped before
+
+    def now(self) -> str:
+        return str(self.sql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')"))
+
     def make(self) -> None:
         must(
             f"{self.bin_dir}/initdb", "-D", str(self.data), "-k", "-A", "trust", "--wal-segsize=1", "-U", system_user()
@@ -103,7 +109,7 @@ class Primary(Server):
             f"[main]\npg1-path={self.data}\npg1-port={self.port}\npg1-socket-path={self.root}\n"
         )
         self.configure(
-            "archive_mode=on\nautovacuum=off\nwal_level=replica\nmax_prepared_transactions=5\n"
+            f"archive_mode=on\n{eager_conf()}wal_level=replica\nmax_prepared_transactions=5\n"
             f"archive_command='pgbackrest --config={self.config} --stanza=main archive-push %p'\n"
         )
         self.start()
@@ -129,7 +135,8 @@ class Primary(Server):
 
     def find(self, relations: list[str], **more: Any) -> dict[str, Any]:
         """What the module postgresql_recovery_target_info finds."""
-        params = {"stanza": "main", "config": str(self.config), "database": "shop", "relations": relations, **more}
+        params = {"stanza": "main", "config": str(self.config), "database": "shop", "relations": relations}
+        params.update({"since": self.since, **more})
         with tempfile.TemporaryDirectory() as spool:
             search = Search({**params, **self.login}, spool)
             try:
@@ -177,7 +184,7 @@ class Standby(Server):
     def has_received(self, what: str = "receive") -> None:
         """Wait until it has received, or replayed, all that the primary has."""
         end = self.primary.sql("SELECT pg_current_wal_flush_lsn()::text")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not self.sql(f"SELECT pg_last_wal_{what}_lsn() >= '{end}'", database="postgres"):
             assert time.monotonic() < deadline, "the standby does not receive WAL"
             time.sleep(0.05)
@@ -222,10 +229,18 @@ def primary() -> Iterator[Primary]:
     made = Primary(root, "primary", int(os.environ.get("DBRE_TEST_PORT", "6800")))
     try:
         made.make()
+        # All of it is archived, restored and replayed in each test. Life that went on would make the last ones slow.
+        with Life(str(root), made.port, inside=("shop",)) as life:
+            life.wait_for_every_kind()
         yield made
     finally:
         made.stop()
         shutil.rmtree(root)
+
+
+@pytest.fixture(autouse=True)
+def _since(primary: Primary) -> None:
+    primary.since = primary.now()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.remove import remove_staging
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
+from ansible_collections.dbre.recovery.tests.life import eager_conf
 
 HERE = Path(__file__).parent
 PORT = int(os.environ.get("DBRE_TEST_PORT", "6510"))
@@ -125,7 +126,8 @@ class World:
         with (self.production.data / "postgresql.conf").open("a") as file:
             file.write(
                 f"port = {PORT}\nunix_socket_directories = '{self.root}'\nfsync = off\n{self.listen()}"
-                "wal_level = logical\nmax_connections = 40\nautovacuum = off\n"
+                # Of the life beside, what reaches into the databases that the tests compare whole.
+                f"wal_level = logical\nmax_connections = 40\n{eager_conf()}"
             )
         self.production.start()
         self.prepare()
@@ -184,7 +186,7 @@ class World:
         self.drop_side()
         shutil.copytree(data, self.side.data, symlinks=True)
         with (self.side.data / "postgresql.conf").open("a") as file:
-            file.write(f"port = {PORT + 1}\n")
+            file.write(f"port = {PORT + 1}\nautovacuum = off\n")  # as where it is made by a restore
         self.side.start()
         self.taken = True
 

@@ -1,7 +1,7 @@
 """Plans and recovers as the modules do, in a process of its own, so that a test can kill it.
 
-Reads one JSON object from standard input: params (as of the modules), relations, schemas, load, database, incident.
-Writes the plan and the result as JSON.
+Reads one JSON object from standard input: params (as of the modules), relations, schemas, load, database,
+incident, xids. Writes the plan and the result as JSON.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def main() -> int:
                 asked["incident"],
                 asked["load"],
                 same_lineage=asked["params"]["instance"]["source"] != "logical",
+                xids=asked.get("xids", ()),
             )
             plan = asked.get("plan")
             if plan is None:

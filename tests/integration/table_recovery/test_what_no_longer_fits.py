@@ -101,6 +101,44 @@ def test_the_schema_of_the_table_is_gone_too(shop: Any) -> None:
     assert production.definition("shop") == definition
 
 
+@pytest.mark.parametrize("what", ["table", "database"])
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_a_tablespace_that_is_gone_too_is_no_reason_to_wait(shop: Any, what: str) -> None:
+    production = shop.production
+    spaces = ['"Fast one"', "other"]
+    here = ["SET allow_in_place_tablespaces = on", *(f"CREATE TABLESPACE {name} LOCATION ''" for name in spaces)]
+    production.sql("postgres", *here, "ALTER DATABASE shop SET TABLESPACE other")
+    production.sql(
+        "shop",
+        'CREATE TABLE placed (id int PRIMARY KEY USING INDEX TABLESPACE "Fast one", v int) TABLESPACE "Fast one"',
+        'CREATE INDEX placed_v ON placed (v) TABLESPACE "Fast one"',
+        "CREATE TABLE elsewhere (id int PRIMARY KEY USING INDEX TABLESPACE dbre_space) TABLESPACE dbre_space",
+        "INSERT INTO placed SELECT g, g FROM generate_series(1, 100) g",
+    )
+    shop.take_side()
+    definition = production.definition("shop")
+    left = {f'"Fast one" on public.{name}' for name in ("placed", "placed_pkey", "placed_v")}
+    if what == "table":
+        production.sql("shop", "DROP TABLE public.placed, public.elsewhere")
+        gone = spaces[:1]
+    else:
+        production.sql("postgres", "DROP DATABASE shop")
+        gone, left = spaces, {*left, "other on database shop"}
+    production.sql("postgres", *(f"DROP TABLESPACE {name}" for name in gone))
+
+    result = shop.recover("shop", relations=["placed", "elsewhere"] if what == "table" else [])["result"]
+
+    assert production.sql("shop", "SELECT sum(v) FROM placed") == 5050
+    assert result["difference"] == []
+    assert {entry["object"] for entry in result["left_to_do"]} == left
+    assert not any(entry["lost"] for entry in result["left_to_do"])
+    production.sql("postgres", here[0], *(line for line in here[1:] if any(name in line for name in gone)))
+    for entry in result["left_to_do"]:
+        production.sql("postgres" if "database" in entry["object"] else "shop", entry["command"])
+    shop.remove("shop")
+    assert production.definition("shop") == definition
+
+
 @pytest.mark.parametrize("world", ["socket"], indirect=True)
 def test_a_role_that_may_read_the_table_is_gone(shop: Any) -> None:
     production = shop.production
@@ -112,6 +150,41 @@ def test_a_role_that_may_read_the_table_is_gone(shop: Any) -> None:
     assert production.sql("shop", "SELECT has_table_privilege('dbre_reader', 'orders', 'SELECT')")
     production.sql("shop", *entry["command"].split("\n"))
     assert production.sql("shop", """SELECT has_table_privilege('Gone', 'orders', 'SELECT')""")
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_privileges_that_drop_owned_took_from_what_is_still_there_are_told_and_come_back_by_command(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        'CREATE ROLE "Clerk"',
+        "CREATE ROLE helper",
+        'CREATE SCHEMA office AUTHORIZATION "Clerk"',
+        'CREATE TABLE office.desk AS SELECT 1 AS id; ALTER TABLE office.desk OWNER TO "Clerk"',
+        "CREATE TABLE stays (id int, note text, price int); CREATE SEQUENCE numbers",
+        "CREATE PROCEDURE p(int) LANGUAGE sql AS ''",
+        'GRANT SELECT, INSERT ON stays TO "Clerk", helper; GRANT DELETE ON stays TO "Clerk" WITH GRANT OPTION',
+        'GRANT UPDATE (note, price) ON stays TO "Clerk"; GRANT USAGE ON SEQUENCE numbers TO "Clerk"',
+        'GRANT EXECUTE ON PROCEDURE p(int) TO "Clerk"; GRANT USAGE ON SCHEMA public TO "Clerk"',
+        'GRANT CONNECT ON DATABASE shop TO "Clerk", helper',
+        'ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO "Clerk"',
+        'ALTER DEFAULT PRIVILEGES FOR ROLE "Clerk" GRANT INSERT ON TABLES TO helper',
+    )
+    shop.take_side()
+    definition = sorted(production.definition("shop").splitlines())  # privileges stand in the order of their granting
+    script = 'SELECT pg_current_xact_id()::text; DROP OWNED BY "Clerk" CASCADE'
+    xid = production.program("psql", "-XqAt1", "-c", script, database="shop")
+    production.sql("shop", "REVOKE INSERT ON stays FROM helper", "VACUUM (FREEZE) pg_class")  # by others, and meant
+
+    answer = shop.recover("shop", schemas=["office"], xids=[int(xid)])
+
+    left = answer["result"]["left_to_do"]
+    assert {entry["type"] for entry in left} == {"acl"}, left
+    assert all(entry["lost"] for entry in left)
+    assert not [entry for entry in left if "helper on table" in entry["object"]], left
+    production.sql("shop", *(entry["command"] for entry in left), "GRANT INSERT ON stays TO helper")
+    shop.remove("shop")
+    assert sorted(production.definition("shop").splitlines()) == definition
 
 
 @pytest.mark.parametrize("world", ["socket"], indirect=True)

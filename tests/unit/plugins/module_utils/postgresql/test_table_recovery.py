@@ -25,7 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     arrange,
     forward,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import refuse_missing_globals
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.recover import refuse_missing_roles
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
     as_members,
     parse_toc,
@@ -318,16 +318,11 @@ def test_what_is_left_to_do_is_not_told_twice():
     assert len(fingerprint.difference(recovered, production, ["fk on public.a"])) == 1
 
 
-def test_missing_roles_and_tablespaces_are_refused_with_the_way_on():
-    plan = {
-        "missing_roles": [{"name": "reader", "command": 'CREATE ROLE "reader" NOLOGIN;'}],
-        "missing_tablespaces": ["fast"],
-    }
+def test_missing_owners_are_refused_with_the_way_on():
     with pytest.raises(RecoveryError) as refused:
-        refuse_missing_globals(plan)
+        refuse_missing_roles([{"name": "reader", "command": 'CREATE ROLE "reader" NOLOGIN;'}])
     assert 'CREATE ROLE "reader" NOLOGIN;' in refused.value.msg
-    assert 'CREATE TABLESPACE "fast"' in refused.value.msg
-    refuse_missing_globals({"missing_roles": [], "missing_tablespaces": []})
+    refuse_missing_roles([])
 
 
 def test_the_first_error_of_parallel_work_is_raised():

@@ -7,7 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import stays_lost, to_recover
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import (
+    deleted_since,
+    stays_lost,
+    to_recover,
+)
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.verdict import missing
 
@@ -110,3 +114,30 @@ def test_a_plan_made_anew_says_instead_of_what() -> None:
     }
     text = plan_text({"id": "a", "scenario": "table-drop", "plan": data}, "2026-11-23T21:00:00+00:00")
     assert "INSTEAD OF LSN 0/1" in text
+
+
+def test_rows_that_others_deleted_after_the_incident_are_named_before_they_are_merged_back() -> None:
+    def done(xid: int, *relations: Any, **more: Any) -> dict[str, Any]:
+        return {"xid": xid, "lsn": f"0/{xid}", "commit_time": f"T{xid}", "relations": [*relations], **more}
+
+    customers = damaged("customers", True, 20, damage="delete")
+    incident = done(9, {**customers, "rows": 5000}, damaged("orders", False, 7, damage="delete"))
+    data = {
+        "incident": incident,
+        "candidates": [
+            done(8, customers),
+            incident,
+            done(10, customers, damaged("elsewhere", True, 9)),
+            done(11, damaged("orders", False)),
+            done(12, customers, ours=True),
+            done(13, {**customers, "damage": "update"}),
+        ],
+        "transactions_after": {"count": 4, "seconds": 5},
+    }
+    told = deleted_since(data, {"load": "merge"})
+    assert [item["object"] for item in told] == ["public.customers", "public.orders"]
+    assert "transaction 10 took 20 rows from it at T10, after the incident" in told[0]["reason"]
+    assert "transaction 11 took rows unknown" not in told[1]["reason"]
+    assert deleted_since(data, {"load": "replace"}) == []
+    shown = plan_text({"data": data, "parameters": {"load": "merge"}}, "2026-11-28T09:00:00+00:00", width=400)
+    assert "public.customers: transaction 10 took 20 rows" in shown
