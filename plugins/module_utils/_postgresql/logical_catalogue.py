@@ -121,15 +121,16 @@ def expired(
 ) -> list[Mapping[str, Any]]:
     """Which dumps of one set may go, the oldest first.
 
-    Each of ``dumps`` has ``ended`` and ``whole``. One may go when every limit that is given lets it: it ended more
-    than ``keep_days`` days ago, and ``keep_count`` whole ones are newer. The newest whole one never goes, nor
+    Each of ``dumps`` has ``id``, ``ended`` and ``whole``. One may go when every limit that is given lets it: it ended
+    more than ``keep_days`` days ago, and ``keep_count`` whole ones are newer. The newest whole one never goes, nor
     anything when no limit is given. Dumps that are not whole do not count as kept.
     """
     if keep_days is None and keep_count is None:
         return []
     may_go: list[Mapping[str, Any]] = []
     newer_whole = 0
-    for dump in sorted(dumps, key=lambda item: parse_time(item["ended"]), reverse=True):
+    # Two may end in the same second; ids are times of beginning.
+    for dump in sorted(dumps, key=lambda item: (parse_time(item["ended"]), item["id"]), reverse=True):
         old = keep_days is None or parse_time(dump["ended"]) < now - timedelta(days=keep_days)
         if old and newer_whole >= max(keep_count or 1, 1):
             may_go.append(dump)

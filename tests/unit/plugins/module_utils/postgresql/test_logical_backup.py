@@ -70,6 +70,12 @@ def test_a_dump_goes_when_every_limit_lets_it_but_never_the_newest(
     assert [dump["id"] for dump in expired(dumps(*ages), NOW, days, count)] == gone
 
 
+def test_of_two_dumps_that_end_in_the_same_second_the_older_one_goes():
+    ended = {"ended": "2026-11-28T11:08:47+00:00", "whole": True}
+    both = [{"id": "20261128T110846Z", **ended}, {"id": "20261128T110847Z", **ended}]
+    assert [dump["id"] for dump in expired(both, NOW, None, 1)] == ["20261128T110846Z"]
+
+
 def test_damaged_dumps_do_not_count_as_kept() -> None:
     known = dumps(30, 20, 10, damaged=(1, 2))
     assert expired(known, NOW, 1, None) == []
