@@ -81,6 +81,14 @@ def test_a_name_that_was_not_there_at_the_target_is_refused_before_any_restore(c
         is_just_before(cluster.find(name, target_xid=str(xid)), cluster, xid, "explicit")
 
 
+def test_a_database_that_was_made_again_since_tells_nothing_of_its_names(cluster: Cluster) -> None:
+    cluster.sql("CREATE DATABASE reset", database="postgres")
+    cluster.sql("CREATE TABLE before_reset (id int)", database="reset")
+    xid = cluster.transact("CREATE TABLE marks_the_time (id int)")
+    cluster.sql("DROP DATABASE reset", "CREATE DATABASE reset", database="postgres")
+    is_just_before(cluster.find("before_reset", target_xid=str(xid), database="reset"), cluster, xid, "explicit")
+
+
 def test_a_position(cluster: Cluster) -> None:
     cluster.sql("CREATE TABLE by_lsn (id int)")
     lsn = cluster.sql("SELECT pg_current_wal_insert_lsn()::text")

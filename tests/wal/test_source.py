@@ -18,8 +18,8 @@ from conftest import FIRST_PORT, Cluster, SideInstance, call, is_just_before
 @pytest.fixture(scope="session")
 def template(root: Path) -> Cluster:
     """A server that keeps no more WAL than it must, with one backup; stopped, to be copied."""
-    # Quiet: how much is written decides what is still in pg_wal and what only in the archive.
-    settings = {"autovacuum": "off", "wal_keep_size": "0", "min_wal_size": "2MB", "max_wal_size": "4MB"}
+    settings = {"wal_keep_size": "0", "min_wal_size": "2MB", "max_wal_size": "4MB"}
+    settings["autovacuum"] = "off"  # how much is written decides what is still in pg_wal and what only in the archive
     made = Cluster(root / "small", FIRST_PORT + 2).init(**settings).start()
     try:
         made.sql("CREATE DATABASE shop", database="postgres")

@@ -84,8 +84,8 @@ GROUP BY 1, 2 ORDER BY 1
 """
 
 TABLESPACES = """
-SELECT t.spcname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace
-WHERE c.oid = ANY(%s::oid[]) GROUP BY 1 ORDER BY 1
+SELECT DISTINCT t.spcname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace
+WHERE c.oid = ANY(%s::oid[]) ORDER BY 1
 """
 DATABASE_TABLESPACES = """
 SELECT spcname FROM pg_catalog.pg_tablespace
@@ -338,7 +338,7 @@ class Planner:
     def _privileges(self, production: Any, side: Any) -> list[dict[str, Any]]:
         if not self.same_lineage:
             return []
-        return [left("acl", lost=True, **entry) for entry in lost_privileges(production, side, self.xids)]
+        return [left("acl", **entry) for entry in lost_privileges(production, side, self.xids)]
 
     def _schemas_of(self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Schemas of lost objects that are gone, too, without what else they held."""

@@ -33,7 +33,7 @@ SELECT h.catalog::text AS catalog, h.objid::int8 AS objid, h.objsubid::int AS ob
 FROM ({holders}) AS h
 CROSS JOIN LATERAL pg_catalog.aclexplode(h.acl) AS a
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-WHERE r.oid IS NOT NULL OR a.grantee = 0
+WHERE (r.oid IS NOT NULL OR a.grantee = 0)
 """
 COLUMNS = """
 SELECT 'pg_class' AS catalog, attrelid AS objid, attnum AS objsubid, attacl AS acl, xmin
@@ -116,9 +116,19 @@ def _holders(explicit: bool) -> str:
     return " UNION ALL ".join([*selects, COLUMNS])
 
 
-def grants_of(connection: Any, *, explicit: bool) -> dict[tuple[str, int, int, str, str], dict[str, Any]]:
-    """Privileges by catalogue, OID, column number, grantee and privilege; with ``explicit`` where any were granted."""
-    found = rows(connection, EXPLODED.format(holders=_holders(explicit)))
+def grants_of(
+    connection: Any, objects: Sequence[int] | None = None
+) -> dict[tuple[str, int, int, str, str], dict[str, Any]]:
+    """Privileges by catalogue, OID, column number, grantee and privilege.
+
+    Those that were granted; of ``objects``, where given, those of their owners and PUBLIC by default, too.
+    """
+    query = EXPLODED.format(holders=_holders(objects is None))
+    found = (
+        rows(connection, query)
+        if objects is None
+        else rows(connection, f"{query} AND h.objid = ANY(%s::oid[])", (objects,))
+    )
     return {_key(row): row for row in found}
 
 
@@ -126,18 +136,18 @@ def _key(row: Mapping[str, Any]) -> tuple[str, int, int, str, str]:
     return (row["catalog"], row["objid"], row["objsubid"], row["grantee"], row["privilege"])
 
 
-def lost_grants(production: Any, side: Any, xids: Sequence[int]) -> list[dict[str, Any]]:
-    """Entries ``{name, reason, command}`` for privileges that the transactions ``xids`` took from living objects.
+def lost_grants(production: Any, side: Any, xids: Sequence[int]) -> tuple[list[dict[str, Any]], set[str]]:
+    """Entries ``{name, reason, command, lost}`` for privileges that the transactions ``xids`` took from living objects.
 
     That it was they is known by the ``xmin`` of the row that lacks them. Where another transaction has written the row
     since, a privilege counts as taken when its role lost others for certain. What somebody else revoked is not told.
-    Both servers have the same OIDs.
+    Both servers have the same OIDs. Also returns the roles that lost any.
     """
-    have = grants_of(production, explicit=False)
+    before = grants_of(side)
+    # Not of all that production has: the catalogues may be large.
+    have = grants_of(production, sorted({row["objid"] for row in before.values()}))
     missing = [
-        row
-        for key, row in grants_of(side, explicit=True).items()
-        if key not in have or (row["grantable"] and not have[key]["grantable"])
+        row for key, row in before.items() if key not in have or (row["grantable"] and not have[key]["grantable"])
     ]
     columns = "SELECT 'pg_class', attrelid, attnum, xmin FROM pg_catalog.pg_attribute WHERE attnum > 0"
     selects = [
@@ -154,7 +164,7 @@ def lost_grants(production: Any, side: Any, xids: Sequence[int]) -> list[dict[st
     alive = [(row, written[_key(row)[:3]]) for row in missing if _key(row)[:3] in written]
     for_certain = {row["grantee"] for row, xmin in alive if xmin in short}
     gone = [row for row, xmin in alive if row["grantee"] in for_certain]
-    return described_grants(side, gone, _present(production)["roles"])
+    return described_grants(side, gone, _present(production)["roles"]), for_certain
 
 
 def _present(production: Any) -> dict[str, set[str]]:
@@ -199,19 +209,23 @@ def _entry(
     of_grant: Iterable[Mapping[str, Any]],
     commands: Sequence[str],
     roles: set[str],
+    lost: bool = True,
 ) -> dict[str, Any]:
     what = ", ".join(sorted(map(_privilege, of_grant)))
     reason = f"the same transaction took {what} from {grantee}"
+    if not lost:
+        reason = f"{grantee} had {what} just before the damage; that it is gone may be meant, nothing tells who did it"
     if is_role and grantee not in roles:
         reason += f". Role {grantee} does not exist any more"
         commands = [f"CREATE ROLE {quote_ident(grantee)} NOLOGIN;", *commands]
-    return {"name": f"{grantee} on {where}", "reason": reason, "command": "\n".join(commands)}
+    return {"name": f"{grantee} on {where}", "reason": reason, "command": "\n".join(commands), "lost": lost}
 
 
-def lost_default_privileges(production: Any, side: Any) -> list[dict[str, Any]]:
+def lost_default_privileges(production: Any, side: Any, robbed: set[str]) -> list[dict[str, Any]]:
     """Entries like those of ``lost_grants`` for default privileges that are gone, of roles and schemas that are not.
 
-    A row that is gone does not tell who removed it.
+    A row that is gone does not tell who removed it: it counts as lost where its roles are among ``robbed``, which lost
+    other privileges for certain.
     """
     before = rows(side, DEFAULTS)
     present = _present(production)
@@ -254,7 +268,8 @@ def lost_default_privileges(production: Any, side: Any) -> list[dict[str, Any]]:
             + (" WITH GRANT OPTION;" if grantable else ";")
         )
         shown = f"default privileges of {creator} for {words.lower()}" + (f" in schema {schema}" if schema else "")
-        entries.append(_entry(shown, grantee, is_role, of_grant, [command], present["roles"]))
+        lost = not robbed.isdisjoint({creator, grantee})
+        entries.append(_entry(shown, grantee, is_role, of_grant, [command], present["roles"], lost))
     return entries
 
 
@@ -262,4 +277,5 @@ def lost_privileges(production: Any, side: Any, xids: Sequence[int]) -> list[dic
     """All of it; nothing where the transaction is not known."""
     if not xids:
         return []
-    return [*lost_grants(production, side, xids), *lost_default_privileges(production, side)]
+    entries, robbed = lost_grants(production, side, xids)
+    return [*entries, *lost_default_privileges(production, side, robbed)]

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 LOCAL_BYTES = 1 << 28  # of pg_wal at a time, newest first
 TRANSACTIONS = ("Transaction",)
 ALWAYS = (*TRANSACTIONS, "Database", "RelMap", "Standby", "LogicalMessage")
-SPECIAL = re.compile(rb"^rmgr: (?:Database|RelMap|Standby) .*(?:DROP|CREATE|UPDATE|RUNNING_XACTS) .*$", re.MULTILINE)
+SPECIAL = re.compile(rb"^rmgr: (?:Database|RelMap|Standby) .*(?:DROP|CREATE\w*|UPDATE|RUNNING_XACTS) .*$", re.MULTILINE)
 ARCHIVE_SEGMENTS = (8, 16, 32)  # fetched at a time, the last number again and again
 
 
@@ -150,18 +150,19 @@ class Scan:
             try:
                 result = read()
             # A link to a file that the server gave another name leads nowhere.
-            except (RecoveryError, Damaged, FileNotFoundError):
-                if not self.source.refetch_recycled():
+            except (RecoveryError, Damaged, FileNotFoundError) as error:
+                if self.source.refetch_recycled():
+                    continue
+                if isinstance(error, RecoveryError):
                     raise
-                continue
+                raise RecoveryError(
+                    f"WAL from segment {self.source.name(first)} on cannot be read: {error}. Nothing was changed."
+                ) from error
             if not self.source.refetch_recycled():
                 return result
 
     def _read_stretch(self, first: int, after: int, end: int) -> Stretch:
-        try:
-            start = min(self.source.reader.first_record(first), end)
-        except (Damaged, FileNotFoundError) as error:
-            raise RecoveryError(f"WAL segment {self.source.name(first)} cannot be read: {error}") from error
+        start = min(self.source.reader.first_record(first), end)
         stretch = Stretch(first, after, start, end, CommitLog(self.keep_rest))
         for piece in self.source.waldump(start, end, *self._rmgrs):
             stretch.commits.add(piece)

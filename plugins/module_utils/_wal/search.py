@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -24,7 +25,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.explicit import explicit_target
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn, parse_segment_name
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import Damaged
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request, result
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.row_counts import RowCounts
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import ALWAYS, TRANSACTIONS, Scan
@@ -225,13 +225,25 @@ class Search:
             if (harm.schema, harm.name) in asked or harm.oid in members or harm.schema in self.request.schemas
         )
         if not hit:
-            nothing.refuse_unknown(evidence, self.request, candidate.lsn)
+            if not self._was_made_after(candidate.lsn):
+                nothing.refuse_unknown(evidence, self.request, candidate.lsn)
             return candidate
         named = {(harm.schema, harm.name) for harm in hit}
         rest = tuple(harm for harm in candidate.asked if (harm.schema, harm.name) not in named)
         others = tuple(harm for harm in every if harm not in hit)
         ours = evidence.ours.get(candidate.commit.lsn)
         return Candidate("explicit", candidate.commit, candidate.lsn, hit + rest, others, candidate.note, ours)
+
+    def _was_made_after(self, lsn: int) -> bool:
+        """Whether the database of that name may be another one than at ``lsn``, whose relations nobody here knows."""
+        made = re.compile(rf"/{self.database.oid}\b") if self.database is not None else None
+        return made is not None and any(
+            line.rmgr == "Database"
+            and line.operation.startswith("CREATE")
+            and line.lsn >= lsn
+            and made.search(line.text)
+            for line in self.scan.special
+        )
 
     def _complete(self) -> bool:
         """Whether all was read that there is, or that may matter since the time the user named."""
@@ -256,7 +268,7 @@ class Search:
         """Number of the next transaction where the WAL of the oldest backup begins; None where it does not tell."""
         try:
             return self.scan.first_next_xid(self.floor)
-        except (RecoveryError, Damaged, FileNotFoundError):
+        except RecoveryError:
             return None
 
     def _decide(self) -> locate.Verdict:

@@ -69,8 +69,7 @@ class Production:
             file.write(
                 f"port={self.port}\nunix_socket_directories='{self.root}/sock'\nlisten_addresses=''\n"
                 "archive_mode=on\nwal_level=logical\nmax_prepared_transactions=5\nmax_connections=30\n"
-                # Nothing but the tests writes WAL, so that what comes into the archive is known.
-                "autovacuum=off\n"
+                "autovacuum=off\n"  # nothing but the tests writes WAL, so that what comes into the archive is known
                 f"archive_command='pgbackrest --config={self.config} --stanza=main archive-push %p'\n"
             )
         self.start()

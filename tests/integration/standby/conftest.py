@@ -184,7 +184,7 @@ class Standby(Server):
     def has_received(self, what: str = "receive") -> None:
         """Wait until it has received, or replayed, all that the primary has."""
         end = self.primary.sql("SELECT pg_current_wal_flush_lsn()::text")
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 120  # at first all that the life beside wrote comes from the archive
         while not self.sql(f"SELECT pg_last_wal_{what}_lsn() >= '{end}'", database="postgres"):
             assert time.monotonic() < deadline, "the standby does not receive WAL"
             time.sleep(0.05)

@@ -38,8 +38,8 @@ def transactions(production: Any, database: str) -> list[list[str]]:
 )
 def test_every_transaction_of_a_recovery_and_of_its_removal_is_marked(shop: Any, damage: str, load: str) -> None:
     production = shop.production
-    # Quiet: a transaction of autovacuum looks like one of ours without a mark.
-    production.sql("shop", "ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()")
+    quiet = "ALTER SYSTEM SET autovacuum = off"  # a transaction of autovacuum looks like one of ours without a mark
+    production.sql("shop", quiet, "SELECT pg_reload_conf()")
     while production.sql("shop", "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'autovacuum%'"):
         time.sleep(0.1)
     production.sql("shop", damage, "SELECT pg_create_logical_replication_slot('dbre_slot', 'test_decoding')")
