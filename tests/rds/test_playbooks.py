@@ -92,7 +92,8 @@ def test_a_record_that_can_no_longer_be_kept_leaves_nothing_read_only(
     run = cloud.play(TABLE_DROP, shop, **given)
     thread.join()
     assert run.rc != 0
-    assert "there is no incident disk1" in run.output
+    # Which of the two depends on the moment: between two tasks, or in the middle of one that keeps the record.
+    assert re.search("there is no incident disk1|incident record in .* cannot be kept", run.output), run.output
     assert "-e dr_incident_id=disk1" in run.output, "how to go on"
     assert cloud.sql(shop, "SHOW default_transaction_read_only") == [("off",)], "applications may write again"
     record.unlink()
