@@ -4,15 +4,11 @@
 
 from __future__ import annotations
 
-import contextvars
-import copy
 import json
-import threading
-import time
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
-from ansible.plugins.action.normal import ActionModule as NormalAction
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import printable
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import duration, number, size
 
 FIRST_POLL = 5.0
@@ -63,50 +59,18 @@ def _amount(value: float, unit: str) -> str:
     return size(value) if unit == "bytes" else f"{number(value)} {unit}".strip()
 
 
-class ProgressAction(NormalAction):
-    """Runs the module of the same name as always and meanwhile shows the progress it writes to a file on its host.
+def progress_file(module: str, args: Mapping[str, Any]) -> str | None:
+    """Path, on its host, of the file that a call of ``module`` (its short name) writes its progress to; None for none.
 
-    A thread looks at the file through copies of the connection and of the become plugin: both keep the state of the
-    command they run (prompt, success marker), so sharing them would disturb the module. Nothing is done in the first
-    seconds, so a short step costs nothing more, and whatever fails while looking is left unsaid: progress is a comfort.
+    A module for RDS, which works in no directory, gets one of its own unless it is given one.
     """
-
-    def progress_file(self) -> str | None:
-        """Path on the host that the module runs on; None when this call has none."""
-        path = self._task.args.get("path")
-        return f"{str(path).rstrip('/')}/progress.json" if path else None
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        path = self.progress_file()
-        if path is None or self._task.check_mode or self._task.async_val:
-            return dict(super().run(tmp, task_vars))
-        looker = copy.copy(self)
-        looker._connection = copy.copy(self._connection)
-        looker._connection.become = copy.copy(self._connection.become)
-        ended = threading.Event()
-        # The thread gets this task's context variables, which ansible-core keeps the running task in.
-        context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(looker._show, path, ended), daemon=True)
-        thread.start()
-        try:
-            return dict(super().run(tmp, task_vars))
-        finally:
-            ended.set()
-            thread.join(timeout=1)
-
-    def _show(self, path: str, ended: threading.Event) -> None:
-        progress = Progress()
-        start = time.monotonic()
-        pause = FIRST_POLL
-        file = self._connection._shell.quote(path)
-        # Where others may write, one of theirs says nothing, and a FIFO is not waited for.
-        command = f"test -f {file} && test -O {file} && cat {file}"
-        while not ended.wait(pause):
-            try:
-                found = self._low_level_execute_command(command)
-                line = progress.line(found["stdout"].strip(), time.monotonic()) if found["rc"] == 0 else None
-                if line and not ended.is_set():
-                    self._display.display(printable(line))
-            except Exception as error:
-                self._display.vvv(f"progress of {path} cannot be read: {error}")
-            pause = pause_after(time.monotonic() - start)
+    if args.get("progress_file"):
+        return str(args["progress_file"])
+    if module.startswith("rds_"):
+        # Not below remote_tmp, which need not exist yet; nobody can guess the name.
+        return f"/tmp/.dbre-recovery-{uuid.uuid4().hex}.json"
+    folder = args.get("path") or args.get("dump") or args.get("globals")
+    if not folder:
+        return None
+    # A data directory must be empty for a standby to come into it.
+    return f"{str(folder).rstrip('/')}{'.restoring' if module == 'pgbackrest_standby' else '/progress.json'}"

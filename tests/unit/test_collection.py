@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,12 @@ def test_a_login_that_cannot_become_the_postgresql_user_is_told_at_the_start(pla
     included = [str(task.get("ansible.builtin.include_tasks", "")) for task in tasks]
     paths = [ROOT / "playbooks" / name for name in included if name.startswith("tasks/")]
     assert any("become.yml" in path.name or "become.yml" in path.read_text() for path in paths)
+
+
+def test_a_module_that_writes_progress_shows_it() -> None:
+    routes = load(ROOT / "meta" / "runtime.yml")["plugin_routing"]["action"]
+    assert {target["redirect"] for target in routes.values()} == {"dbre.recovery.progress"}
+    names = {path.stem for path in MODULES}
+    assert set(routes) <= names
+    writers = {path.stem for path in MODULES if re.search(r"\bprogress\b", path.read_text(), re.IGNORECASE)}
+    assert writers - set(routes) == set()

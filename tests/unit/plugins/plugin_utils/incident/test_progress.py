@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Optional
 
 import pytest
-from ansible_collections.dbre.recovery.plugins.plugin_utils._progress import Progress, pause_after
+from ansible_collections.dbre.recovery.plugins.plugin_utils._progress import Progress, pause_after, progress_file
 
 
 def told(*samples: tuple[Any, Any, str], what: str = "restore", every: float = 4.0) -> list[Any]:
@@ -59,3 +59,28 @@ def test_a_file_that_is_half_written_is_passed_over(text: str) -> None:
 
 def test_long_steps_are_looked_at_less_often() -> None:
     assert [pause_after(seconds) for seconds in (0, 30, 600, 7200)] == [3.0, 3.0, 30.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "file"),
+    [
+        ("postgresql_recovery", {"path": "/var/lib/side/"}, "/var/lib/side/progress.json"),
+        ("pgbackrest_standby", {"path": "/var/lib/pg/18/main"}, "/var/lib/pg/18/main.restoring"),
+        ("postgresql_logical_backup", {"path": "/backups", "globals": True}, "/backups/progress.json"),
+        ("postgresql_logical_restore_database", {"dump": "/backups/shop/1"}, "/backups/shop/1/progress.json"),
+        ("postgresql_logical_restore_database", {"globals": "/backups/globals/1"}, "/backups/globals/1/progress.json"),
+        ("postgresql_table_recovery", {"progress_file": "/run/it.json"}, "/run/it.json"),
+        ("postgresql_warm", {"database": "shop"}, None),
+        ("rds_restore", {"progress_file": "/run/it.json"}, "/run/it.json"),
+    ],
+)
+def test_progress_is_looked_for_where_the_module_writes_it(
+    module: str, args: dict[str, Any], file: Optional[str]
+) -> None:
+    assert progress_file(module, args) == file
+
+
+def test_a_module_for_rds_gets_a_file_that_nobody_can_guess() -> None:
+    first, second = (progress_file("rds_restore", {}) for _time in range(2))
+    assert first != second
+    assert str(first).startswith("/tmp/.dbre-recovery-")
