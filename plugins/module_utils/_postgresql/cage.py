@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import queries
@@ -238,7 +238,8 @@ def acting_as_owner(connection: Any, oid: int, schema: str, privileges: Sequence
 
     Where row security binds even him, the table is locked until the end of the transaction.
     """
-    with acting_as(connection, owner_of(connection, oid), [schema]) as owner:
+    with ExitStack() as stack:
+        owner = stack.enter_context(acting_as(connection, owner_of(connection, oid), [schema]))
         name = str(queries.value(connection, "SELECT %s::oid::regclass::text", (oid,)))
         owner.lend("TABLE", name, privileges)
         forced = isinstance(owner, Caged) and queries.value(connection, FORCED, (oid,))

@@ -180,7 +180,7 @@ def test_sessions_of_others_that_are_called_as_ours_hold_nothing_up(server: Serv
             except psycopg2.Error:
                 time.sleep(0.01)
 
-    threads = [threading.Thread(target=come_again, daemon=True) for _ in range(3)]
+    threads = [threading.Thread(target=come_again, daemon=True) for _time in range(3)]
     for thread in threads:
         thread.start()
     connection = connect(params(server), "shop")
