@@ -172,19 +172,22 @@ class Cluster:
         high, low = lsn.split("/")
         return f"{int(high, 16):X}/{int(low, 16):X}"
 
-    def last_commit_before(self, lsn: str) -> int:
-        """Number of the transaction that committed last before ``lsn``."""
-        found = 0
+    def commits(self) -> list[tuple[int, int]]:
+        """Positions and transactions of all commits, in WAL's order."""
+        found = []
         for line in self.waldump("--rmgr=Transaction").splitlines():
             match = re.search(r"tx: +(\d+), lsn: ([0-9A-F/]+), .*desc: COMMIT(?:_PREPARED (\d+))?", line)
-            if match and as_int(match.group(2)) < as_int(lsn):
-                found = int(match.group(3) or match.group(1))
+            if match:
+                found.append((as_int(match.group(2)), int(match.group(3) or match.group(1))))
         return found
+
+    def last_commit_before(self, lsn: str) -> int:
+        """Number of the transaction that committed last before ``lsn``; 0 when none did."""
+        return next((xid for position, xid in reversed(self.commits()) if position < as_int(lsn)), 0)
 
     def commits_after(self, lsn: str) -> int:
         """Transactions that committed after the record at ``lsn``, until now."""
-        commits = re.findall(r"lsn: ([0-9A-F/]+), .*desc: COMMIT", self.waldump("--rmgr=Transaction"))
-        return sum(as_int(commit) > as_int(lsn) for commit in commits)
+        return sum(position > as_int(lsn) for position, _xid in self.commits())
 
     def archived(self) -> None:
         """Switch WAL and wait until all of it is in the archive."""
