@@ -158,6 +158,8 @@ SELECT pg_catalog.pg_get_userbyid(datdba) FROM pg_catalog.pg_database
 WHERE datname = pg_catalog.current_database() AND NOT pg_catalog.has_database_privilege(oid, 'CREATE')
 """
 
+DEFINITIONS_ONLY = "Take the fingerprint of definitions only (checksum: false), or log in as that owner (login_user)."
+
 PROPERTIES = tuple(
     name
     for line in (
@@ -267,31 +269,37 @@ def content_as_owner(
         return owner.rows(checksum_query(table, columns, connection.server_version, max_of))[0]
 
 
-def _content_of_others(
-    connection: Any, oid: int, item: Mapping[str, Any], columns: Sequence[Mapping[str, Any]], max_of: str | None
-) -> dict[str, Any]:
-    """Rows and checksum of a table, as its owner wherever the server can keep its code from acting as us."""
-    table = ("ONLY " if item["kind"] == "r" else "") + quote_name(item["schema"], item["name"])
+def rows_as_owner(connection: Any, item: Mapping[str, Any], query: str, advice: str) -> list[dict[str, Any]]:
+    """Result of a query on one relation, as its owner wherever the server can keep its code from acting as us.
+
+    ``item`` has oid, schema, name, kind, owner and row security. RecoveryError with ``advice`` where that cannot be.
+    """
+    oid = item["oid"]
     if not is_another(connection, item["owner"]):
-        return content(connection, table, columns, max_of)
+        return rows(connection, query)
     open_to_us = may_open(connection, oid)
     # Row security may bind even the owner, but not a superuser.
     hidden = item["force_row_security"] and item["row_security"]
     if open_to_us and not hidden:
-        return content_as_owner(connection, oid, item["schema"], table, columns, max_of)
+        with acting_as_owner(connection, oid, item["schema"], ["SELECT"]) as owner:
+            return owner.rows(query)
     if open_to_us:
-        execute(connection, f"LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE")
+        execute(connection, f"LOCK TABLE {as_table(item)} IN SHARE UPDATE EXCLUSIVE MODE")
     if runs_users_code(connection, oid):
         shown = display_name(item["schema"], item["name"])
         where = "the server is read-only, or we may not act as that role there"
         where = "row security binds even that role" if open_to_us else where
         raise RecoveryError(
             f"the rows of {shown} cannot be read without running code of its owner {item['owner']} (a check, an index "
-            f"expression or a type), and {where}, so that it would run with our rights. Nothing was read. Take the "
-            "fingerprint of definitions only (checksum: false), or log in as that owner (login_user).",
+            f"expression or a type), and {where}, so that it would run with our rights. Nothing was read. {advice}",
             relation=shown,
         )
-    return content(connection, table, columns, max_of)
+    return rows(connection, query)
+
+
+def as_table(item: Mapping[str, Any]) -> str:
+    """SQL name of a relation, without its inheritance children."""
+    return ("ONLY " if item["kind"] == "r" else "") + quote_name(item["schema"], item["name"])
 
 
 def sequences_of(connection: Any, oids: Sequence[int]) -> list[dict[str, Any]]:
@@ -436,9 +444,10 @@ def take_fingerprint(
     prints = definitions(connection, oids)
     columns = columns_of(connection, oids)
     for item in prints.values():
-        oid = item.pop("oid")
         if checksum and item["kind"] in ("r", "p", "m"):
-            has_column = any(column["name"] == max_of for column in columns[oid])
+            has_column = any(column["name"] == max_of for column in columns[item["oid"]])
             of = max_of if has_column else None
-            item.update(_content_of_others(connection, oid, item, columns[oid], of))
+            query = checksum_query(as_table(item), columns[item["oid"]], connection.server_version, of)
+            item.update(rows_as_owner(connection, item, query, DEFINITIONS_ONLY)[0])
+        del item["oid"]
     return prints

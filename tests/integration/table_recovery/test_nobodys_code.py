@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerprint import take_fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.presence import presence
 
 TABLES = [
     "checked",
@@ -78,6 +79,20 @@ def test_a_fingerprint_is_taken_as_the_owner(mallory: Any) -> None:
         connection.close()
     assert {name: found[f"m.{name}"]["rows"] for name in TABLES} == dict.fromkeys(TABLES, 3)
     assert found["m.colored"]["max"] == "blue"
+
+
+def test_whether_a_table_has_rows_is_looked_at_as_the_owner(mallory: Any) -> None:
+    params = {**mallory.params, "login_db": "mallory"}
+    if "login_user" in params:
+        as_mallory(mallory, "ALTER TABLE m.secured NO FORCE ROW LEVEL SECURITY")
+    as_mallory(mallory, "DELETE FROM m.colored")
+    connection = connect(params)
+    try:
+        seen = presence(connection, [{"schema": "m", "name": name} for name in (*TABLES, "gone")])
+    finally:
+        connection.close()
+    assert [name for name, found in seen.items() if not found["filled"]] == ["m.colored", "m.gone"]
+    assert [name for name, found in seen.items() if not found["exists"]] == ["m.gone"]
 
 
 def test_lost_tables_come_back_as_their_owner(mallory: Any) -> None:
