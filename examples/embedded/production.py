@@ -148,6 +148,7 @@ class Production:
         # The socket's directory belongs to one user and is closed to all others: that is the lock on this door.
         self._write(self.data / "pg_hba.conf", "local all all trust\nlocal replication all trust\n")
         self._write(self.pgbackrest_config, self._pgbackrest_conf(repository or {}))
+        self.pgbackrest_config.chmod(0o600)
         self.start()
         self.pgbackrest("stanza-create")
 

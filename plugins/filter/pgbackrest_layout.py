@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config import misplaced_secrets
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.layout import (
     Member,
     Transport,
@@ -174,10 +175,18 @@ def pgbackrest_layout(
         for name in cluster_hosts
     ]
     try:
+        wanted = merged([config, *layers])
+        misplaced = misplaced_secrets(wanted)
+        if misplaced:
+            # The module that gets them says so too, but by then Ansible has written them to the host's log.
+            raise ValueError(
+                f"{', '.join(misplaced)} of pgbackrest_config would be shown and logged, since it is a secret. Nothing "
+                "was changed. Move it to pgbackrest_secrets, in the same form."
+            )
         found = layout(
             host,
             stanza=stanza,
-            config=merged([config, *layers]),
+            config=wanted,
             keepers={int(key): str(name) for key, name in repository_hosts.items()},
             members=members,
             readers=list(reading_hosts),

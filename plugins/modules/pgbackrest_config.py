@@ -268,8 +268,10 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     broken = [reason for layer in ("config", "preferred", "secrets") for reason in broken_values(params[layer])]
     if broken:
         raise refuse(file.path, broken)
-    secrets = misplaced_secrets(params["config"]) + misplaced_secrets(params["preferred"])
-    reasons = [f"{name} is a secret and belongs into 'secrets'" for name in secrets]
+    secrets = {**misplaced_secrets(params["preferred"]), **misplaced_secrets(params["config"])}
+    module.no_log_values.update(value for values in secrets.values() for value in values)
+    late = "is a secret and belongs into 'secrets'. Ansible has written it to this host's log by now, so make a new one"
+    reasons = [f"{name} {late}" for name in secrets]
     reasons += misplaced_options(params["config"])
     present = file.read()
     wanted = merge(params["preferred"], params["config"], params["secrets"])

@@ -20,6 +20,8 @@ description:
     purpose. What a type writes as the same text is the same, such as blanks at the end of a C(char). Which row stands
     where in the table's file is no difference.
   - With O(compare_to), returns what differs from another fingerprint.
+  - Passwords in definitions (of a default, a trigger's argument, a comment) are masked, and two of them count as the
+    same.
 options:
   database:
     description:
@@ -120,6 +122,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerpr
     require_same_checksums,
     take_fingerprint,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.masking import masked
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
@@ -144,7 +147,8 @@ def run(params: dict[str, Any]) -> dict[str, Any]:
     if params["compare_to"] is None:
         return {"fingerprint": fingerprint}
     require_same_checksums(params["compare_to"], fingerprint)
-    return {"fingerprint": fingerprint, "difference": difference(params["compare_to"], fingerprint)}
+    # What is compared with was returned, so that its definitions are masked.
+    return {"fingerprint": fingerprint, "difference": difference(masked(params["compare_to"]), masked(fingerprint))}
 
 
 def main() -> None:

@@ -179,6 +179,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.database import make_recovery
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.masking import masked
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.remove import remove_staging
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
     Progress,
@@ -236,7 +237,7 @@ def main() -> None:
         result = run(module.params, module.check_mode)
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
-    module.exit_json(**result)
+    module.exit_json(**masked(result))
 
 
 if __name__ == "__main__":

@@ -218,6 +218,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.masking import masked
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.incident_time import Search
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import RdsModule, run_module
@@ -245,9 +246,9 @@ def run(module: RdsModule) -> dict[str, Any]:
         datetime.now(timezone.utc),
     )
     try:
-        return {"changed": False, **search.find()}
+        return {"changed": False, **masked(search.find())}
     except RecoveryError as error:
-        error.details = {"candidates": [], "evidence": search.evidence, **error.details}
+        error.details = {"candidates": [], "evidence": masked(search.evidence), **error.details}
         raise
 
 

@@ -16,14 +16,17 @@ from typing import Any, Optional
 import iam
 import psycopg2
 from emulated_rds.__main__ import newest_bin_dir
+from leaks import Planted, Watch, files_with
 from runs import Run, run, run_killed_in
 
 HERE = Path(__file__).parent
 HOME, AWAY = "eu-central-1", "eu-west-1"
-MASTER, PASSWORD = "shopmaster", "Master0Password"
+PLANTED = Planted()
+MASTER, PASSWORD = "shopmaster", PLANTED.plant("password of the master user", "$%.'")
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "AKIAEMULATED",
-    "AWS_SECRET_ACCESS_KEY": "secret-of-nobody",
+    "AWS_SECRET_ACCESS_KEY": PLANTED.plant("secret key of AWS"),
+    "AWS_SESSION_TOKEN": PLANTED.plant("session token of AWS", "/+="),
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
@@ -212,9 +215,11 @@ class Cloud:
         return playbook.rpartition(".")[2].replace("_", "-")
 
     def play(self, playbook: str, identifier: str, *extra: str, **given: Any) -> Run:
-        """Run a playbook; it may ask AWS for nothing that its policy in docs/iam does not allow."""
+        """Run a playbook; it asks AWS for nothing that its policy in docs/iam does not allow, and shows no secret."""
         earlier = self.emulated.calls()
-        done = run(self.command(playbook, identifier, *extra, **given), CREDENTIALS)
+        with Watch(PLANTED) if "-vvv" in extra else contextlib.nullcontext(Watch(PLANTED)) as watch:
+            done = run(self.command(playbook, identifier, *extra, **given), CREDENTIALS)
+        assert (PLANTED.found_in(done.output.encode()), watch.seen, files_with(PLANTED, [self.reports])) == ([], [], {})
         name = self._policy(playbook)
         asked = self.emulated.calls()[len(earlier) :]
         self.asked.setdefault(name, []).extend(asked)

@@ -17,7 +17,7 @@ from typing import Any
 
 import iam
 import pytest
-from cloud import AWAY, HOME, MASTER, PASSWORD, Cloud
+from cloud import AWAY, HOME, MASTER, PASSWORD, PLANTED, Cloud
 from relay import Relay, relay
 
 TABLE_DROP = "dbre.recovery.dr_rds_table_drop"
@@ -42,7 +42,9 @@ def lost(cloud: Cloud, shop: str) -> Iterator[dict[str, Any]]:
     """The shop with its orders dropped two seconds after the last of them."""
     before = cloud.checksum(shop, "public.orders")
     time.sleep(2.1)
-    cloud.sql(shop, "DROP TABLE public.orders CASCADE")
+    # The statement that is found in the log holds a secret, too.
+    secret = PLANTED.plant("a statement", "$%")
+    cloud.sql(shop, f"DROP TABLE public.orders CASCADE; ALTER ROLE shop_reports PASSWORD E'{secret}'")
     time.sleep(1)
     yield {"orders": before}
     if not cloud.sql(shop, "SELECT to_regclass('public.orders')")[0][0]:
@@ -103,10 +105,12 @@ def test_a_record_that_can_no_longer_be_kept_leaves_nothing_read_only(
     assert cloud.checksum(shop, "public.orders") == lost["orders"]
 
 
-def test_a_recovery_killed_while_it_restores_goes_on(cloud: Cloud, shop: str, lost: dict[str, Any]) -> None:
+def test_a_recovery_killed_while_it_restores_goes_on_and_shows_no_secret_at_its_loudest(
+    cloud: Cloud, shop: str, lost: dict[str, Any]
+) -> None:
     given = {"dr_database": "shop", "dr_tables": "public.orders", "dr_incident_id": "drop2"}
     cloud.play_killed_in(TABLE_DROP, shop, "restore", 2.0, **given)
-    run = cloud.play(TABLE_DROP, shop, **given)
+    run = cloud.play(TABLE_DROP, shop, "-vvv", **given)
     assert run.rc == 0, run.output
     assert cloud.checksum(shop, "public.orders") == lost["orders"]
     assert cloud.identifiers() == {shop}
@@ -229,6 +233,7 @@ def test_a_login_host_of_another_database_is_refused(cloud: Cloud, shop: str) ->
     run = cloud.play(
         CORRUPTION,
         shop,
+        "-vvv",
         host={"rds_login_host": stranger["Address"], "rds_login_port": stranger["Port"]},
         dr_database="shop",
         dr_target_time=(datetime.now(timezone.utc) - timedelta(seconds=2)).isoformat(),

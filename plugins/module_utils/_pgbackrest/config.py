@@ -126,11 +126,14 @@ def _stanzas(entry: str) -> list[str]:
     return [stanza.strip() for stanza in entry.partition("=")[2].split(",")]
 
 
-def misplaced_secrets(config: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
-    """Return [section] option of secrets that were given among plain options, where Ansible would log them."""
-    return [
-        f"[{section}] {option}" for section, options in config.items() for option in options or {} if is_secret(option)
-    ]
+def misplaced_secrets(config: Mapping[str, Mapping[str, Any] | None]) -> dict[str, list[str]]:
+    """Return values by [section] option of secrets among plain options, where Ansible would show and log them."""
+    return {
+        f"[{section}] {option}": option_values(value)
+        for section, options in config.items()
+        for option, value in (options or {}).items()
+        if is_secret(option) and value is not None
+    }
 
 
 def broken_values(config: Mapping[str, Mapping[str, Any] | None]) -> list[str]:

@@ -62,6 +62,8 @@ def check_values(params: Mapping[str, Any]) -> None:
             CHECKS[name](value)
         elif name == "system_identifier" and value != "":
             _digits(name, value)
+        elif name == "password":
+            _plain_password(name, str(value))
 
 
 def _number(name: str, value: Any, what: str = "") -> None:
@@ -90,6 +92,15 @@ def _digits(name: str, value: Any) -> None:
         raise RecoveryError(
             f"{name} is {value!r}, but must be a positive whole number of 64 bits. {NOTHING} Write it as "
             "pg_controldata does."
+        )
+
+
+def _plain_password(name: str, value: str) -> None:
+    # Ansible hides a secret in what it writes to the host's log as it is, and not as Python writes it within others.
+    if not re.fullmatch(r"[A-Za-z0-9_.~=+/-]+", value):
+        raise RecoveryError(
+            f"{name} of the client has a character that could not be hidden everywhere. {NOTHING} Give one of letters, "
+            "digits and _ . ~ = + / - that is used for nothing else."
         )
 
 

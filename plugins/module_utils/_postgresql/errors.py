@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.masking import mask_text, masked
+
 # What a terminal acts on instead of showing it: controls but tab and line break, and marks that turn the direction.
 _ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -20,11 +22,12 @@ class RecoveryError(Exception):
     """Something that cannot be done, said in one message a person can act on.
 
     ``msg`` names what is wrong, which value and what to do next; ``details`` are extra result keys for the module
-    (candidates, a plan, the window), which hands both on with ``fail_json(msg=error.msg, **error.details)``.
+    (candidates, a plan, the window), which hands both on with ``fail_json(msg=error.msg, **error.details)``. In both,
+    what others wrote (statements of servers and tools, definitions) has its secrets masked.
     """
 
     def __init__(self, msg: str, **details: Any) -> None:
-        msg = printable(msg)
+        msg = mask_text(printable(msg))
         super().__init__(msg)
         self.msg: str = msg
-        self.details: dict[str, Any] = details
+        self.details: dict[str, Any] = masked(details)

@@ -24,6 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.masking import clean, mask_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.files import read_json, to_json, write_atomically
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import (
@@ -33,7 +34,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history im
 )
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import RunLock, this_run
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import build_report, render_html
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.values import clean, mask_text, merge
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.values import merge
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.verdict import needs_side_instance
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}")

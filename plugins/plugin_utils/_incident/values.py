@@ -4,61 +4,7 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date, datetime
 from typing import Any
-
-MASK = "********"
-_KEYS = r"passw(?:or)?d|passphrase|secret|token|cipher[-_]?pass|(?:private|s3|azure|access|customer)[-_]key"
-_SECRET_KEY = re.compile(f"{_KEYS}|credential", re.IGNORECASE)
-# A quoted value goes on over line breaks to its end, or that of a text that was cut.
-_QUOTED = r"""'(?:[^'\\]|\\.|'')*(?:'|\Z)|"(?:[^"\\]|\\.|"")*(?:"|\Z)"""
-_SECRET_TEXT = re.compile(
-    rf"""(?P<key>(?<![\w-])[\w-]*(?:{_KEYS})[\w-]*)
-         (?:(?P<sign>["']?\s*[=:]\s*)(?P<value>{_QUOTED}|\S+)
-           |(?P<gap>\s+)(?P<after>{_QUOTED}))
-      |(?P<option>(?<!\S)--[\w-]*(?:{_KEYS})[\w-]*)(?P<blank>\s+)(?P<given>{_QUOTED}|(?!-)\S+)""",
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-_SECRET_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+(?=@)", re.IGNORECASE)
-
-
-def mask_text(text: str) -> str:
-    """``text`` without the values of ``password=...``, ``"password": "..."``, ``--secret ...`` and the like, and
-    without the password part of URLs."""
-    text = _SECRET_TEXT.sub(_masked, text)
-    return _SECRET_URL.sub(lambda match: f"{match['before']}{MASK}", text)
-
-
-def _masked(match: re.Match[str]) -> str:
-    if match["option"]:
-        return f"{match['option']}{match['blank']}{MASK}"
-    return f"{match['key']}{match['sign'] or match['gap']}{MASK}"
-
-
-def clean(value: Any, key: str = "") -> Any:
-    """A copy of ``value`` made of plain JSON types, with every secret masked.
-
-    What sits under a key such as ``password``, ``secret`` or ``token`` is masked whole; of texts, what looks like a
-    secret inside them. Booleans and empty values say nothing and stay. Unknown types (vaulted values) are masked.
-    """
-    if value is None or isinstance(value, bool):
-        return value
-    if key and _SECRET_KEY.search(key) and value not in ("", [], {}):
-        return MASK
-    if isinstance(value, str):
-        return mask_text(str(value))
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, (datetime, date)):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {str(name): clean(item, str(name)) for name, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [clean(item) for item in value]
-    return MASK
 
 
 def merge(old: Any, new: Any) -> Any:

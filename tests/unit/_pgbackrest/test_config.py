@@ -82,7 +82,7 @@ def test_other_options_are_no_secrets(option: str) -> None:
 
 
 def test_secrets_among_plain_options_are_named() -> None:
-    assert misplaced_secrets(SECTIONS) == ["[global] repo1-cipher-pass"]
+    assert list(misplaced_secrets(SECTIONS)) == ["[global] repo1-cipher-pass"]
 
 
 def test_later_layers_win_and_null_leaves_an_option_out() -> None:

@@ -87,6 +87,10 @@ CASES: list[Case] = [
     *((f"{name}={value}", params(**{name: value}), name) for name, values in NUMBERS.items() for value in values),
     *((f"a line break in {name}", params(**{name: "a\nb"}), name) for name in LINES),
     *((f"a line break in the client's {name}", params(client={name: "a\nb"}), name) for name in ("address", "listen")),
+    *(
+        (f"password {text!r}", params(client={"password": text}), "hidden")
+        for text in ("a'b", "a\\b", "a\nb", "pässword", "")
+    ),
     # The recovery target.
     ("a target without a type", params(target={}), "type"),
     ("a target of an unknown type", target(type="moment"), "moment"),
