@@ -33,6 +33,7 @@ PACKAGES = {
     "postgresql-common": "no cluster of its own when PostgreSQL is installed",
     "python3-venv": "environments of the newest and the oldest ansible-core",
     "shellcheck": "a test of ansible-test sanity",
+    "sudo": "a login that may become postgres and nobody else",
 }
 # Only for a developer's suites on this machine: in a whole run the test hosts run them.
 SUITE_PACKAGES = ("pgbackrest", "pgbouncer", "postgresql", "postgresql-common", "python3-psycopg2", "python3-pytest")
