@@ -104,6 +104,29 @@ def test_a_word_that_the_source_does_not_use_is_refused(tmp_path: Path, source: 
     assert f"With dr_source={source}, nothing uses {variable}." in said
 
 
+SHOP = {"dr_database": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "named"),
+    [
+        ("dr-table-drop", {**SHOP, "dr_source": "logical"}, "dr_source=logical needs dr_dump"),
+        ("dr-table-drop", {**SHOP, "dr_primary": "all"}, "dr-table-drop recovers one server at a time"),
+        ("dr-rds-table-drop", {**SHOP, "dr_rds": "all"}, "This playbook works on one database at a time"),
+        ("dr-rds-table-drop", {**SHOP, "dr_bisect_precision": 5}, "dr_bisect_precision is for dr_bisect=yes"),
+        ("dr-rds-table-drop", {**SHOP, "dr_bisect": True}, "dr_bisect needs dr_tables, dr_since"),
+        ("dr-rds-failover", {"dr_replica": "a", "dr_target": "b"}, "Either a replica takes over"),
+    ],
+)
+def test_words_that_mean_nothing_together_are_refused(
+    tmp_path: Path, name: str, given: dict[str, Any], named: str
+) -> None:
+    code, said = start(tmp_path, name, **given)
+    assert code != 0
+    assert named in said
+    assert "Nothing was touched." in said
+
+
 @pytest.mark.parametrize(("proved", "status"), [(True, 0), (False, 2)])
 def test_an_incident_that_has_ended_says_so_and_ends_as_it_did(tmp_path: Path, proved: bool, status: int) -> None:
     play = {
