@@ -22,6 +22,7 @@ description:
     kept from writing, roles with a setting of their own escape (RV(containment.escaping_roles)), and a session can
     switch it off.
   - C(pgbouncer_pause) gives C(PAUSE) on PgBouncer's admin console, so that clients wait, and C(RESUME) to undo it.
+    PgBouncer ends clients that wait longer than its C(query_wait_timeout), two minutes by default; C(0) lets them wait.
     PgBouncer does not tell who paused a database, so O(state=absent) resumes whoever paused it.
 options:
   database:

@@ -95,11 +95,12 @@ def test_repository_that_cannot_be_reached(damaged: Site) -> None:
 
 def test_not_enough_disk(damaged: Site) -> None:
     # Shared memory is a file system of its own; all but 20 MB of it is taken.
+    damaged.side.run("install -d -o postgres -m 0700 /dev/shm/side", user="root")
     damaged.side.run("fallocate -l $(($(stat -f -c '%a * %S' /dev/shm) - 20000000)) /dev/shm/taken", user="root")
     try:
         refused(damaged, "/dev/shm", "free", dr_side_path="/dev/shm/side")
     finally:
-        damaged.side.run("rm /dev/shm/taken", user="root")
+        damaged.side.run("rm -r /dev/shm/taken /dev/shm/side", user="root")
 
 
 @pytest.mark.both_sites

@@ -191,7 +191,7 @@ def bouncer(shop: Site) -> Iterator[Site]:
     """A PgBouncer before the shop, on the primary."""
     settings = (
         f"[databases]\nshop = host={SOCKET_DIR} port={PORT} user=postgres\n"
-        f"[pgbouncer]\nlisten_addr =\nlisten_port = 6460\nunix_socket_dir = {BOUNCER}\n"
+        f"[pgbouncer]\nlisten_addr =\nlisten_port = 6460\nquery_wait_timeout = 0\nunix_socket_dir = {BOUNCER}\n"
         "auth_type = any\nadmin_users = postgres\nignore_startup_parameters = options\n"
         f"logfile = {BOUNCER}/log\npidfile = {BOUNCER}/pid\n"
     )

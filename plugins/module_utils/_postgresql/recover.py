@@ -398,7 +398,7 @@ class TableRecovery:
             set_sequences(main, [item for item in self.plan["sequences"] if {item["oid"], item["relation"]} & made])
             hidden = hide_from_parents(main, self.context.staging, self._moving())
             self.context.journal(main, "hidden", {"children": hidden})
-            for item in [*self._moving(), *self._early_views(steps)]:
+            for item in self._staged(steps):
                 self._move(main, item, item["schema"], self.context.staging_schemas[item["schema"]])
 
         patiently(main, work)
@@ -456,16 +456,20 @@ class TableRecovery:
     def _moving(self) -> list[Mapping[str, Any]]:
         return [item for item in self.placed if item["oid"] not in self.unmade]
 
-    def _early_views(self, steps: Steps) -> list[Mapping[str, Any]]:
-        """Views that lost tables need to be made, as far as there is a staging for their schema."""
-        early = {entry.oid for entry in steps.early if entry.description in ("VIEW", "MATERIALIZED VIEW")}
-        return [
+    def _staged(self, steps: Steps) -> list[Mapping[str, Any]]:
+        """What is made early and kept in staging until it is published: lost tables, and what they need to be made.
+
+        A foreign table or a view that nothing needs is made when the rest is published.
+        """
+        early = {entry.oid: entry.description for entry in steps.early if entry.description in RELATIONS}
+        views = [
             {**item, "oid": item["objid"]}
             for item in self.plan["objects"]
             if item["catalog"] == "pg_class"
-            and item["objid"] in early
+            and early.get(item["objid"], "").endswith("VIEW")
             and item["schema"] in self.context.staging_schemas
         ]
+        return [*(item for item in self._moving() if item["oid"] in early), *views]
 
     @staticmethod
     def _move(connection: Any, item: Mapping[str, Any], source: str, target: str) -> None:
@@ -518,7 +522,7 @@ class TableRecovery:
     def _move_back(self, main: Any, dump: SchemaDump, steps: Steps, attempt: Attempt) -> list[dict[str, Any]]:
         """Move the tables to their places; one whose place was taken meanwhile stays in staging. What is left to do."""
         staying: list[tuple[str, str]] = []
-        for item in [*self._moving(), *self._early_views(steps)]:
+        for item in self._staged(steps):
             staging = self.context.staging_schemas[item["schema"]]
 
             def failed(error: Any, item: Mapping[str, Any] = item, staging: str = staging) -> None:
