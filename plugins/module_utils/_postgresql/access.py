@@ -415,12 +415,17 @@ def room_for_owners(
         execute(connection, f"REVOKE CREATE ON {place} FROM {role}")
 
 
+def forced_tables(connection: Any, oids: Sequence[int], as_owner: bool = False) -> list[str]:
+    """Those of the tables (SQL) whose row security hides rows even from their owner; see :func:`force_statements`."""
+    return [quote_name(item["schema"], item["name"]) for item in rows(connection, HIDDEN, (list(oids), as_owner))]
+
+
 def force_statements(connection: Any, oids: Sequence[int], as_owner: bool = False) -> tuple[list[str], list[str]]:
     """Statements that show us all rows of tables whose row security binds even their owner, and that undo it.
 
     ``as_owner``: show them to the owner, whom we act as where we ourselves see them all.
     """
-    tables = [quote_name(item["schema"], item["name"]) for item in rows(connection, HIDDEN, (list(oids), as_owner))]
+    tables = forced_tables(connection, oids, as_owner)
     return (
         [f"ALTER TABLE ONLY {table} NO FORCE ROW LEVEL SECURITY" for table in tables],
         [f"ALTER TABLE ONLY {table} FORCE ROW LEVEL SECURITY" for table in tables],

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Optional
 
@@ -20,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage imp
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_privileges import (
     without_default_privileges,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import is_concurrent
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute
@@ -36,18 +37,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc impo
 PASSING_CLASSES = ("08", "40", "53", "57", "58", "F0")
 PASSING = ("55P03", "XX001", "XX002")
 CONFIGURATION_LIMIT = "53400"
-INTERNAL_ERROR = "XX000"
 UNDEFINED_OBJECT = "42704"
 # The statements of an entry with grants, each of which is a line unless a name has a newline.
 GRANT = re.compile(r"(?:GRANT|REVOKE|SET ROLE|RESET ROLE|ALTER DEFAULT PRIVILEGES)\b.*;\Z")
 IN_THE_NAME_OF = re.compile(r"SET ROLE [^\n]*\n(?:(?!RESET ROLE)[^\n]*\n)*RESET ROLE;\n|[^\n]+\n")
 GRANTEE = re.compile(r' (?:TO|FROM) ("(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)(?: WITH GRANT OPTION)?;$', re.MULTILINE)
 NEEDS_ANOTHER = "it needs something that cannot be made either"
-
-
-def is_concurrent(error: Any) -> bool:
-    """Whether another session changed the same row of a catalogue at the same moment: the server does not wait."""
-    return error.pgcode == INTERNAL_ERROR and "tuple concurrently" in str(error)
 
 
 def is_passing(error: Any) -> bool:
@@ -119,6 +114,14 @@ class Attempt:
         self.refused: list[Refused] = []
         self._others: dict[str, bool] = {}
 
+    def prepare(self, steps: Iterable[Sequence[Entry]]) -> None:
+        """Have the scripts of definitions at hand that are soon made, when others wait for us."""
+        for entries in steps:
+            possible = [entry for entry in entries if self._fits(entry)]
+            self._dump.script(possible)
+            for _whom, group in self._groups(possible):
+                self._dump.script(group)
+
     def make(self, entries: Sequence[Entry]) -> None:
         """Definitions among ``entries``."""
         self._make(entries, self._dump.script, self._execute_as_owners)
@@ -144,12 +147,7 @@ class Attempt:
 
     def _execute_as_owners(self, entries: Sequence[Entry], script: bytes) -> None:
         """Make ``entries``, whose script is ``script``, each that runs functions of users as its owner."""
-        groups: list[tuple[Optional[RunAs], list[Entry]]] = []
-        for entry in entries:
-            whom = self._whom(entry)
-            if not groups or groups[-1][0] != whom:
-                groups.append((whom, []))
-            groups[-1][1].append(entry)
+        groups = self._groups(entries)
         if all(whom is None for whom, unused in groups):
             execute(self._connection, script)
             return
@@ -164,6 +162,19 @@ class Attempt:
                     if whom.referenced:
                         owner.lend("TABLE", whom.referenced, ["REFERENCES"])
                     owner.execute(statements_of(part))
+
+    def _groups(self, entries: Sequence[Entry]) -> list[tuple[Optional[RunAs], list[Entry]]]:
+        """``entries`` by whom they are made as, in their order."""
+        groups: list[tuple[Optional[RunAs], list[Entry]]] = []
+        for entry in entries:
+            whom = self._whom(entry)
+            if not groups or groups[-1][0] != whom:
+                groups.append((whom, []))
+            groups[-1][1].append(entry)
+        return groups
+
+    def _fits(self, entry: Entry) -> bool:
+        return entry.dump_id not in self._without and self._without.isdisjoint(entry.depends)
 
     def _whom(self, entry: Entry) -> Optional[RunAs]:
         """Whom an entry is made as; with our rights where this is None."""

@@ -14,13 +14,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing
     primary_key,
     same_row,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     quote_literal,
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import LOCK_TIMEOUT
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
     firing_triggers,
@@ -57,7 +57,7 @@ class CopyBeside(ExistingTable):
             return []
         execute(connection, "SAVEPOINT dbre_look")
         try:
-            execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            Locks(connection).begin()
             oid = self.oid(connection)
             differing = self.differing_columns(connection, oid)
             if differing:

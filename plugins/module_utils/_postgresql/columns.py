@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
@@ -21,6 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy imp
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import LEAVES, same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -29,9 +31,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers, silence
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
+    firing_triggers,
+    locks_to_silence,
+    silence,
+)
 
 # Rows in one short transaction, so that writers of the same rows wait for moments only.
 BATCH = 5000
@@ -65,11 +70,12 @@ class LostColumns:
         """Everything; what is left to do is in the journal."""
         connection = self.context.session()
         try:
-            left_to_do = patiently(connection, lambda: self._add(connection))
+            locks = Locks(connection)
+            left_to_do = patiently(connection, lambda: self._add(connection, locks), locks=locks)
             self.filled = [column for column in self.filled if column["name"] not in left_to_do]
             total = self._copy(connection) if self.filled else 0
             for first in range(1, total + 1, BATCH):
-                patiently(connection, lambda first=first: self._fill(connection, first))
+                patiently(connection, partial(self._fill, connection, first, locks), locks=locks)
                 self.context.progress.say("fill", min(first + BATCH - 1, total), total, "rows")
             entries = list(left_to_do.values()) + self._not_null(connection)
             patiently(connection, lambda: self._end(connection, total, entries))
@@ -79,15 +85,19 @@ class LostColumns:
     def _begin(self, connection: Any) -> None:
         mark(connection, self.context.plan["incident"])
 
+    def _whole_table(self) -> Lock:
+        return Lock(self.true, "ACCESS EXCLUSIVE", tree=True)
+
     def _add_statement(self, column: Mapping[str, Any]) -> str:
         text = f"ALTER TABLE {self.true} ADD COLUMN IF NOT EXISTS {quote_ident(column['name'])} {column['type']}"
         if column["collation"]:
             text += " COLLATE " + ".".join(quote_ident(part) for part in column["collation"].split(".", 1))
         return text
 
-    def _add(self, connection: Any) -> dict[str, dict[str, Any]]:
+    def _add(self, connection: Any, locks: Locks) -> dict[str, dict[str, Any]]:
         """Add the columns, empty; what cannot be added, by name."""
         self._begin(connection)
+        locks.take([self._whole_table()])
         found: dict[str, dict[str, Any]] = {}
         for column in self.lost:
             name = f"{column['name']} on {self.shown}"
@@ -161,17 +171,19 @@ class LostColumns:
         names = [quote_ident(column["name"]) for column in self.key]
         return " AND ".join(f"t.{name} = s.{name}" for name in names)
 
-    def _fill(self, connection: Any, first: int) -> None:
+    def _fill(self, connection: Any, first: int, locks: Locks) -> None:
         """One batch. A value that production has written meanwhile stays."""
         self._begin(connection)
         execute(connection, "SET LOCAL session_replication_role = 'replica'")
         oid = value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (self.true,))
-        off, on = silence(firing_triggers(connection, [oid]))
+        firing = firing_triggers(connection, [oid])
+        off, on = silence(firing)
         names = [quote_ident(column["name"]) for column in self.filled]
         changes = ", ".join(
             f"{name} = coalesce(t.{name}, s.{self.values[column['name']]})" for name, column in zip(names, self.filled)
         )
         needed = " OR ".join(f"t.{name} IS NULL AND s.{name} IS NOT NULL" for name in names)
+        locks.take(locks_to_silence(firing))
         for statement in off:
             execute(connection, statement)
         with self._owner(connection) as (owner, copy):
@@ -191,25 +203,28 @@ class LostColumns:
             name, check = quote_ident(column["name"]), quote_ident(f"dbre_not_null_{self.item['oid']}")
             table, command = f"ALTER TABLE {self.true}", f"ALTER TABLE {self.true} ALTER COLUMN {name} SET NOT NULL"
             try:
-                self._patiently(connection, f"{table} ADD CONSTRAINT {check} CHECK ({name} IS NOT NULL) NOT VALID")
-                self._patiently(connection, f"{table} VALIDATE CONSTRAINT {check}")
-                self._patiently(connection, f"{command}, DROP CONSTRAINT {check}")
+                self._alter(connection, f"{table} ADD CONSTRAINT {check} CHECK ({name} IS NOT NULL) NOT VALID")
+                self._alter(connection, f"{table} VALIDATE CONSTRAINT {check}", whole=False)
+                self._alter(connection, f"{command}, DROP CONSTRAINT {check}")
             except connection.DatabaseError as error:
                 if is_passing(error):
                     raise
-                self._patiently(connection, f"{table} DROP CONSTRAINT IF EXISTS {check}")
+                self._alter(connection, f"{table} DROP CONSTRAINT IF EXISTS {check}")
                 shown = f"{column['name']} on {self.shown}"
                 reason = f"rows that came after the incident have no value, so that it is not NOT NULL: {said(error)}"
                 entries.append(left("table column", shown, reason, f"{command};", lost=True))
         return entries
 
-    def _patiently(self, connection: Any, statement: str) -> None:
+    def _alter(self, connection: Any, statement: str, whole: bool = True) -> None:
+        locks = Locks(connection)
+
         def work() -> None:
             self._begin(connection)
+            locks.take([self._whole_table()] if whole else [])
             # To know whether another check implies this one, the server runs constant parts of all.
             execute_as_owner(connection, self.true, statement)
 
-        patiently(connection, work)
+        patiently(connection, work, locks=locks)
 
     def _end(self, connection: Any, total: int, entries: Sequence[Mapping[str, Any]]) -> None:
         """Note what was done and what was read back, in the transaction that removes the copy."""

@@ -13,6 +13,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import f
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
     INSUFFICIENT_PRIVILEGE,
     force_statements,
+    forced_tables,
     user_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import needs_cage
@@ -29,6 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load imp
     recovered_content,
     require_equal,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     derived_name,
@@ -305,11 +307,12 @@ class ExistingTable:
         set_sequences(connection, [item for item in self.context.plan["sequences"] if item["relation"] == oid])
 
 
-def show_all(connection: Any, oids: Sequence[int]) -> list[str]:
+def show_all(connection: Any, oids: Sequence[int], locks: Locks) -> list[str]:
     """Let us see all rows of tables, in the caller's transaction; statements that undo it.
 
     Only where row security binds even the owner, whom we act for: the table is then locked until the commit.
     """
+    locks.take(Lock(table, "ACCESS EXCLUSIVE") for table in forced_tables(connection, oids))
     show, hide = force_statements(connection, oids)
     for statement in show:
         execute(connection, statement)

@@ -15,6 +15,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing
     same_row,
     show_all,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -33,6 +34,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
     firing_triggers,
     hold_parents,
+    locks_to_silence,
     orphans,
     outgoing_keys,
     parents_first,
@@ -297,8 +299,8 @@ class Merged:
         return f"UPDATE {table.own} p SET {changes} FROM {source} s WHERE {table.on_key('p', 's')};"
 
 
-def merge_tables(connection: Any, tables: Sequence[ExistingTable]) -> None:
-    """Merge linked tables, whose copies are in staging, in the caller's transaction.
+def merge_tables(connection: Any, tables: Sequence[ExistingTable], locks: Locks) -> None:
+    """Merge linked tables, whose copies are in staging, in the caller's transaction with its locks.
 
     In a session that is a replica: triggers have done their work when the rows were new, and foreign keys are looked
     at over all tables at the end, so that circles are no hindrance.
@@ -313,14 +315,16 @@ def merge_tables(connection: Any, tables: Sequence[ExistingTable]) -> None:
         merged = [Merged(connection, table, owners) for table in tables]
         keys = outgoing_keys(connection, [item.oid for item in merged])
         others = {key[end] for key in keys for end in ("relation", "other_relation")}
-        hide = show_all(connection, sorted({*(item.oid for item in merged), *others}))
+        hide = show_all(connection, sorted({*(item.oid for item in merged), *others}), locks)
         for item in merged:
             item.find()
             item.refuse_by_new_constraints()
         by_oid = {item.oid: item for item in merged}
         order = parents_first(list(by_oid), [(key["root"], key["other_relation"]) for key in keys])
         # As late as can be: it holds up those who write to the table.
-        off, on = silence(firing_triggers(connection, list(by_oid)))
+        firing = firing_triggers(connection, list(by_oid))
+        off, on = silence(firing)
+        locks.take(locks_to_silence(firing))
         for statement in off:
             execute(connection, statement)
         for oid in order:

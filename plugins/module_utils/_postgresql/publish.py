@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +13,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     force_statements,
     said,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_concurrent, savepoint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct, Owner, execute_as_owner
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -31,20 +30,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners i
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plain import Part, make_parts
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish_locks import locks_to_attach
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.toc import (
     SETTINGS,
     Entry,
     entries_of,
     needed_for,
 )
-
-# Waiting for a lock on a table that production uses: short, so that writers queue behind us for moments only.
-LOCK_TIMEOUT = "2s"
-ATTEMPTS = 30
-LOCK_NOT_AVAILABLE = "55P03"
-DEADLOCK = "40P01"
 
 FOREIGN_KEYS = """
 SELECT k.oid::int8 AS oid, k.conname AS name, n.nspname AS schema, c.relname AS table, c.relkind AS kind,
@@ -367,6 +360,11 @@ class ForeignKeys:
                 left_to_do.append(left("foreign key", name, reason, f"{statement};"))
         return left_to_do
 
+    def locks(self) -> list[Lock]:
+        """The locks under which they are made."""
+        ends = {table for key in self._keys for table in self._tables(key)}
+        return [Lock(table, "SHARE ROW EXCLUSIVE", tree=True) for table in sorted(ends)]
+
     @staticmethod
     def _tables(key: Mapping[str, Any]) -> list[str]:
         return [quote_name(key["schema"], key["table"]), quote_name(key["other_schema"], key["other_table"])]
@@ -433,39 +431,6 @@ def _reader(connection: Any, owners: Owners, key: Mapping[str, Any]) -> Owner:
     return found
 
 
-def patiently(connection: Any, work: Any, passing: Sequence[str] = ()) -> Any:
-    """Do ``work`` in one transaction and commit; short waits for locks, repeated, so that production is not held up.
-
-    A lock that cannot be had within the attempts is an error that names the statement's own words. ``passing`` are
-    further SQLSTATEs that another attempt may not meet.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            execute(connection, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            result = work()
-            connection.commit()
-            return result
-        except connection.DatabaseError as error:
-            connection.rollback()
-            # Another recovery grants or puts default privileges aside at the same moment.
-            locked = error.pgcode in (LOCK_NOT_AVAILABLE, DEADLOCK) or is_concurrent(error)
-            if not locked and (error.pgcode not in passing or attempt == ATTEMPTS):
-                raise
-            if attempt == ATTEMPTS:
-                raise RecoveryError(
-                    f"a table of production on {host_name()} was locked by others in {ATTEMPTS} attempts "
-                    f"of {LOCK_TIMEOUT} each: {str(error).strip()}. Nothing of this step was kept; what was loaded is "
-                    "safe in staging. Find the holder in pg_locks and pg_stat_activity, end it, and run again with the "
-                    "same incident id.",
-                    sqlstate=error.pgcode,
-                ) from error
-            time.sleep(min(0.2 * attempt, 2.0))
-        except BaseException:
-            connection.rollback()
-            raise
-    raise AssertionError("not reached")
-
-
 class Attached:
     """Lost partitions of trees that are still there, whose foreign keys are checked when they are attached."""
 
@@ -476,14 +441,21 @@ class Attached:
         finally:
             side.close()
 
+    def locks(self, connection: Any) -> list[Lock]:
+        """The locks under which they are attached."""
+        return locks_to_attach(connection, self._names())
+
+    def _names(self) -> list[str]:
+        return [quote_name(item["schema"], item["name"]) for item in self._parents]
+
     def make(self, connection: Any, attach: Callable[[], None]) -> None:
         """Do what attaches them (and more), in the caller's transaction.
 
         The server checks as the one who attaches, not as itself. Where row security binds even the owners of the
         other tables, it is lifted for the time of this transaction, which locks those tables.
         """
-        names = [quote_name(item["schema"], item["name"]) for item in self._parents]
-        show, hide = force_statements(connection, [row["oid"] for row in rows(connection, KEYS_TO, (names,))])
+        keys = rows(connection, KEYS_TO, (self._names(),))
+        show, hide = force_statements(connection, [row["oid"] for row in keys])
         for statement in show:
             execute(connection, statement)
         attach()
@@ -537,6 +509,14 @@ class InlineParts:
             self._checks = rows(side, INLINE_CHECKS, (oids["pg_constraint"],))
         finally:
             side.close()
+
+    def locks(self) -> list[Lock]:
+        """The locks under which they are made."""
+        return [
+            Lock(quote_name(item["schema"], item["table"]), "ACCESS EXCLUSIVE", tree)
+            for tree, items in ((False, self._defaults), (True, self._checks))
+            for item in items
+        ]
 
     def add(self, connection: Any) -> list[dict[str, Any]]:
         """Make them, in the caller's transaction; what production's rows do not allow."""

@@ -11,8 +11,8 @@ from typing import Any
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.beside import CopyBeside
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.merge import merge_tables
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import linked, outgoing_keys
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replace import replace_tables
 
@@ -40,6 +40,7 @@ def put_back(context: Context, tables: Sequence[ExistingTable]) -> None:
     work = replace_tables if replace else merge_tables
     connection = context.loading_session()
     try:
-        patiently(connection, lambda: work(connection, tables), passing=() if replace else (UNIQUE_VIOLATION,))
+        locks, passing = Locks(connection), () if replace else (UNIQUE_VIOLATION,)
+        patiently(connection, lambda: work(connection, tables, locks), passing, locks)
     finally:
         connection.close()

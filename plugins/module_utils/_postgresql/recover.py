@@ -53,6 +53,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load imp
     encoding_of,
     set_search_path,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import find_relations
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -72,10 +73,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
     InlineParts,
     PartitionIdentities,
     Steps,
-    patiently,
     set_sequences,
     steps_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish_locks import locks_of_entries
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back import (
     existing_table,
     linked_tables,
@@ -549,6 +550,9 @@ class TableRecovery:
         identities = PartitionIdentities(self.context, [item["oid"] for item in self.placed])
         attached = Attached(self.context, [item["oid"] for item in self.placed])
         refresh = self._populated_views(steps)
+        locks = Locks(main)
+        others = locks_of_entries(self.context, steps.others)
+        placed = {quote_name(item["schema"], item["name"]) for item in self.placed}
 
         def work() -> None:
             mark(main, self.plan["incident"])
@@ -558,14 +562,18 @@ class TableRecovery:
                 attempt.make(steps.own)
             set_sequences(main, self.plan["sequences"])
             attempt.grant([*steps.own, *steps.others, *steps.after_foreign_keys])
-            left_to_do += refresh_views(main, refresh) + inline.add(main)
+            left_to_do += refresh_views(main, refresh)
+            attempt.prepare([steps.others, steps.after_foreign_keys])
+            wanted = [*others, *inline.locks(), *attached.locks(main), *keys.locks()]
+            locks.take(lock for lock in wanted if lock.table not in placed)
+            left_to_do += inline.add(main)
             attached.make(main, lambda: attempt.make(steps.others))
             left_to_do += identities.mend(main) + keys.add(main)
             attempt.make(steps.after_foreign_keys)
             self._note_refused(main, attempt)
             self.context.journal(main, "published", {"left_to_do": left_to_do})
 
-        patiently(main, work)
+        patiently(main, work, locks=locks)
         self.context.progress.say("publish", len(self.plan["objects"]), len(self.plan["objects"]), "objects")
 
     def _populated_views(self, steps: Steps) -> list[str]:

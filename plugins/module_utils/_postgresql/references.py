@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -164,6 +165,12 @@ def firing_triggers(connection: Any, oids: Sequence[int]) -> list[dict[str, Any]
 def firing_rules(connection: Any, oids: Sequence[int]) -> list[dict[str, Any]]:
     """Rules of tables that rewrite our statements even in a session that is a replica."""
     return rows(connection, RULES, (list(oids),))
+
+
+def locks_to_silence(triggers: Iterable[Mapping[str, Any]]) -> list[Lock]:
+    """The locks under which triggers are kept from firing."""
+    tables = sorted({quote_name(trigger["schema"], trigger["table"]) for trigger in triggers})
+    return [Lock(table, "SHARE ROW EXCLUSIVE") for table in tables]
 
 
 def silence(triggers: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[str]]:

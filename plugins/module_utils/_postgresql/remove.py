@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, give_back
@@ -19,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.journal 
     read_journal,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import LOCAL_COMMIT
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -68,11 +70,11 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
         connection = production.connect(name, LOCAL_COMMIT)
         try:
             refuse_event_triggers(connection, silence_event_triggers(connection))
-            mark(connection, incident)
             journal = read_journal(connection, staging)
             borrowed = journal.get("borrowed", [])
             if name == staging and journal:
                 if not check_mode:
+                    mark(connection, incident)
                     give_back(connection, borrowed)
                     connection.commit()
                 removed.append(f"database {display_name(None, staging)}")
@@ -81,7 +83,8 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
                 ours = {staging, *filter(_is_of(staging), journal["plan"][0]["staging_schemas"].values())}
                 for schema in sorted(ours):
                     require_own_schema(connection, schema, JOURNAL, OTHERS_SCHEMA)
-                removed += _remove_schemas(connection, sorted(ours), kept, borrowed, check_mode)
+                work = partial(_remove_schemas, connection, incident, sorted(ours), kept, borrowed, check_mode)
+                removed += patiently(connection, work)
         finally:
             connection.close()
         if name == staging and journal and not check_mode:
@@ -100,9 +103,18 @@ def _still_there(connection: Any, kept: list[dict[str, Any]]) -> list[dict[str, 
 
 
 def _remove_schemas(
-    connection: Any, ours: list[str], kept: list[dict[str, Any]], borrowed: list[dict[str, Any]], check_mode: bool
+    connection: Any,
+    incident: str,
+    ours: list[str],
+    kept: list[dict[str, Any]],
+    borrowed: list[dict[str, Any]],
+    check_mode: bool,
 ) -> list[str]:
-    """Remove what is not kept, in one transaction; memberships that a killed run had borrowed are given back."""
+    """Remove what is not kept, in the caller's transaction; memberships that a killed run had borrowed are given back.
+
+    In check mode nothing is left of it.
+    """
+    mark(connection, incident)
     keeping = {(item["schema"], item["name"]) for item in kept}
     if kept:
         keeping |= {(ours[0], name) for name in journal_tables(connection, ours[0])}
@@ -122,8 +134,6 @@ def _remove_schemas(
     give_back(connection, borrowed)
     if check_mode:
         connection.rollback()
-    else:
-        connection.commit()
     return removed
 
 

@@ -13,6 +13,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage imp
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.existing import ExistingTable, show_all
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import require_equal
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -36,26 +37,28 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions
 SAMPLE = 5
 
 
-def replace_tables(connection: Any, tables: Sequence[ExistingTable]) -> None:
-    """Exchange the rows of linked tables, whose copies are in staging, in the caller's transaction."""
+def replace_tables(connection: Any, tables: Sequence[ExistingTable], locks: Locks) -> None:
+    """Exchange the rows of linked tables, whose copies are in staging, in the caller's transaction with its locks."""
     mark(connection, tables[0].context.plan["incident"])
     execute(connection, "SET LOCAL session_replication_role = 'replica'")
-    execute(connection, f"LOCK TABLE {', '.join(table.own for table in tables)} IN EXCLUSIVE MODE")
+    locks.take(Lock(table.true, "EXCLUSIVE", tree=table.own == table.true) for table in tables)
     for table in tables:
         table.check(connection)
     oids = [table.oid(connection) for table in tables]
     with each_as_its_owner(connection, oids) as owners:
-        _exchange(connection, tables, oids, owners)
+        _exchange(connection, tables, oids, owners, locks)
     for table in tables:
         execute(connection, f"DROP TABLE {table.copy}")
 
 
-def _exchange(connection: Any, tables: Sequence[ExistingTable], oids: Sequence[int], owners: Owners) -> None:
+def _exchange(
+    connection: Any, tables: Sequence[ExistingTable], oids: Sequence[int], owners: Owners, locks: Locks
+) -> None:
     whom = [owners.of(oid, table.schema) for oid, table in zip(oids, tables)]
     outgoing, incoming = outgoing_keys(connection, oids), incoming_keys(connection, oids)
     keys = {key["oid"]: key for key in [*outgoing, *incoming]}.values()
     others = {key[end] for key in keys for end in ("relation", "other_relation")}
-    hide = show_all(connection, sorted({*oids, *others}))
+    hide = show_all(connection, sorted({*oids, *others}), locks)
     # Writers wait for the lock that we have in any case.
     off, on = silence(firing_triggers(connection, oids))
     for statement in off:

@@ -242,6 +242,8 @@ class SchemaDump:
         self._lists = itertools.count(1)
         # Entries (catalog oid, oid) that are made in the default tablespace, since theirs is gone.
         self.without_home: set[tuple[int, int]] = set()
+        # By the dump ids of their entries and what else makes them.
+        self._scripts: dict[tuple[Any, ...], bytes] = {}
         encoding = f"--encoding={server.client_encoding(database)}"
         command = ["pg_dump", "--format=custom", "--compress=0", "--schema-only", encoding, "--no-password"]
         server.run([*command, "--no-sync", "--file", self.path], database)
@@ -298,13 +300,17 @@ class SchemaDump:
 
     def _restore_to_text(self, entries: Sequence[Entry], options: Sequence[str]) -> bytes:
         chosen = [f"{entry.dump_id}; {entry.catalog} {entry.oid} {entry.description}" for entry in entries]
+        known = (*chosen, *options)
         if not chosen:
             return b""
+        if known in self._scripts:
+            return self._scripts[known]
         path = f"{self.path}.{next(self._lists)}.list"
         with open(path, "w") as file:
             file.write("\n".join(chosen) + "\n")
         command = ["pg_restore", "--use-list", path, "--file=-", *options, self.path]
-        return without_timeouts(strip_restrict(self._server.run(command, self._database)))
+        self._scripts[known] = without_timeouts(strip_restrict(self._server.run(command, self._database)))
+        return self._scripts[known]
 
 
 def entries_of(entries: Sequence[Entry], objects: Iterable[Mapping[str, Any]]) -> list[Entry]:

@@ -395,3 +395,9 @@ def shop(world: World) -> Iterator[World]:
 def linked(world: World) -> Iterator[World]:
     """Tables that foreign keys link, and their copy."""
     yield from begun(world, "linked")
+
+
+@pytest.fixture
+def waits(world: World) -> Iterator[World]:
+    """A table for each step of a recovery and each kind of session in its way, and their copy."""
+    yield from begun(world, "waits")

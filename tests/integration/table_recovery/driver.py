@@ -39,7 +39,8 @@ def main() -> int:
                 plan = planner.plan(parse_relation_list(asked["relations"]), parse_schema_list(asked["schemas"]))
                 # Through JSON, as it comes back from the controller.
                 plan = json.loads(json.dumps(rehearse(production, side, plan)))
-            result = make_recovery(Context(production, side, plan, parallel=2)).run() if asked["recover"] else {}
+            context = Context(production, side, plan, parallel=asked.get("parallel", 2))
+            result = make_recovery(context).run() if asked["recover"] else {}
     except RecoveryError as error:
         json.dump({"error": error.msg, "details": error.details}, sys.stdout, default=str)
         return 1

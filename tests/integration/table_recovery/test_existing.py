@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import patiently
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back import UNIQUE_VIOLATION
 
 DAMAGE = [
