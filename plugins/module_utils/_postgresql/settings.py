@@ -48,12 +48,14 @@ SETTINGS = {
 SETTINGS_14 = {"idle_session_timeout": "0", "client_connection_check_interval": "2s"}
 SETTINGS_17 = {"transaction_timeout": "0"}
 # Only a superuser may say these: a limit of files would end the building of an index, a damaged page must not be read
-# as an empty one, and a trigger or a foreign key must not sleep because the role is set to.
+# as an empty one, and a trigger or a foreign key must not sleep because the role is set to. What definitions hold of
+# secrets must not reach the server's log when one cannot be put back; the error is told by us.
 SUPERUSER_SETTINGS = {
     "temp_file_limit": "-1",
     "session_replication_role": "origin",
     "zero_damaged_pages": "off",
     "ignore_checksum_failure": "off",
+    "log_min_error_statement": "panic",
 }
 # Libraries of production that a side host may lack; they are loaded when a session begins, so this cannot come later.
 NO_LIBRARIES = {"session_preload_libraries": ""}
