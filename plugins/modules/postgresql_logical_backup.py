@@ -44,6 +44,8 @@ options:
     description:
       - V(custom) is one compressed file, V(directory) one compressed file for each table, V(plain) an SQL script.
       - The globals are always a script.
+      - A script with functions or domains of roles that are no superusers, or with tables that use them, is refused by
+        M(dbre.recovery.postgresql_logical_restore_database).
     type: str
     choices: [custom, directory, plain]
     default: custom

@@ -14,6 +14,8 @@ description:
     whole database and the rows of the tables that were lost. Without O(relations) and O(schemas) it restores all rows.
   - It is precise to the dump only. What was committed after the dump was begun is not in it; C(instance.reached) says
     when that was.
+  - What is in the dump is made as its owner, so that code in it (checks, domains, generated columns) never runs as a
+    superuser. What its owner cannot make any more ends the restore and is named.
   - The instance is caged as those of M(dbre.recovery.postgresql_recovery) are, and lives below O(path) alone.
   - An instance that a killed run left half made is made again from the beginning; a finished one is kept, or started.
   - Run it as the operating system user of PostgreSQL, never as root.

@@ -17,6 +17,10 @@ description:
     its name, owner, settings and grants when it is complete. A failure leaves nothing of it.
   - Into a database that exists everything goes in one transaction, so a failure leaves it as it was. Its owner,
     settings and grants are kept.
+  - What is in the dump is made as its owner, so that code in it (checks, domains, generated columns) never runs as a
+    superuser. What its owner cannot make any more ends the restore and is named. A script is refused when roles that
+    are no superusers own code in it, since only a superuser can run it.
+  - While it is loaded nobody but superusers can connect to a new database.
   - Subscriptions come back disabled, as C(pg_dump) writes them.
   - A second run changes nothing, except with O(existing=replace).
   - To bring back single tables beside a damaged production use dbre.recovery.postgresql_logical_restore.

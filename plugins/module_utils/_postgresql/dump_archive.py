@@ -65,11 +65,16 @@ class Entry:
     deps: tuple[int, ...]
     position: Optional[int]
     file: str
+    copy: str = ""
+    """The COPY statement of rows, as it is written before them; empty where they are written as INSERT."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """What a dump says of itself. ``wall_time`` is the dumping host's clock; the archive records no time zone."""
+    """What a dump says of itself. ``wall_time`` is the dumping host's clock; the archive records no time zone.
+
+    ``encoding`` is that of its texts and rows, ``codec`` Python's name for it.
+    """
 
     path: str
     format: str
@@ -82,6 +87,8 @@ class Archive:
     dump_version: str
     size: int
     entries: tuple[Entry, ...]
+    encoding: str = "UTF8"
+    codec: str = "utf-8"
 
     @property
     def server_major(self) -> int:
@@ -182,7 +189,7 @@ def _read_entry(reader: Reader, version: tuple[int, int], kind: int) -> _Raw:
     section = reader.integer()
     defn = reader.text() or b""
     reader.text()  # how to drop it
-    reader.text()  # COPY statement
+    copy = reader.text() or b""
     namespace, tablespace = reader.text() or b"", reader.text() or b""
     if version >= (1, 14):
         reader.text()  # table access method
@@ -198,11 +205,12 @@ def _read_entry(reader: Reader, version: tuple[int, int], kind: int) -> _Raw:
         deps.append(int(dep))
     position = reader.position() if kind == CUSTOM else None
     file = (reader.text() or b"") if kind != CUSTOM else b""
-    return _Raw((dump_id, oid, section), [tag, desc, defn, namespace, tablespace, owner], tuple(deps), position, file)
+    texts = [tag, desc, defn, namespace, tablespace, owner, copy]
+    return _Raw((dump_id, oid, section), texts, tuple(deps), position, file)
 
 
-def _codec(raw: list[_Raw]) -> str:
-    """Python's name of the encoding the dump's texts are in, from its ENCODING item (SET client_encoding = 'X')."""
+def _encoding(raw: list[_Raw]) -> tuple[str, str]:
+    """The encoding the dump's texts are in, and Python's name of it, from its ENCODING item (SET client_encoding)."""
     for item in raw:
         if item.texts[1] == b"ENCODING":
             match = re.search(rb"client_encoding = '([^']+)'", item.texts[2])
@@ -210,20 +218,21 @@ def _codec(raw: list[_Raw]) -> str:
                 name = match.group(1).decode("ascii")
                 for candidate in (name, re.sub(r"^WIN", "cp", name), re.sub(r"^KOI8", "KOI8-", name)):
                     try:
-                        return codecs.lookup(candidate).name
+                        return name, codecs.lookup(candidate).name
                     except LookupError:
                         continue
-    return "utf-8"
+                return name, "utf-8"
+    return "UTF8", "utf-8"
 
 
-def _resolve(raw: list[_Raw]) -> tuple[Entry, ...]:
-    codec = _codec(raw)
+def _resolve(raw: list[_Raw], codec: str) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     current = PRE_DATA
     for item in raw:
         dump_id, oid, section = item.numbers
         current = current if section == NONE else section
-        tag, desc, defn, namespace, tablespace, owner = (text.decode(codec, "surrogateescape") for text in item.texts)
+        texts = [text.decode(codec, "surrogateescape") for text in item.texts]
+        tag, desc, defn, namespace, tablespace, owner, copy = texts
         entries.append(
             Entry(
                 dump_id=dump_id,
@@ -238,6 +247,7 @@ def _resolve(raw: list[_Raw]) -> tuple[Entry, ...]:
                 deps=item.deps,
                 position=item.position,
                 file=os.fsdecode(item.file),
+                copy=copy,
             )
         )
     return tuple(entries)
@@ -287,6 +297,7 @@ def _read(reader: Reader, path: str, is_directory: bool, size: int) -> Archive:
     second, minute, hour, day, month, year, summer = (reader.integer() for _field in range(7))
     database, server_version, dump_version = reader.string(), reader.string(), reader.string()
     raw = [_read_entry(reader, version, kind) for _entry in range(reader.integer())]
+    encoding, codec = _encoding(raw)
     return Archive(
         path=path,
         format="directory" if is_directory else "custom",
@@ -298,7 +309,9 @@ def _read(reader: Reader, path: str, is_directory: bool, size: int) -> Archive:
         server_version=server_version,
         dump_version=dump_version,
         size=size,
-        entries=_resolve(raw),
+        entries=_resolve(raw, codec),
+        encoding=encoding,
+        codec=codec,
     )
 
 

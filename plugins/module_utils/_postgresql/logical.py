@@ -30,8 +30,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 
 RELATIONS = ("TABLE", "FOREIGN TABLE", "MATERIALIZED VIEW", "VIEW", "SEQUENCE")
-# Kinds of owners that only a superuser may be (ALTER ... OWNER TO refuses others).
-SUPERUSER_OWNED = ("EVENT TRIGGER", "FOREIGN DATA WRAPPER", "PUBLICATION")
+# What only a superuser may own (ALTER ... OWNER TO refuses others, whoever says it).
+SUPERUSER_OWNED = ("EVENT TRIGGER", "FOREIGN DATA WRAPPER")
 LARGE_OBJECTS = ("BLOB", "BLOB METADATA", "BLOBS", "BLOB COMMENTS")
 
 # Identifiers as pg_dump writes them (fmtId in src/fe_utils/string_utils.c).

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
@@ -23,6 +23,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.dump_arc
     data_sizes,
     read_archive,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.dump_restore import DumpRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.dump_script import Dump
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical import (
     Selection,
@@ -36,6 +38,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical 
     select,
     tablespaces_named,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_load import plain_errors
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_needs import is_of_database
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -74,6 +78,10 @@ EXTENSION_PLACES = (
 FINISHED = re.compile(r"^pg_restore: finished item (\d+) ", re.MULTILINE)
 # No library of production's, no read-only default of the database, and for the rows no foreign key trigger.
 SESSION = session_options({**SAFE_SETTINGS, **NO_LIBRARIES})
+ROWS_OF_OTHERS = (
+    "If a definition there needs rows of other tables, name no tables and set jobs to 1, so that all rows are restored "
+    "in the dump's order."
+)
 ROWS_SESSION = f"{SESSION} -c session_replication_role=replica"
 
 
@@ -262,7 +270,8 @@ class LogicalRestore:
         recovery.ensure_started()
         recovery.wait_open()
         (identifier,) = recovery.rows("SELECT system_identifier::text FROM pg_control_system()", (), "template1")
-        self._restore(recovery)
+        with self._explained():
+            self._restore(recovery)
         recovery.marker.update({"state": "restored", "system_identifier": identifier[0], "seconds": self.seconds})
         self.side.write_marker(recovery.marker)
 
@@ -313,7 +322,7 @@ class LogicalRestore:
         return name in ("initdb", "pg_restore", "postgres") and (place + "/").startswith(self.side.path + "/")
 
     def _make_cluster(self, marker: Mapping[str, Any]) -> None:
-        for directory in ("run", "log", "tablespaces"):
+        for directory in ("run", "log", "items", "tablespaces"):
             os.mkdir(self.side.below(directory), mode=0o700)
         self._call(
             "initdb",
@@ -334,23 +343,48 @@ class LogicalRestore:
                 f"{(answer.stderr or answer.stdout).strip()}. Production was not touched."
             )
 
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say of an item that cannot be made what is still safe and what helps."""
+        try:
+            with plain_errors():
+                yield
+        except RecoveryError as error:
+            if "item" not in error.details:
+                raise
+            raise RecoveryError(f"{error.msg} Production was not touched. {ROWS_OF_OTHERS}", **error.details) from error
+
     def _restore(self, recovery: SideRecovery) -> None:
         self._execute(recovery, "template1", self._globals())
         # The dump makes the database under the name it had, with its locale, settings and grants.
         made_as = next(entry.tag for entry in self.archive.entries if entry.desc == "DATABASE")
         if made_as == "postgres":
             self._execute(recovery, "template1", ["DROP DATABASE postgres"])
-        self._pg_restore("definitions", recovery.marker, self.selection.definitions, ["-C", "-d", "template1"])
+        of_database = {entry.dump_id for entry in self.archive.entries if is_of_database(entry)}
+        own = [item for item in self.selection.definitions if item in of_database]
+        self._pg_restore("database", recovery.marker, own, ["-C", "-d", "template1"])
         database = self.params["database"]
         if made_as != database:
             rename = f"ALTER DATABASE {quote_ident(made_as)} RENAME TO {quote_ident(database)}"
             self._execute(recovery, "template1", [rename])
             if made_as == "postgres":
                 self._execute(recovery, "template1", ["CREATE DATABASE postgres"])
+        restore = self._dump_restore(recovery)
         into = ["-d", _conninfo(database), "-j", str(self.jobs)]
-        self._pg_restore("keys", recovery.marker, self.selection.early, into)
-        self._pg_restore("rows", recovery.marker, self.selection.rows, into, ROWS_SESSION)
-        self._pg_restore("indexes", recovery.marker, self.selection.late, into)
+
+        def load(entries: Sequence[Entry]) -> None:
+            self._pg_restore("rows", recovery.marker, [entry.dump_id for entry in entries], into, ROWS_SESSION)
+
+        with self._measured("definitions"):
+            restore.definitions([e for e in restore.chosen(self.selection.definitions) if e.dump_id not in of_database])
+        with self._measured("keys"):
+            restore.rest(restore.chosen(self.selection.early))
+        with self._measured("rows"):
+            restore.rows(restore.chosen(self.selection.rows), load)
+        late = restore.chosen(self.selection.late)
+        with self._measured("indexes"):
+            restore.rest(late)
+            restore.finish(late)
         if self.selection.unread_views:
             # What pg_dump --binary-upgrade does: they count as filled, as they did, without reading tables left empty.
             names = ", ".join(
@@ -361,6 +395,25 @@ class LogicalRestore:
                 f"WHERE n.oid = relnamespace AND relkind = 'm' AND (nspname, relname) IN ({names})"
             )
             self._execute(recovery, database, [statement])
+        restore.event_triggers(late)
+
+    def _dump_restore(self, recovery: SideRecovery) -> DumpRestore:
+        def connect() -> Any:
+            connection = recovery.session(self.params["database"])
+            connection.autocommit = False
+            return connection
+
+        def tell(what: str, done: int, total: int) -> None:
+            self.side.progress(what, done, total, "items")
+
+        dump = Dump(self.archive, self.bin_dir, self.side.below("items"), self.side.environment())
+        return DumpRestore(dump, connect, self.jobs, tell=tell)
+
+    @contextlib.contextmanager
+    def _measured(self, step: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[step] = round(time.monotonic() - started, 3)
 
     @staticmethod
     def _execute(recovery: SideRecovery, database: str, statements: Sequence[str]) -> None:
@@ -392,7 +445,6 @@ class LogicalRestore:
         """Restore the items in the order given; any error ends it."""
         if not items:
             return
-        started = time.monotonic()
         chosen, log = self.side.below(f"{step}.list"), self.side.below("log", f"{step}.log")
         with open(chosen, "w", encoding="ascii") as file:
             file.writelines(f"{dump_id};\n" for dump_id in items)
@@ -420,7 +472,6 @@ class LogicalRestore:
                     process.wait()
         if process.returncode != 0:
             raise self._failure(step, log, process.returncode)
-        self.seconds[step] = round(time.monotonic() - started, 3)
 
     def _follow(self, process: subprocess.Popen[bytes], step: str, items: Sequence[int], log: str) -> None:
         """Wait for the end, saying how far it is: in bytes of the dump for rows, else in items."""
@@ -446,8 +497,7 @@ class LogicalRestore:
         said = "\n".join(lines[starts[0] : starts[0] + 8]) if starts else "\n".join(lines[-5:])
         return RecoveryError(
             f"pg_restore of {self.archive.path} failed on {self.side.host} while restoring {step} (exit code {code}): "
-            f"{said.strip()}\nProduction was not touched. The whole log is {log}. If a definition there needs rows of "
-            "other tables, name no tables and set jobs to 1, so that all rows are restored in the dump's order.",
+            f"{said.strip()}\nProduction was not touched. The whole log is {log}. {ROWS_OF_OTHERS}",
             step=step,
             log=log,
         )

@@ -13,13 +13,28 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.dump_archive import (
+    DATA,
+    POST_DATA,
+    PRE_DATA,
+    Entry,
+    read_archive,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.dump_restore import DumpRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.dump_script import Dump
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.event_triggers import (
+    refuse_event_triggers,
+    silence_event_triggers,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical import major_number
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_catalogue import (
     RESTORED,
@@ -28,6 +43,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_
     write_json,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_needs import (
+    is_of_database,
     make_roles,
     named_roles,
     rename_database,
@@ -62,6 +78,7 @@ UNION ALL SELECT format('extension %I', extname) FROM pg_catalog.pg_extension WH
 UNION ALL SELECT format('large object %s', oid) FROM pg_catalog.pg_largeobject_metadata
 ORDER BY 1
 """
+SUPERUSERS = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper"
 SAME_NAME = """
 SELECT e->>0 AS schema, e->>1 AS name FROM json_array_elements(%s::json) e
 WHERE to_regclass(format('%%I.%%I', e->>0, e->>1)) IS NOT NULL
@@ -132,6 +149,7 @@ class LogicalLoad:
             if not self.dump:
                 return {"database": None, "how": None, "roles": self.roles[1], "kept_as": None}
             self._check_rest(admin)
+            self._check_script(admin)
             how = self._how(admin)
             return {
                 "database": self.database,
@@ -202,6 +220,21 @@ class LogicalLoad:
                 f"the dump needs extensions that are not installed on {host_name()}: {', '.join(lacking)}. "
                 "Nothing was changed. Install their packages, then run again.",
                 missing_extensions=lacking,
+            )
+
+    def _check_script(self, admin: Any) -> None:
+        """Refuse a script in which roles own code: it cannot be made but by a superuser, as whom that would run."""
+        if self.dump["format"] != "plain":
+            return
+        ours = {row["rolname"] for row in rows(admin, SUPERUSERS)}
+        others = [role for role in self.needs.get("code", []) if role not in ours]
+        if others:
+            raise RecoveryError(
+                f"the dump {self.dump['path']} is a script, which only a superuser can run, and code in it (functions, "
+                f"domains, tables that use them) belongs to {', '.join(others)}, who could make themselves superusers "
+                "with it. Nothing was changed. Take a dump with 'format: custom' or 'directory': these are restored as "
+                "those who own what is in them.",
+                owners=others,
             )
 
     def _how(self, admin: Any) -> str:
@@ -323,20 +356,24 @@ class LogicalLoad:
                     f"Nothing was changed. Rename it, or drop it if it is worth nothing: DROP DATABASE {staging};"
                 )
             self._drop_staging(admin)
-        execute(admin, rename_database(self.needs["create"], old, self.staging))
+        create = rename_database(self.needs["create"], old, self.staging).rstrip().rstrip(";")
+        # Nobody else changes what we look at before its rows come.
+        execute(admin, f"{create} CONNECTION LIMIT = 0")
         try:
             execute(admin, f"COMMENT ON DATABASE {staging} IS {quote_literal(MARK)}")
             self._prepare(self.staging, plan["schemas"])
-            with self._measured("load"):
-                self._load(self.staging, plan["jobs"], single=False)
-            with self._measured("analyze"):
-                command = ["vacuumdb", "--analyze-only", "--quiet", f"--jobs={self.jobs}", "--no-password"]
-                self.server.run([*command, conninfo(self.staging)], self.staging)
+            if self.dump["format"] == "plain":
+                with self._measured("load"):
+                    self._run_script(self.staging)
+                self._analyze()
+            else:
+                self._load(plan["jobs"])
         except BaseException:
             self._drop_staging(admin)
             raise
         admin.autocommit = False
-        statements = [f"COMMENT ON DATABASE {staging} IS NULL", *self._properties()]
+        open_again = f"ALTER DATABASE {staging} CONNECTION LIMIT -1"
+        statements = [f"COMMENT ON DATABASE {staging} IS NULL", open_again, *self._properties()]
         with self._measured("switch"):
             self._switch(admin, statements, plan["kept_as"])
 
@@ -411,31 +448,90 @@ class LogicalLoad:
         """Restore into a database that exists, all or nothing."""
         main = self.server.connect(self.database)
         try:
+            triggers = silence_event_triggers(main)
+            refuse_event_triggers(main, triggers)
             for schema in plan["schemas"]:
                 execute(main, f"CREATE SCHEMA {quote_ident(schema)}")
-            main.commit()
-            try:
-                with self._measured("load"):
-                    self._load(self.database, 1, single=True)
-            except BaseException:
-                for schema in plan["schemas"]:
-                    execute(main, f"DROP SCHEMA {quote_ident(schema)}")
+            if self.dump["format"] == "plain":
                 main.commit()
-                raise
+                try:
+                    with self._measured("load"):
+                        self._run_script(self.database)
+                except BaseException:
+                    for schema in plan["schemas"]:
+                        execute(main, f"DROP SCHEMA {quote_ident(schema)}")
+                    main.commit()
+                    raise
+            else:
+                with self._measured("load"), self._dump_restore(main) as (restore, entries):
+                    self._load_items(restore, entries)
+                    restore.event_triggers(entries[POST_DATA])
+                main.commit()
         finally:
             main.close()
 
-    def _load(self, database: str, jobs: int, single: bool) -> None:
+    def _load(self, jobs: int) -> None:
+        """Load an archive into the staging database, with ``jobs`` sessions."""
+        with self._dump_restore(None, jobs) as (restore, entries):
+            with self._measured("load"):
+                self._load_items(restore, entries, partial(self._pg_restore, jobs))
+            self._analyze()
+            restore.event_triggers(entries[POST_DATA])
+
+    @contextlib.contextmanager
+    def _dump_restore(
+        self, connection: Optional[Any], jobs: int = 1
+    ) -> Iterator[tuple[DumpRestore, dict[int, list[Entry]]]]:
+        """What restores the dump, and its items by section; in the session that is given, or in ones of its own."""
+        database = self.staging if connection is None else self.database
+        archive = read_archive(os.path.join(self.dump["path"], self.dump["dump"]))
+        entries: dict[int, list[Entry]] = {PRE_DATA: [], DATA: [], POST_DATA: []}
+        for entry in archive.entries:
+            if not is_of_database(entry):
+                entries[entry.section].append(entry)
+        with tempfile.TemporaryDirectory(prefix="dbre-restore-") as folder, self._explained(connection is not None):
+            dump = Dump(archive, self.server.bin_dir, folder, self.server.environment(database))
+            yield DumpRestore(dump, lambda: self.server.connect(database), jobs, connection), entries
+
+    @staticmethod
+    def _load_items(
+        restore: DumpRestore,
+        entries: Mapping[int, list[Entry]],
+        load: Optional[Callable[[Sequence[Entry]], None]] = None,
+    ) -> None:
+        restore.definitions(entries[PRE_DATA])
+        restore.rows(entries[DATA], load)
+        restore.rest(entries[POST_DATA])
+        restore.finish(entries[POST_DATA])
+
+    def _analyze(self) -> None:
+        with self._measured("analyze"):
+            command = ["vacuumdb", "--analyze-only", "--quiet", f"--jobs={self.jobs}", "--no-password"]
+            self.server.run([*command, conninfo(self.staging)], self.staging)
+
+    def _pg_restore(self, jobs: int, entries: Sequence[Entry]) -> None:
+        """Load rows by pg_restore into the staging database."""
+        with tempfile.NamedTemporaryFile("w", prefix="dbre-restore-") as chosen:
+            chosen.writelines(f"{entry.dump_id};\n" for entry in entries)
+            chosen.flush()
+            path = os.path.join(self.dump["path"], self.dump["dump"])
+            options = ["--exit-on-error", f"--jobs={jobs}", f"--dbname={conninfo(self.staging)}", "-L", chosen.name]
+            self.server.run(["pg_restore", "--no-password", *options, path], self.staging)
+
+    def _run_script(self, database: str) -> None:
         path = os.path.join(self.dump["path"], self.dump["dump"])
-        if self.dump["format"] == "plain":
-            command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", f"--file={path}"]
-        else:
-            command = ["pg_restore", "--exit-on-error", f"--dbname={conninfo(database)}"]
-            command += ["--single-transaction" if single else f"--jobs={jobs}", path]
-        try:
+        command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "--single-transaction", f"--file={path}"]
+        with self._explained(database == self.database):
             self.server.run([command[0], "--no-password", *command[1:]], database)
+
+    @contextlib.contextmanager
+    def _explained(self, there: bool) -> Iterator[None]:
+        """Say of a failure what is left: of a database that was ``there``, or of one that is new."""
+        try:
+            with plain_errors():
+                yield
         except RecoveryError as error:
-            left = "is as it was" if single else "was not touched, and what had been loaded beside it is removed"
+            left = "is as it was" if there else "was not touched, and what had been loaded beside it is removed"
             hint = ""
             if self.dump["kind"] == "tables":
                 hint = (
@@ -443,7 +539,8 @@ class LogicalLoad:
                     "restore it into a database that has them, with 'existing: add'."
                 )
             raise RecoveryError(
-                f"restoring {self.dump['path']} failed: {error.msg} The database {self.database} {left}.{hint}"
+                f"restoring {self.dump['path']} failed: {error.msg} The database {self.database} {left}.{hint}",
+                **error.details,
             ) from error
 
     # What was restored before

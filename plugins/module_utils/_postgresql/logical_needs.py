@@ -23,6 +23,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
 )
 
+# What holds code, and what runs it when it is made or gets its rows.
+CODE = ("AGGREGATE", "DOMAIN", "FUNCTION", "PROCEDURE")
+RUNNING = ("CHECK CONSTRAINT", "DEFAULT", "FK CONSTRAINT", "STATISTICS", "TABLE", "TABLE ATTACH")
 # Where pg_dump writes the database's own name (dumpDatabase, dumpACL and dumpComment in src/bin/pg_dump/pg_dump.c).
 OF_DATABASE = re.compile(
     r"^((?:CREATE DATABASE|ALTER DATABASE|COMMENT ON DATABASE|SECURITY LABEL FOR .*? ON DATABASE"
@@ -46,12 +49,26 @@ def is_of_database(entry: Entry) -> bool:
     return entry.desc in ("DATABASE", "DATABASE PROPERTIES")
 
 
+def owners_of_code(entries: Sequence[Entry]) -> list[str]:
+    """Roles to whom functions, domains, or tables that use them belong, whose code runs when these are restored."""
+    near: set[int] = set()
+    owners = set()
+    # What is needed comes first.
+    for entry in entries:
+        if entry.desc in CODE or not near.isdisjoint(entry.deps):
+            near.add(entry.dump_id)
+            if entry.desc in (*CODE, *RUNNING):
+                owners.add(entry.owner)
+    return sorted(owners - {""})
+
+
 def dump_needs(archive: Archive, kind: str) -> dict[str, Any]:
     """What restoring the archive needs, and how its database is made.
 
-    ``{roles, tablespaces, extensions, schemas, create, owner, properties, relations}``: ``create`` is its CREATE
-    DATABASE, ``properties`` are the statements with its settings, grants and comment. A dump of chosen tables needs
-    the schemas they are in; the properties of the whole database are none of its business.
+    ``{roles, tablespaces, extensions, schemas, create, owner, properties, relations, code}``: ``create`` is its CREATE
+    DATABASE, ``properties`` are the statements with its settings, grants and comment, ``code`` is that of
+    owners_of_code(). A dump of chosen tables needs the schemas they are in; the properties of the whole database are
+    none of its business.
     """
     of_database = [entry for entry in archive.entries if is_of_database(entry)]
     own = [entry for entry in archive.entries if entry not in of_database]
@@ -73,6 +90,7 @@ def dump_needs(archive: Archive, kind: str) -> dict[str, Any]:
         "create": create.defn.strip(),
         "owner": create.owner,
         "properties": [] if of_tables else [entry.defn for entry in of_database if entry is not create],
+        "code": owners_of_code(own),
     }
 
 

@@ -449,9 +449,7 @@ def test_an_instance_from_before_a_boot_is_made_again(production: Production, cu
     assert rows(production, second, "public.orders") == rows(production, None, "public.orders")
 
 
-@pytest.mark.parametrize(
-    "moment", ["marker.json", "data/base", "log/definitions.log", "log/rows.log", "log/indexes.log"]
-)
+@pytest.mark.parametrize("moment", ["marker.json", "data/base", "log/database.log", "items/items.3", "log/rows.log"])
 def test_killed_and_run_again_it_ends_as_if_never_killed(
     production: Production, custom: Path, side: Path, moment: str
 ) -> None:
