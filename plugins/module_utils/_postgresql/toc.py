@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import is_harmless_type
 
 # Descriptions of entries that begin with another description; the longest that fits is the entry's
 # (ArchiveEntry() calls in src/bin/pg_dump/pg_dump.c).
@@ -190,17 +191,20 @@ def needing(entries: Sequence[Entry], roots: Collection[int]) -> set[int]:
     return found
 
 
-def running_entries(entries: Sequence[Entry]) -> list[Entry]:
+def running_entries(entries: Sequence[Entry], harmful: Collection[int] = ()) -> list[Entry]:
     """Those of all ``entries`` of a dump that cannot be made without running functions of users.
 
-    Constants of a type with a domain in it are read when a definition is parsed, and that runs the domain's check.
+    ``harmful`` are dump ids of domains whose checks call what does harm, though only functions of the server. Constants
+    of a type with a domain in it are read when a definition is parsed, and that runs the domain's check.
     """
     near = needing(entries, {entry.dump_id for entry in entries if entry.description in CODE})
     domains = {entry.dump_id for entry in entries if entry.description == "DOMAIN" and entry.dump_id in near}
+    domains |= set(harmful)
     nearer = needing(entries, domains)
     # A foreign key is checked by a query on both tables, which runs parts of their index expressions.
     keys = {entry.dump_id for entry in entries if entry.description == "FK CONSTRAINT" and near}
-    return [entry for entry in entries if entry.dump_id in (near | keys if entry.description in RUNNING else nearer)]
+    running = near | nearer | keys
+    return [entry for entry in entries if entry.dump_id in (running if entry.description in RUNNING else nearer)]
 
 
 def strip_restrict(script: bytes) -> bytes:
@@ -253,11 +257,13 @@ class SchemaDump:
     @functools.cached_property
     def run_as(self) -> dict[int, RunAs]:
         """Whom the entries are made as that cannot be made without running functions of users, by dump id."""
-        running = running_entries(self.entries)
-        if not running:
-            return {}
         connection = self._server.connect(self._database)
         try:
+            domains = [entry for entry in self.entries if entry.description == "DOMAIN"]
+            harmful = {entry.dump_id for entry in domains if not is_harmless_type(connection, entry.oid)}
+            running = running_entries(self.entries, harmful)
+            if not running:
+                return {}
             known = {
                 (row["catalog"], row["oid"]): RunAs(row["role"], row["schema"], row["referenced"])
                 for row in rows(connection, OWNERS)

@@ -18,7 +18,6 @@ BEGIN
   EXECUTE format('COPY (SELECT 1) TO PROGRAM %L', 'touch ' || public.place() || '/stolen');
 END $$;
 CREATE FUNCTION m.noticed() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM m.attack('event trigger'); END $$;
-CREATE DOMAIN m.printed AS int CHECK (query_to_xml('SELECT m.attack(''constant'')', true, true, '') IS NOT NULL);
 CREATE FUNCTION m.z_called(x m.amount[] DEFAULT '{1}') RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION m.z_parsed() RETURNS m.amount[] LANGUAGE sql BEGIN ATOMIC SELECT '{1}'::m.amount[]; END;
 CREATE FUNCTION m.add(m.amount[], int) RETURNS m.amount[] LANGUAGE sql AS 'SELECT $1';

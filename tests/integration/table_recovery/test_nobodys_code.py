@@ -18,6 +18,7 @@ TABLES = [
     "checked",
     "written",
     "typed",
+    "constant",
     "colored",
     "computed",
     "indexed",
