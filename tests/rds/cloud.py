@@ -219,7 +219,8 @@ class Cloud:
         earlier = self.emulated.calls()
         with Watch(PLANTED) if "-vvv" in extra else contextlib.nullcontext(Watch(PLANTED)) as watch:
             done = run(self.command(playbook, identifier, *extra, **given), CREDENTIALS)
-        assert (PLANTED.found_in(done.output.encode()), watch.seen, files_with(PLANTED, [self.reports])) == ([], [], {})
+        shown = [*PLANTED.found_in(done.output.encode()), *watch.seen, *files_with(PLANTED, [self.reports]).items()]
+        assert not shown, shown
         name = self._policy(playbook)
         asked = self.emulated.calls()[len(earlier) :]
         self.asked.setdefault(name, []).extend(asked)
