@@ -48,11 +48,19 @@ def free_port() -> int:
 
 
 class Production:
-    """One PostgreSQL server with its pgBackRest repository, everything below ``folder``."""
+    """One PostgreSQL server with its pgBackRest repository, everything below ``folder``.
 
-    def __init__(self, folder: Path, *, port: Optional[int] = None) -> None:
+    ``superuser`` is what initdb makes, named like the operating system user if nothing is said; pgBackRest goes to
+    ``control_database``.
+    """
+
+    def __init__(
+        self, folder: Path, *, port: Optional[int] = None, superuser: str = "", control_database: str = "postgres"
+    ) -> None:
         self.folder = folder
         self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        self.superuser = superuser or self.user
+        self.control_database = control_database
         self.bin_dir = newest_bin_dir()
         self.major = int(re.findall(r"\d+", self.bin_dir)[0])
         self.port = port or free_port()
@@ -104,7 +112,7 @@ class Production:
     def connect(self, dbname: str, user: Optional[str] = None) -> Any:
         """An autocommitting psycopg2 connection through the socket in the folder."""
         connection = psycopg2.connect(
-            host=str(self.socket_dir), port=self.port, dbname=dbname, user=user or self.user, connect_timeout=10
+            host=str(self.socket_dir), port=self.port, dbname=dbname, user=user or self.superuser, connect_timeout=10
         )
         connection.autocommit = True
         return connection
@@ -127,7 +135,15 @@ class Production:
     def schema_dump(self, dbname: str) -> list[str]:
         """``pg_dump --schema-only`` of the whole database, without the random key newer versions print."""
         text = self.run(
-            self.program("pg_dump"), "-h", self.socket_dir, "-p", self.port, "-U", self.user, "--schema-only", dbname
+            self.program("pg_dump"),
+            "-h",
+            self.socket_dir,
+            "-p",
+            self.port,
+            "-U",
+            self.superuser,
+            "--schema-only",
+            dbname,
         )
         return [line for line in text.splitlines() if not re.match(r"\\(un)?restrict ", line)]
 
@@ -141,7 +157,7 @@ class Production:
         for path in (self.repository, self.socket_dir, self.log, self.folder / "spool", self.folder / "lock"):
             self.run("mkdir", "-m", "0700", path)
         self.run(
-            self.program("initdb"), "--pgdata", self.data, "--username", self.user, "--data-checksums",
+            self.program("initdb"), "--pgdata", self.data, "--username", self.superuser, "--data-checksums",
             "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync",
         )  # fmt: skip
         self._write(self.data / "postgresql.conf", self._postgresql_conf(settings or {}), append=True)
@@ -197,7 +213,8 @@ class Production:
             "pg1-path": str(self.data),
             "pg1-port": str(self.port),
             "pg1-socket-path": str(self.socket_dir),
-            "pg1-user": self.user,
+            "pg1-user": self.superuser,
+            "pg1-database": self.control_database,
         }
         sections = (("global", options), (STANZA, instance))
         return "\n".join(
@@ -245,6 +262,7 @@ class Production:
             "postgresql_port": self.port,
             "postgresql_socket_dir": str(self.socket_dir),
             "postgresql_user": self.user,
+            "postgresql_superuser": self.superuser,
             "postgresql_bin_dir": self.bin_dir,
             "postgresql_data_dir": str(self.data),
             "pgbackrest_stanza": STANZA,

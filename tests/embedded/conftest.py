@@ -25,6 +25,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PLAYBOOK = ROOT / "playbooks" / "dr-table-drop.yml"
 # Only root makes and removes logins.
 collect_ignore = [] if os.geteuid() == 0 else ["test_sudo.py"]
+# Neither the superuser nor any database is called postgres.
+SUPERUSER = "dba"
+CONTROL = "template1"
 
 
 class Shop(Production):
@@ -34,6 +37,7 @@ class Shop(Production):
         self.planted = Planted()
         keys = {f"repo1-{name}": self.planted.plant(name) for name in ("cipher-pass", "s3-key", "s3-key-secret")}
         self.create(settings={"fsync": "off"}, repository={"repo1-cipher-type": "aes-256-cbc", **keys})
+        self.query(CONTROL, "DROP DATABASE postgres")
         self.make_database()
         self.backup()
         self.run("mkdir", "-p", "-m", "0700", self.folder / "tmp")
@@ -42,10 +46,10 @@ class Shop(Production):
 
     def make_database(self) -> None:
         """A database as at the beginning; what an earlier test made of it is gone."""
-        self.query("postgres", "DROP DATABASE IF EXISTS shop WITH (FORCE)")
-        self.query("postgres", "DROP ROLE IF EXISTS clerk")
-        self.query("postgres", "CREATE ROLE clerk")
-        self.query("postgres", "CREATE DATABASE shop")
+        self.query(CONTROL, "DROP DATABASE IF EXISTS shop WITH (FORCE)")
+        self.query(CONTROL, "DROP ROLE IF EXISTS clerk")
+        self.query(CONTROL, "CREATE ROLE clerk")
+        self.query(CONTROL, "CREATE DATABASE shop")
         self.query("shop", "CREATE TABLE public.orders (id int PRIMARY KEY, what text)")
         self.query("shop", "INSERT INTO public.orders SELECT i, 'order ' || i FROM generate_series(1, 3000) i")
         self.query("shop", "CREATE TABLE public.lines (id int PRIMARY KEY, order_id int REFERENCES public.orders)")
@@ -84,7 +88,7 @@ class Shop(Production):
 def production() -> Iterator[Shop]:
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dbre-embedded.", dir="/var/tmp"))
     folder.rmdir()
-    shop = Shop(folder)
+    shop = Shop(folder, superuser=SUPERUSER, control_database=CONTROL)
     try:
         shop.prepare()
         yield shop

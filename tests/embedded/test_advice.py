@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from conftest import Shop
+import psycopg2
+import pytest
+from conftest import CONTROL, Shop
 
 
 def drop(shop: Shop, table: str) -> str:
@@ -25,10 +27,10 @@ def side_files(shop: Shop, incident: str) -> str:
 
 
 def test_what_a_role_that_is_gone_had_is_given_back_by_the_command_in_the_report(shop: Shop) -> None:
-    shop.query("postgres", "CREATE ROLE temp_clerk")
+    shop.query(CONTROL, "CREATE ROLE temp_clerk")
     shop.query("shop", "GRANT SELECT ON public.orders TO temp_clerk")
     drop(shop, "public.orders")
-    shop.query("postgres", "DROP ROLE temp_clerk")
+    shop.query(CONTROL, "DROP ROLE temp_clerk")
     in_part = shop.recover(dr_tables="public.orders", dr_incident_id="role")
     assert in_part.rc == 2, in_part.output
     assert "Recovered in part: missing" in in_part.output
@@ -38,7 +40,7 @@ def test_what_a_role_that_is_gone_had_is_given_back_by_the_command_in_the_report
         shop.query("shop", command)
     assert shop.query("shop", "SELECT has_table_privilege('temp_clerk', 'public.orders', 'SELECT')") == [(True,)]
     shop.query("shop", "DROP OWNED BY temp_clerk")
-    shop.query("postgres", "DROP ROLE temp_clerk")
+    shop.query(CONTROL, "DROP ROLE temp_clerk")
 
 
 def test_a_misspelt_table_is_corrected_under_the_same_id_and_the_restored_copy_is_used_again(shop: Shop) -> None:
@@ -59,12 +61,14 @@ def test_a_misspelt_table_is_corrected_under_the_same_id_and_the_restored_copy_i
     assert side_files(shop, "misspelt") == restored
     report = shop.report("misspelt")
     assert report["verdict"] == "proved"
-    (removal,) = [
-        item["command"] for item in report["left_to_do"] if item["what"].startswith("Remove the side instance")
-    ]
+    protection, removal = [item["command"] for item in report["left_to_do"]]
     removed = shop.obey(removal)
     assert removed.rc == 0, removed.output
     assert side_files(shop, "misspelt") == ""
+    protected = shop.obey(protection)
+    assert protected.rc == 0, protected.output
+    with pytest.raises(psycopg2.Error, match="dbre.allow_drop"):
+        drop(shop, "public.lines")
 
 
 def test_a_plan_older_than_what_happened_since_is_made_anew_and_shown(shop: Shop) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PLAYBOOK, Shop
+from conftest import CONTROL, PLAYBOOK, Shop
 from leaks import Watch, files_with, open_to_others
 from runs import Run, run
 
@@ -94,7 +94,7 @@ def lose(shop: Shop) -> None:
         cursor.execute("DROP SUBSCRIPTION s; DROP SERVER far CASCADE; DROP TABLE public.orders CASCADE")
     connection.close()
     # What he had and what needs the function cannot come back, and is told; the server is not to log how that failed.
-    shop.query("postgres", "DROP ROLE clerk")
+    shop.query(CONTROL, "DROP ROLE clerk")
     shop.query("shop", "DROP FUNCTION public.tell()")
 
 
