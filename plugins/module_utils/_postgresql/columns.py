@@ -15,6 +15,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_passing, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Owner, execute_as_owner, needs_cage
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import (
+    carried,
     column_list,
     copy_options,
     copy_table,
@@ -126,21 +127,22 @@ class LostColumns:
         columns = [*self.key, *self.filled]
         plain = plain_columns(connection, columns)
         self.values = {column["name"]: item.back for column, item in zip(columns, plain)}
-        carried = [{**column, **item.carries, "generated": ""} for column, item in zip(columns, plain)]
         definitions = ", ".join(item.definition for item in plain)
         execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
         execute(
             connection,
             f"CREATE UNLOGGED TABLE {self.copy} ({definitions}, dbre_n bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
         )
-        fields = column_list(carried)
+        taken = carried(columns, fingerprint.columns_of_table(connection, self.copy))
+        whole = [{**column, "generated": ""} for column in taken]
+        fields = column_list(whole)
         for source in self._sources(fields):
             copy_table(
                 connection,
                 self.context.side,
                 self.context.side_database,
-                f"COPY {source} TO STDOUT {copy_options(carried, self.encoding)}",
-                f"COPY {self.copy}{fields} FROM STDIN {copy_options(carried, self.encoding)}",
+                f"COPY {source} TO STDOUT {copy_options(whole, self.encoding)}",
+                f"COPY {self.copy}{fields} FROM STDIN {copy_options(whole, self.encoding)}",
                 self.context.tell,
                 self.before,
             )

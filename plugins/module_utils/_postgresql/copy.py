@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, NamedTuple, cast
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError, too_large
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_literal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import plain_type
@@ -37,8 +37,6 @@ class PlainColumn(NamedTuple):
 
     definition: str
     back: str
-    carries: dict[str, Any]
-    """What COPY is to know of it instead."""
 
 
 def plain_columns(connection: Any, columns: Sequence[Mapping[str, Any]]) -> list[PlainColumn]:
@@ -50,19 +48,25 @@ def plain_columns(connection: Any, columns: Sequence[Mapping[str, Any]]) -> list
         definition = f"{name} {kind}"
         if column["collation"] and kind == column["type"]:
             definition += " COLLATE " + ".".join(quote_ident(part) for part in column["collation"].split(".", 1))
-        # Of a domain, the values are those of what it is made of.
-        same = kind == column["type"] or column["typtype"] == "d"
-        back = name if kind == column["type"] else f"{name}::{column['type']}"
-        found.append(PlainColumn(definition, back, {"binary_safe": column["binary_safe"] and same}))
+        found.append(PlainColumn(definition, name if kind == column["type"] else f"{name}::{column['type']}"))
     return found
+
+
+def carried(columns: Sequence[Mapping[str, Any]], target: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """``columns`` of the recovered instance, ``binary_safe`` where ``target`` takes the same in binary."""
+    binary = {column["name"]: column["binary"] for column in target}
+    return [
+        {**column, "binary_safe": column["binary"] is not None and column["binary"] == binary[column["name"]]}
+        for column in columns
+    ]
 
 
 def copy_options(columns: Sequence[Mapping[str, Any]], encoding: str, freeze: bool = False) -> str:
     """Options of COPY on both ends.
 
-    Binary is a fifth faster, and a value over 512 MB has no text that fits into memory; but it carries OIDs of types
-    made by users, which differ after a type was made again. So it is taken only when every column is of a built-in
-    type, a domain over one, or an enum, which goes by its label.
+    Binary is a fifth faster, and a value over 512 MB may have no text that fits into memory; but it carries OIDs of
+    types made by users, which differ after a type was made again. So it is taken only when it would carry the same on
+    both ends. An enum goes by its label, a domain as what it is made of.
     """
     options = [f"ENCODING {quote_literal(encoding)}"]
     if all(column["binary_safe"] for column in stored_columns(columns)) and stored_columns(columns):
@@ -135,4 +139,4 @@ def copy_table(
 def _reading_failed(errors: IO[bytes], source: str) -> RecoveryError:
     errors.seek(0)
     said = errors.read().decode(errors="replace").strip()
-    return RecoveryError(f"reading from the recovered instance failed: {said}", copy=source)
+    return RecoveryError(f"reading from the recovered instance failed: {said}{too_large(said)}", copy=source)

@@ -18,6 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import needs_cage
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import (
+    carried,
     column_list,
     copy_options,
     copy_table,
@@ -82,7 +83,7 @@ def same_row(columns: Sequence[Mapping[str, Any]], one: str, other: str) -> str:
     fields = []
     for column in columns:
         pair = tuple(f"{row}.{quote_ident(column['name'])}" for row in (one, other))
-        if not (column["builtin"] and column["typname"] in fingerprint.PLAIN_TYPES):
+        if column["base_name"] not in fingerprint.PLAIN_TYPES:
             pair = tuple(f'{fingerprint.as_text(value, column)} COLLATE "C"' for value in pair)
         fields.append(pair)
     left_side, right_side = (", ".join(pair[side] for pair in fields) for side in (0, 1))
@@ -236,7 +237,8 @@ class ExistingTable:
         kind = "TABLE" if self.relation["action"] == "beside" else "UNLOGGED TABLE"
         execute(connection, f"CREATE {kind} {self.copy} ({', '.join(item.definition for item in plain)})")
         hidden = Unpublished(connection, self.staging, self.copy)
-        whole = [{**column, **item.carries, "generated": ""} for column, item in zip(self.copied_columns, plain)]
+        taken = carried(self.copied_columns, fingerprint.columns_of_table(connection, self.copy))
+        whole = [{**column, "generated": ""} for column in taken]
         fields = column_list(whole)
         # A query would run the constant parts of index expressions.
         sources = [f"(SELECT {fields[2:-1]} FROM {self.own})"]

@@ -13,7 +13,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage imp
     is_another,
     may_open,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError, too_large
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import (
     find_relations,
     find_schemas,
@@ -42,25 +42,63 @@ FOLDED_TYPES = {
     "timestamptz": "timestamptz_send",
 }
 # Says how a checksum was made; one that was made in another way cannot be compared.
-CHECKSUM_VERSION = "3"
+CHECKSUM_VERSION = "4"
 
 COLUMNS = """
+WITH RECURSIVE wanted AS (
+  SELECT DISTINCT atttypid AS type, atttypmod AS modifier FROM pg_catalog.pg_attribute
+  WHERE attrelid = ANY(%(oids)s::oid[]) AND attnum > 0 AND NOT attisdropped
+), stripped AS (
+  SELECT type, modifier AS own_modifier, type AS base, modifier FROM wanted
+  UNION ALL
+  SELECT s.type, s.own_modifier, t.typbasetype, t.typtypmod
+  FROM stripped s JOIN pg_catalog.pg_type t ON t.oid = s.base AND t.typtype = 'd'
+), bases AS (
+  SELECT s.type, s.own_modifier, s.base, s.modifier, t.typname, t.typtype
+  FROM stripped s JOIN pg_catalog.pg_type t ON t.oid = s.base AND t.typtype <> 'd'
+), parts AS (
+  SELECT DISTINCT base, base AS part FROM bases
+  UNION
+  SELECT p.base, inner_type.oid FROM parts p JOIN pg_catalog.pg_type t ON t.oid = p.part
+  CROSS JOIN LATERAL (
+    SELECT t.typbasetype UNION ALL SELECT t.typelem WHERE t.oid >= 16384
+    UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+              WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid
+    UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r
+              WHERE t.typtype = 'm' AND (pg_catalog.to_jsonb(r) ->> 'rngmultitypid')::oid = t.oid
+  ) AS inner_type(oid)
+  WHERE inner_type.oid <> 0
+), binaries AS (
+  SELECT p.base, pg_catalog.string_agg(
+           p.part::text || coalesce('(' || (
+             SELECT pg_catalog.string_agg(a.atttypid::text, ',' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+             WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) || ')', ''),
+           ' ' ORDER BY p.part) AS text
+  FROM parts p JOIN pg_catalog.pg_type t ON t.oid = p.part
+  GROUP BY p.base
+  HAVING pg_catalog.bool_and(t.typsend <> 0 AND t.typreceive <> 0 AND CASE
+    WHEN t.oid < 16384 THEN t.typtype IN ('b', 'r', 'm') AND t.typname !~ '^_?reg'
+    ELSE t.typtype IN ('c', 'd', 'e', 'r', 'm') OR t.typcategory = 'A' END)
+)
 SELECT a.attrelid::int8 AS relation, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
        t.typname, n.nspname AS type_schema, t.typtype, t.oid < 16384 AS builtin,
-       t.typtype = 'e' OR (bt.typsend <> 0 AND bt.typreceive <> 0 AND bt.oid < 16384 AND bt.typtype = 'b'
-                           AND bt.typname !~ '^_?reg' AND (bt.typelem = 0 OR bt.typelem < 16384)) AS binary_safe,
+       CASE WHEN b.base < 16384 THEN b.typname END AS base_name,
+       CASE WHEN b.base < 16384 THEN pg_catalog.format_type(b.base, b.modifier) END AS base_type,
+       CASE WHEN b.typtype = 'e' THEN 'enum' ELSE y.text END AS binary,
        a.attnotnull AS not_null, a.attgenerated AS generated, a.attidentity AS identity,
        pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS default,
        CASE WHEN a.attcollation <> t.typcollation THEN co.nspname || '.' || c.collname END AS collation,
        a.attstorage AS storage, {compression} AS compression, a.attstattarget AS statistics, a.attoptions AS options
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-JOIN pg_catalog.pg_type bt ON bt.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+JOIN bases b ON b.type = a.atttypid AND b.own_modifier = a.atttypmod
+LEFT JOIN binaries y ON y.base = b.base
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
 LEFT JOIN pg_catalog.pg_namespace co ON co.oid = c.collnamespace
-WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+WHERE a.attrelid = ANY(%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 """
 
@@ -172,21 +210,32 @@ PROPERTIES = tuple(
 
 
 def columns_of(connection: Any, oids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    """Columns of relations, in order, by relation OID. The session's search_path is empty, so types are qualified."""
+    """Columns of relations, in order, by relation OID. The session's search_path is empty, so types are qualified.
+
+    ``base_name`` and ``base_type`` are the server's own type that the column's is, or that its domain is made of;
+    ``binary`` says what COPY in binary carries of its values, and is None where only text does.
+    """
     columns: dict[int, list[dict[str, Any]]] = {oid: [] for oid in oids}
     compression = COMPRESSION_14 if connection.server_version >= 140000 else "''"
-    for column in rows(connection, COLUMNS.replace("{compression}", compression), (list(oids),)):
+    for column in rows(connection, COLUMNS.replace("{compression}", compression), {"oids": list(oids)}):
         columns[column["relation"]].append(column)
     return columns
+
+
+def columns_of_table(connection: Any, table: str) -> list[dict[str, Any]]:
+    """Columns of one table, an SQL name."""
+    oid = value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (table,))
+    return columns_of(connection, [oid])[oid]
 
 
 def as_text(value: str, column: Mapping[str, Any]) -> str:
     """SQL expression: a value of a column as its type writes it, the same only for the same values.
 
     A cast could be the function of the type's owner (CREATE CAST), which would then run as us; of a row, the server
-    itself makes text, by the output functions of its fields.
+    itself makes text, by the output functions of its fields. A domain has the casts of what it is made of, and no
+    others.
     """
-    return f"{value}::text" if column["builtin"] else f"ROW({value})::text"
+    return f"{value}::text" if column["base_name"] else f"ROW({value})::text"
 
 
 def shown_text(value: str) -> str:
@@ -197,7 +246,7 @@ def shown_text(value: str) -> str:
 def _hashed(column: Mapping[str, Any], version_num: int) -> str:
     """SQL expression: what of one column goes into the hash of its row."""
     name = quote_ident(column["name"])
-    builtin = column["typname"] if column["builtin"] else None
+    builtin = column["base_name"]
     if version_num < 140000:
         # The text of a value over 512 MB would not fit into memory.
         return f"pg_catalog.encode(pg_catalog.sha256({name}), 'hex')" if builtin == "bytea" else as_text(name, column)
@@ -253,7 +302,13 @@ def content(
     connection: Any, table: str, columns: Sequence[Mapping[str, Any]], max_of: str | None = None
 ) -> dict[str, Any]:
     """Rows and checksum of ``table`` (SQL, ``ONLY`` where inheritance matters), which must run no code of users."""
-    return rows(connection, checksum_query(table, columns, connection.server_version, max_of))[0]
+    try:
+        return rows(connection, checksum_query(table, columns, connection.server_version, max_of))[0]
+    except connection.InternalError as error:
+        what = too_large(str(error))
+        if not what:
+            raise
+        raise RecoveryError(f"the rows of {table} cannot be compared: {str(error).strip()}{what}") from error
 
 
 def content_as_owner(

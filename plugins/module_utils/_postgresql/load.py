@@ -20,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_passing
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as_owner, needs_cage
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import (
+    carried,
     column_list,
     copy_options,
     copy_table,
@@ -338,8 +339,8 @@ class TableLoad:
         with acting_as_owner(connection, oid, schema, ["INSERT", "SELECT"]) as owner:
             copy = f"{owner.schema}.copy"
             execute(connection, f"CREATE UNLOGGED TABLE {copy} ({', '.join(item.definition for item in plain)})")
-            carried = [{**column, **item.carries} for column, item in zip(stored, plain)]
-            self._copy(connection, carried, source, before, copy)
+            taken = fingerprint.columns_of_table(connection, copy)
+            self._copy(connection, carried(stored, taken), source, before, copy)
             owner.lend("TABLE", copy, ["SELECT"])
             owner.execute(
                 f"INSERT INTO {self.true}{column_list(columns)} OVERRIDING SYSTEM VALUE "
@@ -358,12 +359,8 @@ class TableLoad:
         oid = self._here(connection)
         here = {column["name"]: column for column in fingerprint.columns_of(connection, [oid])[oid]}
         columns = [
-            {
-                **column,
-                "generated": here[column["name"]]["generated"],
-                "binary_safe": column["binary_safe"] and column["type"] == here[column["name"]]["type"],
-            }
-            for column in recovered
+            {**column, "generated": here[column["name"]]["generated"]}
+            for column in carried(recovered, [*here.values()])
         ]
         stored = stored_columns(columns)
         if plain:

@@ -94,7 +94,8 @@ def make_parts(connection: Any, parts: Sequence[Part], why: str = "") -> list[di
 
 
 def _column(column: Mapping[str, Any], unknown: set[str], generated: bool) -> str:
-    text = f"{quote_ident(column['name'])} {'text' if column['type'] in unknown else column['type']}"
+    kind = (column["base_type"] or "text") if column["type"] in unknown else column["type"]
+    text = f"{quote_ident(column['name'])} {kind}"
     if column["collation"] and column["type"] not in unknown:
         text += " COLLATE " + ".".join(quote_ident(part) for part in column["collation"].split(".", 1))
     if generated and column["generated"]:
@@ -106,7 +107,7 @@ def make_plain(connection: Any, side: Any, relation: Mapping[str, Any]) -> list[
     """Make a table of the recovered instance without what does not fit any more, in the caller's transaction.
 
     Entries of ``left_to_do`` for all that is missing; None when not even that can be made. A column whose type is
-    gone becomes one of text.
+    gone becomes one of text, or of what its domain was made of.
     """
     table = quote_name(relation["schema"], relation["name"])
     shown = display_name(relation["schema"], relation["name"])
@@ -124,8 +125,8 @@ def make_plain(connection: Any, side: Any, relation: Mapping[str, Any]) -> list[
         left(
             "table column",
             f"{column['name']} on {shown}",
-            f"its type {column['type']} is gone, so that its values came back as text. When there is such a type "
-            "again, run the command",
+            f"its type {column['type']} is gone, so that its values came back as {column['base_type'] or 'text'}. "
+            "When there is such a type again, run the command",
             _back_to_type(table, column),
             lost=True,
         )
@@ -231,7 +232,7 @@ class Loosened:
                 self._left.append(_not_generated(shown, table, column, why))
             elif not column["builtin"] and not column["generated"]:
                 changes += [f"ALTER COLUMN {name} DROP DEFAULT"] if column["default"] else []
-                changes.append(f"ALTER COLUMN {name} TYPE text")
+                changes.append(f"ALTER COLUMN {name} TYPE {column['base_type'] or 'text'}")
                 back = _back_to_type(table, column, labels.get(column["name"], []))[:-1]
                 self._parts.insert(0, Part("table column", f"{column['name']} on {shown}", back, table))
                 if column["default"]:

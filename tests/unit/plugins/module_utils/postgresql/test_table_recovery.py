@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.closure import array_literal, state_of
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import column_list, copy_options
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.copy import carried, column_list, copy_options
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.default_privileges import (
     default_privilege_statements,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError, too_large
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import action_of, staging_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish import (
     arrange,
@@ -285,11 +285,11 @@ def test_sequences_never_go_back(current: Any, recovered: Any, target: Any):
 
 
 def column(name: str, typname: str = "int4", **more: Any) -> dict[str, Any]:
-    return {"name": name, "typname": typname, "builtin": True, "binary_safe": True, "generated": "", **more}
+    return {"name": name, "base_name": typname, "binary": typname, "binary_safe": True, "generated": "", **more}
 
 
 def test_rows_are_hashed_without_oids_and_without_loss():
-    columns = [column("id", "int8"), column("Note", "text"), column("at", "date"), column("state", "s", builtin=False)]
+    columns = [column("id", "int8"), column("Note", "text"), column("at", "date"), column("state", "s", base_name=None)]
     assert fingerprint.row_hash(columns, 150000) == (
         'pg_catalog.hashtextextended(pg_catalog.hash_record_extended(ROW(pg_catalog.int8send("id"), '
         '"Note" COLLATE "C", "at", ROW("state")::text COLLATE "C"), 0)::text COLLATE "C", 0)'
@@ -307,6 +307,18 @@ def test_checksums_of_another_making_are_not_compared():
     fingerprint.require_same_checksums(old, {"public.a": {"kind": "v"}})
     with pytest.raises(RecoveryError, match=r"public\.a were made by different versions.*42 and 2:42"):
         fingerprint.require_same_checksums(old, new)
+
+
+def test_binary_is_only_for_what_is_the_same_at_both_ends():
+    there = [column("a"), column("b", binary="16400 16405"), column("c", binary=None), column("d", binary="enum")]
+    here = [column("a"), column("b", binary="16500 16505"), column("c", binary=None), column("d", binary="25")]
+    assert [item["binary_safe"] for item in carried(there, here)] == [True, False, False, False]
+    assert [item["binary_safe"] for item in carried(there, there)] == [True, True, False, True]
+
+
+def test_what_is_too_large_for_a_server_is_told_with_the_way_on():
+    assert "substring()" in too_large("ERROR:  invalid memory alloc request size 1088000003")
+    assert too_large("ERROR:  division by zero") == ""
 
 
 def test_copy_is_binary_only_where_no_oid_travels():
