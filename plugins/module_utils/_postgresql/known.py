@@ -30,9 +30,11 @@ SHOWN_IN = {
     "row security": ("row_security",),
     "rule": ("rules",),
     "statistics": ("statistics",),
+    "statistics object": ("statistics",),
     "storage option": ("options",),
     "table attach": ("parents", "partition_bound", "columns", "constraints", "indexes", "triggers"),
     "table column": ("columns", "indexes", "constraints", "statistics"),
+    "table constraint": ("constraints", "referenced_by", "indexes", "replica_identity", "columns"),
     "tablespace": ("tablespace",),
     "trigger": ("triggers",),
 }

@@ -209,7 +209,7 @@ class Merged:
         execute(connection, f"CREATE TABLE {differs} AS SELECT * FROM {self.copy} LIMIT 0")
         hidden = Unpublished(connection, table.staging, differs)
         inside = self.owner.bring(table.staging, differs_name)
-        self.owner.lend("TABLE", inside, ["INSERT"])
+        self.owner.lend("TABLE", inside, ["INSERT", "SELECT"])
         self.owner.execute(
             f"INSERT INTO {inside} SELECT s.* FROM {self.copy} s JOIN {table.own} p ON {table.on_key('p', 's')} "
             f"WHERE NOT {same_row(table.stored, 's', 'p')}"
@@ -217,6 +217,7 @@ class Merged:
         hidden.filled(inside)
         lacked = value(connection, f"SELECT count(*) FROM {self.lacked}")
         differing = value(connection, f"SELECT count(*) FROM {inside}")
+        damaged = self._as_the_incident_left_them(inside)
         not_fitting = sum(reasons.values())
         texts = ", ".join(fingerprint.shown_text(quote_ident(name)) for name in table.key)
         sample = [
@@ -255,15 +256,19 @@ class Merged:
             for reason, count in reasons.items()
         ]
         if differing:
+            others = "which is right where the application changed them since"
+            if damaged:
+                rest = f", and {differing - damaged} of them others, {others}" if differing > damaged else ""
+                others = f"{damaged} of them as its own transaction left them{rest}"
             left_to_do.append(
                 left(
                     "rows",
                     table.shown,
-                    f"{differing} rows are not as they were before the incident, which is right where the application "
-                    f"changed them since. Production's were left as they are; as they were, they are in "
-                    f"{shown[differs_name]}. The command puts these in their place",
+                    f"{differing} rows are not as they were before the incident, {others}. Production's were left as "
+                    f"they are; as they were, they are in {shown[differs_name]}. The command puts these in their place",
                     self._update_statement(differs),
-                    rows=differing,
+                    lost=damaged > 0,
+                    rows=damaged or differing,
                 )
             )
         checksum = fingerprint.checksum_query(table.own, table.copied_columns, connection.server_version)
@@ -277,6 +282,7 @@ class Merged:
                     "inserted": lacked - not_fitting,
                     "deleted_since": None,
                     "differing": differing,
+                    "damaged": damaged,
                     "not_fitting": not_fitting,
                     "reasons": reasons,
                     "newer_in_production": newer,
@@ -286,6 +292,18 @@ class Merged:
                     "sample": sample,
                 },
             },
+        )
+
+    def _as_the_incident_left_them(self, differing: str) -> int:
+        """How many of the rows that differ nobody has written since the transaction that did the damage."""
+        xids = ", ".join(f"'{xid & 0xFFFFFFFF}'" for xid in self.table.context.plan.get("xids", []))
+        if not xids:
+            return 0
+        return int(
+            self.owner.value(
+                f"SELECT count(*) FROM {differing} s JOIN {self.table.own} p ON {self.table.on_key('p', 's')} "
+                f"WHERE p.xmin::text IN ({xids})"
+            )
         )
 
     def _update_statement(self, source: str) -> str:

@@ -256,6 +256,7 @@ class Planner:
             "incident": self.incident,
             "database": self.database,
             "load": self.load,
+            "xids": list(self.xids),
             "staging_schema": self.staging,
             "staging_database": None,
         }

@@ -57,12 +57,16 @@ def missing(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict
     ]
     named = {item["object"] for item in found}
     merged = recovery.get("merged") or {}
-    updated = str((data.get("incident") or {}).get("kind")) == "update"
+    incident = data.get("incident") or {}
+    damages = {relation_name(item): item.get("damage") for item in incident.get("relations") or []}
     for name, relation in relations.items():
         result = merged.get(name) or relation.get("merged") or {}
-        # After an UPDATE the rows that differ are the damage itself; after anything else they are somebody's work.
+        # Rows that differ are after an UPDATE the damage itself, and where a table was emptied others with the keys of
+        # those that were lost; after anything else they are somebody's work.
+        differing = incident.get("kind") == "update" or damages.get(name) in ("update", "truncate", "drop")
         unfit = 0 if name in named else int(result.get("not_fitting") or 0)
-        unfit += int(result.get("differing") or 0) if updated else 0
+        # Those that the incident's own transaction left so are in left_to_do.
+        unfit += int(result.get("differing") or 0) - int(result.get("damaged") or 0) if differing else 0
         if unfit:
             why = f"they do not fit into the table as it is now, or differ from it; they are in {result.get('table')}"
             found.append({"what": f"{counted(unfit, 'row')} of {name}", "rows": unfit, "why": why, "object": name})

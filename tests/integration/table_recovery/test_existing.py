@@ -115,11 +115,17 @@ def test_merge_puts_missing_rows_back_and_lists_the_others(shop: Any) -> None:
         "DELETE FROM orders WHERE id = 1999",
         "ALTER TABLE lines ADD CONSTRAINT lines_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders",
     )
-    answer = shop.recover("shop", relations=["lines"], load="merge")
+    # Of the rows that the incident changed, the application has written one since.
+    incident = production.sql("shop", "SELECT xmin::text::int FROM lines WHERE id = 1")
+    production.sql("shop", "UPDATE lines SET t = 'later' WHERE id = 3")
+    answer = shop.recover("shop", relations=["lines"], load="merge", xids=[incident])
 
     merged = answer["result"]["merged"]["public.lines"]
     assert merged["inserted"] == 499
     assert merged["differing"] == 3
+    assert merged["damaged"] == 2
+    lost = {entry["rows"] for entry in answer["result"]["left_to_do"] if entry["lost"] and "differ" in entry["reason"]}
+    assert lost == {2}
     assert merged["not_fitting"] == 1
     assert merged["newer_in_production"] == 1
     assert merged["sample"][0] == ["1"]

@@ -33,3 +33,8 @@ def test_nothing_left_to_do_explains_rows_or_checksums():
 def test_a_key_left_to_do_shows_on_both_tables():
     entries = [left("foreign key", "k on app.lines", "the other table is gone")]
     assert without_known([differs("app.lines", "constraints"), differs("app.t", "referenced_by")], entries, {}) == []
+
+
+def test_a_key_of_a_table_that_a_migration_put_in_its_place_is_known_by_the_server_s_word_for_it():
+    entries = [left("table constraint", "orders_pkey on app.orders", "it belonged to something that was made anew")]
+    assert without_known([differs("app.orders", "constraints")], entries, {}) == []

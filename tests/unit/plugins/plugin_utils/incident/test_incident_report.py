@@ -192,11 +192,15 @@ def test_what_production_still_lacks_is_in_the_headline_of_report_and_screen() -
     assert ">none<" not in render_html(told)
 
 
-@pytest.mark.parametrize(("kind", "lacks"), [("delete", 7), ("update", 10)])
-def test_rows_that_a_merge_could_not_put_back_are_missing(kind: str, lacks: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "damage", "lacks"),
+    [("delete", "delete", 7), ("update", None, 10), ("delete", "update", 10), ("truncate", "truncate", 10)],
+)
+def test_rows_that_a_merge_could_not_put_back_are_missing(kind: str, damage: str | None, lacks: int) -> None:
     def merge(data: dict[str, Any]) -> None:
         merged = {"inserted": 1200, "differing": 3, "not_fitting": 7, "table": "recovered_1.orders_differs"}
-        data["incident"]["kind"] = kind
+        hit = {"schema": "public", "name": "orders", "damage": damage, "asked": True}
+        data["incident"].update(kind=kind, relations=[hit] if damage else [])
         data["recovery"].update(relations=[{**data["recovery"]["relations"][0], "action": "merge"}], fingerprints={})
         data["recovery"]["merged"] = {"public.orders": merged}
 
