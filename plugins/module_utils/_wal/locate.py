@@ -108,7 +108,7 @@ def _of_relation(evidence: Evidence, request: Request, schema: str, name: str) -
     if known is not None:
         found = changes_of_relation(evidence, request, known)
         if not found:
-            raise nothing.done(evidence, request, what)
+            raise nothing.done(evidence, request, what, damage.family(evidence.database, known))
         return found
     if not request.wants("drop_table") and not request.wants("drop_schema"):
         raise RecoveryError(

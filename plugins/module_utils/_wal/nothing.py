@@ -12,8 +12,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors i
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, MoreWal, Request, quoted
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import Known
 
 UNREAD = 20  # changes that cannot be read, in a message
+REWRITES = 5  # of a table, in a message
 EXPLICIT = "or give the moment yourself (dr_target_time, dr_target_lsn, dr_target_xid)"
 
 
@@ -44,6 +46,21 @@ def renames(evidence: Evidence, schema: str, name: str) -> list[str]:
                     sentence += f"; it exists now as {quoted(now.schema, now.name)}"
                 found.append(sentence)
     return found
+
+
+def rewrites(evidence: Evidence, members: Iterable[Known]) -> list[str]:
+    """Sentences about transactions that wrote the rows of a relation anew, each with its option, the newest last."""
+    found = {}
+    for known in members:
+        for step in evidence.classes.steps.get(known.oid, []):
+            if step.old is None or step.new is None or step.old.filenode == step.new.filenode:
+                continue
+            unlogged = step.old.persistence == "p" and step.new.persistence == "u"
+            how = "made it unlogged, so that a crash since has emptied it" if unlogged else "wrote it anew"
+            found[step.commit.lsn] = (
+                f"transaction {step.commit.xid} {how} at {step.commit.commit_time}: -e dr_target_xid={step.commit.xid}"
+            )
+    return [found[lsn] for lsn in sorted(found)][-REWRITES:]
 
 
 def refuse_unknown(evidence: Evidence, request: Request, target: int) -> None:
@@ -77,6 +94,10 @@ def refuse_unknown(evidence: Evidence, request: Request, target: int) -> None:
         raise RecoveryError(" ".join(parts), candidates=[])
 
 
+def _names(drops: damage.Harms) -> list[str]:
+    return sorted({quoted(one.schema, one.name) for harms in drops.values() for one in harms if one.name is not None})
+
+
 def _similar(label: str, what: str, name: str, names: Iterable[str]) -> list[str]:
     """A sentence with those of ``names`` that may be meant, where there are any."""
     names = sorted(set(names))
@@ -89,9 +110,7 @@ def found(evidence: Evidence, request: Request, what: str, name: str, facts: lis
     if not evidence.complete:
         raise MoreWal
     drops = damage.drops(evidence, Request(request.database))
-    dropped = sorted(
-        {quoted(one.schema, one.name) for harms in drops.values() for one in harms if one.name is not None}
-    )
+    dropped = _names(drops)
     existing = sorted(quoted(known.schema, known.name) for known in evidence.database.relations.values())
     bare = what.removeprefix("schema ")
     parts = [
@@ -111,8 +130,8 @@ def found(evidence: Evidence, request: Request, what: str, name: str, facts: lis
     return RecoveryError(" ".join(parts), candidates=[one.as_dict(evidence.database.name) for one in candidates])
 
 
-def done(evidence: Evidence, request: Request, what: str) -> RecoveryError:
-    """The error for a relation that is there and that nothing in WAL has harmed."""
+def done(evidence: Evidence, request: Request, what: str, members: Iterable[Known]) -> RecoveryError:
+    """The error for a relation that is there and that nothing in WAL has harmed; ``members`` are all with its rows."""
     kinds = ", ".join(request.kinds) if request.kinds else "dropped, truncated, deleted from, updated, lost a column"
     if unread := evidence.classes.undecided:
         # One that cannot be read may be the one.
@@ -128,10 +147,16 @@ def done(evidence: Evidence, request: Request, what: str) -> RecoveryError:
             f"then shown in the plan. Or {EXPLICIT.removeprefix('or ')}.",
             candidates=[],
         )
+    anew = "; ".join(rewrites(evidence, members))
+    if anew:
+        anew = f"But, as ALTER TABLE and VACUUM FULL do, {anew}. If that destroyed it, add the option. "
+    # A partition that was dropped is no member any more.
+    dropped = _names(damage.drops(evidence, Request(request.database)))
+    anew += "".join(f"{one} " for one in _similar("Dropped in that time", what, what.split(".")[-1], dropped))
     return RecoveryError(
         f"{what} exists in database {evidence.database.name!r}, and no transaction in the WAL from {evidence.window()} "
-        f"did what was looked for ({kinds}, from {request.min_rows} rows on). Nothing was changed. Look for fewer rows "
-        f"(dr_min_rows) or earlier (dr_since), {EXPLICIT}.",
+        f"did what was looked for ({kinds}, from {request.min_rows} rows on). {anew}Nothing was changed. "
+        f"Look for fewer rows (dr_min_rows) or earlier (dr_since), {EXPLICIT}.",
         candidates=[],
     )
 
