@@ -98,7 +98,8 @@ class Trial:
         report = self.production.report(options["dr_incident_id"])
         (self.production.here / f"{options['dr_incident_id']}.log").write_text(run.output)
         verdict = str(report.get("verdict", ""))
-        self.said = REFUSED if run.rc else IN_PART if "part" in verdict else RECOVERED
+        # What was recovered in part ends as a failure, too.
+        self.said = RECOVERED if not run.rc else IN_PART if verdict == "in_part" else REFUSED
         message = re.sub(r"\s+", " ", str(report.get("message") or run.output[-1500:]))[:700]
         everything = f"{run.output}\n{report}"
         if self.said != call.outcome:

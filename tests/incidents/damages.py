@@ -119,6 +119,27 @@ DAMAGES = [
         "DELETE FROM orders WHERE id > 1000;",
         asked("orders", dr_load="merge"),
     ),
+    in_shop(
+        "rows deleted that others pointed to, which now point nowhere",
+        "DELETE FROM crm.clients WHERE id > 100;",
+        (Call({"dr_tables": ["crm.clients"], "dr_load": "merge"}, IN_PART, ("4900 of them as its own transaction",)),),
+        prepare="""
+            CREATE SCHEMA crm;
+            CREATE TABLE crm.clients (id int PRIMARY KEY);
+            INSERT INTO crm.clients SELECT generate_series(1, 5000);
+            CREATE TABLE crm.notes (id int PRIMARY KEY, client int REFERENCES crm.clients ON DELETE SET NULL);
+            INSERT INTO crm.notes SELECT g, g FROM generate_series(1, 5000) g;
+        """,
+        but=('"crm.notes"',),
+    ),
+    in_shop(
+        "a column destroyed by a change of its type",
+        "BEGIN; SELECT 'xid=' || pg_current_xact_id(); ALTER TABLE prices ALTER price TYPE int USING 0; COMMIT;",
+        (
+            Call({"dr_tables": ["prices"], "dr_load": "replace"}, REFUSED, ("wrote it anew",)),
+            Call({"dr_tables": ["prices"], "dr_load": "replace", "dr_target_xid": "{xid}", "dr_incident_id": "told"}),
+        ),
+    ),
     in_shop("column dropped", "ALTER TABLE orders DROP COLUMN note CASCADE;", asked("orders")),
     in_shop(
         "type dropped with cascade",
