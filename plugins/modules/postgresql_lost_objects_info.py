@@ -203,6 +203,14 @@ load_plan:
       type: list
       elements: dict
       sample: []
+    room:
+      description:
+        - By file system of production, how many bytes what was lost needs at C(least) and at C(most), and how many are
+          C(free). What cannot fit is refused. Empty over the network, and when an earlier run has begun to load.
+      type: list
+      elements: dict
+      sample: [{"path": "/var/lib/postgresql/15/main", "device": 65025, "free": 9000000000, "total": 20000000000,
+                "least": 60000, "most": 212992}]
     bytes:
       description: Size of the tables to load, in bytes.
       type: int
@@ -219,6 +227,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import Planner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.rehearsal import rehearse
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.room import room_for
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
 
 
@@ -252,7 +261,7 @@ def main() -> None:
                 xids=params["xids"],
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
-            plan = rehearse(production, side, plan)
+            plan = {**rehearse(production, side, plan), "room": room_for(production, side, plan)}
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     module.exit_json(changed=False, load_plan=plan)

@@ -53,6 +53,15 @@ options:
       - The default shares a quarter of the host's free memory among them, between 64 MB and 2 GB each. Over the
         network, it shares a quarter of production's C(shared_buffers).
     type: str
+  max_lag:
+    description:
+      - Seconds that a physical standby may be behind while rows are loaded. Loading pauses, between blocks of rows and
+        between tables, while one is behind by more. V(0) never waits.
+      - Behind is how long ago that was written which the standby has not received, or not replayed, yet.
+      - Replay that was more than 16 MB behind when loading began, or does not move for 60 seconds (delayed, paused), is
+        not waited for, only what such a standby receives is. One run waits for 600 seconds in all.
+    type: float
+    default: 60
   progress_file:
     description:
       - File that holds one JSON object with C(at), C(what), C(done), C(total) and C(unit) while the module works.
@@ -164,6 +173,16 @@ seconds:
   returned: O(state=present)
   type: dict
   sample: {"stage": 0.2, "load": 1.4, "publish": 0.2, "validate": 0.1, "copy": 0.9, "index": 0.8, "verify": 0.2}
+limits:
+  description:
+    - What the run took of production. C(wal_bytes) is the WAL written meanwhile, that of others included, C(sessions)
+      the most sessions of ours at one time.
+    - C(waited_seconds) is how long loading paused since standbys were behind by more than C(max_lag), C(standbys) are
+      those that were seen, with the most that each was behind, and why its replay was not waited for if it was not.
+  returned: O(state=present)
+  type: dict
+  sample: {"wal_bytes": 1048576, "sessions": 4, "max_lag": 60, "waited_seconds": 0.0, "standbys":
+    [{"name": "standby1 at 10.0.0.2", "most_lag_seconds": 0.4, "not_waited_for": null}]}
 removed:
   description: Relations, schemas or databases that were removed (or would be).
   returned: O(state=absent)
@@ -202,6 +221,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             parallel=params["parallel"],
             maintenance_work_mem=params["maintenance_work_mem"],
             progress=progress,
+            max_lag=params["max_lag"],
         )
         recovery = make_recovery(context)
         if check_mode:
@@ -221,6 +241,7 @@ def main() -> None:
             "load_plan": {"type": "dict"},
             "parallel": {"type": "int"},
             "maintenance_work_mem": {"type": "str"},
+            "max_lag": {"type": "float", "default": 60},
             "progress_file": {"type": "path"},
             "database": {"type": "str"},
             "incident": {"type": "str"},

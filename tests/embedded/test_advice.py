@@ -99,3 +99,21 @@ def test_a_copy_beside_is_told_as_a_recovery_in_part_each_time_and_removed_by_on
     assert again.changed == 0
     shop.query("shop", shop.report("beside")["kept"][-1]["command"])
     assert shop.query("shop", "SELECT nspname FROM pg_namespace WHERE nspname ~ '^recovered_'") == []
+
+
+def test_an_event_trigger_that_fires_always_is_refused_before_the_restore_and_then_in_the_plan(shop: Shop) -> None:
+    shop.query("shop", "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
+    shop.query("shop", "CREATE EVENT TRIGGER noticed ON ddl_command_end EXECUTE FUNCTION f()")
+    shop.query("shop", "ALTER EVENT TRIGGER noticed ENABLE ALWAYS")
+    given = {"dr_target_xid": drop(shop, "public.lines"), "dr_incident_id": "noticed", "dr_tables": "public.lines"}
+    if int(shop.query("shop", "SHOW server_version_num")[0][0]) < 170000:
+        refused = shop.recover(**given)
+        assert refused.rc != 0
+        assert "Plan of incident" not in refused.output
+        assert side_files(shop, "noticed") == ""
+        assert 'ALTER EVENT TRIGGER "noticed" ENABLE; Then run again' in refused.output.replace("\\", "")
+        shop.query("shop", 'ALTER EVENT TRIGGER "noticed" ENABLE')
+    planned = shop.recover("--check", **given)
+    assert planned.rc == 0, planned.output
+    assert "event trigger noticed" in planned.output
+    assert "connections: takes at most" in planned.output

@@ -23,6 +23,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "jobs": (0, 1024, ""),
     "parallel": (0, 1024, ""),
     "process_max": (0, 999, ""),
+    "max_lag": (0, YEAR, "dr_max_lag"),
     "min_rows": (1, 2**63 - 1, "dr_min_rows"),
     "keep_days": (0, 36600, ""),
     "keep_count": (0, 2**31 - 1, ""),

@@ -76,6 +76,7 @@ class LostColumns:
             self.filled = [column for column in self.filled if column["name"] not in left_to_do]
             total = self._copy(connection) if self.filled else 0
             for first in range(1, total + 1, BATCH):
+                self.context.watch.wait()
                 patiently(connection, partial(self._fill, connection, first, locks), locks=locks)
                 self.context.progress.say("fill", min(first + BATCH - 1, total), total, "rows")
             entries = list(left_to_do.values()) + self._not_null(connection)

@@ -33,6 +33,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.event_tr
     silence_event_triggers,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.journal import write_journal
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lag import Lag, Watch
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -119,6 +120,7 @@ class Context:
         parallel: int | None = None,
         maintenance_work_mem: str | None = None,
         progress: Progress | None = None,
+        max_lag: float = 0,
     ) -> None:
         self.production = production
         self.side = side
@@ -127,6 +129,7 @@ class Context:
         self.parallel = parallel or self.cores
         self.maintenance_work_mem = maintenance_work_mem or default_memory(production, self.parallel)
         self.progress = progress or Progress(None)
+        self.watch = Watch(Lag(max_lag), self.progress)
         self.staging: str = plan["staging_schema"]
         self.staging_schemas: Mapping[str, str] = plan["staging_schemas"]
         self.side_database: str = plan["database"]
@@ -169,7 +172,8 @@ class Context:
         write_journal(connection, self.staging, kind, detail)
 
     def tell(self, size: int) -> None:
-        """Count bytes copied; a line of progress for every 16 MB."""
+        """Count bytes copied, with a line of progress for every 16 MB; wait while standbys are too far behind."""
+        self.watch.wait()
         with self._count_lock:
             before = self._counted
             self._counted += size

@@ -36,6 +36,7 @@ def linked_tables(connection: Any, tables: Sequence[ExistingTable]) -> list[list
 
 def put_back(context: Context, tables: Sequence[ExistingTable]) -> None:
     """Merge or replace linked tables, whose copies are in staging, in one transaction."""
+    context.watch.wait()
     replace = tables[0].relation["action"] == "replace"
     work = replace_tables if replace else merge_tables
     connection = context.loading_session()

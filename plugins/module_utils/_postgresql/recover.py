@@ -268,6 +268,7 @@ class TableRecovery:
         main = None
         try:
             lock_incident(admin, context.staging, context.production.application_name)
+            context.watch.look(admin)
             began = time.monotonic()
             dump = self._dump(admin, directory)
             steps = self._steps(dump)
@@ -287,7 +288,8 @@ class TableRecovery:
             loaded = staged
             if "published" not in journal:
                 self.changed = True
-                self._load(main, dump, steps)
+                with context.watch.looking(admin):
+                    self._load(main, dump, steps)
                 loaded = time.monotonic()
                 self._publish(main, dump, steps)
             main = self._appear(admin, main, dump)
@@ -305,6 +307,10 @@ class TableRecovery:
                 "validate": round(validated - published, 2),
             }
             give_back_borrowed(main, context.staging, self.plan["incident"])
+            # All is done by now, whatever has become of that session.
+            with suppress(Exception):
+                context.watch.look(admin)
+            result["limits"] = context.watch.measured()
             return result
         except BaseException:
             # The error that is on its way says more than one of these.
@@ -496,6 +502,7 @@ class TableRecovery:
 
         def load(item: Mapping[str, Any]) -> None:
             nonlocal finished
+            self.context.watch.wait()
             if item["oid"] in existing:
                 existing[item["oid"]].prepare()
             elif item["action"] == "columns":

@@ -15,6 +15,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage imp
     relation_line,
     stays_lost,
 )
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.impact import bystander_lines, limit_lines
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import (
     counted,
     duration,
@@ -318,6 +319,8 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("WAL to replay", _wal_lines(restore)),
         ("Side instance", _side_lines(data, restore)),
         ("In production", _production_lines(record, data)),
+        ("Who would notice", bystander_lines(record, data)),
+        ("Limits", limit_lines(data)),
         ("Containment", [CONTAINMENT.get(method, method)]),
         ("Expected time", _expected_lines(record)),
         ("Left to you", left),

@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import units, verdict
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import deleted_since
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.impact import measured_lines
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import kind_text, target_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.proof import (
     check_isolation,
@@ -208,6 +209,7 @@ def build_report(
             "proved": isolated if seen else None,
         },
         "came_back": _came_back(data),
+        "limits": recovery.get("limits"),
         "switch": data.get("switch"),
         "left_to_do": _distinct([to_do(item) for item in left]),
         "kept": _kept(recovery.get("kept") or []),
@@ -271,6 +273,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         relation=units.relation_name,
         counted=units.counted,
         kind=kind_text,
+        measured=measured_lines,
         target=target_text,
         shown=_shown,
     )

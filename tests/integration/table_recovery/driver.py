@@ -1,7 +1,7 @@
 """Plans and recovers as the modules do, in a process of its own, so that a test can kill it.
 
 Reads one JSON object from standard input: params (as of the modules), relations, schemas, load, database,
-incident, xids. Writes the plan and the result as JSON.
+incident, xids, max_lag. Writes the plan and the result as JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def main() -> int:
                 plan = planner.plan(parse_relation_list(asked["relations"]), parse_schema_list(asked["schemas"]))
                 # Through JSON, as it comes back from the controller.
                 plan = json.loads(json.dumps(rehearse(production, side, plan)))
-            context = Context(production, side, plan, parallel=asked.get("parallel", 2))
+            context = Context(
+                production, side, plan, parallel=asked.get("parallel", 2), max_lag=asked.get("max_lag", 60)
+            )
             result = make_recovery(context).run() if asked["recover"] else {}
     except RecoveryError as error:
         json.dump({"error": error.msg, "details": error.details}, sys.stdout, default=str)

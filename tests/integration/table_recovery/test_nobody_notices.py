@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.impact import impact_on
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lag import Lag, Watch
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, open_production
 
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
+
+
+def impact(world: Any, *tables: str, load: str = "beside") -> dict[str, Any]:
+    """What the plan says before anything is restored."""
+    relations = [{"schema": "public", "name": name} for name in tables]
+    with open_production(world.params, "first") as production:
+        return impact_on(production, "shop", relations, [], load, 2)
 
 
 class Subscriber:
@@ -69,6 +81,11 @@ def test_a_subscriber_goes_on_and_has_the_recovered_rows(shop: Any, subscriber: 
     assert production.sql("subscriber", "SELECT count(*) FROM lines") == 1500
     production.sql("shop", "SELECT pg_create_logical_replication_slot('watch', 'pgoutput')")
 
+    known = impact(shop, "orders", "lines")
+    assert [item["name"] for item in known["relations"]] == ["lines"]
+    assert known["replication"]["publications"] == ["everything"]
+    assert [item["name"] for item in known["replication"]["slots"]] == ["everything", "watch"]
+    assert known["replication"]["slots"][0]["active"]
     answer = shop.recover("shop", relations=["orders"], incident="dropped")
     assert [item["name"] for item in answer["plan"]["replication"]["slots"]] == ["everything", "watch"]
     assert answer["plan"]["replication"]["most_changes"] == 0
@@ -124,6 +141,8 @@ def test_an_event_trigger_that_always_fires_is_refused_with_the_command_that_hel
     production.sql("shop", "DROP TABLE orders CASCADE", AUDIT, "ALTER EVENT TRIGGER audited ENABLE ALWAYS")
     before = production.contents("shop")
     if production.connect("shop").server_version < 170000:
+        with pytest.raises(RecoveryError, match=r"audited \(ENABLE ALWAYS"):
+            impact(shop, "orders")
         message = shop.refused("shop", relations=["orders"])
         assert "audited (ENABLE ALWAYS, on ddl_command_end, calls public.audited)" in message
         assert production.contents("shop") == before
@@ -181,3 +200,54 @@ def test_nothing_is_seen_before_it_is_complete(shop: Any) -> None:
     production.sql("shop", "ALTER TABLE parent DROP COLUMN note")
     columns = "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped"
     assert production.sql("shop", f"{columns} AND attrelid = 'child'::regclass") == "id extra"
+
+
+@pytest.fixture
+def standby(shop: Any) -> Iterator[Any]:
+    """A standby of production."""
+    root = shop.root / "followers"
+    root.mkdir()
+    found = type(shop.production)(root, "standby", shop.production.port, shop.bin_dir)
+    shop.production.program("pg_basebackup", "--checkpoint=fast", "-R", "-X", "stream", "-D", str(found.data))
+    with (found.data / "postgresql.conf").open("a") as file:
+        file.write(
+            f"unix_socket_directories = '{root}'\nlisten_addresses = ''\ncluster_name = 'follower'\n"
+            "allow_in_place_tablespaces = on\n"
+        )
+    found.start()
+    yield found
+    found.stop()
+    shutil.rmtree(root)
+
+
+def test_loading_waits_for_a_standby_that_cannot_follow_and_for_none_that_is_delayed(shop: Any, standby: Any) -> None:
+    production = shop.production
+    limits = impact(shop, "orders")["limits"]
+    assert [item["name"] for item in limits["standbys"]] == ["follower"]
+    assert limits["connections"]["max"] == 40
+    assert limits["disk"][0]["free"] > 0
+    standby.sql("postgres", "SELECT pg_wal_replay_pause()")
+    driver = shop.start_recovery("shop", relations=["orders, lines, keyless"], incident="paused", max_lag=0.2)
+    time.sleep(12)
+    assert driver.poll() is None
+    standby.sql("postgres", "SELECT pg_wal_replay_resume()")
+    limits = shop.finish(driver)["result"]["limits"]
+    assert limits["waited_seconds"] > 5
+    assert limits["wal_bytes"] > 0
+    # Beside those in use, some may still be on their way out.
+    assert 3 <= limits["sessions"] <= 6
+    assert [(item["name"], item["not_waited_for"]) for item in limits["standbys"]] == [("follower", None)]
+    shop.remove("shop", "paused")
+
+    standby.sql("postgres", "ALTER SYSTEM SET recovery_min_apply_delay = '1h'", "SELECT pg_reload_conf()")
+    with open_production(shop.params, "delayed") as server:
+        watch, session = Watch(Lag(0.2, patience=2), Progress(None)), server.connect()
+        watch.look(session)
+        with watch.looking(session):
+            production.sql("shop", "CREATE TABLE beside_it AS SELECT g FROM generate_series(1, 1000) g")
+            time.sleep(1)
+            watch.wait()
+        session.close()
+        limits = watch.measured()
+    assert 0.5 < limits["waited_seconds"] < 10
+    assert limits["standbys"][0]["not_waited_for"] == "its replay did not move (delayed or paused)"

@@ -50,6 +50,7 @@ NUMBERS = {
     "jobs": (-1, 5000),
     "parallel": (-4, 2000),
     "process_max": (-1, 1000),
+    "max_lag": (-1, "soon"),
     "min_rows": (-1, 0),
     "keep_days": (-0.5, 1e9),
     "keep_count": (-1, 2**40),
