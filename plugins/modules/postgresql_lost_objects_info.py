@@ -190,6 +190,15 @@ load_plan:
           without a change being sent, for subscribers still have their own rows.
       type: dict
       sample: {"publications": [], "slots": [], "most_changes": 0}
+    waits:
+      description:
+        - Tables for which others may have to wait longer than a second, C(whom) that concerns and C(why), with
+          C(least_seconds) (when few rows are to be written) and C(most_seconds) (when all are) on a slow server.
+      type: list
+      elements: dict
+      sample:
+        - {"object": "public.orders", "whom": "writers", "why": "to exchange rows that are not as they were",
+           "least_seconds": 0.3, "most_seconds": 20.3}
     event_triggers:
       description:
         - Event triggers of production that are enabled, what each C(calls), and whether it C(fires) on this work. One

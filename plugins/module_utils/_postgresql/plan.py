@@ -39,6 +39,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.referenc
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.tablespaces import moved
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.waits import waits_of
 
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
 TABLES = ("r", "p", "f")
@@ -441,6 +442,7 @@ class Planner:
             "left_to_do": left_to_do + self._moved(side, oids, missing_globals["missing_tablespaces"]),
             "bytes": sum(item["bytes"] for item in relations if item["action"] != "none"),
             "replication": replication_of(production, relations),
+            "waits": waits_of(side, relations, kept),
             **missing_globals,
             **needs,
         }

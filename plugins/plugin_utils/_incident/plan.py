@@ -275,6 +275,9 @@ def _production_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> lis
     more = len(load_plan["relations"]) - _NAMES_SHOWN
     if more > 0:
         lines.append(f"and {counted(more, 'more table')}")
+    for wait in load_plan.get("waits", []):
+        spent = f"{duration(wait.get('least_seconds'))} to {duration(wait.get('most_seconds'))}"
+        lines.append(f"{wait.get('whom')} to {wait.get('object')} wait {spent}, {wait.get('why')}")
     if load_plan.get("objects"):
         lines.append(f"{counted(len(load_plan['objects']), 'object')} that went with them")
     if load_plan.get("missing_roles"):

@@ -305,6 +305,14 @@ def test_the_plan_fits_the_screen_and_names_what_matters() -> None:
         assert part in text
 
 
+def test_the_plan_says_who_waits_for_what_and_how_long() -> None:
+    data = copy.deepcopy(DATA)
+    wait = {"object": "public.orders", "whom": "writers", "least_seconds": 0.8, "most_seconds": 300.8}
+    data["load_plan"]["waits"] = [{**wait, "why": "to exchange rows that are not as they were"}]
+    text = " ".join(plan_text({"id": "a", "data": data}, STATE["started"]).split())
+    assert "writers to public.orders wait 0.8 s to 5 min 1 s, to exchange rows that are not as they were" in text
+
+
 def test_the_plan_says_when_wal_is_missing() -> None:
     data = copy.deepcopy(DATA)
     data["restore_plan"]["wal"]["continuous"] = False
