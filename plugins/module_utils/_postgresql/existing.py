@@ -78,16 +78,17 @@ def primary_key(connection: Any, oid: int) -> dict[str, str]:
     return {row["name"]: row["operator"] for row in rows(connection, PRIMARY_KEY, (oid,))}
 
 
+def comparable(column: Mapping[str, Any], value: str) -> str:
+    """SQL expression that is the same for the same values of a column; types without equality become text."""
+    if column["base_name"] in fingerprint.PLAIN_TYPES:
+        return value
+    return f'{fingerprint.as_text(value, column)} COLLATE "C"'
+
+
 def same_row(columns: Sequence[Mapping[str, Any]], one: str, other: str) -> str:
-    """SQL condition: all stored columns of the two rows are the same; types without equality are compared as text."""
-    fields = []
-    for column in columns:
-        pair = tuple(f"{row}.{quote_ident(column['name'])}" for row in (one, other))
-        if column["base_name"] not in fingerprint.PLAIN_TYPES:
-            pair = tuple(f'{fingerprint.as_text(value, column)} COLLATE "C"' for value in pair)
-        fields.append(pair)
-    left_side, right_side = (", ".join(pair[side] for pair in fields) for side in (0, 1))
-    return f"ROW({left_side}) IS NOT DISTINCT FROM ROW({right_side})"
+    """SQL condition: all stored columns of the two rows are the same."""
+    sides = [[comparable(column, f"{row}.{quote_ident(column['name'])}") for column in columns] for row in (one, other)]
+    return f"ROW({', '.join(sides[0])}) IS NOT DISTINCT FROM ROW({', '.join(sides[1])})"
 
 
 class ExistingTable:
@@ -175,6 +176,7 @@ class ExistingTable:
                 "dr_load=beside and another incident id, and take the rows from the copy."
             ) from error
         execute(connection, "ROLLBACK TO SAVEPOINT dbre_replica")
+        execute(connection, "RELEASE SAVEPOINT dbre_replica")
 
     def _require_no_rules(self, connection: Any, oid: int) -> None:
         """Refuse a table whose rules would rewrite our statements: to disable one would hold up all readers."""

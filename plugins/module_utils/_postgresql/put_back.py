@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.beside import CopyBeside
@@ -14,7 +15,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load imp
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.merge import merge_tables
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import linked, outgoing_keys
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replace import replace_tables
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.replace import Exchange
 
 # INSERT ... ON CONFLICT can meet one while a unique index is built CONCURRENTLY, as its manual warns.
 UNIQUE_VIOLATION = "23505"
@@ -37,11 +38,24 @@ def linked_tables(connection: Any, tables: Sequence[ExistingTable]) -> list[list
 def put_back(context: Context, tables: Sequence[ExistingTable]) -> None:
     """Merge or replace linked tables, whose copies are in staging, in one transaction."""
     context.watch.wait()
-    replace = tables[0].relation["action"] == "replace"
-    work = replace_tables if replace else merge_tables
+    connection = context.loading_session()
+    locks = Locks(connection)
+    try:
+        if tables[0].relation["action"] == "replace":
+            exchange = Exchange(tables)
+            patiently(connection, partial(exchange.prepare, connection))
+            patiently(connection, partial(exchange.run, connection, locks), locks=locks)
+            patiently(connection, partial(exchange.finish, connection))
+        else:
+            patiently(connection, partial(merge_tables, connection, tables, locks), (UNIQUE_VIOLATION,), locks)
+    finally:
+        connection.close()
+
+
+def finish_exchange(context: Context, tables: Sequence[ExistingTable]) -> None:
+    """What a run that was killed after the rows were exchanged did not come to."""
     connection = context.loading_session()
     try:
-        locks, passing = Locks(connection), () if replace else (UNIQUE_VIOLATION,)
-        patiently(connection, lambda: work(connection, tables, locks), passing, locks)
+        patiently(connection, partial(Exchange(tables).finish, connection))
     finally:
         connection.close()

@@ -79,6 +79,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.publish_locks import locks_of_entries
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.put_back import (
     existing_table,
+    finish_exchange,
     linked_tables,
     put_back,
 )
@@ -492,6 +493,9 @@ class TableRecovery:
             for item in [*self.existing, *besides]
             if item["oid"] not in done
         }
+        replaced = [item for item in self.existing if item["oid"] in done and item["action"] == "replace"]
+        if replaced:
+            finish_exchange(self.context, [existing_table(self.context, item, encoding) for item in replaced])
         groups = linked_tables(main, list(existing.values()))
         main.commit()
         everything = [*self.loaded, *self.existing, *self.columns]
