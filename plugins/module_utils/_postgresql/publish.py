@@ -13,7 +13,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     force_statements,
     said,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import savepoint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.attempt import is_passing, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct, Owner, execute_as_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, patiently
@@ -68,7 +68,8 @@ WHERE d.oid = ANY(%s::oid[])
 """
 INLINE_CHECKS = """
 SELECT k.oid::int8 AS oid, n.nspname AS schema, c.relname AS table, k.conname AS name,
-       pg_catalog.pg_get_constraintdef(k.oid) AS definition
+       pg_catalog.pg_get_constraintdef(k.oid) AS definition, k.convalidated AS validated,
+       pg_catalog.pg_get_expr(k.conbin, k.conrelid) AS condition
 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE k.oid = ANY(%s::oid[]) AND k.contype = 'c' AND k.coninhcount = 0
@@ -106,6 +107,12 @@ WHERE inhrelid = pg_catalog.to_regclass(%s) AND inhparent = pg_catalog.to_regcla
 UNMARKED = """
 SELECT 1 FROM pg_catalog.pg_attribute
 WHERE attrelid = pg_catalog.to_regclass(%s) AND attname = ANY(%s) AND attidentity = '' LIMIT 1
+"""
+
+
+UNVALIDATED = """
+SELECT NOT convalidated FROM pg_catalog.pg_constraint
+WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s AND contype = 'c'
 """
 
 
@@ -503,6 +510,7 @@ class InlineParts:
                 and item["relation"] not in lost
             ):
                 oids[item["catalog"]].append(item["objid"])
+        self._incident: str = context.plan["incident"]
         side = context.side.connect(context.side_database)
         try:
             self._defaults = rows(side, INLINE_DEFAULTS, (oids["pg_attrdef"],))
@@ -519,7 +527,7 @@ class InlineParts:
         ]
 
     def add(self, connection: Any) -> list[dict[str, Any]]:
-        """Make them, in the caller's transaction; what production's rows do not allow."""
+        """Make them, in the caller's transaction, checks for new rows only; what cannot be made."""
         parts = []
         for kind, change, items in (
             ("default value", "ALTER COLUMN {name} SET DEFAULT {definition}", self._defaults),
@@ -529,9 +537,49 @@ class InlineParts:
             for item in items:
                 shown = f"{item['name']} on {display_name(item['schema'], item['table'])}"
                 what = change.format(name=quote_ident(item["name"]), definition=item["definition"])
+                what += " NOT VALID" if item.get("validated") else ""
                 table = quote_name(item["schema"], item["table"])
                 parts.append(Part(kind, shown, f"ALTER TABLE {only}{table} {what}", table))
         return make_parts(connection, parts)
+
+    def validate(self, connection: Any) -> list[dict[str, Any]]:
+        """Check the rows that are there, each check in a transaction of its own; what they do not allow."""
+        left_to_do = []
+        for item in self._checks:
+            table = quote_name(item["schema"], item["table"])
+            waiting = value(connection, UNVALIDATED, (table, item["name"]))
+            connection.rollback()
+            if not item["validated"] or not waiting:
+                continue
+            statement = f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote_ident(item['name'])}"
+
+            def work(table: str = table, statement: str = statement) -> None:
+                mark(connection, self._incident)
+                execute_as_owner(connection, table, statement)
+
+            try:
+                patiently(connection, work)
+            except connection.DatabaseError as error:
+                connection.rollback()
+                if is_passing(error):
+                    raise
+                left_to_do.append(self._refused(connection, item, table, f"{statement};", said(error)))
+                connection.rollback()
+        return left_to_do
+
+    @staticmethod
+    def _refused(connection: Any, item: Mapping[str, Any], table: str, command: str, reason: str) -> dict[str, Any]:
+        shown = display_name(item["schema"], item["table"])
+        counts: list[int] = []
+        # The count is worth no error of its own.
+        with savepoint(connection, lambda error: None), each_as_its_owner(connection, []) as owners:
+            oid = value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (table,))
+            query = f"SELECT count(*) FROM {table} WHERE NOT ({item['condition']})"
+            counts.append(int(owners.of(oid, item["schema"]).value(query)))
+        count = counts[0] if counts else None
+        what = f"{'some' if count is None else count} rows of {shown} are not as it says ({reason}); new rows are "
+        what += "checked, these are not. Mend them, then run the command"
+        return left("check constraint", f"{item['name']} on {shown}", what, command, rows=count)
 
 
 # What columns need that are put back into living tables.

@@ -297,6 +297,7 @@ class TableRecovery:
             published = time.monotonic()
             left_to_do = [*self.plan["left_to_do"]]
             left_to_do += ForeignKeys(context, steps.foreign_keys).validate(main)
+            left_to_do += InlineParts(context, dump.entries).validate(main)
             validated = time.monotonic()
             left_to_do += unconfirmed(main)
             result = self._result(main, left_to_do)

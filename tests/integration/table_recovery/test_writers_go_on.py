@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg2
 import pytest
 
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
@@ -113,6 +114,35 @@ def test_writers_go_on_while_rows_are_exchanged(shop: Any) -> None:
         damaged[name] for name in ("keyless", "orders")
     ]
     assert max(writer.longest, reader.longest) < max(LONGEST, PART * answer["result"]["seconds"]["load"])
+
+
+def test_readers_go_on_while_the_rows_of_a_check_are_looked_at(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE SCHEMA rules",
+        # Slow enough to be noticed.
+        "CREATE FUNCTION rules.fits(v int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS "
+        "$$ BEGIN RETURN v > 0 AND md5(repeat(v::text, 2000)) IS NOT NULL; END $$",
+        "CREATE TABLE parcels (id int PRIMARY KEY, customer int, note text, weight int DEFAULT 1)",
+        "INSERT INTO parcels SELECT g, 1, 'x', g FROM generate_series(1, 100000) g",
+        *(f"ALTER TABLE parcels ADD CONSTRAINT {name} CHECK (rules.fits({name}))" for name in ("weight", "id")),
+    )
+    shop.take_side()
+    production.sql("shop", "DROP SCHEMA rules CASCADE", "UPDATE parcels SET weight = -weight WHERE id IN (3, 4)")
+    writer, reader = Work(production, write), Work(production, read)
+    for session in (writer, reader):
+        session.start()
+    result = shop.recover("shop", schemas=["rules"])["result"]
+    for session in (writer, reader):
+        session.end()
+    assert [(entry["object"], entry["rows"]) for entry in result["left_to_do"]] == [("weight on public.parcels", 2)]
+    valid = "SELECT string_agg(conname, ',') FROM pg_constraint WHERE contype = 'c' AND convalidated "
+    assert production.sql("shop", f"{valid} AND conrelid = 'parcels'::regclass") == "id"
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        production.sql("shop", "INSERT INTO parcels VALUES (0, 1)")
+    production.sql("shop", "UPDATE parcels SET weight = 1 WHERE id < 5", result["left_to_do"][0]["command"])
+    assert max(writer.longest, reader.longest) < max(LONGEST, PART * result["seconds"]["validate"])
 
 
 def test_killed_after_the_rows_were_exchanged_it_still_keeps_those_of_before(shop: Any) -> None:
