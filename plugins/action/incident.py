@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import printable
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import printable
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, utc_now

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from ansible.plugins.action.normal import ActionModule as NormalAction
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import printable
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import printable
 from ansible_collections.dbre.recovery.plugins.plugin_utils._progress import (
     FIRST_POLL,
     Progress,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config import misplaced_secrets
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.layout import (
     Member,
@@ -16,7 +17,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.layout i
     options_of,
     preferred,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 DOCUMENTATION = r"""
 name: pgbackrest_layout

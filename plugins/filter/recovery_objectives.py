@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 DOCUMENTATION = r"""
 name: recovery_objectives

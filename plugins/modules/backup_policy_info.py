@@ -88,6 +88,8 @@ import socket
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import (
     ITERATIONS,
     faults,
@@ -95,8 +97,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import
     refuse,
     resolve,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
 def gap(module: AnsibleModule, name: str, calendar: str) -> float:

@@ -129,6 +129,9 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import (
     annotation_arguments,
     option_arguments,
@@ -137,7 +140,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup i
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import (
     effective_type,
-    parse_age,
     recent_backup,
     stanza_facts,
 )
@@ -146,8 +148,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
     from_params,
     refuse_root,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
 def ensure(module: AnsibleModule) -> dict[str, Any]:

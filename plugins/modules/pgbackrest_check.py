@@ -73,6 +73,8 @@ archiver:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import (
     ARCHIVER_QUERY,
     archiving_advice,
@@ -85,12 +87,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
     from_params,
     refuse_root,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
 def archiver(params: dict[str, Any]) -> dict[str, Any]:

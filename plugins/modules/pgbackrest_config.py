@@ -137,6 +137,8 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config import (
     AUTH,
     Judge,
@@ -155,8 +157,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config i
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
 class ConfigFile:

@@ -149,10 +149,10 @@ version:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import describe_backup, describe_stanza
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC, from_params
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
 def main() -> None:

@@ -272,10 +272,10 @@ missing_wal:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import refuse_root
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.side_restore import SideRestore
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import SideRestore
 
 
 def main() -> None:

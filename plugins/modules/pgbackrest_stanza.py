@@ -74,6 +74,8 @@ info:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import describe_stanza, stanza_action
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import (
@@ -81,12 +83,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
     from_params,
     refuse_root,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 
 def server_identity(params: dict[str, Any]) -> tuple[int, int]:

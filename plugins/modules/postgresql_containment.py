@@ -140,13 +140,13 @@ containment:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._guard.containment import PgBouncerPause, ReadOnly
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.containment import PgBouncerPause, ReadOnly
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
 
 

@@ -107,17 +107,17 @@ findings:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._guard.protection import DropProtection
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.protection import DropProtection
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
 
 

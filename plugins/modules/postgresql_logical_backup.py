@@ -182,10 +182,10 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import parse_age
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_backup import (
+from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_backup import (
     LogicalBackup,
     ended_by_signal,
 )

@@ -237,11 +237,11 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.logical_instance import LogicalRestore
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import SideInstance
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_recovery import ensure_state
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_instance import LogicalRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 
 CLIENT = {
     "address": {"type": "str", "required": True},

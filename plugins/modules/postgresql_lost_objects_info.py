@@ -227,17 +227,17 @@ load_plan:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.plan import Planner
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.rehearsal import rehearse
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.room import room_for
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import Planner
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.rehearsal import rehearse
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.room import room_for
 
 
 def main() -> None:

@@ -80,10 +80,10 @@ verifier:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.passfile import new_secret, parse, render
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_instance import write_file
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import write_file
 
 
 def main() -> None:

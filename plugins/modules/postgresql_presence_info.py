@@ -67,15 +67,15 @@ present:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import parse_relation_list
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.presence import presence
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.presence import presence
 
 
 def look(params: dict[str, Any]) -> dict[str, Any]:

@@ -131,15 +131,15 @@ impact:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.impact import impact_on
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.impact import impact_on
 
 
 def main() -> None:

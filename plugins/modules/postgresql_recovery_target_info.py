@@ -277,10 +277,10 @@ import shutil
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import KINDS
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import roomiest

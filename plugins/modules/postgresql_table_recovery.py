@@ -194,18 +194,18 @@ removed:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import masked
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.database import make_recovery
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.load import Context
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.masking import masked
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.remove import remove_staging
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
     Progress,
     open_production,
     open_servers,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.database import make_recovery
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.remove import remove_staging
 
 
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:

@@ -102,15 +102,15 @@ unread:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._guard.warm import databases_of, warm
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
     Progress,
     Server,
     translated_errors,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.warm import databases_of, warm
 
 
 def main() -> None:

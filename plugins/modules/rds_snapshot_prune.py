@@ -117,8 +117,8 @@ resource_id:
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import parse_age
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE, kind_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, run_module
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.prune import Rule, ensure_pruned, source_resource_id

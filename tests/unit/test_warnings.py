@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.side_config import (
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import (
     TARGET_SETTINGS,
     cage_settings,
     target_settings,

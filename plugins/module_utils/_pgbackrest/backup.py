@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import (
     STATUS_MISSING_STANZA_DATA,
     STATUS_MISSING_STANZA_PATH,
@@ -23,7 +24,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
     stanza_facts,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 ANNOTATIONS_SINCE = (2, 41)
 OWN_OPTIONS = frozenset(["annotation", "config", "expire-auto", "repo", "stanza", "type"])

@@ -10,13 +10,13 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import (
     REACHED,
     Run,
     parse_error,
     parse_warnings,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 Sections = dict[str, dict[str, Any]]
 

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import archived_segments
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn, parse_segment_name, segment_name
 
 MIB = 1024 * 1024
 # Parallel processes store segments out of order, so what is missing now may be there in a moment.

@@ -9,12 +9,9 @@ The JSON grew from version to version: a field that an older pgBackRest does not
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Optional
-
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 # pgBackRest: src/command/info/info.c, "Stanza status codes"
 STATUS_OK = 0
@@ -24,7 +21,6 @@ STATUS_MISSING_STANZA_DATA = 3
 STATUS_MIXED = 4
 STATUS_PG_MISMATCH = 5
 
-_AGE_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SATISFIED_BY = {"full": ("full",), "diff": ("full", "diff"), "incr": ("full", "diff", "incr")}
 
 
@@ -33,16 +29,6 @@ def iso_time(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
-
-
-def parse_age(text: str | int) -> int:
-    """Return seconds from `90`, `90s`, `15m`, `24h`, `7d` or `2w`."""
-    found = re.fullmatch(r"\s*(\d+)\s*([smhdw]?)\s*", str(text).lower())
-    if not found:
-        raise RecoveryError(
-            f"{text!r} is not an age. Write seconds, or a number with s, m, h, d or w: '24h', '7d', '3600'."
-        )
-    return int(found.group(1)) * _AGE_UNITS[found.group(2)]
 
 
 def backup_facts(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Optional, TextIO
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import require_stanza, take_backup
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import require_continuous
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import effective_type, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 LOCK_HELD = 50  # pgBackRest's LockAcquireError
 POLL = 5.0  # seconds

@@ -10,8 +10,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 # Of compressed files and block incrementals (pgBackRest: src/common/compress/helper.c, src/command/backup/common.h).
 _SUFFIX = re.compile(r"\.(?:gz|lz4|zst|bz2|pgbi)$")

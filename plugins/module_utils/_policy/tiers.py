@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import parse_age
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
 # rpo: what may be lost at most. rto: how long it may take until the data is back. window: how far back a restore must
 # reach. archive_timeout: seconds after which a quiet server archives an unfinished segment. schedule and restore_test:

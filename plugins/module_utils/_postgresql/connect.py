@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.raw_text import take_raw_bytes
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
     NO_LIBRARIES,

@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, too_large
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, try_to_become
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
     acting_as_owner,
     is_another,
     may_open,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError, too_large
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import (
     find_relations,
     find_schemas,

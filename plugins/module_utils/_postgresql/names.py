@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
 # One part of a name as SQL writes it (PostgreSQL documentation, 4.1.1): quoted, or begun by a letter or underscore.
 PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^\W\d][\w$]*))\s*')

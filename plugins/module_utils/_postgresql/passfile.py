@@ -14,7 +14,7 @@ import string
 from dataclasses import dataclass
 from typing import Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
 ITERATIONS = 4096  # what the server itself takes (scram_iterations)
 _ALPHABET = string.ascii_letters + string.digits

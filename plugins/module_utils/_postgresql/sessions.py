@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become_owners
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import (
     find_bin_dir,
@@ -26,7 +27,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     is_superuser,
     libpq_keywords,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.raw_text import client_encoding
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (

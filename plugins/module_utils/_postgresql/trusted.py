@@ -11,7 +11,7 @@ import socket
 import stat
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 

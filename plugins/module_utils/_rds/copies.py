@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, error_text, tag_list, tags_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE, busy, code_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import arn_region, check_key

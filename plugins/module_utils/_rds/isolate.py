@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
 # Subscriptions come along in the copy; without workers none connects to its publisher and moves its slot.
 NO_SUBSCRIPTIONS = "max_logical_replication_workers"

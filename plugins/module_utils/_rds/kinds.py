@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, error_code, error_text
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.status import look_at_cluster, look_at_instance
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import Look, Waiting

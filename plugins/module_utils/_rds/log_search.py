@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import parse_relation_list
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.server_log import Entry
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.statements import (

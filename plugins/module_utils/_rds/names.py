@@ -9,7 +9,7 @@ import re
 from datetime import datetime, timezone
 from typing import Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
 LONGEST = 63
 LONGEST_SNAPSHOT = 255  # of an instance; 63 of a cluster

@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import DAY, resolve
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 
 # "Working with backups" and "Restoring to a specified time" in the RDS user guide.
 SHORTEST_RETENTION, LONGEST_RETENTION = 1, 35

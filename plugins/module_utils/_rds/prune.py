@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Callable, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.snapshots import SnapshotKind, Snapshots

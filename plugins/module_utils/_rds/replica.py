@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import ClientError, Rds, error_text, tags_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import plan_settings, restore_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE, busy, code_of, when_allowed

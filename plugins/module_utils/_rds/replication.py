@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, error_text, tag_list
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE, busy, code_of, when_allowed
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import arn_region, check_key, iso

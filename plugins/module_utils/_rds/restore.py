@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds import settings as tables
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import ClientError, Rds, tags_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import (

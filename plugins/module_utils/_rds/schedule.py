@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import parse_age
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import check_key, derived
 
 # A copy is due a little before its time, or one that is looked for once a day would be made every other day.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, error_code, error_text
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import region_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.status import look_at_snapshot

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn, parse_segment_name, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.segment import Owner, why_not
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row, open_connection
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import Archive, run

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog import Change
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import database_row
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, MoreWal, Request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.history import History, Removal
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locate import Verdict
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Catalogue, Relation, Scan
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import name_of
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import ClassRow
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.history import History, Removal
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import Database
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, CommitLog, format_time
 

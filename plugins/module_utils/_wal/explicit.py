@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Harm, Request
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn, parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, format_time, parse_time
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, nothing
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import (
@@ -20,7 +21,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import
     Request,
     quoted,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import Known
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit
 

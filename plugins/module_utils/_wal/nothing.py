@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, MoreWal, Request, quoted
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import Known
 
 UNREAD = 20  # changes that cannot be read, in a message

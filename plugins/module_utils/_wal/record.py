@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Callable, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.compression import (
     Damaged,
     Unavailable,
@@ -21,7 +22,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.compression imp
     pglz_decompress,
     zstd_decompress,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 
 PAGE = 8192
 SHORT_HEADER = struct.Struct("=HHIQI4x")  # magic, info, timeline, address, bytes left of a record begun earlier

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Request
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, format_time, parse_time
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Callable, Optional, TypeVar
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog import Change, Trace
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.index import Index
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import Damaged, Record, checked
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import WalSource
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import (

@@ -14,17 +14,17 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import repository_message
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, locate, nothing, server
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.dropped_database import Databases
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Evidence, MoreWal
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.explicit import explicit_target
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn, parse_segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request, result
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.row_counts import RowCounts
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import ALWAYS, TRANSACTIONS, Scan

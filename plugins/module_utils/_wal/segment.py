@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import format_lsn, parse_segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import (
     LONG_HEADER_SIZE,
     LONG_TAIL,

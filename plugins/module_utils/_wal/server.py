@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.lsn import parse_lsn, parse_segment_name, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import before_page_header
 
 with contextlib.suppress(ImportError):  # connect() says so

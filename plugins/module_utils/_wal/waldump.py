@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Callable, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import PREFIX as MARK_PREFIX
 
 # rmgr: Heap        len (rec/tot):     54/    54, tx:        739, lsn: 0/01952760, prev 0/01952728, desc: DELETE off 1

@@ -1,0 +1,258 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The data directory of a standby, restored from the repository. A primary, or another server's, is never touched."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import describe_stanza
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import Run, from_params, parse_error
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
+from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import (
+    control_value,
+    parse_controldata,
+    recovery_settings,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import now, server_pid, write_file
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import percent_done
+
+# Settings of a standby that are its own. What the primary's ALTER SYSTEM or pgBackRest's restore says of them lies in
+# postgresql.auto.conf, which is part of the backup and would win over the standby's configuration.
+OWN_SETTINGS = frozenset(
+    [
+        "archive_cleanup_command",
+        "archive_command",
+        "archive_library",
+        "archive_mode",
+        "archive_timeout",
+        "cluster_name",
+        "config_file",
+        "data_directory",
+        "external_pid_file",
+        "hba_file",
+        "hot_standby",
+        "ident_file",
+        "listen_addresses",
+        "max_connections",
+        "max_locks_per_transaction",
+        "max_prepared_transactions",
+        "max_wal_senders",
+        "max_worker_processes",
+        "port",
+        "primary_conninfo",
+        "primary_slot_name",
+        "recovery_min_apply_delay",
+        "restore_command",
+        "ssl_ca_file",
+        "ssl_cert_file",
+        "ssl_key_file",
+        "synchronous_standby_names",
+        "unix_socket_directories",
+    ]
+)
+_SETTING = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(?:=|\s)")
+
+
+@dataclass(frozen=True)
+class Directory:
+    """What lies where the standby is to be. ``control`` is pg_controldata's; empty where there is no control file."""
+
+    path: str
+    empty: bool
+    interrupted: bool
+    running: bool
+    standby: bool
+    control: Mapping[str, str]
+
+
+def without_own_settings(text: str) -> str:
+    """A postgresql.auto.conf without the settings that are a standby's own."""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        match = _SETTING.match(line)
+        if match is None or match.group(1).lower() not in OWN_SETTINGS:
+            lines.append(line)
+    return "".join(lines)
+
+
+def decide(found: Directory, system_identifier: str, rebuild: bool, host: str) -> str:
+    """``none``, ``restore`` or ``delta``: what makes a standby of this server out of a directory.
+
+    Raises RecoveryError for everything that somebody may still need.
+    """
+    where = f"{found.path} on {host}"
+    if found.running and not found.standby:
+        raise RecoveryError(
+            f"a server that is no standby runs in {where}: a primary is never overwritten. Nothing was changed. Choose "
+            "another host, cluster name (postgresql_cluster_name) or data directory (postgresql_data_dir)."
+        )
+    if found.empty:
+        return "restore"
+    if found.interrupted:
+        return "delta"
+    if not found.control:
+        raise RecoveryError(
+            f"{where} is not empty and holds no PostgreSQL cluster. Nothing was changed. Empty it, or choose another "
+            "data directory (postgresql_data_dir)."
+        )
+    identifier = control_value(found.control, "Database system identifier")
+    if identifier != system_identifier:
+        raise RecoveryError(
+            f"{where} holds another cluster: its system identifier is {identifier}, the primary's {system_identifier}. "
+            "Nothing was changed. Drop that cluster if nobody needs it (pg_dropcluster), or choose another cluster "
+            "name (postgresql_cluster_name) or data directory (postgresql_data_dir)."
+        )
+    if rebuild:
+        return "delta"
+    if not found.standby:
+        state = control_value(found.control, "Database cluster state")
+        raise RecoveryError(
+            f"{where} holds this database, but not as a standby ({state}): it may be an old primary with transactions "
+            "that are nowhere else. Nothing was changed. To make it a standby, which loses them, run again with "
+            "-e postgresql_standby_rebuild=true."
+        )
+    return "none"
+
+
+class Standby:
+    """The data directory of one standby on this host."""
+
+    def __init__(self, params: Mapping[str, Any], run: Run) -> None:
+        self.params = params
+        self.run = run
+        self.path: str = params["path"]
+        self.host = socket.gethostname()
+        self.backrest = from_params(params, run)
+        self.bin_dir = find_bin_dir(params["major_version"], params["bin_dir"])
+        # Beside the directory, which has to be empty; it also tells how far the restore is.
+        self.restoring = f"{self.path.rstrip('/')}.restoring"
+
+    def look(self) -> Directory:
+        """What is there now."""
+        there = os.path.isdir(self.path)
+        return Directory(
+            path=self.path,
+            empty=not there or not os.listdir(self.path),
+            interrupted=os.path.exists(self.restoring),
+            running=server_pid(self.path) is not None,
+            standby=os.path.exists(os.path.join(self.path, "standby.signal")),
+            control=self.control() if os.path.exists(os.path.join(self.path, "global", "pg_control")) else {},
+        )
+
+    def control(self) -> dict[str, str]:
+        """pg_controldata of the directory."""
+        rc, stdout, stderr = self.run(["env", "LC_ALL=C", os.path.join(self.bin_dir, "pg_controldata"), self.path])
+        if rc != 0:
+            raise RecoveryError(f"pg_controldata cannot read {self.path} on {self.host}: {(stderr or stdout).strip()}")
+        return parse_controldata(stdout)
+
+    def ensure(self, check_mode: bool) -> dict[str, Any]:
+        """Have the directory hold a standby; the module's result."""
+        found = self.look()
+        action = decide(found, self.params["system_identifier"], self.params["rebuild"], self.host)
+        if action != "none":
+            self.check_repository()
+            if not check_mode:
+                self.restore(action, found.running)
+        control = found.control if action == "none" or check_mode else self.control()
+        return {
+            "changed": action != "none",
+            "action": action,
+            "settings": recovery_settings(control) if control else {},
+        }
+
+    def check_repository(self) -> None:
+        """Refuse a repository without a backup of this very server."""
+        info = describe_stanza(self.backrest)
+        wanted = self.params["system_identifier"]
+        known = [str(entry["system_identifier"]) for entry in current_databases(info)]
+        if wanted not in known:
+            raise RecoveryError(
+                f"the repository of stanza {self.params['stanza']!r}, as {self.host} sees it, holds the server with "
+                f"system identifier {', '.join(known) or '(none)'}, but the primary's is {wanted}. Nothing was "
+                "changed. Let pgBackRest on this host reach the primary's repository (pgbackrest_config)."
+            )
+        if not info.get("backups"):
+            raise RecoveryError(
+                f"stanza {self.params['stanza']!r} has no backup to build a standby from, seen from {self.host}. "
+                "Nothing was changed. Take one: provision-primary."
+            )
+
+    def restore(self, action: str, running: bool) -> None:
+        """Restore as a standby; what was begun and not ended is known by the file beside the directory."""
+        if running:
+            stop = [os.path.join(self.bin_dir, "pg_ctl"), "stop", "-w", "-s", "-m", "fast", "-D", self.path]
+            rc, stdout, stderr = self.run(stop)
+            if rc != 0:
+                raise RecoveryError(f"the standby in {self.path} does not stop: {(stderr or stdout).strip()}")
+        os.makedirs(os.path.dirname(self.path.rstrip("/")), exist_ok=True)
+        self.tell(0)
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        argv = [self.params["executable"], f"--stanza={self.params['stanza']}", f"--pg1-path={self.path}"]
+        argv += [f"--{name}={self.params[name]}" for name in ("config", "repo") if self.params[name]]
+        argv += ["--type=standby", "--log-level-console=detail", "--log-level-stderr=off"]
+        if action == "delta":
+            self.prepare_delta()
+            argv.append("--delta")
+        argv.append("restore")
+        tail: list[str] = []
+        told = 0.0
+        # A module's run_command would keep its progress from us until the end.
+        with subprocess.Popen(  # pylint: disable=ansible-bad-function
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            for line in process.stdout or ():
+                tail = [*tail[-40:], line]
+                if time.monotonic() - told >= 1 and percent_done(line):
+                    told = time.monotonic()
+                    self.tell(percent_done(line))
+        if process.returncode != 0:
+            raise RecoveryError(
+                f"pgBackRest could not restore the standby to {self.path} on {self.host} (exit code "
+                f"{process.returncode}): {parse_error(''.join(tail))[1]}. The primary was not touched. Remove the "
+                "cause and run again: it goes on with what is there.",
+                rc=process.returncode,
+            )
+        auto = os.path.join(self.path, "postgresql.auto.conf")
+        with open(auto, encoding="utf-8") as file:
+            text = file.read()
+        write_file(auto, without_own_settings(text))
+        os.unlink(self.restoring)
+
+    def prepare_delta(self) -> None:
+        """Have the directory be one that pgBackRest goes on with; nothing runs there."""
+        if not any(os.path.exists(os.path.join(self.path, name)) for name in ("PG_VERSION", "backup.manifest")):
+            # A restore of ours that was killed before it had written anything that tells what this is.
+            shutil.rmtree(self.path)
+            os.makedirs(self.path, mode=0o700)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.path, "postmaster.pid"))  # of a server that was killed
+
+    def tell(self, done: float) -> None:
+        """Say how far the restore is, and that it has begun."""
+        step = {"at": now(), "what": "restore", "done": round(100 * done), "total": 100, "unit": "per cent"}
+        write_file(self.restoring, json.dumps(step) + "\n")
+
+
+def ensure_standby(params: Mapping[str, Any], run: Run, check_mode: bool = False) -> dict[str, Any]:
+    """Ensure the data directory of a standby."""
+    return Standby(params, run).ensure(check_mode)

@@ -1,0 +1,156 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A copy of a table as it was, beside production's, and the SQL that puts it to use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    quote_literal,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
+    firing_triggers,
+    incoming_keys,
+    orphans,
+    outgoing_keys,
+    shown_key,
+    silence,
+    source_of,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import (
+    ExistingTable,
+    primary_key,
+    same_row,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import create_kept
+
+
+class CopyBeside(ExistingTable):
+    """One table whose copy stays beside it."""
+
+    def copied(self, connection: Any) -> None:
+        kept = self.keep(connection, self.copy_name, f"copy of {self.shown} as it was before the incident")
+        self.note(
+            connection,
+            {
+                "rows": self.recovered["rows"],
+                "checksum_production": self.recovered["checksum"],
+                "copy": kept,
+                "left_to_do": self._left(connection, kept),
+            },
+        )
+
+    def _left(self, connection: Any, kept: str) -> list[dict[str, Any]]:
+        """What is left to do with the copy, as far as production can be looked at without waiting."""
+        whole = f"{kept} has all {self.recovered['rows']} rows as they were"
+        if value(connection, "SELECT pg_catalog.to_regclass(%s)", (self.true,)) is None:
+            # A lost table that could not be made: what made that impossible is left to do.
+            return []
+        execute(connection, "SAVEPOINT dbre_look")
+        try:
+            Locks(connection).begin()
+            oid = self.oid(connection)
+            differing = self.differing_columns(connection, oid)
+            if differing:
+                what = f"production's columns are others ({', '.join(differing)}), so take from it what is needed"
+                return [left("table", self.shown, f"{whole}; {what}", lost=True)]
+            lacked, changed = self._lacked(connection, oid)
+            statements = self._statements(connection, oid)
+        except connection.DatabaseError as error:
+            execute(connection, "ROLLBACK TO SAVEPOINT dbre_look")
+            what = f"production's table could not be read ({str(error).strip()})"
+            return [left("table", self.shown, f"{whole}; {what}", lost=True)]
+        finally:
+            execute(connection, "RELEASE SAVEPOINT dbre_look")
+        if lacked is None:
+            what = "production's rows are others; how many it lacks cannot be told without a primary key"
+        else:
+            what = f"production lacks {lacked} of them and has {changed} with other values"
+        lost = lacked is None or lacked + changed > 0
+        found = []
+        if statements["merge"]:
+            what += ". The command puts in those that it lacks"
+            found.append(left("table", self.shown, f"{whole}; {what}", statements["merge"], lost=lost, rows=lacked))
+            what = f"instead: the command puts all rows of {kept} in the place of production's"
+            found.append(left("table", self.shown, what, statements["exchange"]))
+        else:
+            what += ". The command puts them all in the place of production's"
+            found.append(left("table", self.shown, f"{whole}; {what}", statements["exchange"], lost=lost, rows=lacked))
+        what = "the command takes such an exchange back, with the rows that production had until then"
+        found.append(left("table", self.shown, what, statements["back"]))
+        return found
+
+    def _lacked(self, connection: Any, oid: int) -> tuple[int | None, int]:
+        """How many rows of the copy production lacks (None where that cannot be told), and how many differ there."""
+        with each_as_its_owner(connection, []) as owners:
+            owner = owners.of(oid, self.schema)
+            copy = owner.bring(self.staging, self.copy_name)
+            if not self.key or sorted(primary_key(connection, oid)) != sorted(self.key):
+                query = fingerprint.checksum_query(self.own, self.copied_columns, connection.server_version)
+                return (0 if owner.rows(query)[0] == self.recovered else None), 0
+            match = self.on_key("p", "s")
+            lacked = owner.value(
+                f"SELECT count(*) FROM {copy} s WHERE NOT EXISTS (SELECT FROM {self.own} p WHERE {match})"
+            )
+            changed = owner.value(
+                f"SELECT count(*) FROM {copy} s JOIN {self.own} p ON {match} "
+                f"WHERE NOT {same_row(self.stored, 's', 'p')}"
+            )
+            return lacked, changed
+
+    def _statements(self, connection: Any, oid: int) -> dict[str, str | None]:
+        """SQL for people: ``merge`` (None where a key is missing), ``exchange`` of all rows, and the way ``back``."""
+        name_before = self.derived("_before_exchange")
+        before = quote_name(self.staging, name_before)
+        forward = [
+            f"SELECT pg_catalog.setval({name}, {last}, {called}) FROM {sequence} "
+            f"WHERE {last} {'>' if item['increment'] > 0 else '<'} last_value OR last_value = {last} AND NOT is_called"
+            for item in self.sequences
+            for sequence in [quote_name(item["schema"], item["name"])]
+            for name in [f"{quote_literal(sequence)}::regclass"]
+            for last, called in [(item["last_value"], str(item["is_called"]).lower())]
+        ]
+        merge = None
+        if self.key:
+            insert = f"{self.insert_statement(self.copy)} ON CONFLICT DO NOTHING"
+            merge = "; ".join(["BEGIN", insert, *forward, "COMMIT;"])
+        save = create_kept(connection, self.staging, name_before, f"SELECT * FROM {self.own}")
+        remove = f"DROP TABLE {before}"
+        return {
+            "merge": merge,
+            "exchange": self._exchange(connection, oid, save, self.copy, forward),
+            "back": self._exchange(connection, oid, [], before, [remove]),
+        }
+
+    def _exchange(self, connection: Any, oid: int, first: Iterable[str], source: str, last: Iterable[str]) -> str:
+        """One transaction in which no trigger fires, and which ends with an error where a foreign key would break."""
+        off, on = silence(firing_triggers(connection, [oid]))
+        keys = {key["oid"]: key for find in (outgoing_keys, incoming_keys) for key in find(connection, [oid])}
+        tests = "".join(
+            f"IF EXISTS (SELECT FROM {source_of(key)} f WHERE {orphans(key)}) THEN RAISE EXCEPTION "
+            f"{quote_literal('foreign key ' + shown_key(key).replace('%', '%%') + ' would break')}; END IF; "
+            for key in keys.values()
+        )
+        statements = [
+            "BEGIN",
+            f"LOCK TABLE {self.own} IN EXCLUSIVE MODE",
+            *first,
+            "SET LOCAL session_replication_role = replica",
+            *off,
+            f"DELETE FROM {self.own}",
+            self.insert_statement(source),
+            *on,
+            *([f"DO {quote_literal(f'BEGIN {tests}END')}"] if tests else []),
+            *last,
+            "COMMIT;",
+        ]
+        return "; ".join(statements)

@@ -1,0 +1,287 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Columns that went from tables that are still there, alone or with a type or an extension, and their data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, said
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Owner, execute_as_owner, needs_cage
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks, patiently
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    quote_ident,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
+    firing_triggers,
+    locks_to_silence,
+    silence,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_passing, savepoint
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import (
+    carried,
+    column_list,
+    copy_options,
+    copy_table,
+    plain_columns,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import LEAVES, same_row
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+
+# Rows in one short transaction, so that writers of the same rows wait for moments only.
+BATCH = 5000
+
+
+class LostColumns:
+    """Puts the lost columns of one table back and fills them by key, in batches, without firing triggers."""
+
+    def __init__(self, context: Context, item: Mapping[str, Any], encoding: str) -> None:
+        self.context = context
+        self.item = item
+        self.encoding = encoding
+        self.true = quote_name(item["schema"], item["name"])
+        self.shown = display_name(item["schema"], item["name"])
+        self.copy_name = f"dbre_columns_{item['oid']}"
+        self.copy = quote_name(context.staging, self.copy_name)
+        # How values of the copy become those of the table, by column.
+        self.values: dict[str, str] = {}
+        self.only = "" if item["kind"] == "p" else "ONLY "
+        side = context.side.connect(context.side_database)
+        try:
+            every = fingerprint.columns_of(side, [item["oid"]])[item["oid"]]
+            self.before = force_statements(side, [item["oid"]])[0]
+        finally:
+            side.close()
+        self.lost = [column for column in every if column["name"] in item["columns"]]
+        self.filled = [column for column in self.lost if not column["generated"]]
+        self.key = [column for column in every if column["name"] in item["key"]]
+
+    def run(self) -> None:
+        """Everything; what is left to do is in the journal."""
+        connection = self.context.session()
+        try:
+            locks = Locks(connection)
+            left_to_do = patiently(connection, lambda: self._add(connection, locks), locks=locks)
+            self.filled = [column for column in self.filled if column["name"] not in left_to_do]
+            total = self._copy(connection) if self.filled else 0
+            for first in range(1, total + 1, BATCH):
+                self.context.watch.wait()
+                patiently(connection, partial(self._fill, connection, first, locks), locks=locks)
+                self.context.progress.say("fill", min(first + BATCH - 1, total), total, "rows")
+            entries = list(left_to_do.values()) + self._not_null(connection)
+            patiently(connection, lambda: self._end(connection, total, entries))
+        finally:
+            connection.close()
+
+    def _begin(self, connection: Any) -> None:
+        mark(connection, self.context.plan["incident"])
+
+    def _whole_table(self) -> Lock:
+        return Lock(self.true, "ACCESS EXCLUSIVE", tree=True)
+
+    def _add_statement(self, column: Mapping[str, Any]) -> str:
+        text = f"ALTER TABLE {self.true} ADD COLUMN IF NOT EXISTS {quote_ident(column['name'])} {column['type']}"
+        if column["collation"]:
+            text += " COLLATE " + ".".join(quote_ident(part) for part in column["collation"].split(".", 1))
+        return text
+
+    def _add(self, connection: Any, locks: Locks) -> dict[str, dict[str, Any]]:
+        """Add the columns, empty; what cannot be added, by name."""
+        self._begin(connection)
+        locks.take([self._whole_table()])
+        found: dict[str, dict[str, Any]] = {}
+        for column in self.lost:
+            name = f"{column['name']} on {self.shown}"
+            if column["generated"] == "s":
+                reason = (
+                    "the server computes it, and rewrites the whole table for that. At a quiet time, run the command"
+                )
+                command = f"{self._add_statement(column)} GENERATED ALWAYS AS ({column['default']}) STORED;"
+                found[column["name"]] = left("generated column", name, reason, command, lost=True)
+                continue
+            statement = self._add_statement(column)
+            if column["generated"]:
+                statement += f" GENERATED ALWAYS AS ({column['default']}) VIRTUAL"
+
+            def failed(error: Any, column: Any = column, name: str = name, statement: str = statement) -> None:
+                found[column["name"]] = left("table column", name, said(error), f"{statement};", lost=True)
+
+            with savepoint(connection, failed):
+                # A domain's check is run for rows without a value.
+                execute_as_owner(connection, self.true, statement)
+        return found
+
+    def _copy(self, connection: Any) -> int:
+        """Key and lost columns of the recovered instance, numbered, beside; how many rows."""
+        self._begin(connection)
+        columns = [*self.key, *self.filled]
+        plain = plain_columns(connection, columns)
+        self.values = {column["name"]: item.back for column, item in zip(columns, plain)}
+        definitions = ", ".join(item.definition for item in plain)
+        execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
+        execute(
+            connection,
+            f"CREATE UNLOGGED TABLE {self.copy} ({definitions}, dbre_n bigint GENERATED ALWAYS AS IDENTITY UNIQUE)",
+        )
+        taken = carried(columns, fingerprint.columns_of_table(connection, self.copy))
+        whole = [{**column, "generated": ""} for column in taken]
+        fields = column_list(whole)
+        for source in self._sources(fields):
+            copy_table(
+                connection,
+                self.context.side,
+                self.context.side_database,
+                f"COPY {source} TO STDOUT {copy_options(whole, self.encoding)}",
+                f"COPY {self.copy}{fields} FROM STDIN {copy_options(whole, self.encoding)}",
+                self.context.tell,
+                self.before,
+            )
+        execute(connection, f"ANALYZE {self.copy}")
+        total = int(value(connection, f"SELECT coalesce(max(dbre_n), 0) FROM {self.copy}"))
+        connection.commit()
+        return total
+
+    def _sources(self, fields: str) -> list[str]:
+        """What COPY reads: a query, but where that would run parts of index expressions, the tables with the rows."""
+        side = self.context.side.connect(self.context.side_database)
+        try:
+            if needs_cage(side, self.item["oid"]):
+                return [f"{row['name']}{fields}" for row in rows(side, LEAVES, {"oid": self.item["oid"]})]
+        finally:
+            side.close()
+        return [f"(SELECT {fields[2:-1]} FROM {self.only}{self.true})"]
+
+    @contextmanager
+    def _owner(self, connection: Any) -> Iterator[tuple[Owner, str]]:
+        """The table's owner, and the copy where he may read it."""
+        oid = int(value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (self.true,)))
+        with each_as_its_owner(connection, []) as owners:
+            owner = owners.of(oid, self.item["schema"])
+            yield owner, owner.bring(self.context.staging, self.copy_name)
+
+    def _same_key(self) -> str:
+        names = [quote_ident(column["name"]) for column in self.key]
+        return " AND ".join(f"t.{name} = s.{name}" for name in names)
+
+    def _fill(self, connection: Any, first: int, locks: Locks) -> None:
+        """One batch. A value that production has written meanwhile stays."""
+        self._begin(connection)
+        execute(connection, "SET LOCAL session_replication_role = 'replica'")
+        oid = value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (self.true,))
+        firing = firing_triggers(connection, [oid])
+        off, on = silence(firing)
+        names = [quote_ident(column["name"]) for column in self.filled]
+        changes = ", ".join(
+            f"{name} = coalesce(t.{name}, s.{self.values[column['name']]})" for name, column in zip(names, self.filled)
+        )
+        needed = " OR ".join(f"t.{name} IS NULL AND s.{name} IS NOT NULL" for name in names)
+        locks.take(locks_to_silence(firing))
+        for statement in off:
+            execute(connection, statement)
+        with self._owner(connection) as (owner, copy):
+            owner.execute(
+                f"UPDATE {self.only}{self.true} t SET {changes} FROM {copy} s "
+                f"WHERE s.dbre_n BETWEEN {first} AND {first + BATCH - 1} AND {self._same_key()} AND ({needed})"
+            )
+        for statement in on:
+            execute(connection, statement)
+
+    def _not_null(self, connection: Any) -> list[dict[str, Any]]:
+        """Make columns NOT NULL that were, without reading the table under a lock that others wait for."""
+        entries = []
+        for column in self.filled:
+            if not column["not_null"]:
+                continue
+            name, check = quote_ident(column["name"]), quote_ident(f"dbre_not_null_{self.item['oid']}")
+            table, command = f"ALTER TABLE {self.true}", f"ALTER TABLE {self.true} ALTER COLUMN {name} SET NOT NULL"
+            try:
+                self._alter(connection, f"{table} ADD CONSTRAINT {check} CHECK ({name} IS NOT NULL) NOT VALID")
+                self._alter(connection, f"{table} VALIDATE CONSTRAINT {check}", whole=False)
+                self._alter(connection, f"{command}, DROP CONSTRAINT {check}")
+            except connection.DatabaseError as error:
+                if is_passing(error):
+                    raise
+                self._alter(connection, f"{table} DROP CONSTRAINT IF EXISTS {check}")
+                shown = f"{column['name']} on {self.shown}"
+                reason = f"rows that came after the incident have no value, so that it is not NOT NULL: {said(error)}"
+                entries.append(left("table column", shown, reason, f"{command};", lost=True))
+        return entries
+
+    def _alter(self, connection: Any, statement: str, whole: bool = True) -> None:
+        locks = Locks(connection)
+
+        def work() -> None:
+            self._begin(connection)
+            locks.take([self._whole_table()] if whole else [])
+            # To know whether another check implies this one, the server runs constant parts of all.
+            execute_as_owner(connection, self.true, statement)
+
+        patiently(connection, work, locks=locks)
+
+    def _end(self, connection: Any, total: int, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Note what was done and what was read back, in the transaction that removes the copy."""
+        self._begin(connection)
+        result = {
+            "schema": self.item["schema"],
+            "name": self.item["name"],
+            "oid": self.item["oid"],
+            "action": "columns",
+            "rows": 0,
+            "checksum_side": "0",
+            "checksum_production": "0",
+            "columns": [column["name"] for column in self.filled],
+            "seconds": {},
+        }
+        if self.filled:
+            result.update(self._read_back(connection))
+            entries = [*entries, *self._without_row(total - int(result["rows"]) - int(result["own_values"]))]
+            execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
+        self.context.journal(connection, "table", result)
+        for entry in entries:
+            self.context.journal(connection, "refused", {"entry": None, "left": entry})
+
+    def _read_back(self, connection: Any) -> dict[str, Any]:
+        """Rows and checksum of both ends, without the rows that production has given values of their own meanwhile."""
+        columns = [*self.key, *self.filled]
+        own = " OR ".join(
+            f"t.{quote_ident(column['name'])} IS NOT NULL AND NOT {same_row([column], 't', 's')}"
+            for column in self.filled
+        )
+        found: dict[str, Any] = {}
+        with self._owner(connection) as (owner, copy):
+            joined = f"FROM {self.only}{self.true} t JOIN {copy} s ON {self._same_key()}"
+            for end, alias in (("side", "s"), ("production", "t")):
+                fields = ", ".join(f"{alias}.{quote_ident(column['name'])}" for column in columns)
+                source = f"(SELECT {fields} {joined} WHERE NOT ({own})) AS p"
+                (content,) = owner.rows(fingerprint.checksum_query(source, columns, connection.server_version))
+                found[f"checksum_{end}"] = str(content["checksum"])
+                found["rows"] = content["rows"]
+            found["own_values"] = owner.value(f"SELECT count(*) {joined} WHERE {own}")
+        return found
+
+    def _without_row(self, count: int) -> list[dict[str, Any]]:
+        """Rows of before that production has no more: lost, too, where rows were asked for; else perhaps on purpose."""
+        if not count:
+            return []
+        names = ", ".join(column["name"] for column in self.filled)
+        return [
+            left(
+                "rows",
+                self.shown,
+                f"{count} rows that had values of {names} are not in production any more. If they were lost, too, "
+                "bring them back with another incident id, the same target and dr_load=merge",
+                lost=self.context.plan["load"] != "beside",
+                rows=count,
+            )
+        ]

@@ -1,0 +1,324 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import is_harmless_type
+
+# Descriptions of entries that begin with another description; the longest that fits is the entry's
+# (ArchiveEntry() calls in src/bin/pg_dump/pg_dump.c).
+DESCRIPTIONS = (
+    "ACCESS METHOD|ACL|AGGREGATE|CAST|CHECK CONSTRAINT|COLLATION|COMMENT|CONSTRAINT|CONVERSION|DATABASE PROPERTIES|"
+    "DATABASE|DEFAULT ACL|DEFAULT|DOMAIN|ENCODING|EVENT TRIGGER|EXTENSION|FK CONSTRAINT|FOREIGN DATA WRAPPER|"
+    "FOREIGN SERVER|FOREIGN TABLE|FUNCTION|INDEX ATTACH|INDEX|MATERIALIZED VIEW|OPERATOR CLASS|OPERATOR FAMILY|"
+    "OPERATOR|POLICY|PROCEDURAL LANGUAGE|PROCEDURE|PUBLICATION TABLES IN SCHEMA|PUBLICATION TABLE|PUBLICATION|"
+    "ROW SECURITY|RULE|SCHEMA|SEARCHPATH|SECURITY LABEL|SEQUENCE OWNED BY|SEQUENCE|SERVER|SHELL TYPE|STATISTICS|"
+    "STDSTRINGS|SUBSCRIPTION TABLE|SUBSCRIPTION|TABLE ATTACH|TABLE|TEXT SEARCH CONFIGURATION|TEXT SEARCH DICTIONARY|"
+    "TEXT SEARCH PARSER|TEXT SEARCH TEMPLATE|TRANSFORM|TRIGGER|TYPE|USER MAPPING|VIEW"
+)
+ENTRY = re.compile(rf"(\d+); (\d+) (\d+) ({DESCRIPTIONS})(?: |$)(.*)", re.DOTALL)
+# What no restore of objects asks for: settings of the dump itself, and what is data.
+SETTINGS = ("ENCODING", "SEARCHPATH", "STDSTRINGS")
+DEPENDS = re.compile(r";\s+depends on:((?: \d+)+)")
+# The settings that a script begins with. Its timeouts would undo ours; older servers do not know all of them.
+HEADER = re.compile(rb"\A(?:(?:--.*|\\restrict .*|SET (?!ROLE ).*;|SELECT pg_catalog\.set_config\(.*\);)?\n)*")
+TIMEOUTS = re.compile(rb"^SET (?:statement|lock|idle_in_transaction_session|transaction)_timeout = 0;\n", re.MULTILINE)
+# Grants in the name of those who made them: only superusers may change the session's user, members the current one.
+SESSION_USER = re.compile(rb"^(?:SET SESSION AUTHORIZATION (.*)|RESET SESSION AUTHORIZATION);$", re.MULTILINE)
+GRANTS = ("ACL", "DEFAULT ACL")
+# Added around scripts by the releases of August 2025 and later; only psql knows it.
+RESTRICT = re.compile(rb"^\\(?:un)?restrict ([0-9A-Za-z]+)\n?", re.MULTILINE)
+
+# Entries without an object of their own: they belong to the objects they depend on.
+APPENDAGES = (
+    "ACL",
+    "COMMENT",
+    "INDEX ATTACH",
+    "ROW SECURITY",
+    "SECURITY LABEL",
+    "SEQUENCE OWNED BY",
+    "SHELL TYPE",
+    "TABLE ATTACH",
+)
+
+
+# To make these, the server runs parts of their expressions: what is constant in a partition key or a generated column,
+# the bounds of a partition with its rows, the check of all rows.
+RUNNING = ("TABLE", "TABLE ATTACH", "DEFAULT", "CHECK CONSTRAINT", "FK CONSTRAINT", "STATISTICS")
+CODE = ("FUNCTION", "PROCEDURE", "AGGREGATE")
+
+
+class RunAs(NamedTuple):
+    """Whom an entry is made as: a role, the schema it is made in, and the table (SQL) that a foreign key points to."""
+
+    role: str
+    schema: str
+    referenced: Optional[str]
+
+
+OWNERS = """
+WITH tables AS (
+  SELECT c.oid, pg_catalog.pg_get_userbyid(c.relowner) AS role, n.nspname AS schema
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+)
+SELECT 'pg_catalog.pg_class'::regclass::oid::int8 AS catalog, oid::int8 AS oid, role, schema, NULL AS referenced
+FROM tables
+UNION ALL
+SELECT 'pg_catalog.pg_constraint'::regclass::oid::int8, k.oid::int8, role, schema,
+       CASE WHEN k.contype = 'f' THEN k.confrelid::regclass::text END
+FROM pg_catalog.pg_constraint k JOIN tables t ON t.oid = k.conrelid
+UNION ALL
+SELECT 'pg_catalog.pg_attrdef'::regclass::oid::int8, d.oid::int8, role, schema, NULL
+FROM pg_catalog.pg_attrdef d JOIN tables t ON t.oid = d.adrelid
+UNION ALL
+SELECT 'pg_catalog.pg_trigger'::regclass::oid::int8, g.oid::int8, role, schema, NULL
+FROM pg_catalog.pg_trigger g JOIN tables t ON t.oid = g.tgrelid
+UNION ALL
+SELECT 'pg_catalog.pg_policy'::regclass::oid::int8, p.oid::int8, role, schema, NULL
+FROM pg_catalog.pg_policy p JOIN tables t ON t.oid = p.polrelid
+UNION ALL
+SELECT 'pg_catalog.pg_rewrite'::regclass::oid::int8, r.oid::int8, role, schema, NULL
+FROM pg_catalog.pg_rewrite r JOIN tables t ON t.oid = r.ev_class
+UNION ALL
+SELECT 'pg_catalog.pg_statistic_ext'::regclass::oid::int8, s.oid::int8, pg_catalog.pg_get_userbyid(s.stxowner),
+       n.nspname, NULL
+FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
+UNION ALL
+SELECT 'pg_catalog.pg_proc'::regclass::oid::int8, p.oid::int8, pg_catalog.pg_get_userbyid(p.proowner), n.nspname, NULL
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+UNION ALL
+SELECT 'pg_catalog.pg_type'::regclass::oid::int8, y.oid::int8, pg_catalog.pg_get_userbyid(y.typowner), n.nspname, NULL
+FROM pg_catalog.pg_type y JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
+"""
+
+
+class Entry(NamedTuple):
+    """One entry of a dump's table of contents; ``depends`` are dump ids."""
+
+    dump_id: int
+    catalog: int
+    oid: int
+    description: str
+    label: str
+    depends: tuple[int, ...]
+
+
+def parse_toc(listing: str) -> list[Entry]:
+    """Entries, in the order of the dump, of what ``pg_restore --list --verbose`` prints.
+
+    Format: PrintTOCSummary() in src/bin/pg_dump/pg_backup_archiver.c: ``<dump id>; <catalog oid> <oid> <description>
+    <schema> <name> <owner>``, then with --verbose ``;\tdepends on: <dump ids>``. Raises RecoveryError on a line of
+    neither form.
+    """
+    entries: list[Entry] = []
+    # A name may hold what str.splitlines() takes for an end of line (VT, FF, U+0085, U+2028), but no newline.
+    for line in listing.split("\n"):
+        depends = DEPENDS.match(line)
+        if depends is not None and entries:
+            entries[-1] = entries[-1]._replace(depends=tuple(int(dump_id) for dump_id in depends.group(1).split()))
+            continue
+        if line.startswith(";") or not line.strip():
+            continue
+        match = ENTRY.match(line)
+        if match is None:
+            raise RecoveryError(f"pg_restore --list printed a line that cannot be read: {line!r}")
+        dump_id, catalog, oid = (int(match.group(number)) for number in (1, 2, 3))
+        entries.append(Entry(dump_id, catalog, oid, match.group(4), match.group(5), ()))
+    return entries
+
+
+def select_entries(entries: Sequence[Entry], wanted: Collection[tuple[int, int]]) -> list[Entry]:
+    """Entries of the ``wanted`` objects ``(catalog oid, oid)`` and what is appended to them, in the dump's order.
+
+    An appendage (comment, grant, attachment ...) goes with its object. TABLE ATTACH and INDEX ATTACH go with the part
+    that is attached; ROW SECURITY carries its table's OID; a SHELL TYPE goes with what depends on it.
+    """
+    relations = {oid for unused, oid in wanted}
+    own = {entry.dump_id for entry in entries if entry.catalog and (entry.catalog, entry.oid) in wanted}
+    chosen = set(own)
+    needed_by_own = {dump_id for entry in entries if entry.dump_id in own for dump_id in entry.depends}
+    for entry in entries:
+        if entry.description not in APPENDAGES or entry.catalog:
+            continue
+        if entry.description == "SHELL TYPE":
+            belongs = entry.dump_id in needed_by_own
+        elif entry.oid:
+            belongs = entry.oid in relations and any(dump_id in own for dump_id in entry.depends)
+        else:
+            belongs = any(dump_id in own for dump_id in entry.depends)
+        if belongs:
+            chosen.add(entry.dump_id)
+    return [entry for entry in entries if entry.dump_id in chosen]
+
+
+def needed_for(entries: Sequence[Entry], roots: Iterable[int]) -> set[int]:
+    """Dump ids of ``roots`` and of all that they need among ``entries``, through any number of steps."""
+    by_id = {entry.dump_id: entry for entry in entries}
+    needed: set[int] = set()
+    waiting = [dump_id for dump_id in roots if dump_id in by_id]
+    while waiting:
+        dump_id = waiting.pop()
+        if dump_id not in needed:
+            needed.add(dump_id)
+            waiting.extend(other for other in by_id[dump_id].depends if other in by_id)
+    return needed
+
+
+def needing(entries: Sequence[Entry], roots: Collection[int]) -> set[int]:
+    """Dump ids of ``entries`` that need one of ``roots`` through any number of steps."""
+    users: dict[int, list[int]] = {}
+    for entry in entries:
+        for dump_id in entry.depends:
+            users.setdefault(dump_id, []).append(entry.dump_id)
+    found: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        for dump_id in users.get(waiting.pop(), []):
+            if dump_id not in found:
+                found.add(dump_id)
+                waiting.append(dump_id)
+    return found
+
+
+def running_entries(entries: Sequence[Entry], harmful: Collection[int] = ()) -> list[Entry]:
+    """Those of all ``entries`` of a dump that cannot be made without running functions of users.
+
+    ``harmful`` are dump ids of domains whose checks call what does harm, though only functions of the server. Constants
+    of a type with a domain in it are read when a definition is parsed, and that runs the domain's check.
+    """
+    near = needing(entries, {entry.dump_id for entry in entries if entry.description in CODE})
+    domains = {entry.dump_id for entry in entries if entry.description == "DOMAIN" and entry.dump_id in near}
+    domains |= set(harmful)
+    nearer = needing(entries, domains)
+    # A foreign key is checked by a query on both tables, which runs parts of their index expressions.
+    keys = {entry.dump_id for entry in entries if entry.description == "FK CONSTRAINT" and near}
+    running = near | nearer | keys
+    return [entry for entry in entries if entry.dump_id in (running if entry.description in RUNNING else nearer)]
+
+
+def strip_restrict(script: bytes) -> bytes:
+    r"""The script without the ``\restrict`` and ``\unrestrict`` lines of its own key (nobody else's lines)."""
+    first = RESTRICT.search(script)
+    if first is None:
+        return script
+    key = re.escape(first.group(1))
+    return re.sub(rb"^\\(?:un)?restrict " + key + rb"$\n?", b"", script, flags=re.MULTILINE)
+
+
+def without_timeouts(script: bytes) -> bytes:
+    """The script without the timeouts that it sets; the session has set what it needs."""
+    header = HEADER.match(script)
+    end = header.end() if header else 0
+    return TIMEOUTS.sub(b"", script[:end]) + script[end:]
+
+
+def as_members(script: bytes) -> bytes:
+    """A script of grants that acts for other roles as a member of theirs."""
+    return SESSION_USER.sub(lambda found: b"SET ROLE " + found[1] + b";" if found[1] else b"RESET ROLE;", script)
+
+
+def statements_of(script: bytes) -> str:
+    """What a script does, without its settings and comments at both ends."""
+    header = HEADER.match(script)
+    text = script[header.end() if header else 0 :].decode(errors="surrogateescape")
+    return re.sub(r"(?:\n|\A)(?:--.*\n|\n)*\Z", "", text)
+
+
+class SchemaDump:
+    """All definitions of one database of the recovered instance, as pg_dump writes them, in a custom archive."""
+
+    def __init__(self, server: Server, database: str, directory: str) -> None:
+        self._server = server
+        self._database = database
+        self.path = os.path.join(directory, "schema.dump")
+        # Threads that load side by side take the next number.
+        self._lists = itertools.count(1)
+        # Entries (catalog oid, oid) that are made in the default tablespace, since theirs is gone.
+        self.without_home: set[tuple[int, int]] = set()
+        # By the dump ids of their entries and what else makes them.
+        self._scripts: dict[tuple[Any, ...], bytes] = {}
+        encoding = f"--encoding={server.client_encoding(database)}"
+        command = ["pg_dump", "--format=custom", "--compress=0", "--schema-only", encoding, "--no-password"]
+        server.run([*command, "--no-sync", "--file", self.path], database)
+        listing = server.run(["pg_restore", "--list", "--verbose", self.path], database)
+        self.entries = parse_toc(listing.decode(errors="surrogateescape"))
+
+    @functools.cached_property
+    def run_as(self) -> dict[int, RunAs]:
+        """Whom the entries are made as that cannot be made without running functions of users, by dump id."""
+        connection = self._server.connect(self._database)
+        try:
+            domains = [entry for entry in self.entries if entry.description == "DOMAIN"]
+            harmful = {entry.dump_id for entry in domains if not is_harmless_type(connection, entry.oid)}
+            running = running_entries(self.entries, harmful)
+            if not running:
+                return {}
+            known = {
+                (row["catalog"], row["oid"]): RunAs(row["role"], row["schema"], row["referenced"])
+                for row in rows(connection, OWNERS)
+            }
+        finally:
+            connection.close()
+        by_id = {entry.dump_id: known.get((entry.catalog, entry.oid)) for entry in self.entries}
+        found = {}
+        for entry in running:
+            # An attachment has no object of its own, but belongs to the tables it needs.
+            whose = [by_id.get(dump_id) for dump_id in (entry.dump_id, *entry.depends)]
+            owner = next((item for item in whose if item is not None), None)
+            if owner is not None:
+                found[entry.dump_id] = owner
+        return found
+
+    def identity(self, entry: Entry) -> str:
+        """What the server calls the object of an entry; the dump's own words where there is none."""
+        query = "SELECT identity FROM pg_catalog.pg_identify_object(%s, %s, 0)"
+        connection = self._server.connect(self._database)
+        try:
+            return value(connection, query, (entry.catalog, entry.oid)) if entry.catalog else entry.label
+        finally:
+            connection.close()
+
+    def script(self, entries: Iterable[Entry], *options: str) -> bytes:
+        """SQL that makes ``entries`` (but grants), in the dump's order; ``options`` are pg_restore's."""
+        return self._script([entry for entry in entries if entry.description not in GRANTS], options)
+
+    def grants(self, entries: Iterable[Entry], *options: str) -> bytes:
+        """SQL of the grants among ``entries``, which come after everything that is granted."""
+        return as_members(self._script([entry for entry in entries if entry.description in GRANTS], options))
+
+    def _script(self, entries: Iterable[Entry], options: Sequence[str]) -> bytes:
+        homes = itertools.groupby(entries, lambda entry: (entry.catalog, entry.oid) in self.without_home)
+        return b"".join(
+            self._restore_to_text(list(group), [*options, *(["--no-tablespaces"] if without_home else [])])
+            for without_home, group in homes
+        )
+
+    def _restore_to_text(self, entries: Sequence[Entry], options: Sequence[str]) -> bytes:
+        chosen = [f"{entry.dump_id}; {entry.catalog} {entry.oid} {entry.description}" for entry in entries]
+        known = (*chosen, *options)
+        if not chosen:
+            return b""
+        if known in self._scripts:
+            return self._scripts[known]
+        path = f"{self.path}.{next(self._lists)}.list"
+        with open(path, "w") as file:
+            file.write("\n".join(chosen) + "\n")
+        command = ["pg_restore", "--use-list", path, "--file=-", *options, self.path]
+        self._scripts[known] = without_timeouts(strip_restrict(self._server.run(command, self._database)))
+        return self._scripts[known]
+
+
+def entries_of(entries: Sequence[Entry], objects: Iterable[Mapping[str, Any]]) -> list[Entry]:
+    """Like :func:`select_entries`, for objects of a closure."""
+    return select_entries(entries, {(item["classid"], item["objid"]) for item in objects if not item["objsubid"]})

@@ -1,0 +1,351 @@
+"""A standby as the source of a recovery: what it shows, what it refuses, and that it is a standby again afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn
+from ansible_collections.dbre.recovery.plugins.module_utils._side.standby import ensure_standby
+from ansible_collections.dbre.recovery.plugins.module_utils._side.standby_recovery import ensure_state
+
+DRIVER = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.dbre.recovery.plugins.module_utils._side.standby_recovery import ensure_state
+ensure_state(json.loads(sys.argv[2]), sys.argv[3])
+"""
+
+
+def refused(call: Any) -> str:
+    with pytest.raises(RecoveryError) as caught:
+        call()
+    return str(caught.value.msg)
+
+
+def run(argv: list[str]) -> tuple[int, str, str]:
+    result = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return result.returncode, result.stdout, result.stderr
+
+
+def driver(params: dict[str, Any], state: str) -> subprocess.Popen[bytes]:
+    root = next(place for place in sys.path if (Path(place) / "ansible_collections" / "dbre").is_dir())
+    return subprocess.Popen([sys.executable, "-c", DRIVER, root, json.dumps(params), state], stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def tables(primary: Any) -> Iterator[None]:
+    """Whatever a test drops is there again for the next."""
+    yield
+    primary.sql("DROP TABLE IF EXISTS lines, orders CASCADE")
+    primary.sql(
+        "CREATE TABLE orders (id serial PRIMARY KEY, note text)",
+        "CREATE TABLE lines (id serial PRIMARY KEY, order_id int REFERENCES orders, note text)",
+        "INSERT INTO orders (note) SELECT repeat('x', 200) FROM generate_series(1, 1000)",
+        "INSERT INTO lines (order_id) SELECT g FROM generate_series(1, 1000) g",
+    )
+
+
+def is_a_standby_again(standby: Any) -> None:
+    """In recovery, following with its delay, nothing of ours left."""
+    assert standby.sql("SELECT pg_is_in_recovery()", database="postgres")
+    assert standby.sql("SHOW recovery_min_apply_delay", database="postgres") == "1h"
+    assert standby.sql("SHOW recovery_target_lsn", database="postgres") == ""
+    assert standby.sql("SHOW archive_mode", database="postgres") == "on"
+    following = "SELECT coalesce((SELECT status FROM pg_stat_wal_receiver), wait_event) FROM pg_stat_activity"
+    following += " WHERE backend_type = 'startup'"
+    assert standby.sql(following, database="postgres") in ("streaming", "RecoveryApplyDelay")
+    assert "recovery" not in (standby.data / "postgresql.auto.conf").read_text()
+    assert not (standby.root / f"{standby.data.name}-held").exists()
+    assert standby.sql("SELECT timeline_id FROM pg_control_checkpoint()", database="postgres") == 1
+
+
+# What it shows
+
+
+@pytest.mark.usefixtures("tables")
+def test_everything_committed_before_the_drop_is_there_and_nothing_after(primary: Any, standby: Any) -> None:
+    primary.sql("INSERT INTO orders (note) SELECT 'last' FROM generate_series(1, 7)")
+    primary.sql("INSERT INTO other VALUES (1)")
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (2)")
+    found = primary.find(["orders"])
+    standby.has_received()
+    params = standby.params("drop", found)
+
+    before = sorted(path.name for path in (primary.root / "repo").rglob("*"))
+    assert ensure_state(params, "targeted", check_mode=True)["plan"]["standby"]["seconds_left"] > 3500
+    assert standby.sql("SELECT pg_get_wal_replay_pause_state()", database="postgres") == "not paused"
+    result = standby.bring_to(params)
+
+    # The table can be read, though the transaction that drops it has it locked at its COMMIT.
+    assert standby.sql("SELECT count(*) || ',' || count(*) FILTER (WHERE note = 'last') FROM orders") == "1007,7"
+    assert standby.sql("SELECT count(*) FROM lines") == 1000
+    assert standby.sql("SELECT max(id) FROM other") == 1
+    position, target = (parse_lsn(lsn) for lsn in (result["instance"]["reached"]["lsn"], found["target"]["value"]))
+    assert position < target
+    assert result["proof"]["archive_mode"] == "off"
+    assert result["instance"]["state"] == "paused"
+    assert not ensure_state(params, "targeted")["changed"]
+
+    following = standby.let_go(params)["following"]
+    assert following["delay_seconds"] == 3600
+    is_a_standby_again(standby)
+    assert not ensure_state(params, "released")["changed"]
+    assert sorted(path.name for path in (primary.root / "repo").rglob("*")) == before
+
+
+def test_rows_that_were_deleted_are_there(primary: Any, standby: Any) -> None:
+    primary.sql("INSERT INTO other SELECT generate_series(100, 199)", "DELETE FROM other WHERE id >= 100")
+    primary.sql("INSERT INTO other VALUES (3)")
+    found = primary.find(["other"], min_rows=50)
+    standby.has_received()
+    params = standby.params("delete", found)
+    assert standby.bring_to(params)["instance"]["reached"]["lsn"] == found["target"]["value"]
+    assert standby.sql("SELECT count(*) FROM other WHERE id >= 100") == 100
+    standby.let_go(params)
+    primary.sql("TRUNCATE other")
+
+
+@pytest.mark.usefixtures("tables")
+def test_tables_locked_one_after_the_other_while_others_commit_elsewhere(primary: Any, standby: Any) -> None:
+    primary.sql("INSERT INTO other VALUES (0)")
+    dropping = primary.connect()
+    dropping.autocommit = False
+    dropping.cursor().execute("SAVEPOINT s; DROP TABLE lines; RELEASE s")
+    primary.sql("INSERT INTO other VALUES (10)")
+    dropping.cursor().execute("DROP TABLE orders")
+    dropping.commit()
+    dropping.close()
+    found = primary.find(["orders", "lines"])
+    standby.has_received()
+    params = standby.params("elsewhere", found)
+    standby.bring_to(params)
+    assert standby.sql("SELECT count(*) FROM orders") == 1000
+    assert standby.sql("SELECT count(*) FROM lines") == 1000
+    standby.let_go(params)
+
+
+@pytest.mark.usefixtures("tables")
+def test_rows_that_no_position_can_show_are_refused(primary: Any, standby: Any) -> None:
+    primary.sql("INSERT INTO other VALUES (0)")
+    dropping = primary.connect()
+    dropping.autocommit = False
+    dropping.cursor().execute("DROP TABLE lines")
+    # Committed before its table was locked, and after the other was: no standby can show both.
+    primary.sql("INSERT INTO other VALUES (11)")
+    dropping.cursor().execute("DROP TABLE other")
+    dropping.commit()
+    dropping.close()
+    primary.sql("CREATE TABLE other (id int)")
+    found = primary.find(["lines", "other"], kinds=["drop_table"])
+    standby.has_received()
+    params = standby.params("between", found)
+    message = refused(lambda: standby.bring_to(params))
+    assert "as it was at" in message
+    assert "dr_source=pgbackrest" in message
+    standby.let_go(params)
+    is_a_standby_again(standby)
+
+
+@pytest.mark.usefixtures("tables")
+def test_wal_that_was_not_received_comes_from_the_archive(primary: Any, make_standby: Any) -> None:
+    standby = make_standby(streaming=False)
+    # At the beginning of a WAL file, so that what follows does not fill it.
+    primary.sql("SELECT pg_create_restore_point('here')", "SELECT pg_switch_wal()")
+    primary.sql(
+        "INSERT INTO orders (note) VALUES ('last')", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (4)"
+    )
+    found = primary.find(["orders"])
+    params = standby.params("archived", found)
+    plan = ensure_state(params, "targeted", check_mode=True)["plan"]
+    assert (plan["standby"]["wal"], plan["position"]) == ("archive", None)
+    assert "nor in the archive" in refused(lambda: standby.bring_to(params))
+    primary.archive()
+    standby.bring_to(params)
+    assert standby.sql("SELECT count(*) FROM orders WHERE note = 'last'") == 1
+    standby.let_go(params)
+
+
+# What it refuses
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_standby_that_replayed_the_incident_is_refused(primary: Any, make_standby: Any) -> None:
+    standby = make_standby(delay="0")
+    primary.sql("DROP TABLE orders CASCADE")
+    found = primary.find(["orders"])
+    end = found["target"]["value"]
+    deadline = time.monotonic() + 30
+    while not standby.sql(f"SELECT pg_last_wal_replay_lsn() > '{end}'", database="postgres"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    params = standby.params("late", found)
+    message = refused(lambda: ensure_state(params, "targeted", check_mode=True))
+    assert "already replayed past the target" in message
+    assert end in message
+    assert "dr_source=pgbackrest" in message
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_standby_that_replayed_into_the_incident_is_refused(primary: Any, standby: Any) -> None:
+    # The delay holds back the COMMIT of the drop, and nothing before it.
+    primary.sql("DROP TABLE orders CASCADE")
+    found = primary.find(["orders"])
+    standby.has_received()
+    params = standby.params("inside", found)
+    message = refused(lambda: ensure_state(params, "targeted", check_mode=True))
+    assert "inside the transaction that did the damage" in message
+    assert "dr_source=pgbackrest" in message
+
+
+def test_another_server_or_timeline_is_refused(primary: Any, standby: Any) -> None:
+    target = {"type": "lsn", "value": "0/5000000", "exclusive": True, "timeline": 1}
+    params = standby.params("wrong", {"target": target})
+    assert "system identifier" in refused(
+        lambda: ensure_state({**params, "system_identifier": "1"}, "targeted", check_mode=True)
+    )
+    other = {**target, "timeline": 2}
+    assert "timeline" in refused(lambda: ensure_state({**params, "target": other}, "targeted", check_mode=True))
+    inclusive = {**target, "exclusive": False}
+    assert "before an LSN" in refused(
+        lambda: ensure_state({**params, "target": inclusive}, "targeted", check_mode=True)
+    )
+    client = {"host": "127.0.0.1", "user": "nobody here", "passfile": "/nowhere"}
+    assert "no role" in refused(lambda: ensure_state({**params, "client": client}, "targeted", check_mode=True))
+    on_primary = {**params, **primary.login}
+    assert "no standby" in refused(lambda: ensure_state(on_primary, "held"))
+
+
+@pytest.mark.usefixtures("tables")
+def test_one_incident_at_a_time(primary: Any, standby: Any) -> None:
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE")
+    found = primary.find(["orders"])
+    standby.has_received()
+    first, second = standby.params("first", found), standby.params("second", found)
+    assert ensure_state(first, "held")["changed"]
+    # An incident that came to no target hands the standby on, one that did does not.
+    standby.bring_to(second)
+    assert "incident second" in refused(lambda: ensure_state(first, "held"))
+    assert not ensure_state(first, "released")["changed"]
+    standby.let_go(second)
+    is_a_standby_again(standby)
+
+
+# What it leaves
+
+
+def test_a_hold_alone_ends_without_a_restart(standby: Any) -> None:
+    params = standby.params("held", {})
+    assert ensure_state(params, "held")["changed"]
+    assert not ensure_state(params, "held")["changed"]
+    assert standby.sql("SELECT pg_get_wal_replay_pause_state()", database="postgres") != "not paused"
+    assert ensure_state(params, "released") == {"changed": True, "restart": False}
+    ensure_state(params, "following")
+    is_a_standby_again(standby)
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_standby_that_somebody_paused_is_paused_afterwards(primary: Any, standby: Any) -> None:
+    standby.sql("SELECT pg_wal_replay_pause()", database="postgres")
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (5)")
+    found = primary.find(["orders"])
+    standby.has_received()
+    params = standby.params("paused", found)
+    standby.bring_to(params)
+    standby.let_go(params)
+    is_a_standby_again(standby)
+    assert standby.sql("SELECT pg_get_wal_replay_pause_state()", database="postgres") != "not paused"
+    assert standby.sql("SELECT to_regclass('orders') IS NOT NULL")
+
+
+@pytest.mark.parametrize("step", ["held", "targeted", "restarted", "released", "restarted again"])
+@pytest.mark.usefixtures("tables")
+def test_killed_after_a_step_and_run_again_it_goes_on(primary: Any, standby: Any, step: str) -> None:
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (6)")
+    found = primary.find(["orders"])
+    standby.has_received()
+    params = standby.params("killed", found)
+    steps = {
+        "held": lambda: ensure_state(params, "held"),
+        "targeted": lambda: ensure_state(params, "targeted"),
+        "restarted": standby.restart,
+        "paused": lambda: ensure_state(params, "paused"),
+        "released": lambda: ensure_state(params, "released"),
+        "restarted again": standby.restart,
+    }
+    for name, call in steps.items():
+        call()
+        if name == step:
+            break
+    if step not in ("released", "restarted again"):
+        standby.bring_to(params)
+        assert standby.sql("SELECT count(*) FROM orders") == 1000
+    standby.let_go(params)
+    is_a_standby_again(standby)
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.3])
+@pytest.mark.usefixtures("tables")
+def test_killed_at_work_it_goes_on(primary: Any, standby: Any, seconds: float) -> None:
+    primary.sql("INSERT INTO other VALUES (0)", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (7)")
+    found = primary.find(["orders"])
+    standby.has_received()
+    params = standby.params("at work", found)
+    for state in ("targeted", "released"):
+        process = driver(params, state)
+        time.sleep(seconds)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if state == "targeted":
+            standby.bring_to(params)
+            assert standby.sql("SELECT count(*) FROM orders") == 1000
+    standby.let_go(params)
+    is_a_standby_again(standby)
+
+
+# The data directory
+
+
+def test_a_standby_is_restored_once_and_again_only_on_demand(primary: Any, standby: Any) -> None:
+    assert ensure_standby(standby.restore, run)["action"] == "none"
+    assert "archive_timeout" not in (standby.data / "postgresql.auto.conf").read_text()
+    assert "restore_command" not in (standby.data / "postgresql.auto.conf").read_text()
+    (standby.data / "stray").touch()
+    done = ensure_standby({**standby.restore, "rebuild": True}, run)
+    assert (done["action"], done["settings"]["max_prepared_transactions"]) == ("delta", 5)
+    assert not (standby.data / "stray").exists()
+    standby.follow("0", True)
+    standby.start()
+    assert standby.sql("SELECT pg_is_in_recovery()", database="postgres")
+
+
+def test_what_somebody_may_need_is_not_overwritten(primary: Any, standby: Any, tmp_path: Path) -> None:
+    on_primary = {**standby.restore, "path": str(primary.data), "rebuild": True}
+    assert "a primary is never overwritten" in refused(lambda: ensure_standby(on_primary, run))
+    foreign = {**standby.restore, "system_identifier": "1", "rebuild": True}
+    assert "holds another cluster" in refused(lambda: ensure_standby(foreign, run))
+    (tmp_path / "somebody's").touch()
+    full = {**standby.restore, "path": str(tmp_path), "rebuild": True}
+    assert "holds no PostgreSQL cluster" in refused(lambda: ensure_standby(full, run))
+    standby.stop()
+    (standby.data / "standby.signal").unlink()
+    assert "not as a standby" in refused(lambda: ensure_standby(standby.restore, run))
+
+
+def test_a_restore_that_was_killed_goes_on(standby: Any) -> None:
+    standby.stop()
+    shutil.rmtree(standby.data / "base")
+    (standby.data / "global" / "pg_control").unlink()
+    Path(f"{standby.data}.restoring").touch()
+    assert ensure_standby(standby.restore, run)["action"] == "delta"
+    assert ensure_standby(standby.restore, run)["action"] == "none"

@@ -1,0 +1,54 @@
+"""Plans and recovers as the modules do, in a process of its own, so that a test can kill it.
+
+Reads one JSON object from standard input: params (as of the modules), relations, schemas, load, database,
+incident, xids, max_lag. Writes the plan and the result as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    parse_relation_list,
+    parse_schema_list,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.database import make_recovery
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import Planner
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.rehearsal import rehearse
+
+
+def main() -> int:
+    asked = json.load(sys.stdin)
+    try:
+        with open_servers(asked["params"], asked["incident"]) as (production, side):
+            planner = Planner(
+                production,
+                side,
+                asked["database"],
+                asked["incident"],
+                asked["load"],
+                same_lineage=asked["params"]["instance"]["source"] != "logical",
+                xids=asked.get("xids", ()),
+            )
+            plan = asked.get("plan")
+            if plan is None:
+                plan = planner.plan(parse_relation_list(asked["relations"]), parse_schema_list(asked["schemas"]))
+                # Through JSON, as it comes back from the controller.
+                plan = json.loads(json.dumps(rehearse(production, side, plan)))
+            context = Context(
+                production, side, plan, parallel=asked.get("parallel", 2), max_lag=asked.get("max_lag", 60)
+            )
+            result = make_recovery(context).run() if asked["recover"] else {}
+    except RecoveryError as error:
+        json.dump({"error": error.msg, "details": error.details}, sys.stdout, default=str)
+        return 1
+    json.dump({"plan": plan, "result": json.loads(json.dumps(result))}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

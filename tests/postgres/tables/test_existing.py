@@ -1,0 +1,248 @@
+"""Tables that production still has, with rows lost, changed or new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg2
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import patiently
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.put_back import UNIQUE_VIOLATION
+
+DAMAGE = [
+    "DELETE FROM lines WHERE id > 1500",
+    "UPDATE lines SET t = 'changed' WHERE id <= 3",
+    "INSERT INTO lines (id, order_id, t) VALUES (900001, 1, 'new')",
+    "ALTER TABLE lines ENABLE TRIGGER refuse",
+]
+
+
+def test_beside_leaves_production_alone(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql("shop", *DAMAGE)
+    damaged = production.contents("shop")
+    blocker = production.connect("shop")
+    with blocker.cursor() as cursor:
+        # As a writer that never ends: a copy beside must not wait for it.
+        cursor.execute("BEGIN; LOCK TABLE lines IN SHARE ROW EXCLUSIVE MODE")
+        answer = shop.recover("shop", relations=["lines"])
+        cursor.execute("ROLLBACK")
+    blocker.close()
+
+    after = production.contents("shop")
+    assert after.pop("recovered_test.lines") == contents["lines"]
+    after.pop("recovered_test.dbre_recovery_journal")
+    assert after == damaged
+    assert answer["result"]["relations"][0]["rows"] == 2000
+    kept = shop.remove("shop")["kept"]
+    assert [item["object"] for item in kept] == ["recovered_test.lines"]
+    assert "recovered_test.lines" in production.contents("shop")
+    production.sql("shop", kept[0]["command"])
+    assert "recovered_test" in shop.remove("shop")["removed"]
+    assert production.contents("shop") == damaged
+
+
+def test_the_commands_printed_beside_a_copy_put_it_to_use(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql(
+        "shop",
+        "CREATE TRIGGER note AFTER DELETE OR INSERT ON orders EXECUTE FUNCTION refuse()",
+        "ALTER TABLE orders ENABLE ALWAYS TRIGGER note",
+        "UPDATE orders SET total = 0 WHERE id <= 7",
+        "ALTER TABLE orders DISABLE TRIGGER note",
+        "DELETE FROM orders WHERE id > 149990",
+        "ALTER TABLE orders ENABLE ALWAYS TRIGGER note",
+        "TRUNCATE keyless",
+    )
+    damaged = production.contents("shop")
+    left = shop.recover("shop", relations=["orders, keyless"])["result"]["left_to_do"]
+
+    assert [(entry["object"], entry["lost"], entry["rows"]) for entry in left] == [
+        ("public.keyless", True, None),
+        ("public.keyless", False, None),
+        ("public.orders", True, 10),
+        ("public.orders", False, None),
+        ("public.orders", False, None),
+    ]
+    exchange_keyless, back_keyless, merge, exchange, back = (entry["command"] for entry in left)
+    assert "production lacks 10 of them and has 7 with other values" in left[2]["reason"]
+
+    def rows_of(name: str) -> Any:
+        return production.contents("shop")[name]
+
+    production.sql("shop", exchange, exchange_keyless)
+    assert (rows_of("orders"), rows_of("keyless")) == (contents["orders"], contents["keyless"])
+    production.sql("shop", back, back_keyless)
+    assert (rows_of("orders"), rows_of("keyless")) == (damaged["orders"], damaged["keyless"])
+    production.sql("shop", "ALTER TABLE orders DISABLE TRIGGER note", merge)
+    assert production.sql("shop", "SELECT count(*) FROM orders") == 150000
+    assert production.sql("shop", "SELECT count(*) FROM orders WHERE total = 0") == 7
+    # A parent that lines need, and the copy lacks.
+    production.sql(
+        "shop", "INSERT INTO orders (id, customer) VALUES (900001, 1)", "INSERT INTO lines (order_id) VALUES (900001)"
+    )
+    with pytest.raises(psycopg2.Error, match="foreign key lines_order_id_fkey on public.lines would break"):
+        production.sql("shop", exchange)
+    production.sql("shop", *(item["command"] for item in shop.remove("shop")["kept"]))
+    assert "recovered_test" in shop.remove("shop")["removed"]
+
+
+def test_what_an_unlogged_table_held_is_lost_and_what_it_holds_stays(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "CREATE UNLOGGED TABLE cache (id int PRIMARY KEY)", "INSERT INTO cache VALUES (1), (2)")
+    production.sql("shop", "CREATE UNLOGGED TABLE queue (id int PRIMARY KEY)", "INSERT INTO queue VALUES (1)")
+    production.sql("shop", *(f"ALTER TABLE {name} OWNER TO dbre_owner" for name in ("cache", "queue")))
+    production.sql("shop", "VACUUM ANALYZE cache")
+    shop.take_side()
+    production.sql("shop", "DROP TABLE cache", "INSERT INTO queue VALUES (7)")
+    answer = shop.recover("shop", relations=["cache, queue"], load="replace")
+    left = {entry["object"]: entry for entry in answer["result"]["left_to_do"]}
+    assert (left["public.cache"]["lost"], left["public.cache"]["rows"]) == (True, 2)
+    assert (left["public.queue"]["lost"], left["public.queue"]["rows"]) == (True, None)
+    assert "0 rows came back. There were about 2" in left["public.cache"]["reason"]
+    assert production.sql("shop", "SELECT count(*) FROM queue") == 2
+
+
+def test_merge_puts_missing_rows_back_and_lists_the_others(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", *DAMAGE, "DELETE FROM customers WHERE id = -1")
+    # A parent that is gone, and another row with the same unique code, keep two rows from going back.
+    production.sql(
+        "shop",
+        "ALTER TABLE lines DROP CONSTRAINT lines_order_id_fkey",
+        "DELETE FROM orders WHERE id = 1999",
+        "ALTER TABLE lines ADD CONSTRAINT lines_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders",
+    )
+    # Of the rows that the incident changed, the application has written one since.
+    incident = production.sql("shop", "SELECT xmin::text::int FROM lines WHERE id = 1")
+    production.sql("shop", "UPDATE lines SET t = 'later' WHERE id = 3")
+    answer = shop.recover("shop", relations=["lines"], load="merge", xids=[incident])
+
+    merged = answer["result"]["merged"]["public.lines"]
+    assert merged["inserted"] == 499
+    assert merged["differing"] == 3
+    assert merged["damaged"] == 2
+    lost = {entry["rows"] for entry in answer["result"]["left_to_do"] if entry["lost"] and "differ" in entry["reason"]}
+    assert lost == {2}
+    assert merged["not_fitting"] == 1
+    assert merged["newer_in_production"] == 1
+    assert merged["sample"][0] == ["1"]
+    assert production.sql("shop", "SELECT count(*) FROM lines") == 2000
+    assert production.sql("shop", "SELECT t FROM lines WHERE id = 1") == "changed"
+    listed = "SELECT string_agg(id::text, ',' ORDER BY id) FROM recovered_test."
+    assert production.sql("shop", f"{listed}lines_differs") == "1,2,3"
+    assert production.sql("shop", f"{listed}lines_not_fitting") == "1999"
+    assert production.sql("shop", "SELECT nextval('lines_id_seq')") == 2001
+
+
+def test_a_conflict_with_an_index_that_is_being_built_is_tried_again(shop: Any) -> None:
+    connection = shop.production.connect("shop")
+    connection.autocommit = False
+    attempts = []
+
+    def work() -> None:
+        attempts.append(1)
+        with connection.cursor() as cursor:
+            # What the manual warns of: a violation that the next attempt does not meet.
+            cursor.execute("INSERT INTO orders (id, customer) VALUES (%s, 1)", (1 if len(attempts) == 1 else 900002,))
+
+    patiently(connection, work, passing=(UNIQUE_VIOLATION,))
+    assert len(attempts) == 2
+    attempts.clear()
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        patiently(connection, work)
+    connection.close()
+
+
+def test_merge_after_truncate_brings_the_sequence_forward(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql("shop", "TRUNCATE lines RESTART IDENTITY")
+    shop.recover("shop", relations=["lines"], load="merge")
+    assert production.sql("shop", "SELECT nextval('lines_id_seq')") == 2001
+    shop.remove("shop")
+    assert production.contents("shop") == contents
+
+
+def test_merge_without_a_primary_key_is_refused(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "DELETE FROM keyless")
+    message = shop.refused("shop", relations=["keyless"], load="merge")
+    assert "no primary key" in message
+    assert "dr_load=beside" in message
+    assert production.sql("shop", "SELECT count(*) FROM pg_namespace WHERE nspname ~ 'recovered'") == 0
+
+
+def test_replace_exchanges_the_rows_and_keeps_the_old_ones(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    oid = production.sql("shop", "SELECT 'lines'::regclass::oid::int8")
+    production.sql("shop", *DAMAGE)
+    damaged = production.contents("shop")["lines"]
+    production.sql("shop", "SELECT setval('lines_id_seq', 5000)")
+    answer = shop.recover("shop", relations=["lines"], load="replace")
+
+    assert answer["result"]["relations"][0]["replaced"] == {"rows": 1501, "table": "recovered_test.lines_replaced"}
+    after = production.contents("shop")
+    assert after["lines"] == contents["lines"]
+    assert after["recovered_test.lines_replaced"] == damaged
+    assert production.sql("shop", "SELECT 'lines'::regclass::oid::int8") == oid
+    assert production.sql("shop", "SELECT nextval('lines_id_seq')") == 5001
+    assert shop.recover("shop", relations=["lines"], load="replace")["result"]["changed"] is False
+
+
+def test_a_report_that_runs_while_rows_are_exchanged_sees_them_as_they_were_and_waits_for_nothing(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "UPDATE lines SET t = 'damaged'")
+    report = production.connect("shop")
+    report.autocommit = False
+    with report.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("SELECT count(*) FROM orders")  # its snapshot is from here on, and lines is not locked
+        shop.recover("shop", relations=["lines"], load="replace")
+        cursor.execute("SELECT count(*), count(*) FILTER (WHERE t = 'damaged') FROM lines")
+        rows, damaged = cursor.fetchone()
+    report.close()
+    assert rows == damaged > 0
+    assert production.sql("shop", "SELECT count(*) FROM lines WHERE t = 'damaged'") == 0
+
+
+def test_replace_of_a_referenced_table(shop: Any) -> None:
+    production = shop.production
+    contents = production.contents("shop")
+    production.sql("shop", "UPDATE orders SET total = 0")
+    shop.recover("shop", relations=["orders"], load="replace")
+    assert production.contents("shop")["orders"] == contents["orders"]
+
+
+def test_replace_that_would_break_a_foreign_key_is_refused(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "INSERT INTO orders (id, customer) VALUES (900001, 1)")
+    production.sql("shop", "INSERT INTO lines (order_id) VALUES (900001)")
+    damaged = production.contents("shop")
+    message = shop.refused("shop", relations=["orders"], load="replace")
+    assert "lines_order_id_fkey" in message
+    assert "900001" in message
+    shop.remove("shop")
+    assert production.contents("shop") == damaged
+
+
+def test_replace_of_a_table_with_other_columns_is_refused(shop: Any) -> None:
+    shop.production.sql("shop", "ALTER TABLE lines ALTER COLUMN t TYPE varchar")
+    message = shop.refused("shop", relations=["lines"], load="replace")
+    assert "columns of public.lines" in message
+    assert "dr_load=beside" in message
+
+
+def test_a_table_made_anew_stays_and_what_hung_on_the_old_one_is_listed(shop: Any) -> None:
+    production = shop.production
+    production.sql("shop", "DROP TABLE orders CASCADE", "CREATE TABLE orders (id int)", "INSERT INTO orders VALUES (7)")
+    answer = shop.recover("shop", relations=["orders"])
+    relation = answer["plan"]["relations"][0]
+    assert (relation["state"], relation["action"]) == ("recreated", "beside")
+    left = [entry["object"] for entry in answer["result"]["left_to_do"]]
+    assert "lines_order_id_fkey on public.lines" in left
+    assert production.sql("shop", "SELECT id FROM orders") == 7
+    assert production.sql("shop", "SELECT count(*) FROM recovered_test.orders") == 150000

@@ -1,0 +1,199 @@
+"""Sessions of production wait for a recovery for moments only, whoever else is in its way."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import defaultdict
+from itertools import cycle
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks, patiently
+
+pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
+
+LIMIT = 2000  # milliseconds
+# Those in the way of staging leave when they were met; all others then, one kind after the other, in so many seconds.
+STAGING, REST = "_parent$", "_(?!parent)"
+SITTING = 8
+# Sessions in the way, each in an open transaction that touched its tables.
+KINDS = {
+    "reader": "SELECT FROM {} LIMIT 1",
+    "writer": "UPDATE {} SET v = v WHERE id = 1",
+    "locker": "SELECT FROM {} WHERE id = 1 FOR UPDATE",
+    "vacuum": "LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE",
+}
+OF_PLACE = [
+    *("key_from", "key_to", "trigger", "check", "default", "index", "policy", "rule"),
+    *("view", "matview", "parent", "tree", "others"),
+]
+# Ways to load, by incident.
+WAYS = {
+    "place": OF_PLACE,
+    "merge": ["merge", "merge_key"],
+    "columns": ["columns"],
+    "replace": ["replace"],
+    "beside": ["beside"],
+}
+STEPS = [step for steps in WAYS.values() for step in steps]
+DAMAGE = ["DROP SCHEMA gone CASCADE"] + [
+    statement.format(kind)
+    for kind in KINDS
+    for statement in (
+        "DELETE FROM {}_merge WHERE id IN (1, 3, 5)",
+        "ALTER TABLE {}_columns DROP COLUMN w",
+        "DELETE FROM {}_replace WHERE id > 50",
+        "DELETE FROM {}_beside WHERE id > 50",
+    )
+]
+ACQUIRED = re.compile(r"process (\d+) acquired \w+ on (\w+) (\d+).* after ([\d.]+) ms")
+MET = """
+SELECT string_agg(DISTINCT a.application_name, ' ') FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE NOT l.granted AND a.application_name ~ '^dbre.recovery' AND l.relation::regclass::text ~ '{}'
+"""
+
+
+class Others:
+    """Sessions that read and write the tables all the time, and what the server says of their waits for locks."""
+
+    def __init__(self, production: Any) -> None:
+        self._production = production
+        self._over = threading.Event()
+        self._kinds: dict[int, str] = {}
+        self._failed: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._work, args=(kind,)) for kind in KINDS]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self, kind: str) -> None:
+        connection = self._production.connect("waits")
+        try:
+            self._kinds[connection.info.backend_pid] = kind
+            with connection.cursor() as cursor:
+                # Makes the server log each wait that is longer than that, and how long it was.
+                cursor.execute("SET log_lock_waits = on; SET deadlock_timeout = '20ms'")
+                for step in cycle(STEPS):
+                    if self._over.is_set():
+                        return
+                    cursor.execute(f"SELECT count(*) FROM {kind}_{step}")
+                    cursor.execute(f"UPDATE {kind}_{step} SET v = v + 1 WHERE id = 2")
+        except BaseException as error:
+            self._failed.append(error)
+        finally:
+            connection.close()
+
+    def end(self) -> dict[tuple[str, str], float]:
+        """The longest wait in milliseconds by step and kind."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        assert self._failed == []
+        longest: dict[tuple[str, str], float] = defaultdict(float)
+        for pid, on, number, milliseconds in ACQUIRED.findall(self._production.log.read_text()):
+            if int(pid) not in self._kinds:
+                continue
+            kind, step = self._kinds[int(pid)], "rows"
+            if on == "relation":
+                name = self._production.sql("waits", f"SELECT {number}::regclass::text")
+                step = name.removeprefix(f"{kind}_")
+            longest[step, kind] = max(longest[step, kind], float(milliseconds))
+        return longest
+
+
+def sit(production: Any, where: str) -> list[Any]:
+    """Sessions, one of each kind, in an open transaction in which they have touched their tables of the steps."""
+    sessions = [production.connect("waits") for unused in KINDS]
+    for session, (kind, statement) in zip(sessions, KINDS.items()):
+        session.autocommit = False
+        with session.cursor() as cursor:
+            for step in STEPS:
+                if re.search(where, f"_{step}"):
+                    cursor.execute(statement.format(f"{kind}_{step}"))
+    return sessions
+
+
+def leave(production: Any, where: str, ways: set[str], sessions: list[Any], seconds: float) -> None:
+    """End the sessions within some seconds after all of the ways to load were seen to wait for them."""
+    deadline = time.monotonic() + 90
+    seen: set[str] = set()
+    while not ways <= seen:
+        assert time.monotonic() < deadline, ways - seen
+        seen |= set((production.sql("waits", MET.format(where)) or "").split())
+        time.sleep(0.01)
+    for session in sessions:
+        time.sleep(seconds / len(sessions))
+        session.close()
+
+
+def test_nobody_waits_longer_than_two_seconds_whoever_is_in_the_way(waits: Any) -> None:
+    production = waits.production
+    definition, contents = production.definition("waits"), production.contents("waits")
+    production.sql("waits", *DAMAGE)
+    asked: dict[str, Any] = {
+        way: {
+            "relations": [f"{kind}_{step}" for kind in KINDS for step in steps],
+            "load": "beside" if way == "columns" else way,
+        }
+        for way, steps in WAYS.items()
+    }
+    asked["place"] = {"schemas": ["gone"]}
+    staging, rest = sit(production, STAGING), sit(production, REST)
+    others = Others(production)
+    drivers = [waits.start_recovery("waits", incident=way, parallel=len(KINDS), **asked[way]) for way in WAYS]
+    leave(production, STAGING, {"place"}, staging, 1)
+    leave(production, REST, {"place", "merge", "columns", "replace"}, rest, SITTING)
+    answers = dict(zip(WAYS, map(waits.finish, drivers)))
+    longest = others.end()
+
+    print(f"\nlongest wait of others in ms: {'':8}{''.join(f'{kind:>9}' for kind in KINDS)}")
+    for step in [*STEPS, "rows"]:
+        print(f"{step:38}{''.join(f'{longest[step, kind]:9.0f}' for kind in KINDS)}")
+    assert [answer.get("error") for answer in answers.values()] == [None] * len(WAYS)
+    assert max(longest.values()) < LIMIT
+    for way in ("place", "merge", "columns", "replace"):
+        assert [item for item in answers[way]["result"]["left_to_do"] if item["lost"]] == []
+    for way in WAYS:
+        waits.remove("waits", incident=way)
+        production.sql("waits", f"DROP SCHEMA IF EXISTS recovered_{way} CASCADE")
+    assert production.definition("waits") == definition
+    now = production.contents("waits")
+    lost = [name for name in contents if name.startswith("gone.")]
+    assert {name: now[name] for name in lost} == {name: contents[name] for name in lost}
+
+
+def test_who_is_in_the_way_is_named_and_not_ended(waits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, other = waits.production.connect("waits"), waits.production.connect("waits")
+    ours.autocommit = other.autocommit = False
+    locks = Locks(ours)
+    wanted = [Lock("public.keys", "ACCESS EXCLUSIVE"), Lock("public.reader_tree", "EXCLUSIVE", tree=True)]
+    with other.cursor() as cursor:
+        cursor.execute("SET application_name = 'cart'; SELECT FROM keys")
+    monkeypatch.setattr("ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks.ATTEMPTS", 1)
+    named = (
+        rf'We need "public"."keys" in ACCESS EXCLUSIVE mode. It is held by session {other.info.backend_pid} '
+        r"\(role postgres, application cart, idle in transaction since .* UTC, AccessShareLock\). Wait for them"
+    )
+    with pytest.raises(RecoveryError, match=named):
+        patiently(ours, lambda: locks.take(wanted), locks=locks)
+    other.rollback()
+
+    # One of two who wait for each other must go.
+    monkeypatch.undo()
+    with other.cursor() as cursor:
+        cursor.execute("LOCK TABLE reader_others")
+
+    def lock_first() -> None:
+        with ours.cursor() as cursor:
+            cursor.execute("LOCK TABLE keys")
+        locks.take(wanted)
+
+    thread = threading.Thread(target=patiently, args=(ours, lock_first), kwargs={"locks": locks})
+    thread.start()
+    with other.cursor() as cursor:
+        cursor.execute("LOCK TABLE keys")
+    other.close()
+    thread.join()
+    ours.close()

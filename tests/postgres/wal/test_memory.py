@@ -1,0 +1,48 @@
+"""What a search costs does not grow with what temporary tables leave in the catalogues."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from cluster import Cluster
+
+TABLES = 6000
+SEARCH = """
+import json, resource, sys, tempfile
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
+with tempfile.TemporaryDirectory() as spool:
+    search = Search(json.loads(sys.argv[1]), spool)
+    found = search.find()
+    search.close()
+print(json.dumps([found["incident"]["xid"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+NOISE = """
+DO $$ BEGIN
+  FOR i IN 1..%d LOOP
+    CREATE TEMP TABLE noise (id int PRIMARY KEY, v text) ON COMMIT DROP;
+    COMMIT;
+  END LOOP;
+END $$
+"""
+
+
+def searched(cluster: Cluster, table: str) -> tuple[int, int]:
+    """(transaction found, most bytes of memory used) of a search in a process of its own."""
+    parameters = json.dumps(cluster.parameters(relations=[table]))
+    done = subprocess.run([sys.executable, "-c", SEARCH, parameters], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    xid, used = json.loads(done.stdout)
+    return xid, used
+
+
+def test_temporary_tables_cost_a_few_bytes_each(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE quiet (id int)", "INSERT INTO quiet SELECT generate_series(1, 2000)")
+    xid = cluster.transact("DELETE FROM quiet")
+    before = searched(cluster, "quiet")
+    cluster.sql(NOISE % TABLES)
+    after = searched(cluster, "quiet")
+    assert (before[0], after[0]) == (xid, xid)
+    # 1,000,000 of them may cost 200 MB; the part that is being read costs more than the rest, and does not grow.
+    assert after[1] - before[1] < TABLES * 200 + (12 << 20)
