@@ -279,6 +279,7 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import KINDS
@@ -314,7 +315,7 @@ def main() -> None:
     except OSError as error:
         module.fail_json(msg=f"cannot make a directory for WAL in {below} (spool_path): {error}", candidates=[])
     try:
-        search = Search(module.params, spool)
+        search = Search(module.params, spool, StanzaArchive(module.params, module.params["parallel"]))
         try:
             result = search.find()
         finally:

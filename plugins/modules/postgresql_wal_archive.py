@@ -98,6 +98,7 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
@@ -118,7 +119,7 @@ def main() -> None:
     check_arguments(module)
     spool = tempfile.mkdtemp(prefix="wal-archive-", dir=module.tmpdir)
     try:
-        result = ensure_archived(module.params, spool, check_mode=module.check_mode)
+        result = ensure_archived(module.params, spool, StanzaArchive(module.params, 1), check_mode=module.check_mode)
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     finally:

@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_literal
@@ -34,11 +34,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import (
     xids_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import (
-    Archive,
     WalSource,
     before_page_header,
     read_timelines,
-    run,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import (
     CommitLog,
@@ -346,12 +344,8 @@ class StandbyRecovery:
         """The WAL of a stretch, from the standby's pg_wal and the archive."""
         size = int(found["segment_size"])
         pg_wal = os.path.join(found["data_directory"], "pg_wal")
-        params = self.params
-        backrest = PgBackRest(
-            run, stanza=params["stanza"], config=params["config"], executable=params["executable"], repo=params["repo"]
-        )
-        archive = Archive(backrest, run, os.cpu_count() or 1)
-        bin_dir = find_bin_dir(int(found["version_num"]) // 10000, params["bin_dir"])
+        archive = StanzaArchive(self.params)
+        bin_dir = find_bin_dir(int(found["version_num"]) // 10000, self.params["bin_dir"])
         with tempfile.TemporaryDirectory(prefix="standby-wal-") as spool:
             source = WalSource(
                 pg_wal=pg_wal,

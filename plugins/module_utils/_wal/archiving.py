@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import Archive
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.segment import Owner, why_not
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row, open_connection
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import Archive, run
 
 LOOK = 2.0  # seconds
 POLL = 0.1  # seconds; archive-push of one segment takes about as long
@@ -36,28 +35,20 @@ SELECT pg_is_in_recovery() AS in_recovery, (SELECT system_identifier::text FROM 
 """
 
 
-def ensure_archived(params: Mapping[str, Any], spool: str, *, check_mode: bool) -> dict[str, Any]:
+def ensure_archived(params: Mapping[str, Any], spool: str, archive: Archive, *, check_mode: bool) -> dict[str, Any]:
     """The module's result; ``spool`` is an empty directory to fetch the segment to, as proof that it can be."""
     began = time.monotonic()
     segment = params["segment"]
-    pgbackrest = PgBackRest(
-        run,
-        stanza=params["stanza"],
-        config=params.get("config"),
-        executable=params.get("executable") or "pgbackrest",
-        repo=params.get("repo"),
-    )
-    archive = Archive(pgbackrest, run, 1)
     connection = open_connection(params)
     try:
-        state = _check(connection, params)
+        state = _check(connection, params, archive)
         again = [name for name in params.get("lost") or [] if not archive.get(name, os.path.join(spool, name))]
         if not check_mode:
             for name in again:
                 _put_back(params, state, archive, name, spool)
         if archive.get(segment, os.path.join(spool, segment)):
             return _result(segment, "archived", False, began, again)
-        switch = _is_current(segment, state)
+        switch = _is_current(segment, state, archive)
         if not switch and _is_done(state, segment):
             if not check_mode:
                 _put_back(params, state, archive, segment, spool)
@@ -95,29 +86,21 @@ def _put_back(params: Mapping[str, Any], state: Mapping[str, Any], archive: Arch
     reason = why_not(Path(path), segment, Owner(int(state["system_identifier"]), int(state["segment_size"])))
     if reason:
         raise RecoveryError(
-            f"the archive of stanza '{params['stanza']}' has lost WAL segment {segment}, which {host} had archived, "
+            f"the archive of {archive.name} has lost WAL segment {segment}, which {host} had archived, "
             f"and pg_wal there does not have it: {reason}. Nothing was changed. Use another repository "
             "(dr_repository), a backup set that ended after it (dr_set), or a standby whose pg_wal has it: copy it to "
-            f"any place on {host} and, as the server's user, run: pgbackrest --stanza={params['stanza']} archive-push "
-            f"PLACE/{segment}",
+            f"any place on {host} and, as the server's user, run: {archive.push_command(f'PLACE/{segment}')}",
             missing_wal=[segment],
         )
-    # It goes to every repository. Asynchronously would mean what is ready, and this is not.
-    pusher = PgBackRest(
-        run,
-        stanza=params["stanza"],
-        config=params.get("config"),
-        executable=params.get("executable") or "pgbackrest",
-    )
-    pusher.run("archive-push", "--no-archive-async", arguments=(path,))
+    archive.push(path)
     if not archive.get(segment, os.path.join(spool, segment)):
         raise RecoveryError(
             f"WAL segment {segment} was archived again from pg_wal on {host}, and the archive still does not have it. "
-            f"{SAFE} See: pgbackrest check"
+            f"{SAFE} See: {archive.check_command}"
         )
 
 
-def _check(connection: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+def _check(connection: Any, params: Mapping[str, Any], archive: Archive) -> dict[str, Any]:
     """The archiver's state; refuses a server that cannot archive the segment."""
     host = socket.gethostname()
     state = one_row(connection, _STATE)
@@ -141,12 +124,12 @@ def _check(connection: Any, params: Mapping[str, Any]) -> dict[str, Any]:
         raise RecoveryError(
             f"archive_mode is off on {host}, so WAL segment {params['segment']} will never be archived. Nothing was "
             "changed. Switch archiving on (role dbre.recovery.postgresql_archiving); without a restart, push the files "
-            "of pg_wal by hand: pgbackrest archive-push"
+            f"of pg_wal by hand: {archive.push_command('FILE')}"
         )
     return state
 
 
-def _is_current(segment: str, state: Mapping[str, Any]) -> bool:
+def _is_current(segment: str, state: Mapping[str, Any], archive: Archive) -> bool:
     """Whether the server still writes to the segment; refuses one that is nowhere."""
     if segment == state["current"]:
         return True
@@ -155,7 +138,7 @@ def _is_current(segment: str, state: Mapping[str, Any]) -> bool:
         raise RecoveryError(
             f"WAL segment {segment} is neither in the archive nor in pg_wal on {socket.gethostname()}, which writes to "
             f"{state['current']} now. Nothing was changed. Without it no restore can pass that point; "
-            "see what the repository has: pgbackrest info"
+            f"see what the archive has: {archive.show_command}"
         )
     return False
 
@@ -170,7 +153,7 @@ def _wait(connection: Any, archive: Archive, segment: str, path: str, params: Ma
         # The archiver goes in order, so a later one done means this one done; the archive has the last word.
         done = state["last_archived_wal"] is not None and state["last_archived_wal"][8:24] >= segment[8:]
         # With one of several repositories lost the archiver fails again and again, and yet the others get the segment.
-        if params.get("repo") and time.monotonic() - looked > LOOK:
+        if archive.chosen and time.monotonic() - looked > LOOK:
             done, looked = True, time.monotonic()
         if done and archive.get(segment, path):
             return
@@ -178,16 +161,16 @@ def _wait(connection: Any, archive: Archive, segment: str, path: str, params: Ma
         if _is_done(state, segment) and not archive.get(segment, path):
             _put_back(params, state, archive, segment, os.path.dirname(path))
             return
-        if state["failed_count"] > failed and not params.get("repo"):
+        if state["failed_count"] > failed and not archive.chosen:
             raise RecoveryError(
                 f"archiving on {host} failed: {state['last_failed_wal']}, {state['last_failed_time']}. "
-                f"WAL segment {segment} does not get there. {SAFE} See the server's log and: pgbackrest check. When "
-                "one of several repositories is lost, name another (dr_repository)."
+                f"WAL segment {segment} does not get there. {SAFE} See the server's log and: "
+                f"{archive.check_command}. When one of several repositories is lost, name another (dr_repository)."
             )
         if time.monotonic() > deadline:
             raise RecoveryError(
                 f"WAL segment {segment} was not archived within {timeout} s on {host}; the last one "
                 f"archived is {state['last_archived_wal']}. {SAFE} Run again, with a longer timeout "
-                "(postgresql_recovery_target_archive_timeout), or see: pgbackrest check"
+                f"(postgresql_recovery_target_archive_timeout), or see: {archive.check_command}"
             )
         time.sleep(POLL)

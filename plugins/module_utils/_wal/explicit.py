@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import Backup
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Harm, Request
@@ -14,22 +15,18 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Sca
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, format_time, parse_time
 
 
-def window(scan: Scan, backup: dict[str, Any]) -> str:
+def window(scan: Scan, backup: Backup) -> str:
     """From where to where a restore can go, for messages."""
     times = scan.commits.times
     last = f", {format_time(times[-1])}" if len(times) else ""
     return (
-        f"A restore can go from the end of backup {backup['label']} ({format_time(_backup_stop(backup))}) "
+        f"A restore can go from the end of backup {backup.label} ({format_time(backup.stop_time)}) "
         f"to the last commit in WAL ({format_lsn(scan.end)}{last})."
     )
 
 
-def _backup_stop(backup: dict[str, Any]) -> int:
-    return int(backup["timestamp"]["stop"]) * 1_000_000
-
-
 def explicit_target(
-    option: str, value: str, scan: Scan, backup: dict[str, Any], request: Request, next_xid: int
+    option: str, value: str, scan: Scan, backup: Backup, request: Request, next_xid: int
 ) -> tuple[Candidate, str]:
     """The target that ``target_lsn``, ``target_time`` or ``target_xid`` names, as one just before a WAL record.
 
@@ -42,7 +39,7 @@ def explicit_target(
         lsn, commit, reason = _by_time(value, scan, backup)
     else:
         lsn, commit, reason = _by_xid(value, scan, backup, next_xid)
-    stop = (backup.get("lsn") or {}).get("stop")
+    stop = backup.stop_lsn
     if stop and lsn < parse_lsn(stop):
         raise RecoveryError(
             f"{option} {value} is before the end of the oldest backup. {window(scan, backup)} Nothing was changed."
@@ -51,7 +48,7 @@ def explicit_target(
     return Candidate("explicit", commit, lsn, asked), reason
 
 
-def _by_lsn(value: str, scan: Scan, backup: dict[str, Any]) -> tuple[int, Commit, str]:
+def _by_lsn(value: str, scan: Scan, backup: Backup) -> tuple[int, Commit, str]:
     lsn = parse_lsn(value)
     if lsn >= scan.end:
         raise RecoveryError(
@@ -72,9 +69,9 @@ def _by_lsn(value: str, scan: Scan, backup: dict[str, Any]) -> tuple[int, Commit
     return lsn, following, f"just before LSN {format_lsn(lsn)}, as asked"
 
 
-def _by_time(value: str, scan: Scan, backup: dict[str, Any]) -> tuple[int, Commit, str]:
+def _by_time(value: str, scan: Scan, backup: Backup) -> tuple[int, Commit, str]:
     time = parse_time(value, "target_time")
-    if time < _backup_stop(backup):
+    if time < backup.stop_time:
         raise RecoveryError(
             f"target_time {value} is before the oldest backup. {window(scan, backup)} Nothing was changed. "
             "Name a later time, or an older backup must be brought back first."
@@ -113,7 +110,7 @@ def transaction(value: str, next_xid: int) -> int:
     return xid
 
 
-def _by_xid(value: str, scan: Scan, backup: dict[str, Any], next_xid: int) -> tuple[int, Commit, str]:
+def _by_xid(value: str, scan: Scan, backup: Backup, next_xid: int) -> tuple[int, Commit, str]:
     xid = transaction(value, next_xid)
     commit = _committed(xid, scan)
     if commit is None:

@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import Archive
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_segment_name
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import repository_message
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, locate, nothing, server
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
@@ -28,25 +27,18 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import pr
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request, result
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.row_counts import RowCounts
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import ALWAYS, TRANSACTIONS, Scan
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import (
-    Archive,
-    WalSource,
-    oldest_backup,
-    read_timelines,
-    run,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import WalSource, read_timelines
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import format_time
 
 GLOBAL_TABLESPACE = 1664
 TARGETS = ("target_lsn", "target_time", "target_xid")
-PATIENCE = 15  # seconds to wait for a repository
 STATISTICS = ("pg_statistic", "pg_statistic_ext_data")
 
 
 class Search:
     """One search on the primary. ``spool`` is an empty directory of its own, removed by the caller."""
 
-    def __init__(self, params: Mapping[str, Any], spool: str) -> None:
+    def __init__(self, params: Mapping[str, Any], spool: str, archive: Archive) -> None:
         self.params = params
         self.began = time.monotonic()
         self.request = make_request(params)
@@ -62,22 +54,8 @@ class Search:
         self.bin_dir = find_bin_dir(self.server["major"], params.get("bin_dir"))
         self.server["bin_dir"] = self.bin_dir
         self.database = self._database()
-        pgbackrest = PgBackRest(
-            run,
-            stanza=params["stanza"],
-            config=params.get("config"),
-            executable=params.get("executable") or "pgbackrest",
-            repo=params.get("repo"),
-        )
-        archive = Archive(pgbackrest, run, params.get("parallel") or os.cpu_count() or 1)
         pg_wal = os.path.join(self.server["data_directory"], "pg_wal")
-        self.backup_info, lost = pgbackrest.settle(PATIENCE)
-        self.repository = {
-            "repo": pgbackrest.repo,
-            "lost": [
-                {"repo": repo["key"], "message": repository_message(repo["status"].get("message"))} for repo in lost
-            ],
-        }
+        self.repository = archive.settle()
         self.end, timeline = server.wal_end(self._connection)
         self.server["timeline"] = timeline
         self.source = WalSource(
@@ -89,8 +67,10 @@ class Search:
             system_identifier=int(self.server["system_identifier"]),
             waldump=os.path.join(self.bin_dir, "pg_waldump"),
         )
-        self.backup = oldest_backup(self.backup_info, self.server, self.source.timelines)
-        self.floor = parse_segment_name(self.backup["archive"]["start"], self.source.segment_size)[1]
+        self.backup = archive.oldest_backup(
+            str(self.server["system_identifier"]), self.source.segment_size, self.source.timelines
+        )
+        self.floor = parse_segment_name(self.backup.first_segment, self.source.segment_size)[1]
         self.gap: Optional[RecoveryError] = None
         self._begin()
 
@@ -364,7 +344,7 @@ class Search:
             missing = ", ".join(self.gap.details["missing_segments"])
             return f"what is older than WAL segment {missing}, which is neither in pg_wal nor in the archive"
         if self.scan.at_floor:
-            return f"what is older than backup {self.backup['label']}, the oldest: no recovery can begin before it"
+            return f"what is older than backup {self.backup.label}, the oldest: no recovery can begin before it"
         if self.explicit is None and self.request.since is not None and self._complete():
             return f"what is older than {format_time(self.request.since)}, as dr_since says"
         return "what is older, since it cannot change the answer"

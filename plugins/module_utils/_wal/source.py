@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the dbre.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring WAL together in one directory: from the server's own pg_wal, and from pgBackRest's archive."""
+"""Bring WAL together in one directory: from the server's own pg_wal, and from its archive."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import Archive
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     Timelines,
     format_lsn,
     parse_history,
-    parse_segment_name,
     segment_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, parse_error
+from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import ENVIRONMENT
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import (
     LONG_HEADER_SIZE,
     PAGE,
@@ -33,51 +32,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import (
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.segment import Owner, begins
 
-ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
-NOT_FOUND = 1  # exit code of pgbackrest archive-get when the archive does not have the file
-
-
-def run(argv: list[str]) -> tuple[int, str, str]:
-    """Run a program; unlike a module's run_command this may be called from several threads."""
-    # A module's run_command is for one thread; here several segments are fetched at a time.
-    done = subprocess.run(  # pylint: disable=ansible-bad-function
-        argv, capture_output=True, text=True, errors="replace", env={**os.environ, **ENVIRONMENT}, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
-
 
 def roomiest(*directories: str) -> str:
     """Of some directories and the usual temporary ones, the writable one with the most room; /tmp may be small."""
     usable = [one for one in (*directories, "/var/tmp", "/tmp") if os.access(one, os.W_OK | os.X_OK)]
     return max(usable, key=lambda one: shutil.disk_usage(one).free, default=directories[0])
-
-
-class Archive:
-    """The WAL archive of a stanza, read by as many processes at a time as told."""
-
-    def __init__(self, pgbackrest: PgBackRest, runner: Callable[[list[str]], tuple[int, str, str]], parallel: int):
-        self._pgbackrest = pgbackrest
-        self._run = runner
-        self._parallel = parallel
-
-    def get(self, name: str, path: str) -> bool:
-        """Fetch a file of the archive to ``path``; False when the archive does not have it."""
-        # Never asynchronously: that would fill and empty the spool of production's own restore_command.
-        argv = self._pgbackrest.command("archive-get", "--no-archive-async") + [name, path]
-        rc, stdout, stderr = self._run(argv)
-        if rc == NOT_FOUND:
-            return False
-        if rc != 0:
-            raise RecoveryError(
-                f"cannot read WAL file {name} from the archive of stanza '{self._pgbackrest.stanza}' on "
-                f"{socket.gethostname()}: {parse_error(stderr, stdout)[1]}"
-            )
-        return True
-
-    def get_all(self, files: dict[str, str]) -> list[str]:
-        """Fetch {name: path}, several at a time; returns the names that the archive does not have."""
-        with ThreadPoolExecutor(self._parallel) as pool:
-            return [name for name, got in zip(files, pool.map(self.get, files, files.values())) if not got]
 
 
 def before_page_header(lsn: int, segment_size: int) -> int:
@@ -265,37 +224,3 @@ def read_timelines(current: int, pg_wal: str, archive: Archive, spool: str) -> T
                 "earlier timelines cannot be followed. Nothing was changed."
             )
     return parse_history(path.read_text(), current)
-
-
-def oldest_backup(info: dict[str, Any], server: dict[str, Any], timelines: Timelines) -> dict[str, Any]:
-    """Oldest backup, in pgBackRest's info of the stanza, from which this server's WAL leads to its present.
-
-    Raises RecoveryError with pgBackRest's own word where the repository has none.
-    """
-    of_server = {
-        (entry.get("repo-key", 1), entry["id"])
-        for entry in info.get("db", [])
-        if str(entry["system-id"]) == server["system_identifier"]
-    }
-    size = server["wal_segment_size"]
-    found = []
-    for backup in info.get("backup", []):
-        # That of a stopped server (--no-online) says nothing of WAL.
-        if not (backup.get("archive") or {}).get("start"):
-            continue
-        timeline, segment = parse_segment_name(backup["archive"]["start"], size)
-        key = (backup["database"].get("repo-key", 1), backup["database"]["id"])
-        if key in of_server and timeline in (timelines.at(segment * size), timelines.of_segment(segment, size)):
-            found.append(backup)
-    if not found:
-        status = info.get("status", {})
-        repositories = "; ".join(
-            f"repository {repo.get('key')}: {repo['status']['message']}" for repo in info.get("repo", [])
-        )
-        raise RecoveryError(
-            f"stanza '{info.get('name')}' has no backup, made while it ran, of this server (system identifier "
-            f"{server['system_identifier']}) in the repository, seen from {socket.gethostname()}. pgBackRest says: "
-            f"{status.get('message')} (code {status.get('code')}); {repositories}. Nothing was changed. See that the "
-            "repository can be reached and that the stanza is right (pgbackrest_stanza): pgbackrest info"
-        )
-    return min(found, key=lambda backup: int(backup["timestamp"]["start"]))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import (
     parse_history,
     parse_lsn,
@@ -361,11 +362,12 @@ def test_wal_that_the_archive_lost_is_put_back_from_production(
             "segment": segment,
             "timeout": 20,
         }
+        archive = StanzaArchive(params, 1)
         began = time.monotonic()
-        assert ensure_archived(params, spool, check_mode=True)["put_back"] == [segment]
-        assert ensure_archived(params, spool, check_mode=False)["put_back"] == [segment]
+        assert ensure_archived(params, spool, archive, check_mode=True)["put_back"] == [segment]
+        assert ensure_archived(params, spool, archive, check_mode=False)["put_back"] == [segment]
         assert time.monotonic() - began < 15
-        assert ensure_archived({**params, "lost": [segment]}, spool, check_mode=False)["changed"] is False
+        assert ensure_archived({**params, "lost": [segment]}, spool, archive, check_mode=False)["changed"] is False
     side.restore()
     side.ensure("promoted")
     assert side.sql("SELECT max(id) FROM later") == 2000

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid, system_user
@@ -138,7 +139,7 @@ class Primary(Server):
         params = {"stanza": "main", "config": str(self.config), "database": "shop", "relations": relations}
         params.update({"since": self.since, **more})
         with tempfile.TemporaryDirectory() as spool:
-            search = Search({**params, **self.login}, spool)
+            search = Search({**params, **self.login}, spool, StanzaArchive(params))
             try:
                 return search.find()
             finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import LAYOUTS
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 from ansible_collections.dbre.recovery.tests.life import EAGER, Life
@@ -208,11 +209,16 @@ class Cluster:
             **given,
         }
 
+    def search(self, spool: str, **given: Any) -> Search:
+        """A search for damage, to be closed."""
+        params = self.parameters(**given)
+        return Search(params, spool, StanzaArchive(params))
+
     def find(self, *relations: str, **given: Any) -> dict[str, Any]:
         """Search for the damage to relations."""
         spool = tempfile.mkdtemp(dir=self.root)
         try:
-            search = Search(self.parameters(relations=list(relations), **given), spool)
+            search = self.search(spool, relations=list(relations), **given)
             try:
                 return search.find()
             finally:

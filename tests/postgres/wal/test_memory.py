@@ -11,9 +11,11 @@ from cluster import Cluster
 TABLES = 6000
 SEARCH = """
 import json, resource, sys, tempfile
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 with tempfile.TemporaryDirectory() as spool:
-    search = Search(json.loads(sys.argv[1]), spool)
+    params = json.loads(sys.argv[1])
+    search = Search(params, spool, StanzaArchive(params))
     found = search.find()
     search.close()
 print(json.dumps([found["incident"]["xid"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))

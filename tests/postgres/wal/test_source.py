@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import compression
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 from cluster import FIRST_PORT, Cluster, SideInstance, call, is_just_before
 
 
@@ -132,7 +132,8 @@ def test_wal_that_is_not_archived_yet(small: Cluster) -> None:
 def archive(cluster: Cluster, segment: str, check_mode: bool = False, **given: object) -> dict[str, object]:
     spool = tempfile.mkdtemp(dir=cluster.root)
     try:
-        return ensure_archived(cluster.parameters(segment=segment, timeout=20, **given), spool, check_mode=check_mode)
+        params = cluster.parameters(segment=segment, timeout=20, **given)
+        return ensure_archived(params, spool, StanzaArchive(params, 1), check_mode=check_mode)
     finally:
         shutil.rmtree(spool)
 
@@ -218,7 +219,7 @@ def test_a_file_recycled_while_it_is_read_is_fetched_again(small: Cluster) -> No
     small.sql("CHECKPOINT", "INSERT INTO orders VALUES (2)")
     segment = int(small.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")[16:], 16)
     small.archived()
-    search = Search(small.parameters(relations=["orders"]), str(spool))
+    search = small.search(str(spool), relations=["orders"])
     try:
         source = search.source
         source.provide(range(segment, segment + 1))
@@ -241,7 +242,7 @@ def test_a_file_that_the_server_renames_before_it_is_read_again_is_fetched(small
     segment = int(small.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")[16:], 16)
     small.archived()
     small.sql("INSERT INTO orders VALUES (3)")
-    search = Search(small.parameters(relations=["orders"]), str(spool))
+    search = small.search(str(spool), relations=["orders"])
     try:
         search.source.provide(range(segment, segment + 2))
         link = spool / search.source.name(segment)
