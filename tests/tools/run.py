@@ -80,6 +80,7 @@ def lint_jobs() -> list[Job]:
         (ROOT, ["ruff", "check"]),
         (ROOT, ["ruff", "format", "--check", "--diff"]),
         (WORK / "lint", ["mypy", *mypy, *packages]),
+        (WORK / "lint", ["lint-imports", str(ROOT / "pyproject.toml"), "--no-cache"]),
         (ROOT, ["yamllint", "--strict", "."]),
         (ROOT, ["ansible-lint", "--offline", "--strict", "--profile", "production"]),
         (ROOT, ["antsibull-changelog", "lint"]),
