@@ -20,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     parse_segment_name,
     segment_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 
 MIB = 1024 * 1024
 DEFAULT_SEGMENT_SIZE = 16 * MIB
@@ -30,7 +31,6 @@ _ARCHIVED_SEGMENT = re.compile(r"(?:^|/)([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?$")
 _SIDE_OPTION = re.compile(
     r"(?:repo\d*-.+|cmd|cmd-ssh|buffer-size|compress-level-network|io-timeout|protocol-timeout|sck-.+|tcp-keep-alive.*)"
 )
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,6})?\s*(Z|[+-]\d\d(?::?\d\d)?)")
 
 
 class Switch(NamedTuple):
@@ -38,24 +38,6 @@ class Switch(NamedTuple):
 
     timeline: int
     lsn: int
-
-
-def parse_time(text: str) -> datetime:
-    """Moment of an ISO-8601 text that carries a numeric UTC offset. Raises RecoveryError without one."""
-    match = _TIME.fullmatch(text.strip())
-    if match is None:
-        raise RecoveryError(
-            f"the time {text!r} does not say its UTC offset, so it could mean several moments. "
-            "Write it like 2026-11-23 21:15:04.5+00:00."
-        )
-    day, clock, fraction, offset = match.groups()
-    digits = "+0000" if offset == "Z" else offset.replace(":", "").ljust(5, "0")
-    try:
-        return datetime.strptime(f"{day} {clock}{(fraction or '.0').ljust(7, '0')}{digits}", "%Y-%m-%d %H:%M:%S.%f%z")
-    except ValueError as error:
-        raise RecoveryError(
-            f"there is no time {text!r} ({error}). Write one like 2026-11-23 21:15:04.5+00:00."
-        ) from None
 
 
 def iso_time(epoch: float) -> str:
@@ -160,7 +142,11 @@ def why_unfit(
     if moment:
         # Backup times are whole seconds: one that ended within the target's second may have ended after it.
         ended = backup["timestamp"]["stop"] + 1
-        return None if ended <= parse_time(moment).timestamp() else f"it ended at {stopped}, not before the target"
+        return (
+            None
+            if ended <= parse_time(moment, "target").timestamp()
+            else f"it ended at {stopped}, not before the target"
+        )
     if target.get("segment"):
         last = parse_segment_name(target["segment"], segment_size)[1]
         return (

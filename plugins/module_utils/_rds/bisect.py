@@ -15,8 +15,8 @@ from math import ceil
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment import target_at
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import parse_time
 
 # What a restore, a look and a deletion usually take on RDS. Measured times of earlier runs are better.
 MINUTES_EACH = 30.0

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.evidence import Database, reading
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -43,7 +44,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment import (
     recovery_target,
     target_at,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import parse_time
 
 try:
     from botocore.exceptions import ClientError

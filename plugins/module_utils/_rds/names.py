@@ -48,23 +48,6 @@ def check_key(kms_key_id: Optional[str], region: str) -> None:
         )
 
 
-def parse_time(text: str, option: str) -> datetime:
-    """A moment in UTC from ISO 8601 with an offset; RecoveryError without one, since a guess would lose data."""
-    try:
-        # Python before 3.11 does not read the Z.
-        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
-    except ValueError as error:
-        raise RecoveryError(
-            f"{option} {text!r} is no moment. Write it as 2026-11-25T03:12:00+00:00. Nothing was changed."
-        ) from error
-    if moment.tzinfo is None:
-        raise RecoveryError(
-            f"{option} {text!r} has no UTC offset, and a guess could be hours wrong. Write +00:00 (or Z) for UTC, "
-            "+02:00 for two hours east of it. Nothing was changed."
-        )
-    return moment.astimezone(timezone.utc)
-
-
 def iso(moment: Optional[datetime]) -> Optional[str]:
     """A moment of the API as ISO 8601 in UTC with its numeric offset."""
     return None if moment is None else moment.astimezone(timezone.utc).isoformat()

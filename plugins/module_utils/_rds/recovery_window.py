@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, error_code, error_text
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.source import with_members
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.window import (
     Window,

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._rds import settings as tables
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import ClientError, Rds, tags_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import (
@@ -28,7 +29,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.inherit import 
     restore_arguments,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import CLUSTER, INSTANCE, Kind, code_of
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import check_identifier, derived, iso, parse_time
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import check_identifier, derived, iso
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.provenance import Provenance, provenance
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.settling import Settler, worst
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.source import (

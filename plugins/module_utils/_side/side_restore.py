@@ -17,6 +17,7 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core import arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore as planning
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import manifest_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run, parse_error
@@ -99,7 +100,7 @@ def check_target(target: Mapping[str, Any]) -> dict[str, Any]:
     if target["type"] == "lsn":
         planning.parse_lsn(str(target["value"]))
     if target["type"] == "time":
-        planning.parse_time(str(target["value"]))
+        parse_time(str(target["value"]), "target")
     exclusive = str(target.get("exclusive", False)).lower() in ("true", "yes", "1", "on")
     return {**target, "timeline": int(target["timeline"]), "exclusive": exclusive}
 

@@ -14,10 +14,12 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Callable, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core import times
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import EPOCH, microseconds_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import PREFIX as MARK_PREFIX
 
 # rmgr: Heap        len (rec/tot):     54/    54, tx:        739, lsn: 0/01952760, prev 0/01952728, desc: DELETE off 1
@@ -29,11 +31,6 @@ _COMMIT = re.compile(
     rb"tx: +(\d+), lsn: ([0-9A-F]+)/([0-9A-F]+), prev [0-9A-F/]+, desc: "
     rb"COMMIT(?:_PREPARED (\d+):)? (\d{4}-\d\d-\d\d \d\d:\d\d):(\d\d)\.(\d{6}) UTC([^\n]*)"
 )
-_TIME = re.compile(
-    r"\s*(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,6}))?)?"
-    r"\s*(Z|([+-])(\d\d)(?::?(\d\d))?)?\s*\Z"
-)
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -175,25 +172,8 @@ def format_time(microseconds: int) -> str:
 
 
 def parse_time(text: str, option: str) -> int:
-    """Microseconds since 1970 of an ISO 8601 time, which must carry a numeric UTC offset; ``option`` names it."""
-    match = _TIME.match(text)
-    example = "2026-01-31 14:05:00+00, or +05:30 for a server half-way round the world"
-    if match is None:
-        raise RecoveryError(f"{option}: {text!r} is no time. Write date, time and UTC offset, such as {example}.")
-    year, month, day, hour, minute, second, fraction, zone, sign, zone_hours, zone_minutes = match.groups()
-    if zone is None:
-        raise RecoveryError(
-            f"{option}: {text!r} has no UTC offset, so it means different moments on different hosts. "
-            f"Nothing was changed. Add a numeric one, such as {example}."
-        )
-    try:
-        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0), 0, timezone.utc)
-    except ValueError as error:
-        raise RecoveryError(f"{option}: {text!r} is no time ({error})") from None
-    offset = 0
-    if zone != "Z":
-        offset = (int(zone_hours) * 3600 + int(zone_minutes or 0) * 60) * (1 if sign == "+" else -1)
-    return int((moment - EPOCH).total_seconds() - offset) * 1_000_000 + int((fraction or "0").ljust(6, "0"))
+    """Microseconds since 1970 of a moment that a user wrote."""
+    return microseconds_of(times.parse_time(text, option))
 
 
 class CommitLog:

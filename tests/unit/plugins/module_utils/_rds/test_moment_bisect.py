@@ -77,7 +77,7 @@ def test_an_incident_before_the_window_is_said() -> None:
     [
         (BEFORE, AFTER, "the window is empty"),
         ("2026-11-25T02:00:00", BEFORE, "no UTC offset"),
-        ("yesterday", BEFORE, "is no moment"),
+        ("yesterday", BEFORE, "is no time"),
     ],
 )
 def test_a_window_that_is_none_is_refused(after: str, before: str, match: str) -> None:

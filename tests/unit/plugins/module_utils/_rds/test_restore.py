@@ -555,7 +555,7 @@ def test_a_setting_of_clusters_is_refused_for_an_instance(aws: ScriptedAws, wait
         ({"at": None}, "give either at"),
         ({"latest": True}, "give either at"),
         ({"at": "2026-11-25T03:11:59"}, "has no UTC offset"),
-        ({"at": "yesterday"}, "is no moment"),
+        ({"at": "yesterday"}, "is no time"),
         ({"db_instance_identifier": "-side"}, "is no identifier of RDS"),
         ({"db_instance_identifier": None, "db_cluster_identifier": "side"}, "give db_instance_identifier"),
         ({"source_db_instance_identifier": None}, "say what to restore from"),

@@ -50,14 +50,6 @@ def test_an_lsn_is_a_position() -> None:
     assert "no WAL position" in refused(lambda: restore.parse_lsn("yesterday")).msg
 
 
-def test_a_time_needs_its_offset() -> None:
-    moment = restore.parse_time("2026-11-23 21:15:04.5+00:00")
-    for same in ("2026-11-23T21:15:04.500000Z", "2026-11-23 22:15:04.5+01", "2026-11-23 16:45:04.5-0430"):
-        assert restore.parse_time(same) == moment
-    assert "does not say its UTC offset" in refused(lambda: restore.parse_time("2026-11-23 21:15:04")).msg
-    assert "does not say its UTC offset" in refused(lambda: restore.parse_time("2026-11-23 21:15:04 Europe/Berlin")).msg
-
-
 @pytest.mark.parametrize("size", [SIZE, 16 * SIZE, 1024 * SIZE])
 def test_wal_file_names_count_on_over_the_log_boundary(size: int) -> None:
     per_log = 0x100000000 // size

@@ -19,24 +19,22 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     parse_lsn,
     parse_segment_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps import logical_catalogue
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_archive import read_archive
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.config import broken_values
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
     quote_ident,
     quote_literal,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import parse_time as parse_rds_time
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_client import networks
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import render_hba, render_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import check_target
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import staging_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.explicit import transaction
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import parse_time as parse_wal_time
 
 TARGET = {"type": "lsn", "value": "0/3000028", "timeline": 1, "exclusive": True}
 INSTANCE = {"source": "pgbackrest", "socket": "/run/side", "port": 5433, "database": "shop"}
@@ -150,8 +148,7 @@ CASES: list[Case] = [
     ("a history of words", of(parse_history, "one 0/1 why", 2), "one"),
     ("a history out of order", of(parse_history, "2\t0/9\n1\t0/1", 3), "order"),
     *(
-        (f"{what}, read by {function.__module__.rpartition('.')[2]}", of(function, text, *more), text[:10])
-        for function, more in ((parse_time, ()), (parse_wal_time, ("dr_since",)), (parse_rds_time, ("dr_since",)))
+        (what, of(parse_time, text, "dr_since"), text[:10])
         for what, text in (
             ("a time that is a word", "yesterday"),
             ("a day that is none", "2026-13-45 10:00:00+00:00"),
