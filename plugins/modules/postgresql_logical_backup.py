@@ -185,11 +185,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_backup import (
     LogicalBackup,
     ended_by_signal,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
 
 
 def ensure(module: AnsibleModule) -> dict[str, Any]:

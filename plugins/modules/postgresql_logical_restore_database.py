@@ -144,8 +144,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_load import LogicalLoad
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
 
 
 def restore(module: AnsibleModule) -> dict[str, Any]:

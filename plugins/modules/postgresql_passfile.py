@@ -82,8 +82,8 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.passfile import new_secret, parse, render
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import write_file
 
 
 def main() -> None:
@@ -108,7 +108,7 @@ def main() -> None:
         changed = known is None or open_to_others
         secret = known or new_secret(user)
         if changed and not module.check_mode:
-            write_file(path, render(secret, database))
+            write_atomically(path, render(secret, database))
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     except OSError as error:

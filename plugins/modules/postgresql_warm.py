@@ -104,13 +104,10 @@ unread:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.warm import databases_of, warm
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
-    Progress,
-    Server,
-    translated_errors,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, translated_errors
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from typing import Any, NoReturn, Optional
 from urllib.parse import quote
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import sync_directory
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_archive import data_sizes, read_archive
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_catalogue import (
     FACTS,
@@ -41,7 +42,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_catal
     remove,
     remove_partial,
     sum_files,
-    sync_directory,
     write_catalogue,
     write_json,
 )

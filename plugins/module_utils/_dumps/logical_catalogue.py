@@ -27,6 +27,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 
 CATALOGUE = "catalogue.json"
 FACTS = "dump.json"
@@ -189,26 +190,7 @@ def check_files(dump: Mapping[str, Any]) -> None:
 
 def write_json(path: str, value: Any) -> None:
     """Write a file that is either the old or the new one, whatever happens, and is on disk afterwards."""
-    with open(f"{path}.new", "w", encoding="utf-8", opener=_private) as stream:
-        json.dump(value, stream, indent=1, ensure_ascii=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(f"{path}.new", path)
-    sync_directory(os.path.dirname(path))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def sync_directory(path: str) -> None:
-    """Have the names in a directory on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_catalogue(base: str) -> None:

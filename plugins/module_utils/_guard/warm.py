@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._core.workers import run_parallel
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
@@ -30,7 +31,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, Server
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import require_own_schema
 
 # Holds the extension while we work, when there was none, and in its comment what is to be given back.

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, Optional, TextIO
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import require_stanza, take_backup
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import require_continuous
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import effective_type, stanza_facts
@@ -51,15 +52,6 @@ def say(text: str, stream: Optional[TextIO] = None) -> None:
     stream = stream or sys.stdout
     stream.write(f"{text}\n")
     stream.flush()
-
-
-def write_atomically(path: str, text: str) -> None:
-    """Put text at a path for everybody to read; whoever reads it sees the old or the new text whole."""
-    scratch = f"{path}.new"
-    with open(scratch, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(scratch, 0o644)
-    os.replace(scratch, path)
 
 
 def escape(value: Any) -> str:
@@ -167,11 +159,11 @@ class Scheduled:
             "seconds": ended - began,
             "last_success": repositories.get(str(repo), {}).get("last_success") if message else ended,
         }
-        write_atomically(self.state, json.dumps(runs, indent=1) + "\n")
+        write_atomically(self.state, json.dumps(runs, indent=1) + "\n", mode=0o644)
         directory = os.path.join(self.options.state, "metrics")
         os.makedirs(directory, exist_ok=True)
         path = os.path.join(directory, f"pgbackrest_{self.options.stanza}.prom")
-        write_atomically(path, render_metrics(self.options.stanza, runs))
+        write_atomically(path, render_metrics(self.options.stanza, runs), mode=0o644)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -4,15 +4,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
 import subprocess
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -178,58 +175,6 @@ class Server:
                 command=command[0],
             )
         return done.stdout
-
-
-class Progress:
-    """Keeps one JSON object ``{at, what, done, total, unit}`` in a file while work goes on; nothing without a path."""
-
-    def __init__(self, path: str | None) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-
-    def say(self, what: str, done: int, total: int, unit: str) -> None:
-        """How far it is now; ``done`` and ``total`` are counted in ``unit``. Readers never see half an object."""
-        if self._path is None:
-            return
-        at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-        text = json.dumps({"at": at, "what": what, "done": done, "total": total, "unit": unit})
-        # Its directory may be one that all may write to: what lies there already is not followed, and what belongs to
-        # others and cannot be removed leaves progress unsaid. Progress is a comfort.
-        with self._lock, suppress(OSError):
-            with suppress(FileNotFoundError):
-                os.unlink(f"{self._path}.new")
-            with os.fdopen(os.open(f"{self._path}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
-                file.write(text + "\n")
-            os.replace(f"{self._path}.new", self._path)
-
-    @contextmanager
-    def watching(self, what: str, look: Callable[[], int | None]) -> Iterator[None]:
-        """Say every two seconds how many bytes ``look`` finds, as long as the work lasts; None says nothing."""
-        over = threading.Event()
-
-        def watch() -> None:
-            while not over.wait(2):
-                # Progress is a comfort: whatever fails while looking is left unsaid.
-                with suppress(Exception):
-                    found = look()
-                    if found is not None:
-                        self.say(what, found, 0, "bytes")
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            with suppress(OSError):
-                self.end()
-
-    def end(self) -> None:
-        """Remove the file."""
-        if self._path is not None:
-            with suppress(OSError):
-                os.unlink(self._path)
 
 
 def application_name(incident: str) -> str:

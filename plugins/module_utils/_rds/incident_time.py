@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.evidence import Database, reading
@@ -19,7 +20,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     parse_schema_list,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.server_log import RDS_PREFIX, LogReader
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.statements import damage, split
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds, error_code, error_text
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.bisect import plan_bisect

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 
 # Seconds between two looks. AWS needs minutes for nearly everything, and throttles who asks too often.
 SHORTEST_PAUSE = 2.0

@@ -22,6 +22,8 @@ from datetime import datetime, timezone
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import (
     read_own_file,
     require_own_place,
@@ -102,16 +104,6 @@ def running_data_directories() -> set[str]:
     return found
 
 
-def write_file(path: str, text: str) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
-    scratch = f"{path}.new"
-    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-
-
 class SideInstance:
     """The directory tree of one side instance. All it is lies below ``path``; nothing outside is ever written."""
 
@@ -158,7 +150,7 @@ class SideInstance:
         return marker
 
     def write_marker(self, marker: Mapping[str, Any]) -> None:
-        write_file(self.below(MARKER), json.dumps({**marker, "made_by": MADE_BY}, indent=1) + "\n")
+        write_atomically(self.below(MARKER), json.dumps({**marker, "made_by": MADE_BY}, indent=1) + "\n")
 
     @contextlib.contextmanager
     def locked(self, patience: float = LONGEST_WAIT) -> Iterator[None]:
@@ -191,11 +183,7 @@ class SideInstance:
 
     def progress(self, what: str, done: float, total: float, unit: str) -> None:
         """Say how far a long step is; who shows it reads the file."""
-        line = json.dumps({"at": now(), "what": what, "done": done, "total": total, "unit": unit})
-        scratch = self.below("progress.json.new")
-        with open(scratch, "w", encoding="utf-8") as file:
-            file.write(line + "\n")
-        os.replace(scratch, self.below("progress.json"))
+        Progress(self.below("progress.json")).say(what, done, total, unit)
 
     # The server process
 
@@ -367,8 +355,8 @@ class SideInstance:
             settings.update(
                 {"ssl": "on", "ssl_cert_file": self.below("server.crt"), "ssl_key_file": self.below("server.key")}
             )
-        write_file(self.below("postgresql.conf"), render_settings(settings))
-        write_file(self.below("pg_hba.conf"), render_hba(marker.get("client")))
+        write_atomically(self.below("postgresql.conf"), render_settings(settings))
+        write_atomically(self.below("pg_hba.conf"), render_hba(marker.get("client")))
 
     def remove(self) -> bool:
         """Remove the tree below path, only one with our marker and never through a link. True when it was there."""

@@ -17,6 +17,7 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core import arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore as planning
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import manifest_facts
@@ -46,7 +47,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance 
     now,
     running_data_directories,
     system_user,
-    write_file,
 )
 
 CONFIG_PATHS = ("/etc/pgbackrest/pgbackrest.conf", "/etc/pgbackrest.conf")
@@ -512,7 +512,7 @@ class SideRestore:
             os.makedirs(self.instance.below(name), mode=0o700, exist_ok=True)
             os.chmod(self.instance.below(name), 0o700)
         text = planning.side_config(read_host_config(self.params.get("config")), stanza=self.params["stanza"], own=own)
-        write_file(self.instance.backrest_config, text)
+        write_atomically(self.instance.backrest_config, text)
 
     def side_command(self, plan: Mapping[str, Any]) -> list[str]:
         """Beginning of every pgBackRest command that works on the side instance."""
@@ -629,16 +629,16 @@ class SideRestore:
         auto = os.path.join(data, "postgresql.auto.conf")
         if os.path.exists(auto):
             os.replace(auto, f"{auto}.production")
-        write_file(auto, "")
+        write_atomically(auto, "")
         for name in ("standby.signal", "postmaster.pid", "postmaster.opts"):
             if os.path.exists(os.path.join(data, name)):
                 os.unlink(os.path.join(data, name))
         slots = os.path.join(data, "pg_replslot")
         for name in os.listdir(slots) if os.path.isdir(slots) else ():
             shutil.rmtree(os.path.join(slots, name))
-        write_file(self.instance.below("pg_ident.conf"), render_ident(system_user(), marker["superuser"]))
+        write_atomically(self.instance.below("pg_ident.conf"), render_ident(system_user(), marker["superuser"]))
         self.instance.write_settings(marker)
-        write_file(os.path.join(data, "recovery.signal"), "")
+        write_atomically(os.path.join(data, "recovery.signal"), "")
 
 
 def _repo_of(backup: Mapping[str, Any]) -> int:

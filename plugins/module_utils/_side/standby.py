@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import describe_stanza
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import Run, from_params, parse_error
@@ -27,7 +28,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata im
     parse_controldata,
     recovery_settings,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import now, server_pid, write_file
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import now, server_pid
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import percent_done
 
 # Settings of a standby that are its own. What the primary's ALTER SYSTEM or pgBackRest's restore says of them lies in
@@ -235,7 +236,7 @@ class Standby:
         auto = os.path.join(self.path, "postgresql.auto.conf")
         with open(auto, encoding="utf-8") as file:
             text = file.read()
-        write_file(auto, without_own_settings(text))
+        write_atomically(auto, without_own_settings(text))
         os.unlink(self.restoring)
 
     def prepare_delta(self) -> None:
@@ -250,7 +251,7 @@ class Standby:
     def tell(self, done: float) -> None:
         """Say how far the restore is, and that it has begun."""
         step = {"at": now(), "what": "restore", "done": round(100 * done), "total": 100, "unit": "per cent"}
-        write_file(self.restoring, json.dumps(step) + "\n")
+        write_atomically(self.restoring, json.dumps(step) + "\n")
 
 
 def ensure_standby(params: Mapping[str, Any], run: Run, check_mode: bool = False) -> dict[str, Any]:

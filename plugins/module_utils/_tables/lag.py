@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
 
 # Seconds between two looks, at least and at most.
 INTERVALS = 0.1, 1.0

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._core.workers import NoSession
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
@@ -27,7 +28,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, Server, host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_passing
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import (
     carried,

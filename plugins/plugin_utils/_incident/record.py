@@ -24,9 +24,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import clean, mask_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.files import read_json, to_json, write_atomically
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.files import read_json, to_json
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import (
     finished_phases,
     past_seconds,

@@ -13,15 +13,12 @@ from typing import Any
 import psycopg2
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.protection import DropProtection
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.warm import warm
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import give_back, try_to_become
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import (
-    Progress,
-    open_production,
-    open_servers,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production, open_servers
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import set_sequences
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover import lock_incident

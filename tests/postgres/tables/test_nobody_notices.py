@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress, open_production
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.impact import impact_on
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lag import Lag, Watch
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._guard import warm as warming
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server as End
 from ansible_collections.dbre.recovery.tests.postgres.containment.server import PROGRAMS, Server
 

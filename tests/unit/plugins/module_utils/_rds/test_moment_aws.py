@@ -13,7 +13,7 @@ import botocore.session
 import pytest
 from ansible_collections.amazon.aws.plugins.module_utils.retries import AWSRetry
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.incident_time import Search
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.logs import (

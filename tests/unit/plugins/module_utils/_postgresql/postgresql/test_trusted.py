@@ -11,7 +11,7 @@ from typing import Callable
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, printable
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import (
     require_own_place,
 )
@@ -99,12 +99,12 @@ def test_a_side_path_of_somebody_else_is_refused(tmp_path: Path, give_away: Give
 
 
 def test_a_progress_file_that_cannot_be_replaced_ends_nothing(tmp_path: Path) -> None:
-    # As root every file can be removed, but no directory by unlink(): what stays in the way.
-    (tmp_path / "x.progress.new").mkdir()
+    # As root every file can be removed, but none can take the place of a directory.
     progress = Progress(str(tmp_path / "x.progress"))
-    progress.say("swap", 1, 2, "steps")
     (tmp_path / "x.progress").mkdir()
+    progress.say("swap", 1, 2, "steps")
     progress.end()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.progress"]
 
 
 @pytest.mark.parametrize(
