@@ -150,25 +150,22 @@ def suites() -> None:
     For developers. The scenario "suites" runs them with every PostgreSQL of the test hosts.
     """
     install_packages(SUITE_PACKAGES)
-    for name in ("wal", "integration"):
-        if not (INSTALLED / "tests" / name).is_dir():
-            continue
-        with step(f"suite {name}") as log:
-            base = Path("/var/tmp") / f"dbre-recovery-{hashlib.md5(str(ROOT).encode()).hexdigest()[:6]}"
-            log.must(*SUDO, "rm", "-rf", base)
-            log.must(*SUDO, "install", "-d", "-o", "postgres", "-m", "0700", base)
-            log.must(*SUDO, "cp", "-r", COLLECTIONS, base)
-            log.must(*SUDO, "chown", "-R", "postgres:", base)
-            tests = base / "collections" / "ansible_collections" / "dbre" / "recovery" / "tests" / name
-            env = ("env", f"PYTHONPATH={base}/collections", "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8")
-            as_postgres = ("runuser", "-u", "postgres", "--", *env, "sh", "-c", f'cd {base} && exec "$@"', "sh")
-            pytest = ("/usr/bin/python3", "-m", "pytest", *PYTEST, "--junitxml", base / "junit.xml", tests)
-            ran = log.run(*SUDO, *as_postgres, *pytest)
-            report = WORK / "junit" / f"{name}.xml"
-            report.parent.mkdir(parents=True, exist_ok=True)
-            log.run(*SUDO, "install", "-m", "0644", base / "junit.xml", report)
-            log.ok = TALLY.add_junit(ran, report)
-            log.must(*SUDO, "rm", "-rf", base)
+    with step("suites") as log:
+        base = Path("/var/tmp") / f"dbre-recovery-{hashlib.md5(str(ROOT).encode()).hexdigest()[:6]}"
+        log.must(*SUDO, "rm", "-rf", base)
+        log.must(*SUDO, "install", "-d", "-o", "postgres", "-m", "0700", base)
+        log.must(*SUDO, "cp", "-r", COLLECTIONS, base)
+        log.must(*SUDO, "chown", "-R", "postgres:", base)
+        tests = base / "collections" / "ansible_collections" / "dbre" / "recovery" / "tests" / "postgres"
+        env = ("env", f"PYTHONPATH={base}/collections", "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8")
+        as_postgres = ("runuser", "-u", "postgres", "--", *env, "sh", "-c", f'cd {base} && exec "$@"', "sh")
+        pytest = ("/usr/bin/python3", "-m", "pytest", *PYTEST, "--junitxml", base / "junit.xml", tests)
+        ran = log.run(*SUDO, *as_postgres, *pytest)
+        report = WORK / "junit" / "suites.xml"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        log.run(*SUDO, "install", "-m", "0644", base / "junit.xml", report)
+        log.ok = TALLY.add_junit(ran, report)
+        log.must(*SUDO, "rm", "-rf", base)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
