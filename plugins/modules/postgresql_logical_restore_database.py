@@ -40,7 +40,8 @@ options:
       - What to do with a database of that name.
       - V(empty) restores into it if nothing is in it, and fails otherwise.
       - V(add) keeps what is in it and adds what is in the dump; fails when a table, view or sequence of the dump
-        exists.
+        exists. All of it is one transaction. A foreign key to a table that is there keeps others from writing to that
+        table from the moment the key is made until the end; what others hold is waited for a second, no longer.
       - V(replace) puts the dump in its place; the present one is kept as C(<name>_before_<UTC time>). Its sessions
         are ended when the restored one is complete, not before.
     type: str

@@ -45,6 +45,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_needs
     role_statements,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import LOCK_NOT_AVAILABLE
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     MAX_BYTES,
     display_name,
@@ -59,6 +60,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
 )
 
 MARK = "being restored by dbre.recovery"
+# Longest wait for what others hold of a database that is used.
+LOCK_TIMEOUT = "1s"
 # How long sessions may take to end when a database is replaced, in seconds.
 END_SESSIONS = 30
 
@@ -107,7 +110,8 @@ def plain_errors() -> Iterator[None]:
             raise
         raise RecoveryError(
             f"PostgreSQL on {host_name()} refused a step of the restore: {said}. No database was changed by it; "
-            "mend the cause and run again."
+            "mend the cause and run again.",
+            sqlstate=getattr(error, "pgcode", None),
         ) from None
 
 
@@ -448,6 +452,9 @@ class LogicalLoad:
         """Restore into a database that exists, all or nothing."""
         main = self.server.connect(self.database)
         try:
+            # Whoever wants a table of production that we wait for waits behind us.
+            execute(main, f"SET SESSION lock_timeout = '{LOCK_TIMEOUT}'")
+            main.commit()
             triggers = silence_event_triggers(main)
             refuse_event_triggers(main, triggers)
             for schema in plan["schemas"]:
@@ -533,7 +540,12 @@ class LogicalLoad:
         except RecoveryError as error:
             left = "is as it was" if there else "was not touched, and what had been loaded beside it is removed"
             hint = ""
-            if self.dump["kind"] == "tables":
+            if error.details.get("sqlstate") == LOCK_NOT_AVAILABLE:
+                hint = (
+                    f" Others held for {LOCK_TIMEOUT} what it needs of a table that is there, and nobody was made to "
+                    "wait longer. See pg_stat_activity for the oldest transaction, end it, and run again."
+                )
+            elif self.dump["kind"] == "tables":
                 hint = (
                     " A dump of chosen tables holds neither types nor functions nor other tables that these refer to: "
                     "restore it into a database that has them, with 'existing: add'."

@@ -20,7 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_load 
 
 MAJORS = sorted(int(path.split("/")[4]) for path in glob.glob("/usr/lib/postgresql/*/bin/initdb"))
 HERE = Path(__file__).parent
-SEEDS = (HERE.parent / "logical_restore" / "seed.sql", HERE / "seed.sql")
+SEEDS = (HERE.parent / "dump_restores" / "seed.sql", HERE / "seed.sql")
 PORT, OTHER_PORT = 6701, 6702
 
 

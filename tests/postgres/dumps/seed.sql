@@ -1,4 +1,4 @@
--- What the database of logical_restore/seed.sql lacks: extensions, large objects with owner and grants, names that need
+-- What the database of dump_restores/seed.sql lacks: extensions, large objects with owner and grants, names that need
 -- quotes everywhere, and a database with settings and grants of its own.
 CREATE SCHEMA "Extra Things";
 CREATE EXTENSION hstore SCHEMA "Extra Things";

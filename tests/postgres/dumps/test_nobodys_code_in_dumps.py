@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 
 HERE = Path(__file__).parent
-SCRIPTS = (HERE.parent / "table_recovery" / "mallory.sql", HERE / "mallory.sql")
+SCRIPTS = (HERE.parent / "tables" / "mallory.sql", HERE / "mallory.sql")
 COPY = "mallory again"
 TABLES = [
     *("bounded_one", "checked", "child", "colored", "computed", "indexed", "innocent", "keyed_a", "looped", "parted_a"),

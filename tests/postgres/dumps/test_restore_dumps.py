@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
@@ -129,6 +130,23 @@ def test_tables_are_added_to_what_is_there(shop: Any, how: dict[str, Any]) -> No
     assert (plan["how"], plan["schemas"]) == ("add", ["Sales"])
     assert shop.psql("SELECT (SELECT count(*) FROM log), (SELECT one FROM kept)", COPY) == "1000|1"
     assert shop.load(dump, COPY, existing="add").restore()["how"] == "done"
+
+
+def test_what_others_hold_is_not_waited_for_longer_than_a_moment(shop: Any) -> None:
+    shop.psql("CREATE TABLE pointing (order_id bigint REFERENCES public.orders (id), line text)", "Shop")
+    try:
+        dump = shop.dump(tables=["public.pointing"], name="pointing")
+    finally:
+        shop.psql("DROP TABLE pointing", "Shop")
+    shop.psql(f'CREATE DATABASE "{COPY}"')
+    shop.psql("CREATE TABLE orders (id bigint PRIMARY KEY)", COPY)
+    others = psycopg2.connect(host=str(shop.home), port=shop.port, dbname=COPY)
+    others.cursor().execute("INSERT INTO orders VALUES (1)")
+    message = refusal(shop.load(dump, COPY, existing="add"))
+    others.close()
+    assert "Others held for 1s what it needs" in message
+    assert "is as it was" in message
+    assert shop.load(dump, COPY, existing="add").restore()["how"] == "add"
 
 
 def test_nothing_is_overwritten(shop: Any, orders: dict[str, Any]) -> None:
