@@ -26,7 +26,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.waits import waits_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables import closure as closures
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_triggers import (
     refuse_event_triggers,
@@ -40,6 +39,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.privileges import lost_privileges
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import moved
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.waits import waits_of
 
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
 TABLES = ("r", "p", "f")

@@ -47,6 +47,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.confirmed im
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
     without_default_privileges,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.index_builds import IndexBuilds
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.inherited import (
     hide_from_parents,
     show_to_parents,
@@ -273,6 +274,8 @@ class TableRecovery:
             began = time.monotonic()
             dump = self._dump(admin, directory)
             steps = self._steps(dump)
+            builds = IndexBuilds(context, dump, steps)
+            steps = builds.without(steps)
             main = self._open(admin, dump)
             journal = read_journal(main, context.staging)
             main.commit()
@@ -298,6 +301,8 @@ class TableRecovery:
             left_to_do = [*self.plan["left_to_do"]]
             left_to_do += ForeignKeys(context, steps.foreign_keys).validate(main)
             left_to_do += InlineParts(context, dump.entries).validate(main)
+            main.commit()
+            left_to_do += builds.make(main, partial(self._attempt, main, main, dump))
             validated = time.monotonic()
             left_to_do += unconfirmed(main)
             result = self._result(main, left_to_do)

@@ -174,3 +174,51 @@ def test_killed_after_the_rows_were_exchanged_it_still_keeps_those_of_before(sho
     after = production.contents("shop")
     assert (after["orders"], after["recovered_test.orders_replaced"]) == (before["orders"], damaged)
     assert not [name for name in after if name.endswith(("_aside", "_since"))]
+
+
+INDEXES = """
+SELECT string_agg(c.relname || CASE WHEN i.indisvalid THEN '' ELSE ' (broken)' END, ' ' ORDER BY c.relname)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = 'parcels'::regclass
+"""
+
+
+def test_writers_go_on_while_an_index_of_a_table_that_was_not_lost_is_built(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        *PARCELS,
+        "CREATE SCHEMA rules",
+        "CREATE FUNCTION rules.spelt(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT upper($1)'",
+        "CREATE INDEX parcels_spelt ON parcels (rules.spelt(note), weight)",
+        "ALTER INDEX parcels_spelt ALTER COLUMN 1 SET STATISTICS 500",
+        "COMMENT ON INDEX parcels_spelt IS 'by its spelling'",
+        "ALTER TABLE parcels CLUSTER ON parcels_spelt",
+        "CREATE UNIQUE INDEX parcels_once ON parcels (rules.spelt(note))",
+    )
+    shop.take_side()
+    definition = production.definition("shop")
+    production.sql("shop", "DROP SCHEMA rules CASCADE")
+    others = [Work(production, work) for work in (write, read)]
+    for work in others:
+        work.start()
+    answer = shop.recover("shop", schemas=["rules"])
+    for work in others:
+        work.end()
+
+    limit = max(LONGEST, PART * answer["result"]["seconds"]["validate"])
+    assert [round(work.longest, 2) for work in others if work.longest > limit] == []
+    assert not [wait for wait in answer["plan"]["waits"] if "index" in wait["why"]]
+    # Rows with equal notes were written meanwhile.
+    entry = next(item for item in answer["result"]["left_to_do"] if item["type"] == "index")
+    assert entry["object"] == "public.parcels_once"
+    assert "could not create unique index" in entry["reason"]
+    assert "CREATE UNIQUE INDEX CONCURRENTLY parcels_once ON public.parcels" in entry["command"]
+    assert production.sql("shop", INDEXES) == "parcels_customer parcels_pkey parcels_sent parcels_spelt"
+    # As a run leaves one that was killed while it built it.
+    production.sql("shop", "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'parcels_spelt'::regclass")
+    production.sql("shop", "DELETE FROM parcels WHERE note = 'new'", entry["command"])
+    again = shop.recover("shop", schemas=["rules"], plan=answer["plan"])
+    assert again["result"]["left_to_do"] == []
+    assert production.sql("shop", INDEXES) == "parcels_customer parcels_once parcels_pkey parcels_sent parcels_spelt"
+    shop.remove("shop")
+    assert production.definition("shop") == definition

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.waits import Wait, built, exchanged, seconds_of
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.waits import Wait, built, exchanged, seconds_of
 
 
 @pytest.mark.parametrize(

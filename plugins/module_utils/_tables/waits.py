@@ -12,13 +12,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 
 WEIGHTS = """
-SELECT root::int8 AS oid, n.nspname AS schema, r.relname AS name,
+SELECT root::int8 AS oid, n.nspname AS schema, r.relname AS name, r.relkind = 'p' OR r.relispartition AS in_tree,
        coalesce(sum(pg_catalog.pg_relation_size(c.oid)), 0)::int8 AS bytes,
        coalesce(sum(greatest(c.reltuples, 0)), 0)::int8 AS rows
 FROM unnest(%s::oid[]) AS root
 JOIN pg_catalog.pg_class r ON r.oid = root JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
 CROSS JOIN LATERAL (SELECT root AS oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(root)) AS tree
-JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r' GROUP BY root, n.nspname, r.relname
+JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind = 'r'
+GROUP BY root, n.nspname, r.relname, r.relkind, r.relispartition
 """
 # What a slow server does in a second: bytes gone through, rows written with their indexes, rows of one index built.
 BYTES = 100_000_000
@@ -37,6 +38,8 @@ class Wait(NamedTuple):
     rate: int
     least: bool = False
     """Whether it may concern few rows."""
+    only_in_trees: bool = False
+    """Whether it is done CONCURRENTLY on a table that is neither partitioned nor a partition."""
 
 
 def seconds_of(wait: Wait, size: int, count: int) -> tuple[float, float]:
@@ -66,7 +69,10 @@ def built(objects: Iterable[Mapping[str, Any]]) -> list[Wait]:
     indexes = [
         item for item in objects if item["index_of"] and (item["index_of"], *(item["names"] or [])[-1:]) not in behind
     ]
-    waits = [Wait(item["index_of"], "writers", f"to build index {item['identity']}", INDEXED) for item in indexes]
+    waits = [
+        Wait(item["index_of"], "writers", f"to build index {item['identity']}", INDEXED, only_in_trees=True)
+        for item in indexes
+    ]
     waits += [Wait(item["relation"], "readers and writers", f"to build {item['identity']}", INDEXED) for item in keys]
     return [wait for wait in waits if wait.table not in lost]
 
@@ -81,7 +87,7 @@ def waits_of(
     for wait in waits:
         weight = weights.get(wait.table)
         least, most = seconds_of(wait, weight["bytes"], weight["rows"]) if weight else (0.0, 0.0)
-        if weight and most > SHORT:
+        if weight and most > SHORT and (weight["in_tree"] or not wait.only_in_trees):
             name = display_name(weight["schema"], weight["name"])
             spent = {"least_seconds": least, "most_seconds": most}
             found.append({"object": name, "whom": wait.whom, "why": wait.why, **spent})
