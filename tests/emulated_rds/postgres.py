@@ -289,9 +289,11 @@ class Server:
         return value.replace("\\", "\\\\").replace("'", "''")
 
     def _write(self, name: str, text: str) -> None:
-        path = self.data / name
-        path.write_text(text)
-        self.programs.own(path, 0o600)
+        # Whole or not at all: the server may read its configuration at any moment.
+        scratch = self.data / f"{name}.{threading.get_ident()}"
+        scratch.write_text(text)
+        self.programs.own(scratch, 0o600)
+        scratch.replace(self.data / name)
 
     # --- data --------------------------------------------------------------------------------------------------------
 
