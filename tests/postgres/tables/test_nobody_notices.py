@@ -53,8 +53,13 @@ class Subscriber:
     def errors(self) -> list[str]:
         """What the server said when it could not go on."""
         log = self.production.log.read_text(errors="replace")
-        # Not what autovacuum says, which gives way when a table is moved.
-        return [line for line in log.splitlines() if "recovered_" in line and "replication" in line]
+        # Not what autovacuum says, which gives way when a table is moved, nor statements of others that failed.
+        words = ("ERROR", "CONTEXT")
+        return [
+            line
+            for line in log.splitlines()
+            if "recovered_" in line and "replication" in line and any(f"{word}:" in line for word in words)
+        ]
 
     def end(self) -> None:
         self.production.sql("subscriber", "ALTER SUBSCRIPTION everything DISABLE")

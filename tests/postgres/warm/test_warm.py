@@ -137,7 +137,7 @@ def test_what_a_killed_run_left_is_removed_and_given_back(shop: Server) -> None:
     before = shop.sql(STATE, "shop")
     code = (
         "import sys, json, time\n"
-        "from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import warm\n"
+        "from ansible_collections.dbre.recovery.plugins.module_utils._guard import warm\n"
         "from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server\n"
         "warmer = warm.Warmer(Server(json.loads(sys.argv[1]), '', 'dbre.recovery warm'), 'shop', True)\n"
         "warmer._begin(); print('begun', flush=True); time.sleep(60)\n"
