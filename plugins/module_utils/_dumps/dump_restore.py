@@ -49,6 +49,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_concurrent, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import plain_columns
@@ -257,7 +258,7 @@ class DumpRestore:
             with without_default_privileges(connection) if self._single is not None else ExitStack():
                 execute(connection, script)
             # Dumps of before 2018 set it for each item.
-            execute(connection, "SELECT pg_catalog.set_config('search_path', '', false)")
+            execute(connection, "SELECT pg_catalog.set_config('search_path', %s, false)", (SAFE_PATH,))
 
     def _execute_as(self, connection: Any, whom: str, group: Sequence[Entry]) -> None:
         script = self._script.sql(group, "--no-owner")

@@ -26,6 +26,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_literal,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
 
 # Schemas that are gone before anybody else can see them.
@@ -123,7 +124,7 @@ class Owner:
             self._set_path(search_path)
         queries.execute(self.connection, statement)
         if search_path:
-            self._set_path("")
+            self._set_path(SAFE_PATH)
 
     def _set_path(self, path: str) -> None:
         queries.execute(self.connection, "SELECT pg_catalog.set_config('search_path', %s, true)", (path,))

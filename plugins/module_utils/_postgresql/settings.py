@@ -11,6 +11,9 @@ from collections.abc import Mapping
 # What must never stop, hide or redirect our work. Given in the startup packet, it goes before ALTER ROLE and ALTER
 # DATABASE ... SET and before any file, and is what RESET leads back to. A role needs no right for any of it.
 # dbre.allow_drop is the way through this collection's own drop protection.
+# Names and operators are PostgreSQL's own. Were the path empty, types and tables of the session's temporary schema
+# would go before those: code of users can make a domain pg_temp.text even where it may make no temporary table.
+SAFE_PATH = "pg_catalog,pg_temp"
 SAFE_SETTINGS = {
     "role": "none",
     "default_transaction_isolation": "read committed",
@@ -20,7 +23,7 @@ SAFE_SETTINGS = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "row_security": "off",
-    "search_path": "",
+    "search_path": SAFE_PATH,
     "quote_all_identifiers": "off",
     "array_nulls": "on",
     "transform_null_equals": "off",

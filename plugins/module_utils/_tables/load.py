@@ -29,6 +29,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_passing
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import (
     carried,
@@ -265,7 +266,7 @@ class TableLoad:
         else:
             set_search_path(connection, path)
             self._copy(connection, columns, source, before, self.true)
-            set_search_path(connection, "")
+            set_search_path(connection, SAFE_PATH)
         hidden.filled(self.true)
         copied = time.monotonic()
         if unreadable and content is not None:

@@ -34,6 +34,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
 from ansible_collections.dbre.recovery.plugins.module_utils._tables import closure as closures
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import (
     NEEDS_ANOTHER,
@@ -212,7 +213,7 @@ def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]
             with savepoint(connection, errors.append):
                 set_search_path(connection, path)
                 execute(connection, statement)
-            set_search_path(connection, "")
+            set_search_path(connection, SAFE_PATH)
         if len(errors) > 1:
             reason = f"its owner cannot read what it shows, so it is empty: {said(errors[0])}"
             left_to_do.append(left("materialized view", view, reason, f"{statement};", lost=True))

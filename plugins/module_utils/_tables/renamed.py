@@ -13,6 +13,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import Attempt, Refused, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import own_search_path
 
@@ -78,7 +79,7 @@ def _as_the_owner(connection: Any, attempt: Attempt, refused: Refused, table: st
     with savepoint(connection, errors.append):
         execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", (f"pg_catalog, {path}",))
         execute(connection, refused.command)
-        execute(connection, "SELECT pg_catalog.set_config('search_path', '', true)")
+        execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", (SAFE_PATH,))
     if not errors:
         attempt.withdraw(refused)
     else:

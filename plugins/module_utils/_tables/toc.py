@@ -33,7 +33,11 @@ SETTINGS = ("ENCODING", "SEARCHPATH", "STDSTRINGS")
 DEPENDS = re.compile(r";\s+depends on:((?: \d+)+)")
 # The settings that a script begins with. Its timeouts would undo ours; older servers do not know all of them.
 HEADER = re.compile(rb"\A(?:(?:--.*|\\restrict .*|SET (?!ROLE ).*;|SELECT pg_catalog\.set_config\(.*\);)?\n)*")
-TIMEOUTS = re.compile(rb"^SET (?:statement|lock|idle_in_transaction_session|transaction)_timeout = 0;\n", re.MULTILINE)
+TIMEOUTS = re.compile(
+    rb"^(?:SET (?:statement|lock|idle_in_transaction_session|transaction)_timeout = 0;"
+    rb"|SELECT pg_catalog\.set_config\('search_path', '', false\);)\n",
+    re.MULTILINE,
+)
 # Grants in the name of those who made them: only superusers may change the session's user, members the current one.
 SESSION_USER = re.compile(rb"^(?:SET SESSION AUTHORIZATION (.*)|RESET SESSION AUTHORIZATION);$", re.MULTILINE)
 GRANTS = ("ACL", "DEFAULT ACL")
@@ -217,7 +221,7 @@ def strip_restrict(script: bytes) -> bytes:
 
 
 def without_timeouts(script: bytes) -> bytes:
-    """The script without the timeouts that it sets; the session has set what it needs."""
+    """The script without the timeouts and the search_path that it sets; the session has set what it needs."""
     header = HEADER.match(script)
     end = header.end() if header else 0
     return TIMEOUTS.sub(b"", script[:end]) + script[end:]

@@ -16,6 +16,7 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import before_page_header
 
 with contextlib.suppress(ImportError):  # connect() says so
@@ -68,7 +69,7 @@ def _settled(connection: Any) -> Any:
     """The connection, in which each statement is its own transaction and unqualified names mean PostgreSQL's own."""
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.set_config('search_path', '', false)")
+        cursor.execute("SELECT pg_catalog.set_config('search_path', %s, false)", (SAFE_PATH,))
     return connection
 
 
