@@ -118,7 +118,9 @@ def test_no_function_of_a_user_answers_for_one_of_postgresql_in_the_sql_of_roles
                 if not module.startswith("community.postgresql.") or "login_db" not in arguments:
                     continue
                 asked += 1
-                if "-c search_path=" not in str(arguments.get("connect_params", {}).get("options", "")):
+                if "-c search_path=pg_catalog,pg_temp" not in str(
+                    arguments.get("connect_params", {}).get("options", "")
+                ):
                     open_paths.append(f"{path.relative_to(ROOT)}: {module}")
     assert open_paths == []
     assert asked > 15

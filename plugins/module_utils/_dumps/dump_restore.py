@@ -34,11 +34,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical impor
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import said
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
+    LACKING,
     acting_as,
     acting_as_owner,
     is_another,
     owner_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import DEADLOCK
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     parse_relation_list,
@@ -58,7 +60,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_priv
 )
 
 COPIED = re.compile(rf"COPY ({QUALIFIED}) (?:(\({IDENT}(?:, {IDENT})*\)) | )FROM stdin;\n")
-DEADLOCK = "40P01"
 TRIES = 5
 REGCLASS = "SELECT pg_catalog.to_regclass(%s)::oid::int8"
 OURS = "SELECT rolsuper OR rolname = current_user FROM pg_catalog.pg_roles WHERE rolname = %s"
@@ -71,11 +72,6 @@ WITH tables AS (
 SELECT 1 FROM tables JOIN pg_catalog.pg_trigger t ON t.tgrelid = tables.oid WHERE NOT t.tgisinternal
 UNION ALL SELECT 1 FROM tables JOIN pg_catalog.pg_rewrite r ON r.ev_class = tables.oid
 """
-LACKING = {
-    "SCHEMA": "SELECT NOT pg_catalog.has_schema_privilege(%s::name, %s, %s)",
-    "TABLE": "SELECT NOT pg_catalog.has_table_privilege(%s::name, %s, %s)",
-    "TABLESPACE": "SELECT NOT pg_catalog.has_tablespace_privilege(%s::name, %s, %s)",
-}
 
 
 class DumpRestore:

@@ -57,6 +57,7 @@ UNION ALL SELECT 1 FROM pg_catalog.pg_statistic_ext WHERE stxrelid = pg_catalog.
 LACKING = {
     "SCHEMA": "SELECT NOT pg_catalog.has_schema_privilege(%s::name, %s, %s)",
     "TABLE": "SELECT NOT pg_catalog.has_table_privilege(%s::name, %s, %s)",
+    "TABLESPACE": "SELECT NOT pg_catalog.has_tablespace_privilege(%s::name, %s, %s)",
 }
 
 

@@ -210,7 +210,7 @@ PROPERTIES = tuple(
 
 
 def columns_of(connection: Any, oids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    """Columns of relations, in order, by relation OID. The session's search_path is empty, so types are qualified.
+    """Columns of relations, in order, by relation OID. Types are qualified: the search_path has no schema of users.
 
     ``base_name`` and ``base_type`` are the server's own type that the column's is, or that its domain is made of;
     ``binary`` says what COPY in binary carries of its values, and is None where only text does.

@@ -42,7 +42,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces 
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
     Entry,
     SchemaDump,
-    without_timeouts,
+    without_our_settings,
 )
 
 INDEX_TABLES = """
@@ -216,7 +216,7 @@ class DatabaseRecovery(TableRecovery):
         if begin is not None:
             script = script[: begin.start()] + script[script.index(b";\n", begin.start()) + 2 :]
         # After it, the settings come once more.
-        return b"".join(without_timeouts(part) for part in CONNECT.split(script))
+        return b"".join(without_our_settings(part) for part in CONNECT.split(script))
 
     def _large_objects(self, main: Any, dump: SchemaDump) -> None:
         """Large objects, by pg_dump and pg_restore, in one transaction of their own."""
@@ -243,7 +243,7 @@ class DatabaseRecovery(TableRecovery):
         )
         # pg_restore itself would stop at a setting of its own that an older server does not know.
         with open(f"{script}.whole", "rb") as source, open(script, "wb") as target:
-            target.write(without_timeouts(source.read(LONGEST_HEADER)))
+            target.write(without_our_settings(source.read(LONGEST_HEADER)))
             shutil.copyfileobj(source, target)
         quiet = ["--no-psqlrc", "--no-password", "--quiet", "--output", os.devnull, "--set=ON_ERROR_STOP=1"]
         ours = ["--single-transaction", "--command", mark_statement(self.plan["incident"])]

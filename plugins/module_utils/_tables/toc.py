@@ -31,9 +31,9 @@ ENTRY = re.compile(rf"(\d+); (\d+) (\d+) ({DESCRIPTIONS})(?: |$)(.*)", re.DOTALL
 # What no restore of objects asks for: settings of the dump itself, and what is data.
 SETTINGS = ("ENCODING", "SEARCHPATH", "STDSTRINGS")
 DEPENDS = re.compile(r";\s+depends on:((?: \d+)+)")
-# The settings that a script begins with. Its timeouts would undo ours; older servers do not know all of them.
+# The settings that a script begins with. Its timeouts and search_path would undo ours.
 HEADER = re.compile(rb"\A(?:(?:--.*|\\restrict .*|SET (?!ROLE ).*;|SELECT pg_catalog\.set_config\(.*\);)?\n)*")
-TIMEOUTS = re.compile(
+OURS = re.compile(
     rb"^(?:SET (?:statement|lock|idle_in_transaction_session|transaction)_timeout = 0;"
     rb"|SELECT pg_catalog\.set_config\('search_path', '', false\);)\n",
     re.MULTILINE,
@@ -220,11 +220,11 @@ def strip_restrict(script: bytes) -> bytes:
     return re.sub(rb"^\\(?:un)?restrict " + key + rb"$\n?", b"", script, flags=re.MULTILINE)
 
 
-def without_timeouts(script: bytes) -> bytes:
+def without_our_settings(script: bytes) -> bytes:
     """The script without the timeouts and the search_path that it sets; the session has set what it needs."""
     header = HEADER.match(script)
     end = header.end() if header else 0
-    return TIMEOUTS.sub(b"", script[:end]) + script[end:]
+    return OURS.sub(b"", script[:end]) + script[end:]
 
 
 def as_members(script: bytes) -> bytes:
@@ -319,7 +319,7 @@ class SchemaDump:
         with open(path, "w") as file:
             file.write("\n".join(chosen) + "\n")
         command = ["pg_restore", "--use-list", path, "--file=-", *options, self.path]
-        self._scripts[known] = without_timeouts(strip_restrict(self._server.run(command, self._database)))
+        self._scripts[known] = without_our_settings(strip_restrict(self._server.run(command, self._database)))
         return self._scripts[known]
 
 

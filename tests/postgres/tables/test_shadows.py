@@ -134,3 +134,16 @@ def test_no_shadow_of_a_function_or_operator_is_called(shadows: Shadows) -> None
         work()
         called[step] = shadows.called()
     assert called == dict.fromkeys(steps, [])
+
+
+def test_nothing_temporary_goes_before_the_servers_own_types_and_tables(world: Any) -> None:
+    world.begin(NAME)
+    connection = connect({**world.params, "login_db": NAME})
+    try:
+        with connection.cursor() as cursor:
+            # As code of users could leave them behind where an older server does not keep it from that.
+            cursor.execute("CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (value = 'never')")
+            cursor.execute("CREATE TEMPORARY TABLE pg_class (oid oid)")
+        assert take_fingerprint(connection, [], ["public"])
+    finally:
+        connection.close()

@@ -34,7 +34,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
     select_entries,
     statements_of,
     strip_restrict,
-    without_timeouts,
+    without_our_settings,
 )
 
 LISTING = (Path(__file__).parent / "data" / "restore-list-15.txt").read_text()
@@ -206,7 +206,7 @@ CREATE SCHEMA "Sales";
 
 @pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"SET transaction_timeout = 0;\n", b"")], ids=["17", "13"])
 def test_no_script_undoes_the_limit_of_waiting_for_locks(head: bytes):
-    script = without_timeouts(strip_restrict(head))
+    script = without_our_settings(strip_restrict(head))
     assert b"_timeout" not in script
     assert b"restrict" not in script
     kept = [line for line in head.split(b"\n") if line.startswith((b"SET", b"SELECT", b"CREATE"))]
@@ -218,7 +218,7 @@ def test_no_script_undoes_the_limit_of_waiting_for_locks(head: bytes):
 
 def test_scripts_leave_what_functions_set_alone():
     body = b"\nCREATE FUNCTION f() RETURNS void AS '\nSET transaction_timeout = 0;\n';\n"
-    assert without_timeouts(body) == body
+    assert without_our_settings(body) == body
 
 
 def test_grants_of_others_are_made_as_a_member_of_theirs_and_shown_without_the_dumps_trimmings():
