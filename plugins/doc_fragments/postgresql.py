@@ -7,6 +7,12 @@ from __future__ import annotations
 
 class ModuleDocFragment:
     DOCUMENTATION = r"""
+attributes:
+  action_group:
+    description: Use C(group/dbre.recovery.postgresql) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - dbre.recovery.postgresql
 options:
   login_unix_socket:
     description:

@@ -8,6 +8,12 @@ from __future__ import annotations
 class ModuleDocFragment:
     # Options of amazon.aws (region, profile, endpoint_url, ...) come from its own fragments.
     DOCUMENTATION = r"""
+attributes:
+  action_group:
+    description: Use C(group/dbre.recovery.rds) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - dbre.recovery.rds
 options:
   wait_timeout:
     description:

@@ -21,6 +21,12 @@ options:
       - Seconds to wait for the segment. Without it the configuration's C(archive-timeout) counts, 60 by default.
     type: int
 attributes:
+  action_group:
+    description: Use C(group/dbre.recovery.pgbackrest) and C(group/dbre.recovery.postgresql) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - dbre.recovery.pgbackrest
+      - dbre.recovery.postgresql
   check_mode:
     description: Runs nothing, as the proof needs a WAL switch; RV(proved) is V(false) then.
     support: full

@@ -29,6 +29,12 @@ options:
     type: bool
     default: false
 attributes:
+  action_group:
+    description: Use C(group/dbre.recovery.pgbackrest) and C(group/dbre.recovery.postgresql) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - dbre.recovery.pgbackrest
+      - dbre.recovery.postgresql
   check_mode:
     description: Says whether the stanza would be made or upgraded, and refuses what would be refused.
     support: full

@@ -101,6 +101,12 @@ options:
     type: int
     default: 0
 attributes:
+  action_group:
+    description: Use C(group/dbre.recovery.pgbackrest) and C(group/dbre.recovery.postgresql) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - dbre.recovery.pgbackrest
+      - dbre.recovery.postgresql
   check_mode:
     description: Changes nothing, in check mode or out of it.
     support: full

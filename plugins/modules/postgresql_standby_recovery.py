@@ -23,6 +23,12 @@ description:
     even if somebody promoted it (which C(pg_wal_replay_resume()) does there).
   - Run again after it was killed, it goes on.
 attributes:
+  action_group:
+    description: Use C(group/dbre.recovery.pgbackrest) and C(group/dbre.recovery.postgresql) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - dbre.recovery.pgbackrest
+      - dbre.recovery.postgresql
   check_mode:
     description:
       - Can run in check_mode and return changed status prediction without modifying the target.

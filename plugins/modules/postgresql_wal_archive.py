@@ -40,6 +40,12 @@ options:
     type: int
     default: 300
 attributes:
+  action_group:
+    description: Use C(group/dbre.recovery.pgbackrest) and C(group/dbre.recovery.postgresql) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - dbre.recovery.pgbackrest
+      - dbre.recovery.postgresql
   check_mode:
     description: Says whether it would switch WAL, and does not wait.
     support: full

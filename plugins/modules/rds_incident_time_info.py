@@ -64,6 +64,12 @@ options:
       - It is removed at the end.
     type: path
 attributes:
+  action_group:
+    description: Use C(group/dbre.recovery.postgresql) and C(group/dbre.recovery.rds) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - dbre.recovery.postgresql
+      - dbre.recovery.rds
   check_mode:
     support: full
     description: Changes nothing in any case.

@@ -16,6 +16,11 @@ description:
     for snapshots.
   - A region that cannot be reached is reported as that and is no error, since a lost region may be why somebody asks.
 attributes:
+  action_group:
+    description: Use C(group/dbre.recovery.rds) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - dbre.recovery.rds
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying the target.
     support: full

@@ -86,12 +86,35 @@ def test_a_playbook_with_hyphens_can_be_run_by_its_full_name() -> None:
     assert links == {name.replace("-", "_"): name for name in files if "-" in name}
 
 
-def test_the_action_group_holds_every_module_with_the_shared_pgbackrest_options() -> None:
-    fragment = "dbre.recovery.pgbackrest"
-    sharing = [
-        path.stem for path in MODULES if fragment in documentation(path).get("extends_documentation_fragment", [])
-    ]
-    assert load(ROOT / "meta" / "runtime.yml")["action_groups"]["pgbackrest"] == sorted(sharing)
+def fragment(name: str) -> dict[str, Any]:
+    """What a fragment of the collection's own gives to the DOCUMENTATION of modules."""
+    tree = ast.parse((ROOT / "plugins" / "doc_fragments" / f"{name}.py").read_text())
+    return next(
+        yaml.safe_load(ast.literal_eval(node.value))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DOCUMENTATION"
+    )
+
+
+@pytest.mark.parametrize("group", ["pgbackrest", "postgresql"])
+def test_an_action_group_holds_every_module_with_its_shared_options(group: str) -> None:
+    shared = f"dbre.recovery.{group}"
+    sharing = [path.stem for path in MODULES if shared in documentation(path).get("extends_documentation_fragment", [])]
+    assert load(ROOT / "meta" / "runtime.yml")["action_groups"][group] == sorted(sharing)
+
+
+def test_a_module_says_which_action_groups_it_is_in() -> None:
+    said: dict[str, list[str]] = {}
+    for path in MODULES:
+        doc = documentation(path)
+        own = [name for name in doc.get("extends_documentation_fragment", []) if name.startswith("dbre.recovery.")]
+        # What a module says itself goes before what its fragments say.
+        attributes = [*(fragment(name.rpartition(".")[2]).get("attributes", {}) for name in own), doc["attributes"]]
+        for group in next(
+            (each["action_group"]["membership"] for each in reversed(attributes) if "action_group" in each), []
+        ):
+            said.setdefault(group.rpartition(".")[2], []).append(path.stem)
+    assert said == load(ROOT / "meta" / "runtime.yml")["action_groups"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
