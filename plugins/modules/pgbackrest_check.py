@@ -22,7 +22,9 @@ options:
     type: int
 attributes:
   action_group:
-    description: Use C(group/dbre.recovery.pgbackrest) and C(group/dbre.recovery.postgresql) in C(module_defaults) to set defaults for this module.
+    description:
+      - Use C(group/dbre.recovery.pgbackrest) and C(group/dbre.recovery.postgresql) in C(module_defaults) to
+        set defaults for this module.
     support: full
     membership:
       - dbre.recovery.pgbackrest

@@ -41,7 +41,9 @@ options:
     default: 300
 attributes:
   action_group:
-    description: Use C(group/dbre.recovery.pgbackrest) and C(group/dbre.recovery.postgresql) in C(module_defaults) to set defaults for this module.
+    description:
+      - Use C(group/dbre.recovery.pgbackrest) and C(group/dbre.recovery.postgresql) in C(module_defaults) to
+        set defaults for this module.
     support: full
     membership:
       - dbre.recovery.pgbackrest

@@ -65,7 +65,9 @@ options:
     type: path
 attributes:
   action_group:
-    description: Use C(group/dbre.recovery.postgresql) and C(group/dbre.recovery.rds) in C(module_defaults) to set defaults for this module.
+    description:
+      - Use C(group/dbre.recovery.postgresql) and C(group/dbre.recovery.rds) in C(module_defaults) to
+        set defaults for this module.
     support: full
     membership:
       - dbre.recovery.postgresql
