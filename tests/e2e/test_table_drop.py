@@ -174,7 +174,7 @@ def test_a_dump_is_a_source_too(shop: Site) -> None:
     shop.side.run("base64 -d > /var/tmp/shop.dump", stdin=dump)
     shop.sql("DROP TABLE public.prices CASCADE")
 
-    run = shop.recover(dr_tables="prices", dr_source="logical", dr_dump="/var/tmp/shop.dump")
+    run = shop.recover(dr_tables="prices", dr_source="dump", dr_dump="/var/tmp/shop.dump")
 
     shop.side.run("rm /var/tmp/shop.dump")
     assert run.rc == 0, run.output

@@ -110,6 +110,8 @@ SHOP = {"dr_database": "shop"}
 @pytest.mark.parametrize(
     ("name", "given", "named"),
     [
+        ("dr-table-drop", {**SHOP, "dr_tabels": "orders"}, "dr_tabels is not known; did you mean dr_tables?"),
+        ("dr-rds-table-drop", {**SHOP, "dr_dump": "/d"}, "dr_dump is for dr-table-drop, not for dr-rds-table-drop."),
         ("dr-table-drop", {**SHOP, "dr_source": "logical"}, "dr_source=logical needs dr_dump"),
         ("dr-table-drop", {**SHOP, "dr_primary": "all"}, "dr-table-drop recovers one server at a time"),
         ("dr-rds-table-drop", {**SHOP, "dr_rds": "all"}, "This playbook works on one database at a time"),

@@ -186,9 +186,10 @@ def clean() -> None:
 
 
 def docs() -> None:
-    """Write the READMEs of the roles anew from their argument specs."""
+    """Write anew the READMEs of the roles from their argument specs, and the tables of options from theirs."""
     with step("docs") as log:
-        log.must(NEWEST / "bin" / "python", ROOT / "tests" / "tools" / "role_readmes.py")
+        for writer in ("role_readmes.py", "option_tables.py"):
+            log.must(NEWEST / "bin" / "python", ROOT / "tests" / "tools" / writer)
 
 
 def test_all(whole: bool) -> None:

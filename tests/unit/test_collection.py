@@ -70,8 +70,9 @@ def test_every_entry_point_of_a_role_exists_and_is_documented(role: str) -> None
     assert "main" in specs(role) or not (tasks / "main.yml").exists()
 
 
-def test_role_readmes_are_what_the_specs_say() -> None:
-    spec = importlib.util.spec_from_file_location("role_readmes", ROOT / "tests" / "tools" / "role_readmes.py")
+@pytest.mark.parametrize("writer", ["role_readmes", "option_tables"])
+def test_generated_pages_are_what_the_specs_say(writer: str) -> None:
+    spec = importlib.util.spec_from_file_location(writer, ROOT / "tests" / "tools" / f"{writer}.py")
     assert spec
     assert spec.loader
     generator = importlib.util.module_from_spec(spec)

@@ -1,0 +1,134 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options (dr_*) of the disaster-recovery playbooks, and whether what people gave is meant by them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Optional, TypedDict
+
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
+from ansible_collections.dbre.recovery.plugins.plugin_utils._groups import fault as group_fault
+
+PATH = Path(__file__).resolve().parents[2] / "playbooks" / "vars" / "options.yml"
+SOURCE = "dr_source"
+_ROLE = re.compile(r"[a-z_]\w*(?:\.[a-z_]\w*){2,}")
+# Of the option's own spec, what Ansible's validator reads.
+_VALIDATED = ("type", "elements", "default", "required")
+# Values may be long, and messages are read at night.
+_LONGEST = 300
+
+
+class Option(TypedDict, total=False):
+    """One option, as playbooks/vars/options.yml has it."""
+
+    description: str
+    playbooks: list[str]
+    sources: list[str]
+    type: str
+    elements: str
+    required: bool
+    default: Any
+    usually: str
+    choices: list[str]
+    choices_of: dict[str, list[str]]
+    former: dict[str, str]
+    roles: bool
+
+
+def known_options() -> dict[str, Option]:
+    """All options of all playbooks."""
+    known: dict[str, Option] = yaml.safe_load(PATH.read_text(encoding="utf-8"))["options"]
+    return known
+
+
+def check_options(
+    known: Mapping[str, Option], playbook: str, given: Mapping[str, Any], groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Values of all options of the playbook: converted, times in UTC, and the default, or None, of what was not given.
+
+    ``groups`` are those of the inventory, with their hosts. Raises RecoveryError, which names everything that is wrong.
+    """
+    own = {name: option for name, option in known.items() if playbook in option["playbooks"]}
+    source = str(given.get(SOURCE) or own.get(SOURCE, {}).get("default", ""))
+    used = {name: option for name, option in own.items() if _serves(option, _source(own, source))}
+    faults = [_unknown(name, playbook, known) for name in given if name not in own]
+    for name in (name for name in own if name in given and name not in used):
+        fits = " or ".join(own[name]["sources"])
+        faults.append(f"With {SOURCE}={source}, nothing uses {name}. It is for {SOURCE}={fits}.")
+    for name, option in used.items():
+        if option.get("sources") and option.get("required") and name not in given:
+            faults.append(f"{SOURCE}={source} needs {name}.")
+    meant = {name: _now(own[name], given[name]) for name in own if name in given}
+    spec = {name: _argument(option, playbook, meant.get(name)) for name, option in own.items()}
+    result = ArgumentSpecValidator(spec).validate({name: meant[name] for name in used if name in meant})
+    faults += [_short(message) for message in result.error_messages]
+    values: dict[str, Any] = result.validated_parameters
+    faults += _faults_of_values({name: used[name] for name in used if name in meant}, values, groups)
+    if faults:
+        nothing = "" if any("Nothing was " in one for one in faults) else " Nothing was touched."
+        raise RecoveryError(f"{' '.join(faults)}{nothing} docs/options.md lists what {playbook} takes.")
+    return values
+
+
+def _source(own: Mapping[str, Option], given: str) -> Optional[str]:
+    """The source of that name; None when a role, which may use any option, or nothing is called so."""
+    option = own.get(SOURCE, {})
+    name = option.get("former", {}).get(given, given)
+    return name if name in option.get("choices", []) else None
+
+
+def _serves(option: Option, source: Optional[str]) -> bool:
+    return source is None or source in option.get("sources", [source])
+
+
+def _unknown(name: str, playbook: str, known: Mapping[str, Option]) -> str:
+    if name in known:
+        return f"{name} is for {', '.join(known[name]['playbooks'])}, not for {playbook}."
+    near = get_close_matches(name, [one for one, option in known.items() if playbook in option["playbooks"]], 1)
+    return f"{name} is not known{f'; did you mean {near[0]}?' if near else ' to any playbook.'}"
+
+
+def _now(option: Option, value: Any) -> Any:
+    """The value under its name of today."""
+    return option.get("former", {}).get(value, value) if isinstance(value, str) else value
+
+
+def _argument(option: Option, playbook: str, value: Any) -> dict[str, Any]:
+    """The option as Ansible's validator reads it."""
+    argument: dict[str, Any] = {key: option[key] for key in _VALIDATED if key in option}  # type: ignore[literal-required]
+    argument["type"] = {"time": "str", "group": "str"}.get(argument["type"], argument["type"])
+    if option.get("sources"):
+        argument.pop("required", None)
+    choices = option.get("choices_of", {}).get(playbook, option.get("choices"))
+    if choices and not (option.get("roles") and _ROLE.fullmatch(str(value))):
+        argument["choices"] = choices
+    return argument
+
+
+def _short(message: str) -> str:
+    text = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+    return text if text.endswith((".", "…")) else f"{text}."
+
+
+def _faults_of_values(
+    given: Mapping[str, Option], values: dict[str, Any], groups: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """What is wrong with times and groups that were given; times are put in UTC."""
+    for name, option in given.items():
+        value = str(values[name] or "")
+        if option["type"] == "time" and value:
+            try:
+                values[name] = parse_time(value, name).isoformat()
+            except RecoveryError as error:
+                yield _short(error.msg)
+        elif option["type"] == "group" and value and (said := group_fault(name, value, groups)):
+            yield said
