@@ -19,7 +19,9 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "required": True, "choices": ["open", "planned", "phase", "done", "failed"]},
     "scenario": {"type": "str"},
     "parameters": {"type": "dict", "default": {}},
+    "milestones": {"type": "list", "elements": "str", "default": []},
     "phase": {"type": "str"},
+    "keep": {"type": "dict", "default": {}},
     "data": {"type": "dict", "default": {}},
     "msg": {"type": "str"},
     "step": {"type": "str"},
@@ -64,6 +66,7 @@ class ActionModule(ActionBase):
             args["id"],
             scenario=args["scenario"] or "",
             parameters=args["parameters"],
+            milestones=args["milestones"],
             check_mode=self._task.check_mode,
             host=host,
         )
@@ -77,7 +80,7 @@ class ActionModule(ActionBase):
             self._display.display(printable(plan_text(planned, utc_now())))
             return planned, changed
         if args["state"] == "phase":
-            return record.phase(args["phase"], args["data"])
+            return record.phase(args["phase"], args["data"], args["keep"])
         ended = record.end(args["state"], args["data"], args["msg"], args["step"])
         if record.report:
             self._display.display(printable(f"{summary(record.report)}\nReport: {record.path / 'report.html'}"))

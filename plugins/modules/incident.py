@@ -55,10 +55,24 @@ options:
         The other states need it only in check mode, where nothing on disk tells it.
     type: dict
     default: {}
+  milestones:
+    description:
+      - Phases which, once they have ended well, make all phases before them past, for O(state=open). A run that goes on
+        leaves out those and goes through all others again; see RV(record.done_phases).
+    type: list
+    elements: str
+    default: []
   phase:
     description:
       - Name of the phase that begins. Required with O(state=phase).
     type: str
+  keep:
+    description:
+      - Under which variables O(phase) will have found what belongs into the record, by subject, for O(state=phase).
+        RV(record.keep) returns it as long as the phase runs. The role P(dbre.recovery.incident#role) gives what is
+        there then as O(data) of the task that ends the phase.
+    type: dict
+    default: {}
   data:
     description:
       - Facts to add to the record, by subject. Dictionaries are merged at every depth, all else is replaced.
@@ -167,6 +181,17 @@ record:
       type: list
       elements: str
       sample: [plan, locate]
+    done_phases:
+      description:
+        - Phases that have nothing left to do, in this run and in those that go on with it. All of them when it is
+          closed, else those up to the last of O(milestones) that has ended well.
+      type: list
+      elements: str
+      sample: []
+    keep:
+      description: O(keep) of the running phase.
+      type: dict
+      sample: {"proof": "recovery_source_proof"}
     phase:
       description: The running phase, or null.
       type: str

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 _PAST_RUNS = 5
+PHASES = ("plan", "contain", "locate", "restore", "prove", "recover", "verify", "protect", "report")
 
 
 def seconds_between(start: str, end: str) -> float:
@@ -33,6 +35,18 @@ def finished_phases(events: list[dict[str, Any]]) -> list[str]:
     """Names of the phases whose last event ended well, in the order they were first begun."""
     last = {event["phase"]: event["outcome"] for event in events}
     return [phase for phase, outcome in last.items() if outcome == "ok"]
+
+
+def done_phases(events: list[dict[str, Any]], milestones: Sequence[str]) -> list[str]:
+    """Names of the phases that a run which goes on leaves out: all from the first after the plan to the last milestone.
+
+    A milestone is a phase that, once it has ended well, makes what came before it past: what was restored is in its
+    place then, or has got its name. Until then a run goes through the phases again, and each step looks at the world.
+    The plan is not among them: it is looked at in every run.
+    """
+    finished = finished_phases(events)
+    reached = max((PHASES.index(name) for name in milestones if name in finished), default=0)
+    return list(PHASES[1 : reached + 1])
 
 
 def past_seconds(directory: Path, scenario: str, incident_id: str) -> dict[str, float] | None:

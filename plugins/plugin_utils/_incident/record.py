@@ -18,7 +18,7 @@ import getpass
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +29,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.files import read_json, to_json
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import (
+    PHASES,
+    done_phases,
     finished_phases,
     past_seconds,
     phase_seconds,
@@ -76,6 +78,7 @@ class IncidentRecord:
         *,
         scenario: str = "",
         parameters: Mapping[str, Any] | None = None,
+        milestones: Sequence[str] = (),
         check_mode: bool = False,
         host: str = "localhost",
         now: Callable[[], str] = utc_now,
@@ -86,6 +89,7 @@ class IncidentRecord:
         self.path = self.directory / self.id
         self.scenario = scenario
         self.parameters = clean(dict(parameters or {}))
+        self.milestones = list(milestones)
         self.check_mode = check_mode
         self.host = host
         self.now = now
@@ -123,6 +127,7 @@ class IncidentRecord:
             else:
                 self.state = self._fresh(now)
             self.state.update(outcome="running", message=None, ended=None, parameters=self.parameters)
+            self.state["milestones"] = self.milestones
             me = self.run()
             self.state["runs"].append(
                 {"started": now, "ended": None, "outcome": "running", "operator": operator(), "host": me["host"]}
@@ -153,8 +158,14 @@ class IncidentRecord:
             self._save()
             return self._result(past=True), True
 
-    def phase(self, name: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """End the running phase well and start phase ``name``; the phase that already runs just goes on."""
+    def phase(
+        self, name: str, data: Mapping[str, Any], keep: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, Any], bool]:
+        """End the running phase well and start phase ``name``; the phase that already runs just goes on.
+
+        ``keep`` says under which names of Ansible's variables the phase will have found what, by subject; whoever ends
+        it looks there.
+        """
         with self._working():
             self._merge(data)
             running = self._running_event()
@@ -164,6 +175,7 @@ class IncidentRecord:
                 self.state["events"].append(
                     {"phase": name, "step": None, "host": self.host, "start": now, "end": None, "outcome": "running"}
                 )
+                self.state["keep"] = dict(keep or {})
             self._save()
             return self._result(), not self.check_mode
 
@@ -197,6 +209,7 @@ class IncidentRecord:
             "id": self.id,
             "scenario": self.scenario,
             "parameters": self.parameters,
+            "milestones": self.milestones,
             "started": now or self.now(),
             "ended": None,
             "outcome": "running",
@@ -337,6 +350,10 @@ class IncidentRecord:
             "verdict": report.get("verdict"),
             "headline": report.get("headline"),
             "finished_phases": finished_phases(self.state["events"]),
+            "done_phases": list(PHASES)
+            if closed
+            else done_phases(self.state["events"], self.state.get("milestones") or []),
+            "keep": (self.state.get("keep") or {}) if running else {},
             "phase": running["phase"] if running else None,
             "seconds": self._seconds(),
             "data": self.data,

@@ -112,6 +112,32 @@ def test_beginning_the_running_phase_again_only_adds_data(tmp_path: Path, clock:
     assert (len(events(tmp_path)), again["phase"], again["data"]) == (1, "locate", {"kind": "drop_table"})
 
 
+def test_a_phase_says_where_it_will_have_found_what_belongs_into_the_record(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock).open()
+    begun, _changed = record(tmp_path, clock).phase("restore", {}, {"proof": "recovery_source_proof"})
+    again, _changed = record(tmp_path, clock).phase("restore", {"more": 1})
+    assert begun["keep"] == again["keep"] == {"proof": "recovery_source_proof"}
+    after, _changed = record(tmp_path, clock).phase("prove", {"proof": {"archive_mode": "off"}})
+    assert after["keep"] == {}
+    record(tmp_path, clock).phase("recover", {}, {"recovery": "postgresql_table_recovery_result"})
+    resumed, _changed = record(tmp_path, clock).open()
+    assert resumed["keep"] == {}, "what a run that was killed may have found is not known to the next"
+
+
+def test_a_run_that_goes_on_leaves_out_what_lies_before_the_last_milestone(tmp_path: Path, clock: Clock) -> None:
+    options = {"milestones": ["prove", "verify"]}
+    opened, _changed = record(tmp_path, clock, **options).open()
+    assert opened["done_phases"] == []
+    for phase in ("plan", "contain", "restore", "prove"):
+        assert record(tmp_path, clock).phase(phase, {})[0]["done_phases"] == []
+    before = ["contain", "locate", "restore", "prove"]
+    assert record(tmp_path, clock).phase("recover", {})[0]["done_phases"] == before
+    again, _changed = record(tmp_path, clock, **options).open()
+    assert again["done_phases"] == before, "recover was cut off, and what comes before it is past"
+    ended, _changed = record(tmp_path, clock).end("done", {}, None, None)
+    assert "plan" in ended["done_phases"], "all of an incident that has ended"
+
+
 CONFIRMED = {"confirmation": {"how": "typed yes"}}
 
 
