@@ -99,10 +99,12 @@ def check_target(target: Mapping[str, Any]) -> dict[str, Any]:
     arguments.check_target(target)
     if target["type"] == "lsn":
         planning.parse_lsn(str(target["value"]))
+    value = target.get("value")
     if target["type"] == "time":
-        parse_time(str(target["value"]), "target")
+        # As PostgreSQL writes it itself, so that it need not understand every spelling.
+        value = parse_time(str(value), "target").isoformat(" ")
     exclusive = str(target.get("exclusive", False)).lower() in ("true", "yes", "1", "on")
-    return {**target, "timeline": int(target["timeline"]), "exclusive": exclusive}
+    return {**target, "value": value, "timeline": int(target["timeline"]), "exclusive": exclusive}
 
 
 class SideRestore:
