@@ -94,7 +94,7 @@ author:
 EXAMPLES = r"""
 - name: See what the drop of a table took with it
   dbre.recovery.postgresql_lost_objects_info:
-    instance: "{{ postgresql_side_restore_instance }}"
+    instance: "{{ recovery_source_instance }}"
     database: shop
     relations: [public.orders]
     incident: "4711"
@@ -104,7 +104,7 @@ EXAMPLES = r"""
 
 - name: Plan to merge deleted rows back
   dbre.recovery.postgresql_lost_objects_info:
-    instance: "{{ postgresql_side_restore_instance }}"
+    instance: "{{ recovery_source_instance }}"
     database: shop
     relations: ['"Sales"."Order Lines"']
     load: merge

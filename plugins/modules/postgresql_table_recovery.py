@@ -105,7 +105,7 @@ author:
 EXAMPLES = r"""
 - name: Put back what was lost
   dbre.recovery.postgresql_table_recovery:
-    instance: "{{ postgresql_side_restore_instance }}"
+    instance: "{{ recovery_source_instance }}"
     load_plan: "{{ lost.load_plan }}"
   become: true
   become_user: postgres

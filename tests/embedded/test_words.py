@@ -91,11 +91,11 @@ def test_a_group_for_the_side_instance_that_is_not_there_is_refused(tmp_path: Pa
     [
         ("pgbackrest", "dr_dump", "/backups/shop.dump"),
         ("standby", "dr_dump_utc_offset", "+02:00"),
-        ("logical", "dr_target_lsn", "0/1"),
-        ("logical", "dr_target_time", "2026-01-01 00:00:00+00"),
-        ("logical", "dr_target_xid", "7"),
-        ("logical", "dr_since", "2026-01-01 00:00:00+00"),
-        ("logical", "dr_min_rows", 5),
+        ("dump", "dr_target_lsn", "0/1"),
+        ("dump", "dr_target_time", "2026-01-01 00:00:00+00"),
+        ("dump", "dr_target_xid", "7"),
+        ("dump", "dr_since", "2026-01-01 00:00:00+00"),
+        ("dump", "dr_min_rows", 5),
     ],
 )
 def test_a_word_that_the_source_does_not_use_is_refused(tmp_path: Path, source: str, variable: str, value: Any) -> None:

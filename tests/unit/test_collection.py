@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+SOURCES = [role for role in ROLES if role.startswith("recovery_source_")]
 MODULES = sorted((ROOT / "plugins" / "modules").glob("[!_]*.py"))
 
 
@@ -59,8 +61,40 @@ def test_documented_defaults_of_a_role_are_its_defaults(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_variable_of_a_role_carries_its_name(role: str) -> None:
+    # What is the same for all sources has the same name in all of them.
+    prefix = "recovery_source" if role in SOURCES else role
     names = set(defaults(role)) | {name for entry in specs(role).values() for name in entry.get("options", {})}
-    assert {name for name in names if not name.startswith(f"{role}_")} == set()
+    assert {name for name in names if not name.startswith(f"{prefix}_")} == set()
+
+
+@pytest.mark.parametrize("role", SOURCES)
+def test_every_source_has_the_same_face(role: str) -> None:
+    assert {"main", "hold", "find", "plan", "archive", "left", "absent"} <= set(specs(role))
+    tasks = "".join(path.read_text() for path in (ROOT / "roles" / role / "tasks").glob("*.yml"))
+    handed_on = {"plan", "instance", "proof", "left_to_do", "removed"}
+    assert {name for name in handed_on if f"recovery_source_{name}" not in tasks} == set()
+
+
+def test_a_playbook_knows_nothing_of_a_source_but_its_name() -> None:
+    files = [*(ROOT / "playbooks").glob("*.yml"), *(ROOT / "playbooks" / "phases").rglob("*.yml")]
+    named = {f"{path.name}: {role}" for path in files for role in SOURCES if re.search(rf"{role}\b", path.read_text())}
+    assert named == set()
+
+
+DISASTERS = [path for path in sorted((ROOT / "playbooks").glob("dr-*.yml")) if not path.is_symlink()]
+
+
+@pytest.mark.parametrize("playbook", DISASTERS, ids=lambda path: path.stem)
+def test_a_disaster_playbook_reads_as_a_runbook(playbook: Path) -> None:
+    text = playbook.read_text()
+    assert len(text.splitlines()) <= 100
+    # How far an earlier run came is asked in one place.
+    assert re.findall("done_phases|finished_phases|__dr_planned|__dr_found|seconds", text) == []
+    scenario = load(ROOT / "playbooks" / "vars" / playbook.name)["incident_scenario"]
+    folders = [ROOT / "playbooks" / "phases" / scenario, ROOT / "playbooks" / "phases"]
+    phases = re.findall(r"phase: (\w+)", text)
+    assert phases == [phase for phase in PHASES if phase in phases]
+    assert {phase for phase in phases if not any((folder / f"{phase}.yml").exists() for folder in folders)} == set()
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -556,7 +556,7 @@ class StandbyRecovery:
             raise RecoveryError(
                 f"on {self.where} a transaction that began before it was held has locked relations (OID {oids}) of "
                 f"database {self.params['database']}: nobody can read them there. Production was not touched. Let the "
-                "standby go on (role postgresql_standby_source, entry point absent) and use dr_source=pgbackrest."
+                "standby go on (role recovery_source_standby, entry point absent) and use dr_source=pgbackrest."
             )
         if "reached" not in marker:
             marker["reached"] = {
