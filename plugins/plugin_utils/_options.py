@@ -59,13 +59,14 @@ def check_options(
     """
     own = {name: option for name, option in known.items() if playbook in option["playbooks"]}
     source = str(given.get(SOURCE) or own.get(SOURCE, {}).get("default", ""))
-    used = {name: option for name, option in own.items() if _serves(option, _source(own, source))}
+    ours = _source(own, source)
+    used = {name: option for name, option in own.items() if _serves(option, ours)}
     faults = [_unknown(name, playbook, known) for name in given if name not in own]
     for name in (name for name in own if name in given and name not in used):
         fits = " or ".join(own[name]["sources"])
         faults.append(f"With {SOURCE}={source}, nothing uses {name}. It is for {SOURCE}={fits}.")
     for name, option in used.items():
-        if option.get("sources") and option.get("required") and name not in given:
+        if ours in option.get("sources", []) and option.get("required") and name not in given:
             faults.append(f"{SOURCE}={source} needs {name}.")
     meant = {name: _now(own[name], given[name]) for name in own if name in given}
     spec = {name: _argument(option, playbook, meant.get(name)) for name, option in own.items()}

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -55,6 +56,10 @@ class Shop(Production):
         self.query("shop", "CREATE TABLE public.lines (id int PRIMARY KEY, order_id int REFERENCES public.orders)")
         self.query("shop", "INSERT INTO public.lines SELECT i, i FROM generate_series(1, 3000) i")
         self.query("shop", "GRANT SELECT ON public.orders TO clerk")
+
+    def begin(self, *command: Any) -> subprocess.Popen[bytes]:
+        """Start a program as the user of the servers, which the caller ends."""
+        return subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, **self._as_user())
 
     @property
     def environment(self) -> dict[str, str]:

@@ -125,6 +125,12 @@ class SideInstance:
         """Path of something of ours."""
         return os.path.join(self.path, *parts)
 
+    def make_directories(self, *more: str) -> None:
+        """Make the directories that the server needs, and ``more``."""
+        for name in ("data", "tablespaces", "log", "run", *more):
+            os.makedirs(self.below(name), mode=0o700, exist_ok=True)
+            os.chmod(self.below(name), 0o700)
+
     # Marker, lock and progress
 
     def read_marker(self) -> Optional[dict[str, Any]]:

@@ -24,29 +24,23 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run, parse_error
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.whole_set import lacking, read_manifest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
-from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import (
-    control_value,
-    parse_controldata,
-    recovery_settings,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import control_value
 from ansible_collections.dbre.recovery.plugins.module_utils._side.locales import check_locales
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_client import check_listen, networks
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import (
-    lock_settings,
-    max_wal_bytes,
-    render_ident,
-    target_settings,
-    tuning_settings,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import max_wal_bytes
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import (
     NOT_COUNTED,
     SideInstance,
-    available_memory,
     boot_id,
     free_port,
     now,
     running_data_directories,
     system_user,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_ready import (
+    is_within,
+    make_ready,
+    read_control,
 )
 
 CONFIG_PATHS = ("/etc/pgbackrest/pgbackrest.conf", "/etc/pgbackrest.conf")
@@ -55,11 +49,6 @@ INCLUDE_DIRECTORY = "/etc/pgbackrest/conf.d"
 _DAMAGED_FILE = re.compile(r"invalid page checksum\S* found in file (.*?)(?: at pages? |$)")
 # Beyond this many directories of 256 WAL files, one recursive listing is quicker than one for each.
 MANY_DIRECTORIES = 8
-
-
-def is_within(inner: str, outer: str) -> bool:
-    """Whether a real path is another or lies below it."""
-    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
 
 def existing_parent(path: str) -> str:
@@ -435,25 +424,15 @@ class SideRestore:
             instance.stop(marker)
             self.write_config(plan)
             self.run_restore(plan)
-            control = self.control(plan)
+            control = read_control(instance, plan["bin_dir"])
             if control_value(control, "Latest checkpoint's full_page_writes") == "off" and plan["databases"]:
                 # Without whole pages in WAL it cannot be replayed over the holes of databases that were left out.
                 plan.update(databases=[], database_oids=[], left_out=[])
                 marker = {**self.new_marker(plan, made_path, restore_all=True), "timelines": timelines}
                 instance.write_marker(marker)
                 self.run_restore(plan)
-                control = self.control(plan)
-            self.check_restored(plan, control)
-            marker["log_begin"] = instance.log_size()
-            memory, needed = available_memory(), recovery_settings(control)
-            needed.update(lock_settings(memory, needed))
-            marker["settings"] = {
-                **tuning_settings(plan["major_version"], memory, plan["wal"]["bytes"]),
-                **{name: str(value) for name, value in needed.items()},
-                **target_settings(self.target, self.restore_command(plan)),
-                **({"ignore_invalid_pages": "on"} if plan["left_out"] else {}),
-            }
-            self.finish_files(marker)
+                control = read_control(instance, plan["bin_dir"])
+            make_ready(instance, marker, plan, control, self.restore_command(plan))
             plan["seconds"] = round(time.monotonic() - started, 1)
             marker.update(plan=plan, state="restored", restored=now(), boot_id=boot_id())
             instance.write_marker(marker)
@@ -510,9 +489,7 @@ class SideRestore:
             "archive-get-queue-max": str(256 * planning.MIB),
             "process-max": str(plan["process_max"]),
         }
-        for name in ("data", "tablespaces", "spool", "lock", "log", "run"):
-            os.makedirs(self.instance.below(name), mode=0o700, exist_ok=True)
-            os.chmod(self.instance.below(name), 0o700)
+        self.instance.make_directories("spool", "lock")
         text = planning.side_config(read_host_config(self.params.get("config")), stanza=self.params["stanza"], own=own)
         write_atomically(self.instance.backrest_config, text)
 
@@ -596,51 +573,6 @@ class SideRestore:
                 rc=process.returncode,
             )
         self.instance.progress("restore", size, size, "bytes")
-
-    def control(self, plan: Mapping[str, Any]) -> dict[str, str]:
-        """pg_controldata of the restored directory."""
-        result = self.instance.call([os.path.join(plan["bin_dir"], "pg_controldata"), self.instance.data])
-        if result.returncode != 0:
-            raise RecoveryError(
-                f"pg_controldata cannot read the restored {self.instance.data} on {self.instance.host}: "
-                f"{(result.stderr or result.stdout).strip()}"
-            )
-        return parse_controldata(result.stdout)
-
-    def check_restored(self, plan: Mapping[str, Any], control: Mapping[str, str]) -> None:
-        """Refuse a restored directory that is another server's, or that reaches out of our path."""
-        found = control_value(control, "Database system identifier")
-        if found != plan["system_identifier"]:
-            raise RecoveryError(
-                f"set {plan['set']['label']} restored a server with system identifier {found}, but the stanza's is "
-                f"{plan['system_identifier']}. It was not started."
-            )
-        links = [os.path.join(self.instance.data, "pg_wal"), self.instance.data]
-        tablespaces = os.path.join(self.instance.data, "pg_tblspc")
-        links += [os.path.join(tablespaces, name) for name in os.listdir(tablespaces)]
-        for link in links:
-            if not is_within(os.path.realpath(link), self.instance.path):
-                raise RecoveryError(
-                    f"{link} on {self.instance.host} leads to {os.path.realpath(link)}, outside of the side instance. "
-                    "It was not started, so nothing there was changed."
-                )
-
-    def finish_files(self, marker: Mapping[str, Any]) -> None:
-        """Take production's settings, signals and slots out of the restored directory and write our own."""
-        data = self.instance.data
-        auto = os.path.join(data, "postgresql.auto.conf")
-        if os.path.exists(auto):
-            os.replace(auto, f"{auto}.production")
-        write_atomically(auto, "")
-        for name in ("standby.signal", "postmaster.pid", "postmaster.opts"):
-            if os.path.exists(os.path.join(data, name)):
-                os.unlink(os.path.join(data, name))
-        slots = os.path.join(data, "pg_replslot")
-        for name in os.listdir(slots) if os.path.isdir(slots) else ():
-            shutil.rmtree(os.path.join(slots, name))
-        write_atomically(self.instance.below("pg_ident.conf"), render_ident(system_user(), marker["superuser"]))
-        self.instance.write_settings(marker)
-        write_atomically(os.path.join(data, "recovery.signal"), "")
 
 
 def _repo_of(backup: Mapping[str, Any]) -> int:

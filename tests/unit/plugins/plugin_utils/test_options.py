@@ -96,7 +96,12 @@ def test_the_former_name_of_a_source_means_the_same() -> None:
 
 
 def test_a_source_may_be_a_role_of_somebodys_own() -> None:
-    given = {"dr_database": "shop", SOURCE: "acme.backup.recovery_source_tape", "dr_dump": "/d", "dr_set": "x"}
+    given = {
+        "dr_database": "shop",
+        SOURCE: "acme.backup.recovery_source_tape",
+        "dr_dump_utc_offset": "+02:00",
+        "dr_set": "x",
+    }
     assert check_options(KNOWN, TABLE_DROP, given, GROUPS)[SOURCE] == "acme.backup.recovery_source_tape"
     with pytest.raises(RecoveryError, match=r"got: a\.b"):
         check_options(KNOWN, TABLE_DROP, {**given, SOURCE: "a.b"}, GROUPS)
