@@ -74,14 +74,26 @@ ORDER BY 1, 2, 3
 """
 
 # Looks a name up as the server itself does. Errors of class 42 and 3F mean that no such thing is there; any other
-# error (a lock that cannot be had, no memory, a schema we may not look into) is no answer and goes up.
+# error (a lock that cannot be had, no memory, a schema we may not look into) is no answer and goes up. Not every
+# address that the server gives is one it takes back (22023): an operator with one operand has one argument, and
+# pg_get_object_address() wants two. Such a thing is looked for in its catalogue.
 LOOKUP = """
-CREATE FUNCTION pg_temp.dbre_find(kind text, names text[], args text[]) RETURNS int8 LANGUAGE plpgsql AS $dbre$
-DECLARE state text;
+CREATE FUNCTION pg_temp.dbre_find(kind text, names text[], args text[], catalog oid, identity text) RETURNS int8
+LANGUAGE plpgsql AS $dbre$
+DECLARE
+    state text;
+    found int8;
 BEGIN
-    RETURN (SELECT found.objid::int8 FROM pg_catalog.pg_get_object_address(kind, names, args) AS found);
+    RETURN (SELECT address.objid::int8 FROM pg_catalog.pg_get_object_address(kind, names, args) AS address);
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE;
+    IF state = '22023' THEN
+        EXECUTE pg_catalog.format(
+            'SELECT oid::int8 FROM %s WHERE (pg_catalog.pg_identify_object(%s, oid, 0)).identity = $1',
+            catalog::pg_catalog.regclass, catalog
+        ) INTO found USING identity;
+        RETURN found;
+    END IF;
     IF left(state, 2) IN ('42', '3F') AND state <> '42501' THEN
         RETURN NULL;
     END IF;
@@ -91,12 +103,15 @@ $dbre$
 """
 
 STATES = """
-SELECT given.n::int AS n, pg_temp.dbre_find(given.kind, given.names::text[], given.args::text[]) AS by_name,
+SELECT given.n::int AS n,
+       pg_temp.dbre_find(
+           given.kind, given.names::text[], given.args::text[], given.classid::oid, given.identity
+       ) AS by_name,
        (pg_catalog.pg_identify_object(given.classid::oid, given.objid::oid, 0)).identity AS by_oid,
        (pg_catalog.pg_identify_object(given.classid::oid, given.objid::oid, 0)).type AS type_by_oid
 FROM ROWS FROM (unnest(%(n)s::int[]), unnest(%(kinds)s::text[]), unnest(%(names)s::text[]), unnest(%(args)s::text[]),
-                unnest(%(classes)s::int8[]), unnest(%(objects)s::int8[]))
-     AS given(n, kind, names, args, classid, objid)
+                unnest(%(identities)s::text[]), unnest(%(classes)s::int8[]), unnest(%(objects)s::int8[]))
+     AS given(n, kind, names, args, identity, classid, objid)
 """
 
 # Owners of schemas that we may not look into.
@@ -182,6 +197,7 @@ def compare(production: Any, objects: Sequence[dict[str, Any]], same_lineage: bo
                     "kinds": [item["type"] for unused, item in part],
                     "names": [array_literal(item["names"]) for unused, item in part],
                     "args": [array_literal(item["args"]) for unused, item in part],
+                    "identities": [item["identity"] for unused, item in part],
                     "classes": [item["classid"] for unused, item in part],
                     "objects": [item["objid"] for unused, item in part],
                 },
