@@ -60,6 +60,7 @@ class LostColumns:
         side = context.side.connect(context.side_database)
         try:
             every = fingerprint.columns_of(side, [item["oid"]])[item["oid"]]
+            self.order = [column["name"] for column in every]
             self.before = force_statements(side, [item["oid"]])[0]
         finally:
             side.close()
@@ -247,6 +248,7 @@ class LostColumns:
             result.update(self._read_back(connection))
             entries = [*entries, *self._without_row(total - int(result["rows"]) - int(result["own_values"]))]
             execute(connection, f"DROP TABLE IF EXISTS {self.copy}")
+        entries = [*entries, *self._moved(connection)]
         self.context.journal(connection, "table", result)
         for entry in entries:
             self.context.journal(connection, "refused", {"entry": None, "left": entry})
@@ -269,6 +271,17 @@ class LostColumns:
                 found["rows"] = content["rows"]
             found["own_values"] = owner.value(f"SELECT count(*) {joined} WHERE {own}")
         return found
+
+    def _moved(self, connection: Any) -> list[dict[str, Any]]:
+        """Say when the columns are in another order now: a column that is added is the last one."""
+        now = [column["name"] for column in fingerprint.columns_of_table(connection, self.true)]
+        if [name for name in now if name in self.order] == [name for name in self.order if name in now]:
+            return []
+        reason = (
+            f"a column that comes back is the last one, so that the order is now {', '.join(now)}. All values are "
+            "there; but SELECT *, and COPY and INSERT without a list of columns, go by it: name the columns there"
+        )
+        return [left("order of columns", self.shown, reason)]
 
     def _without_row(self, count: int) -> list[dict[str, Any]]:
         """Rows of before that production has no more: lost, too, where rows were asked for; else perhaps on purpose."""

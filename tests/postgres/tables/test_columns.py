@@ -26,6 +26,11 @@ LOSSES = {
         "DROP DOMAIN b CASCADE",
         "ARRAY[g, g]::b[]",
     ),
+    "DROP EXTENSION CASCADE": (
+        ["CREATE EXTENSION hstore", "CREATE TABLE a (id int PRIMARY KEY, v hstore, w int)"],
+        "DROP EXTENSION hstore CASCADE",
+        "hstore('a', g::text)",
+    ),
 }
 ALL = "SELECT md5(string_agg((id, v, w)::text, '|' ORDER BY id)) FROM a"
 
@@ -49,7 +54,9 @@ def test_a_lost_column_is_back_with_its_data(shop: Any, how: str) -> None:
     answer = shop.recover("shop", relations=["a"])
 
     assert [item["action"] for item in answer["plan"]["relations"]] == ["columns"]
-    assert answer["result"]["left_to_do"] == []
+    (entry,) = answer["result"]["left_to_do"]
+    assert (entry["type"], entry["object"], entry["lost"]) == ("order of columns", "public.a", False)
+    assert "the order is now id, w, v" in entry["reason"]
     assert production.sql("shop", ALL) == was
     assert production.sql("shop", "SELECT to_regclass('a_v') IS NOT NULL")
     assert shop.recover("shop", relations=["a"])["result"]["changed"] is False
