@@ -59,6 +59,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal impo
     read_journal,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.known import without_known
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.large_objects import LargeObjects
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import (
     LOCAL_COMMIT,
     Context,
@@ -562,7 +563,11 @@ class TableRecovery:
         return show_to_parents(main, self.context.staging, hidden, staying)
 
     def _publish(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
-        """One transaction in which everything appears at once: tables, views, triggers, keys, grants, sequences."""
+        """One transaction in which everything appears at once: tables, views, triggers, keys, grants, sequences.
+
+        Large objects are there before the rows that name them are.
+        """
+        LargeObjects(self.context).put_back()
         inline = InlineParts(self.context, dump.entries)
         keys = ForeignKeys(self.context, steps.foreign_keys)
         identities = PartitionIdentities(self.context, [item["oid"] for item in self.placed])
