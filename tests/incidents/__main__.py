@@ -9,6 +9,7 @@ Prints a line for each run, then a table, then "N passed, N failed".
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import difflib
 import os
@@ -198,6 +199,8 @@ def run_on(host: Host, incidents: list[Incident], times: int, logs: Path, report
                     trial.run()
                 except (AssertionError, Wrong) as error:
                     wrong = str(error)
+                except Exception as error:  # whatever it is, the incidents that follow are still tried
+                    wrong = repr(error)
                 report.add(Outcome(incident.name, production.major, trial.said, trial.seconds, wrong))
     finally:
         production.remove()
@@ -228,17 +231,17 @@ def main() -> int:
     report = Report(arguments.lines)
     with contextlib.ExitStack() as stack:
         logs = arguments.logs or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="incidents-")))
-        lanes = [
-            threading.Thread(target=run_on, args=(hosts[name], chosen, arguments.times, logs.resolve(), report))
-            for name in arguments.hosts.split(",")
-        ]
-        for lane in lanes:
-            lane.start()
-        for lane in lanes:
-            lane.join()
+        names = arguments.hosts.split(",")
+        with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+            lanes = [
+                pool.submit(run_on, hosts[name], chosen, arguments.times, logs.resolve(), report) for name in names
+            ]
     if arguments.junit:
         report.write_junit(arguments.junit)
-    return 0 if report.show() else 1
+    right = report.show()
+    for lane in lanes:
+        lane.result()  # raises what ended it
+    return 0 if right else 1
 
 
 if __name__ == "__main__":

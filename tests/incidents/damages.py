@@ -104,14 +104,12 @@ DAMAGES = [
     in_shop(
         "dropped twice, an empty one in between",
         """
-            BEGIN; SELECT 'xid=' || pg_current_xact_id(); DROP TABLE prices; COMMIT;
+            DROP TABLE prices;
             CREATE TABLE prices (product text PRIMARY KEY, price int);
             DROP TABLE prices;
         """,
-        (
-            Call({"dr_tables": ["prices"]}, REFUSED, ("0 rows",)),
-            Call({"dr_tables": ["prices"], "dr_target_xid": "{xid}", "dr_incident_id": "told"}),
-        ),
+        # The other drop surely lost no row, so that there is nothing to ask for; but it is shown.
+        (Call({"dr_tables": ["prices"]}, says=("0 rows",)),),
     ),
     in_shop("all rows updated", "UPDATE prices SET price = 0;", asked("prices", dr_load="replace")),
     in_shop(
@@ -140,14 +138,18 @@ DAMAGES = [
             Call({"dr_tables": ["prices"], "dr_load": "replace", "dr_target_xid": "{xid}", "dr_incident_id": "told"}),
         ),
     ),
-    in_shop("column dropped", "ALTER TABLE orders DROP COLUMN note CASCADE;", asked("orders")),
+    in_shop(
+        "column dropped",
+        "ALTER TABLE orders DROP COLUMN note CASCADE;",
+        (Call({"dr_tables": ["orders"]}, says=("the order is now id, customer, amount, at, note",)),),
+    ),
     in_shop(
         "type dropped with cascade",
         "DROP TYPE colour CASCADE;",
         asked("paint"),
         prepare="""
             CREATE TYPE colour AS ENUM ('red', 'green');
-            CREATE TABLE paint (id int PRIMARY KEY, is colour);
+            CREATE TABLE paint (id int PRIMARY KEY, looks colour);
             INSERT INTO paint SELECT g, 'green' FROM generate_series(1, 2000) g;
         """,
     ),
@@ -222,14 +224,13 @@ DAMAGES = [
     ),
     in_shop(
         "large objects dropped with their table",
-        "SELECT count(lo_unlink(picture)) FROM pictures; DROP TABLE pictures;",
-        (Call({"dr_tables": ["pictures"]}, IN_PART, ("large object",)),),
+        "BEGIN; SELECT count(lo_unlink(picture)) FROM pictures; DROP TABLE pictures; COMMIT;",
+        asked("pictures"),
         prepare="""
             CREATE TABLE pictures (id int PRIMARY KEY, picture oid);
             INSERT INTO pictures SELECT g, lo_from_bytea(0, decode(repeat('ab', 3000), 'hex'))
                 FROM generate_series(1, 20) g;
         """,
-        but=('"large objects"',),
     ),
     in_shop(
         "everything of a role dropped",

@@ -32,10 +32,15 @@ PGOPTIONS = " ".join(
         "search_path": "public",
     }.items()
 )
+# A column that comes back is the last one: columns are taken by name.
 CONTENTS = rf"""
 SELECT pg_catalog.format(
-    'SELECT %L, count(*), md5(string_agg(t::text, E''\n'' ORDER BY t::text COLLATE "C")) FROM ONLY %s t',
-    pg_catalog.to_json(c.oid::regclass::text)::text, c.oid::regclass)
+    'SELECT %L, count(*), md5(string_agg(line, E''\n'' ORDER BY line COLLATE "C"))'
+    ' FROM (SELECT ROW(%s)::text AS line FROM ONLY %s t) AS lines',
+    pg_catalog.to_json(c.oid::regclass::text)::text,
+    (SELECT string_agg(format('t.%I', a.attname), ', ' ORDER BY a.attname) FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+    c.oid::regclass)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE (c.relkind = 'r' OR c.relkind = 'm' AND c.relispopulated) AND {NOT_OURS} \gexec
 SELECT '"large objects"', count(*), md5(string_agg(md5(lo_get(oid)), '' ORDER BY oid)) FROM pg_largeobject_metadata;
@@ -165,10 +170,13 @@ class Production:
         return dict(line.split("|", 1) for line in lines)
 
     def definitions(self, database: str) -> list[str]:
-        """``pg_dump --schema-only``, without the random key newer versions print and what is not ours."""
-        words = f"-h {self.socket} -p {self.port} -d {shlex.quote(database)} -s -N life -N 'recovered_*'"
+        """Lines of ``pg_dump --schema-only``, without the random key newer versions print and what is not ours.
+
+        Of each line without the comma that ends it: which column is the last one is of no matter.
+        """
+        words = f"-h {self.socket} -p {self.port} -d {shlex.quote(database)} -E UTF8 -s -N life -N 'recovered_*'"
         text = self.script(f"PGOPTIONS={shlex.quote(PGOPTIONS)} {self.bin_dir}/pg_dump {words}")
-        return [line for line in text.splitlines() if line and not re.match(r"\\(un)?restrict |--", line)]
+        return [line.rstrip(",") for line in text.splitlines() if line and not re.match(r"\\(un)?restrict |--", line)]
 
     def left_behind(self) -> str:
         """Servers and folders of side instances, and schemas of ours."""
