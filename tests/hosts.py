@@ -37,7 +37,9 @@ class Host:
             command += ["-p", str(v["ansible_port"])]
         command += [f"{v.get('ansible_user', 'root')}@{v.get('ansible_host', self.name)}"]
         command += [f"cd / && sudo -H -u {user} bash -c {shlex.quote(script)}"]
-        done = subprocess.run(command, input=stdin, text=True, capture_output=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, input=stdin, text=True, errors="backslashreplace", capture_output=True, timeout=300, check=False
+        )
         if check and done.returncode != 0:
             raise AssertionError(f"{self.name}: {script}\nrc {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout
