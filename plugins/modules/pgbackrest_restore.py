@@ -20,6 +20,7 @@ description:
   - It is tuned to be thrown away. It is not safe against a crash of the host, and is restored again after one.
   - Run again after it was killed, it goes on; run again when all is done, it changes nothing.
 extends_documentation_fragment:
+  - dbre.recovery.contracts.required_target
   - dbre.recovery.pgbackrest
 attributes:
   check_mode:
@@ -34,14 +35,6 @@ options:
       - Directory of the side instance. It must not exist, be empty, or be a side instance of the same O(incident).
       - At most 88 characters, because the instance's socket lies below it.
     type: path
-    required: true
-  target:
-    description:
-      - Recovery target as M(dbre.recovery.postgresql_recovery_target_info) returns it, with the keys C(type) (V(lsn),
-        V(time), V(xid), V(name) or V(immediate)), C(value), C(exclusive), C(timeline), and C(segment), the WAL file
-        that holds the record at the target.
-      - A time must carry a numeric UTC offset.
-    type: dict
     required: true
   incident:
     description:
@@ -167,7 +160,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: What is (or was) done. Sizes are in bytes, times in UTC.
+  description:
+    - What is (or was) done. Sizes are in bytes, times in UTC. C(shown) is what people are shown of it, each with a
+      C(label) and C(lines).
   returned: success
   type: dict
   sample:
@@ -232,6 +227,8 @@ plan:
       - name: template1
         oid: 1
     seconds: 7.2
+    shown:
+      - {label: WAL to replay, lines: ["6 segments, 000000010000000000000012 to 000000010000000000000017"]}
 sets:
   description: Every backup set and why it does not lead to the target.
   returned: when no set does
@@ -273,6 +270,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import TARGET_OPTIONS
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import refuse_root
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import SideRestore
@@ -286,7 +284,7 @@ def main() -> None:
             "executable": {"type": "str", "default": "pgbackrest"},
             "repo": {"type": "int"},
             "path": {"type": "path", "required": True},
-            "target": {"type": "dict", "required": True},
+            "target": {"type": "dict", "required": True, "options": TARGET_OPTIONS},
             "incident": {"type": "str", "required": True},
             "databases": {"type": "list", "elements": "str", "default": []},
             "set": {"type": "str"},

@@ -167,6 +167,7 @@ plan:
   description:
     - What the dump is and what is, or would be, made of it. Sizes in bytes. C(disk.needed) is an estimate;
       C(disk.known) is false when the dump was written into a pipe and so does not say where each table is.
+    - C(shown) is what people are shown of the plan, each with a C(label) and C(lines).
   returned: when O(state=present)
   type: dict
   sample:
@@ -202,8 +203,11 @@ plan:
     jobs: 2
     path: /var/lib/postgresql/dbre-recovery
     port: 0
+    shown: [{label: Dump, lines: ["/var/backups/shop.dump (custom, 745 kB), begun 2026-11-24 02:00:01+01:00"]}]
 instance:
-  description: The recovered instance; it has no position in WAL, and its time is when the dump was begun.
+  description:
+    - The recovered instance; it has no position in WAL, and its time is when the dump was begun.
+    - C(isolation) is what was read back of the running server that keeps it from production, and when.
   returned: when O(state=present) and not in check mode
   type: dict
   sample:
@@ -214,8 +218,7 @@ instance:
     database: shop
     state: promoted
     reached: {lsn: null, time: "2026-11-24T02:00:01+01:00", timeline: null}
-    isolated: true
-    expires: null
+    isolation: [{what: archive_mode, value: "off", read: "2026-11-23T21:52:49.020+00:00"}]
     path: /var/lib/postgresql/dbre-recovery
     data_directory: /var/lib/postgresql/dbre-recovery/data
     version_num: 150018

@@ -22,11 +22,6 @@ description:
     RV(load_plan.left_to_do).
   - When an earlier run of the same incident has begun, the plan it began with is returned.
 options:
-  instance:
-    description:
-      - The recovered instance, as the role C(postgresql_side_restore) or another source returned it.
-    type: dict
-    required: true
   instance_password:
     description:
       - Password for the recovered instance, where it asks for one.
@@ -86,6 +81,7 @@ attributes:
     support: none
     description: Changes nothing.
 extends_documentation_fragment:
+  - dbre.recovery.contracts.required_instance
   - dbre.recovery.postgresql
 author:
   - the dbre.recovery authors (!UNKNOWN)
@@ -228,6 +224,7 @@ load_plan:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import INSTANCE_OPTIONS, load_plan
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -244,7 +241,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **connection_argument_spec(),
-            "instance": {"type": "dict", "required": True},
+            "instance": {"type": "dict", "required": True, "options": INSTANCE_OPTIONS},
             "instance_password": {"type": "str", "no_log": True},
             "database": {"type": "str", "required": True},
             "relations": {"type": "list", "elements": "str", "default": []},
@@ -270,10 +267,10 @@ def main() -> None:
                 xids=params["xids"],
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
-            plan = {**rehearse(production, side, plan), "room": room_for(production, side, plan)}
+            whole = load_plan({**rehearse(production, side, plan), "room": room_for(production, side, plan)})
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
-    module.exit_json(changed=False, load_plan=plan)
+    module.exit_json(changed=False, load_plan=whole)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ description:
     isolated is read back from the running server; an instance that is not isolated is stopped, and the module fails.
   - Replay that cannot reach the target fails at once, with the WAL file that is missing. A setting that production
     raised after the backup (C(max_connections) and the like) is raised here too, and replay goes on.
+  - With O(target), an instance that was made for another one is refused.
   - Run again after it was killed, it goes on.
+extends_documentation_fragment:
+  - dbre.recovery.contracts.target
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying the target.
@@ -42,10 +45,6 @@ options:
     type: str
     choices: [paused, promoted, stopped, absent]
     default: promoted
-  target:
-    description:
-      - The recovery target, to make sure that the instance was made for it.
-    type: dict
   timeout:
     description:
       - Seconds to wait for the target. When they are over the module fails; replay itself goes on.
@@ -126,6 +125,7 @@ instance:
   description:
     - The recovered instance. Without O(client), C(host) is null and the instance is reached by C(socket) only.
     - With O(client), C(sslrootcert) is the certificate (PEM) to verify the server by.
+    - C(isolation) is what was read back of the running server that keeps it from production, and when.
   returned: when O(state) is V(paused) or V(promoted), outside of check mode
   type: dict
   sample:
@@ -139,8 +139,7 @@ instance:
       lsn: 0/1710030
       time: "2026-11-23T21:52:48.112+00:00"
       timeline: 1
-    isolated: true
-    expires: null
+    isolation: [{what: archive_mode, value: "off", read: "2026-11-23T21:52:49.020+00:00"}]
     path: /var/lib/postgresql/side/incident-7
     data_directory: /var/lib/postgresql/side/incident-7/data
     version_num: 150018
@@ -209,6 +208,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import TARGET_OPTIONS
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
@@ -220,7 +220,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["paused", "promoted", "stopped", "absent"], "default": "promoted"},
-            "target": {"type": "dict"},
+            "target": {"type": "dict", "options": TARGET_OPTIONS},
             "timeout": {"type": "int", "default": 3600},
             "client": {
                 "type": "dict",

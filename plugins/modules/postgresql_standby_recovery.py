@@ -54,17 +54,13 @@ options:
   state:
     description:
       - V(held) pauses replay now, so that the incident is not replayed meanwhile.
-      - V(targeted) holds it, looks whether it can work, and writes the target.
-      - V(paused) waits, after a restart, until replay is paused at the target, and proves it.
+      - V(targeted) holds it, looks whether it can work, and writes O(target), an exclusive LSN.
+      - V(paused) waits, after a restart, until replay is paused at O(target), and proves it.
       - V(released) takes the target back. A standby that was only held goes on at once.
       - V(following) waits, after a restart, until the standby follows the primary again as it did before.
     type: str
     choices: [held, targeted, paused, released, following]
     required: true
-  target:
-    description:
-      - The recovery target, an exclusive LSN. For O(state=targeted) and O(state=paused).
-    type: dict
   system_identifier:
     description:
       - Production's system identifier. The standby of another server is refused.
@@ -115,6 +111,7 @@ options:
       - Directory of PostgreSQL's programs, found by major version when not given.
     type: path
 extends_documentation_fragment:
+  - dbre.recovery.contracts.target
   - dbre.recovery.postgresql
   - dbre.recovery.pgbackrest
 seealso:
@@ -172,6 +169,7 @@ plan:
     - The standby, and the C(position) before which replay stops. It is before the target where the transaction that did
       the damage has C(locked) relations, and null as long as the target's WAL is neither received nor archived.
     - C(seconds_left) is the time until a standby that is not held would replay the incident.
+    - C(shown) is what people are shown of the plan, each with a C(label) and C(lines).
   returned: when O(state) is V(targeted)
   type: dict
   sample:
@@ -191,9 +189,12 @@ plan:
       bytes: 33554216
     position: 0/70001A8
     locked: 3
+    shown:
+      - {label: Standby, lines: ["db2, port 5432, 4 h behind by its delay"]}
 instance:
   description:
     - The recovered instance. Without O(client), C(host) is null and the instance is reached by C(socket) only.
+    - C(isolation) is what was read back of the standby that keeps it from the repository, and when.
   returned: when O(state) is V(paused)
   type: dict
   sample:
@@ -207,8 +208,7 @@ instance:
       lsn: 0/70001A8
       time: "2026-11-23T21:52:48.112+00:00"
       timeline: 1
-    isolated: true
-    expires: null
+    isolation: [{what: archive_mode, value: "off", read: "2026-11-23T21:52:49.020+00:00"}]
     path: /var/lib/postgresql/17/main
     data_directory: /var/lib/postgresql/17/main
     version_num: 170006
@@ -255,6 +255,7 @@ following:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import TARGET_OPTIONS
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
@@ -273,7 +274,7 @@ def main() -> None:
                 "choices": ["held", "targeted", "paused", "released", "following"],
                 "required": True,
             },
-            "target": {"type": "dict"},
+            "target": {"type": "dict", "options": TARGET_OPTIONS},
             "system_identifier": {"type": "str"},
             "database": {"type": "str"},
             "database_oid": {"type": "int"},

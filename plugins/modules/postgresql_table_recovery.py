@@ -29,20 +29,10 @@ description:
   - Sessions set C(dbre.allow_drop=on), the way through this collection's drop
     protection.
 options:
-  instance:
-    description:
-      - The recovered instance, as the role C(postgresql_side_restore) or another source returned it.
-      - Required with O(state=present).
-    type: dict
   instance_password:
     description:
       - Password for the recovered instance, where it asks for one.
     type: str
-  load_plan:
-    description:
-      - The load plan of M(dbre.recovery.postgresql_lost_objects_info).
-      - Required with O(state=present).
-    type: dict
   parallel:
     description:
       - Number of tables loaded at a time. The default is the number of processors.
@@ -77,7 +67,7 @@ options:
     type: str
   state:
     description:
-      - V(present) puts back what was lost.
+      - V(present) puts back what was lost. It needs O(instance) and O(load_plan).
       - V(absent) removes what a recovery left in staging. Copies kept for the operator stay, with the schema they are
         in, and are returned.
     type: str
@@ -97,6 +87,8 @@ attributes:
     support: none
     description: What is put back is in the load plan.
 extends_documentation_fragment:
+  - dbre.recovery.contracts.instance
+  - dbre.recovery.contracts.load_plan
   - dbre.recovery.postgresql
 author:
   - the dbre.recovery authors (!UNKNOWN)
@@ -195,6 +187,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import (
+    INSTANCE_OPTIONS,
+    LOAD_PLAN_OPTIONS,
+    load_plan,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import masked
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
@@ -209,12 +206,12 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if params["state"] == "absent":
         with open_production(params, params["incident"]) as production:
             return remove_staging(production, params["database"], params["incident"], check_mode)
-    progress = Progress(params["progress_file"])
-    with open_servers(params, params["load_plan"]["incident"]) as (production, side):
+    progress, plan = Progress(params["progress_file"]), load_plan(params["load_plan"])
+    with open_servers(params, plan["incident"]) as (production, side):
         context = Context(
             production,
             side,
-            params["load_plan"],
+            plan,
             parallel=params["parallel"],
             maintenance_work_mem=params["maintenance_work_mem"],
             progress=progress,
@@ -233,9 +230,9 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **connection_argument_spec(),
-            "instance": {"type": "dict"},
+            "instance": {"type": "dict", "options": INSTANCE_OPTIONS},
             "instance_password": {"type": "str", "no_log": True},
-            "load_plan": {"type": "dict"},
+            "load_plan": {"type": "dict", "options": LOAD_PLAN_OPTIONS},
             "parallel": {"type": "int"},
             "maintenance_work_mem": {"type": "str"},
             "max_lag": {"type": "float", "default": 60},

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import duration, number, size
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import duration, number, size
 
 FIRST_POLL = 5.0
 SHORTEST_PAUSE = 3.0

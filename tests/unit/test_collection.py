@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import re
 from collections.abc import Iterator
@@ -122,13 +123,10 @@ def test_a_playbook_with_hyphens_can_be_run_by_its_full_name() -> None:
 
 
 def fragment(name: str) -> dict[str, Any]:
-    """What a fragment of the collection's own gives to the DOCUMENTATION of modules."""
-    tree = ast.parse((ROOT / "plugins" / "doc_fragments" / f"{name}.py").read_text())
-    return next(
-        yaml.safe_load(ast.literal_eval(node.value))
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DOCUMENTATION"
-    )
+    """What a fragment of the collection's own, by its full name, gives to the DOCUMENTATION of modules."""
+    file, _dot, part = name.removeprefix("dbre.recovery.").partition(".")
+    found = importlib.import_module(f"ansible_collections.dbre.recovery.plugins.doc_fragments.{file}").ModuleDocFragment
+    return yaml.safe_load(getattr(found, part.upper() or "DOCUMENTATION"))
 
 
 @pytest.mark.parametrize("group", ["pgbackrest", "postgresql"])
@@ -144,7 +142,7 @@ def test_a_module_says_which_action_groups_it_is_in() -> None:
         doc = documentation(path)
         own = [name for name in doc.get("extends_documentation_fragment", []) if name.startswith("dbre.recovery.")]
         # What a module says itself goes before what its fragments say.
-        attributes = [*(fragment(name.rpartition(".")[2]).get("attributes", {}) for name in own), doc["attributes"]]
+        attributes = [*(fragment(name).get("attributes", {}) for name in own), doc["attributes"]]
         for group in next(
             (each["action_group"]["membership"] for each in reversed(attributes) if "action_group" in each), []
         ):

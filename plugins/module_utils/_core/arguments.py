@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core import contracts
+from ansible_collections.dbre.recovery.plugins.module_utils._core.checks import NOTHING, check_number, check_one_line
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
-NOTHING = "Nothing was changed."
 YEAR = 366 * 86400
 # Smallest and largest value of a number, and the variables it usually comes from.
 BOUNDS: dict[str, tuple[float, float, str]] = {
@@ -36,8 +37,6 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "min_capacity": (0, 1024, ""),
     "max_capacity": (0.5, 1024, ""),
 }
-TARGET_TYPES = ("lsn", "time", "xid", "name", "immediate")
-PLAN_KEYS = ("incident", "database", "relations", "staging_schemas", "objects")
 # These go into files, command lines and messages, each on one line.
 ONE_LINE = ("stanza", "config", "executable", "incident", "path", "bin_dir", "dump", "set", "address", "listen")
 
@@ -58,7 +57,7 @@ def check_values(params: Mapping[str, Any]) -> None:
         if name in BOUNDS:
             _number(name, value)
         elif name in ONE_LINE and isinstance(value, str):
-            _one_line(name, value)
+            check_one_line(name, value)
         elif name in CHECKS and isinstance(value, Mapping):
             CHECKS[name](value)
         elif name == "system_identifier" and value != "":
@@ -67,25 +66,9 @@ def check_values(params: Mapping[str, Any]) -> None:
             _plain_password(name, str(value))
 
 
-def _number(name: str, value: Any, what: str = "") -> None:
+def _number(name: str, value: Any) -> None:
     low, high, variable = BOUNDS[name]
-    if isinstance(value, bool) or not low <= _as_number(value) <= high:
-        advice = f"Correct it ({variable})." if variable else "Correct it."
-        raise RecoveryError(
-            f"{what or name} is {value!r}, but must be a number from {low} to {high}. {NOTHING} {advice}"
-        )
-
-
-def _as_number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
-def _one_line(name: str, value: str) -> None:
-    if re.search(r"[\x00-\x1f\x7f]", value):
-        raise RecoveryError(f"{name} is {value!r}, which is not on one line. {NOTHING} Correct it.")
+    check_number(name, value, low, high, variable)
 
 
 def _digits(name: str, value: Any) -> None:
@@ -105,53 +88,11 @@ def _plain_password(name: str, value: str) -> None:
         )
 
 
-def check_target(target: Mapping[str, Any]) -> None:
-    """Refuse what is no recovery target; one without a timeline is for those who need none."""
-    if "type" not in target:
-        raise RecoveryError(f"the recovery target has no type: {dict(target)}. {NOTHING} Hand on the whole target.")
-    kind, value = target["type"], target.get("value")
-    if kind not in TARGET_TYPES:
-        raise RecoveryError(
-            f"{kind!r} is no type of a recovery target: {', '.join(TARGET_TYPES)}. {NOTHING} Hand on the whole target."
-        )
-    if kind != "immediate" and value in (None, ""):
-        raise RecoveryError(f"the recovery target of type {kind} has no value. {NOTHING} Hand on the whole target.")
-    if target.get("timeline") not in (None, ""):
-        _number("timeline", target["timeline"], "the timeline of the recovery target")
-    if kind == "xid":
-        if not re.fullmatch(r"[0-9]{1,20}", str(value)) or not 3 <= int(str(value)) < 2**32:
-            raise RecoveryError(
-                f"the recovery target is transaction {value!r}, but WAL numbers transactions from 3 to {2**32 - 1}. "
-                f"{NOTHING} Give the number as pg_waldump has it, or dr_target_xid, which counts on over 32 bits."
-            )
-    elif kind != "immediate":
-        _one_line("the value of the recovery target", str(value))
-
-
-def _check_instance(instance: Mapping[str, Any]) -> None:
-    advice = "Hand on the whole recovered instance as it was returned."
-    if not instance.get("port"):
-        raise RecoveryError(f"the recovered instance has no port. {NOTHING} {advice}")
-    _number("login_port", instance["port"], "the port of the recovered instance")
-    if not instance.get("host") and not instance.get("socket"):
-        raise RecoveryError(f"the recovered instance has neither host nor socket. {NOTHING} {advice}")
-    for name in ("host", "socket", "user", "database"):
-        _one_line(f"{name} of the recovered instance", str(instance.get(name) or ""))
-
-
-def _check_load_plan(plan: Mapping[str, Any]) -> None:
-    missing: Optional[str] = next((key for key in PLAN_KEYS if key not in plan), None)
-    if missing:
-        raise RecoveryError(
-            f"the load plan has no {missing}. {NOTHING} Hand on the whole plan as "
-            "postgresql_lost_objects_info returned it."
-        )
-
-
 # A target that is no dictionary is a name, such as that of the member that is to become the writer.
-CHECKS: dict[str, Callable[[Any], None]] = {
-    "target": check_target,
-    "instance": _check_instance,
-    "load_plan": _check_load_plan,
+CHECKS: dict[str, Callable[[Any], object]] = {
+    "target": contracts.recovery_target,
+    "instance": contracts.recovered_instance,
+    "load_plan": contracts.load_plan,
+    "compare_to": contracts.fingerprints,
     "client": check_values,
 }

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import RecoveredInstance, restore_plan
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_archive import (
     Archive,
@@ -39,6 +40,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical impor
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_load import plain_errors
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_needs import is_of_database
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.shown import dump_shown
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -126,7 +128,7 @@ class LogicalRestore:
         roles, known = roles_named(self.archive), self.params["roles"]
         sizes = data_sizes(self.archive)
         items = {entry.deps[0]: entry for entry in self.archive.entries if entry.desc == "TABLE DATA" and entry.deps}
-        return {
+        plan = {
             "dump": {
                 "path": self.archive.path,
                 "format": self.archive.format,
@@ -159,6 +161,7 @@ class LogicalRestore:
             "path": self.side.path,
             "port": self.params["port"],
         }
+        return restore_plan({**plan, "shown": dump_shown(plan)})
 
     @staticmethod
     def _describe(entry: Entry) -> dict[str, Any]:
@@ -225,7 +228,7 @@ class LogicalRestore:
             )
         return marker
 
-    def ensure(self) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    def ensure(self) -> tuple[RecoveredInstance, dict[str, Any], bool]:
         """Make the instance, or bring an earlier one back to life; returns (instance, proof, changed)."""
         earlier = self.check_earlier()
         made_path = earlier["made_path"] if earlier else not os.path.isdir(self.side.path)
@@ -240,7 +243,7 @@ class LogicalRestore:
                 self._make(self._new_marker(made_path))
             recovery = SideRecovery(self.side, START_TIMEOUT)
             proof, changed = recovery.promote(self.params["client"])
-            return {**recovery.recovered_instance("promoted"), "source": SOURCE}, proof, changed or not usable
+            return recovery.recovered_instance("promoted"), proof, changed or not usable
 
     def _new_marker(self, made_path: bool) -> dict[str, Any]:
         return {

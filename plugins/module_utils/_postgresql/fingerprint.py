@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import Fingerprint, fingerprints
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, too_large
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, try_to_become
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
@@ -476,7 +477,7 @@ def take_fingerprint(
     *,
     checksum: bool = True,
     max_of: str | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Fingerprint]:
     """Fingerprint of ``relations`` and of all tables in ``schemas``; RecoveryError names what is not there.
 
     What belongs to others is read as a member of theirs, so the caller must not commit. Views have a definition only.
@@ -505,4 +506,4 @@ def take_fingerprint(
             query = checksum_query(as_table(item), columns[item["oid"]], connection.server_version, of)
             item.update(rows_as_owner(connection, item, query, DEFINITIONS_ONLY)[0])
         del item["oid"]
-    return prints
+    return fingerprints(prints)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import recovered_instance
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become_owners
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import (
@@ -79,8 +80,6 @@ class Server:
         cls, instance: Mapping[str, Any], password: str | None, bin_dir: str, application_name: str = "dbre.recovery"
     ) -> Server:
         """The server behind a recovered instance."""
-        if not instance.get("port"):
-            raise RecoveryError("the recovered instance has no port; hand on the whole instance as it was returned")
         # An instance with a host was opened to us over the network; its socket is on another machine.
         remote = bool(instance.get("host"))
         params: dict[str, Any] = {
@@ -204,7 +203,10 @@ def open_servers(params: Mapping[str, Any], incident: str) -> Iterator[tuple[Ser
     """Production and the recovered instance; refuses an instance of another major version."""
     with open_production(params, incident) as production:
         side = Server.of_instance(
-            params["instance"], params["instance_password"], production.bin_dir, application_name(incident)
+            recovered_instance(params["instance"]),
+            params["instance_password"],
+            production.bin_dir,
+            application_name(incident),
         )
         try:
             here, there = production.connect(), side.connect()

@@ -41,8 +41,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment import (
     exact,
     listed,
     lost_at_most,
-    recovery_target,
     target_at,
+    target_before,
 )
 
 try:
@@ -112,7 +112,7 @@ class Search:
         method = "commit_timestamp" if chosen.commit else chosen.source
         lost = lost_at_most(chosen)
         return {
-            "target": recovery_target(chosen, self.wanted),
+            "target": target_before(chosen, self.wanted),
             "precision_seconds": chosen.precision(),
             "lost_at_most": lost,
             "lost": {"seconds": chosen.precision(), "why": lost},

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import RecoveryTarget, recovery_target
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.statements import Damage, Name, mentions
@@ -368,7 +369,7 @@ def _unclear(
     )
 
 
-def recovery_target(one: Candidate, wanted: Wanted) -> dict[str, Any]:
+def target_before(one: Candidate, wanted: Wanted) -> RecoveryTarget:
     """The recovery target just before a candidate, as ``rds_restore`` takes it."""
     shown = " ".join(one.statement.split())[:120]
     when = f"committed at {one.commit.isoformat()}" if one.commit else f"seen at {one.not_before.isoformat()}"
@@ -386,17 +387,19 @@ def recovery_target(one: Candidate, wanted: Wanted) -> dict[str, Any]:
 
 def target_at(
     moment: datetime, reason: str, xid: Optional[int] = None, commit: Optional[datetime] = None
-) -> dict[str, Any]:
+) -> RecoveryTarget:
     """A recovery target at a whole second."""
-    return {
-        "type": "time",
-        "value": moment.isoformat(),
-        "exclusive": False,
-        "timeline": None,
-        "xid": xid,
-        "commit_time": commit.isoformat() if commit else None,
-        "reason": reason,
-    }
+    return recovery_target(
+        {
+            "type": "time",
+            "value": moment.isoformat(),
+            "exclusive": False,
+            "timeline": None,
+            "xid": xid,
+            "commit_time": commit.isoformat() if commit else None,
+            "reason": reason,
+        }
+    )
 
 
 def lost_at_most(one: Candidate) -> str:

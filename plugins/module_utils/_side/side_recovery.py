@@ -11,6 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import (
+    ReadBack,
+    RecoveredInstance,
+    read_back,
+    recovered_instance,
+    recovery_target,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import (
     archived_timelines,
@@ -63,6 +70,7 @@ class SideRecovery:
         self.timeout = timeout
         self.marker = instance.marker()
         self.observer: Optional[Any] = None
+        self.isolation: list[ReadBack] = []
 
     # Connections
 
@@ -326,6 +334,7 @@ class SideRecovery:
                 "stopped. Compare the repository's archive and production's slots with what they should be.",
                 proof=proof,
             )
+        self.isolation = read_back(proof)
         return proof
 
     def pause(self) -> tuple[dict[str, Any], bool]:
@@ -580,19 +589,18 @@ class SideRecovery:
 
     # The result
 
-    def recovered_instance(self, state: str) -> dict[str, Any]:
-        """The recovered instance (contract). Never holds a password."""
+    def recovered_instance(self, state: str) -> RecoveredInstance:
+        """The recovered instance, once it is proved. Never holds a password."""
         client = self.marker.get("client")
         found: dict[str, Any] = {
-            "source": "pgbackrest",
+            "source": self.marker["source"],
             "host": client["listen"] if client else None,
             "port": self.marker["port"],
             "socket": self.instance.run_dir,
             "database": client["database"] if client else self.marker.get("database_there") or self.marker["database"],
             "state": state,
             "reached": self.marker.get("reached"),
-            "isolated": True,
-            "expires": None,
+            "isolation": self.isolation,
             "path": self.instance.path,
             "data_directory": self.instance.data,
             "version_num": None,
@@ -605,7 +613,7 @@ class SideRecovery:
             with open(self.instance.below("server.crt"), encoding="ascii") as file:
                 found["sslrootcert"] = file.read()
             found["sslmode"] = "verify-ca"
-        return found
+        return recovered_instance(found)
 
 
 def ensure_state(
@@ -630,7 +638,8 @@ def ensure_state(
         return {"changed": False, "state": "absent"}
     recovery = SideRecovery(instance, timeout)
     if target is not None:
-        asked, made = ((t["type"], str(t["value"]), int(t["timeline"])) for t in (target, recovery.marker["target"]))
+        wanted = recovery_target(target, replayed=True)
+        asked, made = ((t["type"], t["value"], t["timeline"]) for t in (wanted, recovery.marker["target"]))
         if asked != made:
             raise RecoveryError(
                 f"the side instance at {instance.path} on {instance.host} was made for the target {made}, not {asked}. "

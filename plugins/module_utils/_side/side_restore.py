@@ -15,10 +15,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._core import arguments
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import recovery_target, restore_plan
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
-from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore as planning
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import manifest_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run, parse_error
@@ -26,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.whole_se
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import control_value
 from ansible_collections.dbre.recovery.plugins.module_utils._side.locales import check_locales
+from ansible_collections.dbre.recovery.plugins.module_utils._side.shown import side_restore_shown
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_client import check_listen, networks
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import max_wal_bytes
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import (
@@ -80,29 +80,13 @@ def read_host_config(config: Optional[str]) -> list[str]:
     return texts
 
 
-def check_target(target: Mapping[str, Any]) -> dict[str, Any]:
-    """A recovery target (contract) that is complete; templating may have made strings of its numbers."""
-    for name in ("type", "value", "timeline"):
-        if target.get(name) in (None, "") and not (name == "value" and target.get("type") == "immediate"):
-            raise RecoveryError(f"the recovery target has no {name}: {dict(target)}. Hand on the whole target.")
-    arguments.check_target(target)
-    if target["type"] == "lsn":
-        planning.parse_lsn(str(target["value"]))
-    value = target.get("value")
-    if target["type"] == "time":
-        # As PostgreSQL writes it itself, so that it need not understand every spelling.
-        value = parse_time(str(value), "target").isoformat(" ")
-    exclusive = str(target.get("exclusive", False)).lower() in ("true", "yes", "1", "on")
-    return {**target, "value": value, "timeline": int(target["timeline"]), "exclusive": exclusive}
-
-
 class SideRestore:
     """One side restore, from the module's parameters and a runner."""
 
     def __init__(self, params: Mapping[str, Any], run: Run) -> None:
         self.params = params
         self.run = run
-        self.target = check_target(params["target"])
+        self.target = recovery_target(params["target"], replayed=True)
         self.instance = SideInstance(params["path"])
         self.executable = shutil.which(params["executable"]) or params["executable"]
 
@@ -163,7 +147,7 @@ class SideRestore:
 
     def same_order(self, marker: Mapping[str, Any]) -> None:
         """Refuse to go on with an instance that was made for something else."""
-        wanted = {"incident": self.params["incident"], "target": self.target, "stanza": self.params["stanza"]}
+        wanted = {"incident": self.params["incident"], "target": dict(self.target), "stanza": self.params["stanza"]}
         for name, value in wanted.items():
             before = marker[name]
             if name == "target" and all(
@@ -273,7 +257,7 @@ class SideRestore:
         )
         wal["bytes"] = wal["count"] * size
         disk = self.plan_disk(backup, without, wal["bytes"], marker)
-        return {
+        plan = {
             "set": planning.set_summary(backup),
             "other_sets": [other["label"] for other in others],
             "target": self.target,
@@ -294,6 +278,7 @@ class SideRestore:
             "set_databases": [{"name": item["name"], "oid": int(item["oid"])} for item in in_set],
             "archive": f"archive/{stanza}/{archives[repo]}",
         }
+        return restore_plan({**plan, "shown": side_restore_shown(plan)})
 
     def check_whole(
         self,
@@ -343,8 +328,8 @@ class SideRestore:
         where = f"repo{repo}, archive {archive}"
         if self.target["type"] == "immediate":
             last = planning.parse_segment_name(backup["archive"]["stop"], size)[1]
-        elif self.target.get("segment"):
-            last = planning.parse_segment_name(self.target["segment"], size)[1]
+        elif segment := self.target.get("segment"):
+            last = planning.parse_segment_name(segment, size)[1]
         elif newest is not None and int(newest[:8], 16) == timeline:
             last = planning.parse_segment_name(newest, size)[1]
         else:
@@ -428,6 +413,7 @@ class SideRestore:
             if control_value(control, "Latest checkpoint's full_page_writes") == "off" and plan["databases"]:
                 # Without whole pages in WAL it cannot be replayed over the holes of databases that were left out.
                 plan.update(databases=[], database_oids=[], left_out=[])
+                plan["shown"] = side_restore_shown(plan)
                 marker = {**self.new_marker(plan, made_path, restore_all=True), "timelines": timelines}
                 instance.write_marker(marker)
                 self.run_restore(plan)
@@ -448,6 +434,7 @@ class SideRestore:
         wanted = (self.params.get("databases") or [None])[0]
         return {
             "format": 1,
+            "source": "pgbackrest",
             "incident": self.params["incident"],
             "stanza": self.params["stanza"],
             "executable": self.executable,

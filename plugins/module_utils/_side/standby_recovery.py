@@ -18,12 +18,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import (
+    RecoveryTarget,
+    read_back,
+    recovered_instance,
+    recovery_target,
+    restore_plan,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_literal
+from ansible_collections.dbre.recovery.plugins.module_utils._side.shown import standby_shown
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import (
     RMGRS,
@@ -63,6 +71,7 @@ FEW = 100
 
 FACTS = """
 SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
+       pg_is_in_recovery() AS in_recovery,
        current_setting('server_version_num')::int AS version_num,
        current_setting('data_directory') AS data_directory,
        current_setting('port')::int AS port,
@@ -182,6 +191,10 @@ class StandbyRecovery:
     def marker(self) -> Optional[dict[str, Any]]:
         return self.side.read_marker()
 
+    @property
+    def wanted(self) -> RecoveryTarget:
+        return recovery_target(self.params["target"], replayed=True)
+
     def own_marker(self) -> Optional[dict[str, Any]]:
         """The record, if the standby is held for this incident."""
         marker = self.marker()
@@ -234,7 +247,7 @@ class StandbyRecovery:
             return self._plan(connection, found, bool(marker))
 
     def _check(self, connection: Any, found: Mapping[str, Any]) -> None:
-        target = self.params["target"]
+        target = self.wanted
         instead = "Nothing was changed. Recover from the repository: dr_source=pgbackrest."
         if target["type"] != "lsn" or not target.get("exclusive"):
             raise RecoveryError(
@@ -267,7 +280,7 @@ class StandbyRecovery:
             )
 
     def _plan(self, connection: Any, found: Mapping[str, Any], held: bool) -> dict[str, Any]:
-        target = self.params["target"]
+        target = self.wanted
         received = bool(found["receive_lsn"]) and parse_lsn(found["receive_lsn"]) > parse_lsn(target["value"])
         if not received and not found["has_archive"] and found["receiver"] != "streaming":
             raise RecoveryError(
@@ -303,14 +316,14 @@ class StandbyRecovery:
                 raise
         else:
             plan.update(position=format_lsn(exact.lsn), locked=len(exact.locked))
-        return plan
+        return restore_plan({**plan, "shown": standby_shown(plan)})
 
     def readable_position(self, connection: Any, found: Mapping[str, Any], received: bool) -> Readable:
         """The last position at which the standby shows what was lost as it was at the target.
 
         Raises RecoveryError when there is none, because others wrote to it in between.
         """
-        target = self.params["target"]
+        target = self.wanted
         # From its last restart point on, where the primary has listed all locks, so that those already replayed count.
         start, end = parse_lsn(found["redo_lsn"]), parse_lsn(target["value"])
         # Of that name there may be another one at the position at which the standby stands, or none.
@@ -468,12 +481,12 @@ class StandbyRecovery:
                 plan = self._plan(connection, found, True)
                 if plan["position"] is None:
                     raise RecoveryError(
-                        f"the WAL up to the target {self.params['target']['value']} is neither received by "
+                        f"the WAL up to the target {self.wanted['value']} is neither received by "
                         f"{self.where} nor in the archive. The standby stays paused. Have production archive it "
                         "(postgresql_wal_archive), then run again."
                     )
                 marker.update(
-                    target=dict(self.params["target"]),
+                    target=dict(self.wanted),
                     plan=plan,
                     position=plan["position"],
                     delay_ms=int(found["delay_ms"]),
@@ -489,10 +502,7 @@ class StandbyRecovery:
         }
 
     def _same_target(self, marker: Mapping[str, Any]) -> None:
-        asked, made = (
-            (item["type"], str(item["value"]), int(item["timeline"]))
-            for item in (self.params["target"], marker["target"])
-        )
+        asked, made = ((item["type"], item["value"], item["timeline"]) for item in (self.wanted, marker["target"]))
         if asked != made:
             raise RecoveryError(
                 f"{self.where} was brought to the target {made} for incident {self.incident}, not {asked}. Nothing was "
@@ -576,8 +586,8 @@ class StandbyRecovery:
             "database": self.params["database"],
             "state": "paused",
             "reached": marker["reached"],
-            "isolated": True,
-            "expires": None,
+            # Nothing can be written in recovery, nor reach the repository should somebody end it.
+            "isolation": read_back({name: found[name] for name in ("in_recovery", "archive_mode", "pause_state")}),
             "path": found["data_directory"],
             "data_directory": found["data_directory"],
             "version_num": found["version_num"],
@@ -588,7 +598,7 @@ class StandbyRecovery:
             instance.update(passfile=client["passfile"], sslmode="require", channel_binding="require")
         proof = {
             "archive_mode": found["archive_mode"],
-            "in_recovery": True,
+            "in_recovery": found["in_recovery"],
             "pause_state": found["pause_state"],
             "replay_lsn": found["replay_lsn"],
             "recovery_target_lsn": found["recovery_target_lsn"],
@@ -596,7 +606,12 @@ class StandbyRecovery:
             "tables_locked": 0,
             "system_identifier": found["system_identifier"],
         }
-        return {"changed": False, "instance": instance, "proof": proof, "replay": marker["replay"]}
+        return {
+            "changed": False,
+            "instance": recovered_instance(instance),
+            "proof": proof,
+            "replay": marker["replay"],
+        }
 
     def _at_target(self, found: Mapping[str, Any], marker: Mapping[str, Any]) -> bool:
         if not self._in_force(found, marker):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import recovery_target
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -34,17 +35,19 @@ def result(
     seconds = (parse_time(server["host_time"], "host_time") - incident.commit.time) / 1e6
     return {
         "incident": facts,
-        "target": {
-            "type": "lsn",
-            "value": format_lsn(incident.lsn),
-            "exclusive": True,
-            # The timeline to follow: the server's own, on which all of its ancestors up to the target lie.
-            "timeline": timelines.current,
-            "xid": incident.commit.xid,
-            "commit_time": incident.commit.commit_time,
-            "reason": reason,
-            "segment": source.name(incident.lsn // source.segment_size),
-        },
+        "target": recovery_target(
+            {
+                "type": "lsn",
+                "value": format_lsn(incident.lsn),
+                "exclusive": True,
+                # The timeline to follow: the server's own, on which all of its ancestors up to the target lie.
+                "timeline": timelines.current,
+                "xid": incident.commit.xid,
+                "commit_time": incident.commit.commit_time,
+                "reason": reason,
+                "segment": source.name(incident.lsn // source.segment_size),
+            }
+        ),
         "candidates": [one.as_dict(database) for one in candidates],
         "last_commit": _commit_facts(log.last_before(incident.lsn)),
         "transactions_after": {

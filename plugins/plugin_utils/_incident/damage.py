@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional, Union
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, relation_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
 )
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import counted, relation_name
 
 # Tables, partitioned and foreign tables, views. Indexes and sequences come with what they belong to.
 WHOLE = ("r", "p", "f", "v", "m")

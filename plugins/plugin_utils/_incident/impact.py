@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import (
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import (
     counted,
     duration,
     number,

@@ -8,15 +8,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import (
-    candidate_line,
-    deleted_since,
-    of_incident,
-    relation_line,
-    stays_lost,
-)
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.impact import bystander_lines, limit_lines
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import (
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import SIDE_INSTANCE, restore_plan
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import (
     counted,
     duration,
     moment,
@@ -25,6 +18,14 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units impo
     seconds_since,
     size,
 )
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import (
+    candidate_line,
+    deleted_since,
+    of_incident,
+    relation_line,
+    stays_lost,
+)
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.impact import bystander_lines, limit_lines
 
 WIDTH = 100
 _LABEL = 17
@@ -158,101 +159,24 @@ def _after_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str
     ]
 
 
-def _backup_lines(data: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
-    chosen = plan.get("set") or {}
-    if not chosen:
-        return []
+def _repository_lines(data: Mapping[str, Any]) -> list[str]:
     lost = (data.get("repository") or {}).get("lost") or []
-    return [
-        *(f"REPOSITORY {entry.get('repo')} CANNOT BE REACHED: {entry.get('message')}" for entry in lost),
-        (
-            f"{chosen.get('label')} ({chosen.get('type', 'type unknown')}), "
-            f"taken {moment(chosen.get('stop_time', 'unknown'))}, {size(chosen.get('size'))}, "
-            f"repository {chosen.get('repo', 1)}"
-        ),
-    ]
+    return [f"REPOSITORY {entry.get('repo')} CANNOT BE REACHED: {entry.get('message')}" for entry in lost]
 
 
-def _dump_lines(plan: Mapping[str, Any]) -> list[str]:
-    dump = plan.get("dump") or {}
-    if not dump:
-        return []
-    begun = moment(dump.get("created", "unknown"))
-    lines = [f"{dump.get('path')} ({dump.get('format')}, {size(dump.get('size'))}), begun {begun}"]
-    return [*lines, str(plan["precision"])] if plan.get("precision") else lines
-
-
-def _wal_lines(plan: Mapping[str, Any]) -> list[str]:
-    wal = plan.get("wal") or {}
-    if not wal:
-        return []
-    lines = [f"{counted(wal.get('count'), 'segment')}, {wal.get('first')} to {wal.get('last')}"]
-    if wal.get("waiting_for"):
-        lines.append(f"{wal['waiting_for']} is not archived yet; production switches to the next segment first")
-    if wal.get("from_production"):
-        lost = ", ".join(map(str, wal["from_production"]))
-        lines.append(f"the archive has lost {lost}, which production still has and archives again first")
-    return [*lines, "without a gap" if wal.get("continuous") else "NOT ALL IN THE ARCHIVE"]
-
-
-def _standby_lines(plan: Mapping[str, Any]) -> list[str]:
-    standby = plan.get("standby") or {}
-    if not standby:
-        return []
-    delay = standby.get("delay_seconds")
-    lines = [
-        f"{standby.get('host')}, port {standby.get('port')}, "
-        + (f"{duration(delay)} behind by its delay" if delay else "NOT DELAYED")
-        + f", has replayed up to LSN {standby.get('replay_lsn')}: before the target"
-    ]
-    left = standby.get("seconds_left")
-    if standby.get("held"):
-        lines.append("replay was paused when this run began, and stays paused until the incident is over")
-    elif left is not None:
-        when = f"in {duration(max(left, 0))}" if left > 0 else "AT ANY MOMENT"
-        warning = "HURRY: " if standby.get("soon") else ""
-        lines.append(f"{warning}it replays the incident {when}; carrying out the plan pauses it first")
-    source = "has received that already" if standby.get("wal") == "received" else "takes that from the archive"
-    lines.append(f"advances {size(standby.get('bytes'))} of WAL to the target ({source}); nothing is restored")
-    if plan.get("locked"):
-        lines.append(
-            f"stops at LSN {plan.get('position')}, where {counted(plan['locked'], 'relation')} began to be locked for "
-            "the incident, which a standby cannot show; nobody else changed what was lost from there to the target"
-        )
-    return [*lines, "it is never promoted, is restarted twice, and follows again when the incident is over"]
-
-
-def _rds_lines(plan: Mapping[str, Any]) -> list[str]:
-    rds = plan.get("rds") or {}
-    if not rds:
-        return []
-    lines = [f"{rds.get('target_identifier')} in {rds.get('region')}, made from {rds.get('made_from')}"]
-    window = rds.get("window") or {}
-    if window.get("earliest") and window.get("latest"):
-        lines.append(f"the window is {moment(window['earliest'])} to {moment(window['latest'])}")
-    what = [str(rds[key]) for key in ("engine", "engine_version", "class") if rds.get(key)]
-    if rds.get("storage_bytes"):
-        what.append(size(rds["storage_bytes"]))
-    lines.append(", ".join(what) + "; AWS charges for it as long as it is there")
-    lines += [f"NOT AS THE SOURCE: {item.get('name')}: {item.get('reason')}" for item in rds.get("not_inherited") or []]
-    return [*lines, *map(str, rds.get("notes") or [])]
-
-
-def _side_lines(data: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
-    if not plan or plan.get("standby") or plan.get("rds"):
+def _source_sections(data: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """What the source wants shown, in its order. The name of a side instance's host only the playbook knows."""
+    plan = data.get("restore_plan") or {}
+    if not plan.get("shown"):
         return []
     host = data.get("side_host") or (data.get("instance") or {}).get("host")
-    where = f"{host}:{plan.get('path')}" if host else str(plan.get("path"))
-    lines = [where + (f", port {plan['port']}" if plan.get("port") else "")]
-    disk = plan.get("disk") or {}
-    if disk:
-        lines.append(f"disk needed {size(disk.get('needed'))}, free {size(disk.get('free'))} ({disk.get('path')})")
-    if plan.get("databases"):
-        lines.append(f"with the files of {', '.join(map(str, plan['databases']))}; other databases stay empty there")
-    if plan.get("tablespaces"):
-        lines.append(f"{counted(len(plan['tablespaces']), 'tablespace')}, each mapped below that path")
-    isolated = "isolated: archives nothing, follows nobody, has no slots, jobs or subscriptions; that is read back"
-    return [*lines, f"{isolated} before anything is taken from it"]
+    where = (
+        (f"{host}:" if host else "") + str(plan.get("path")) + (f", port {plan['port']}" if plan.get("port") else "")
+    )
+    return [
+        (item["label"], [where, *item["lines"]] if item["label"] == SIDE_INSTANCE else item["lines"])
+        for item in restore_plan(plan)["shown"]
+    ]
 
 
 def _production_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
@@ -304,7 +228,6 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
     ISO 8601 time with offset, for the ages.
     """
     data = record.get("plan") or record.get("data") or {}
-    restore = data.get("restore_plan") or {}
     contain = data.get("containment") or (record.get("parameters") or {}).get("contain") or "none"
     method = str(contain.get("method", "none") if isinstance(contain, Mapping) else contain)
     left = [_name_of(item) for item in data.get("left_to_do") or []]
@@ -315,12 +238,8 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("WAL searched", _searched_lines(data)),
         ("Target", _target_lines(data, now)),
         ("After it", _after_lines(record, data)),
-        ("Backup set", _backup_lines(data, restore)),
-        ("Dump", _dump_lines(restore)),
-        ("Standby", _standby_lines(restore)),
-        ("RDS", _rds_lines(restore)),
-        ("WAL to replay", _wal_lines(restore)),
-        ("Side instance", _side_lines(data, restore)),
+        ("Repository", _repository_lines(data)),
+        *_source_sections(data),
         ("In production", _production_lines(record, data)),
         ("Who would notice", bystander_lines(record, data)),
         ("Limits", limit_lines(data)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import units
+from ansible_collections.dbre.recovery.plugins.module_utils._core import units
 
 # Of a fingerprint, in the order they are shown; all but the first two make up the definition.
 PROPERTIES = [

@@ -24,6 +24,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import incident_record
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import clean, mask_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
@@ -205,18 +207,15 @@ class IncidentRecord:
     # How it is done.
 
     def _fresh(self, now: str | None = None) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "scenario": self.scenario,
-            "parameters": self.parameters,
-            "milestones": self.milestones,
-            "started": now or self.now(),
-            "ended": None,
-            "outcome": "running",
-            "message": None,
-            "runs": [],
-            "events": [],
-        }
+        begun: dict[str, Any] = {"id": self.id, "scenario": self.scenario, "parameters": self.parameters}
+        begun.update(milestones=self.milestones, started=now or self.now(), ended=None, outcome="running")
+        return self._checked({**begun, "message": None, "runs": [], "events": []})
+
+    def _checked(self, state: Any) -> dict[str, Any]:
+        try:
+            return dict(incident_record(state, str(self.path / "record.json")))
+        except RecoveryError as error:
+            raise IncidentError(error.msg) from error
 
     @contextmanager
     def _working(self) -> Iterator[None]:
@@ -240,7 +239,8 @@ class IncidentRecord:
             yield
 
     def _load(self) -> None:
-        self.state = read_json(self.path / "record.json") or {}
+        found = read_json(self.path / "record.json")
+        self.state = {} if found is None else self._checked(found)
         evidence = self.path / "evidence"
         self.data = (
             {path.stem: read_json(path) for path in sorted(evidence.glob("*.json"))} if evidence.is_dir() else {}

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import units, verdict
+from ansible_collections.dbre.recovery.plugins.module_utils._core import units
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import verdict
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import deleted_since
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.impact import measured_lines
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import kind_text, target_text

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, relation_name
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import stays_lost
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import counted, relation_name
 
 PROVED, IN_PART, NOT_RECOVERED = "proved", "in_part", "not_recovered"
 TITLES = {PROVED: "Recovered and proved", IN_PART: "Recovered in part", NOT_RECOVERED: "Not recovered"}

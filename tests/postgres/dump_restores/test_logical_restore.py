@@ -269,7 +269,7 @@ def test_the_contract_and_the_proof(production: Production, custom: Path, side: 
     assert changed
     assert instance == {
         **{"source": "logical", "host": None, "socket": str(side / "run"), "database": "shop", "state": "promoted"},
-        **{"isolated": True, "expires": None, "path": str(side), "data_directory": str(side / "data")},
+        **{"isolation": instance["isolation"], "path": str(side), "data_directory": str(side / "data")},
         **{"port": instance["port"], "user": "postgres", "version_num": instance["version_num"]},
         "reached": {"lsn": None, "time": made.created.isoformat(), "timeline": None},
         "system_identifier": proof["system_identifier"],
@@ -277,6 +277,7 @@ def test_the_contract_and_the_proof(production: Production, custom: Path, side: 
     assert instance["version_num"] // 10000 == production.major
     assert proof["archive_mode"] == "off"
     assert proof["listen_addresses"] == ""
+    assert {item["what"]: item["value"] for item in instance["isolation"]}.items() <= proof.items()
     assert ask(instance, "SELECT count(*) FROM pg_subscription") == [(0,)]
     assert ask(instance, "SELECT pg_is_in_recovery()") == [(False,)]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import read_back
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.protection import DropProtection
@@ -207,7 +208,13 @@ def test_a_lock_that_we_may_not_break_is_named_at_once(server: Server) -> None:
 
 
 def test_production_is_refused_as_its_own_recovered_instance(server: Server) -> None:
-    instance = {"source": "pgbackrest", "socket": str(server.socket), "port": server.port, "user": "postgres"}
+    instance: dict[str, Any] = {
+        "source": "pgbackrest",
+        "socket": str(server.socket),
+        "port": server.port,
+        "user": "postgres",
+    }
+    instance["isolation"] = read_back({"archive_mode": "off"})
     asked = {**params(server), "instance": instance, "instance_password": None}
     with pytest.raises(RecoveryError, match="is production on .* itself"), open_servers(asked, "4711"):
         pass

@@ -95,6 +95,8 @@ def test_everything_committed_before_the_drop_is_there_and_nothing_after(primary
     assert position < target
     assert result["proof"]["archive_mode"] == "off"
     assert result["instance"]["state"] == "paused"
+    isolation = {item["what"]: item["value"] for item in result["instance"]["isolation"]}
+    assert isolation == {"in_recovery": True, "archive_mode": "off", "pause_state": "paused"}
     assert not ensure_state(params, "targeted")["changed"]
 
     following = standby.let_go(params)["following"]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import read_back
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
@@ -203,7 +204,13 @@ class World:
             "login_port": PORT,
             "login_db": "postgres",
             "bin_dir": self.bin_dir,
-            "instance": {"source": "pgbackrest", "socket": str(self.root), "port": PORT + 1, "database": "postgres"},
+            "instance": {
+                "source": "pgbackrest",
+                "socket": str(self.root),
+                "port": PORT + 1,
+                "database": "postgres",
+                "isolation": read_back({"archive_mode": "off"}),
+            },
             "instance_password": None,
         }
 
@@ -338,6 +345,7 @@ class NetworkWorld(World):
                 "sslmode": "verify-full",
                 "sslrootcert": self.certificate.read_text(),
                 "database": "postgres",
+                "isolation": read_back({"slots": "0"}),
             },
             "instance_password": None,
         }

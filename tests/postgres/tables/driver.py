@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import (
+    INSTANCE_OPTIONS,
+    LOAD_PLAN_OPTIONS,
+    load_plan,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
@@ -21,9 +27,17 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import 
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.rehearsal import rehearse
 
 
+def as_option(options: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What a module gets that has it as an option; it must take all that another module returned."""
+    if unknown := given.keys() - options.keys():
+        raise RecoveryError(f"as an option of a module it is refused, since nobody knows {sorted(unknown)}")
+    return {**dict.fromkeys(options), **given}
+
+
 def main() -> int:
     asked = json.load(sys.stdin)
     try:
+        asked["params"]["instance"] = as_option(INSTANCE_OPTIONS, asked["params"]["instance"])
         with open_servers(asked["params"], asked["incident"]) as (production, side):
             planner = Planner(
                 production,
@@ -38,7 +52,8 @@ def main() -> int:
             if plan is None:
                 plan = planner.plan(parse_relation_list(asked["relations"]), parse_schema_list(asked["schemas"]))
                 # Through JSON, as it comes back from the controller.
-                plan = json.loads(json.dumps(rehearse(production, side, plan)))
+                plan = json.loads(json.dumps(load_plan(rehearse(production, side, plan))))
+            plan = load_plan(as_option(LOAD_PLAN_OPTIONS, plan))
             context = Context(
                 production, side, plan, parallel=asked.get("parallel", 2), max_lag=asked.get("max_lag", 60)
             )

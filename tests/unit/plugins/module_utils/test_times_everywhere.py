@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import pytest
 import yaml
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import recovery_target
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._core.times import EPOCH, parse_time
@@ -19,7 +20,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.bisect import s
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.incident_time import Search
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore import Restore
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import target_settings
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import check_target
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import waldump
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
 from ansible_collections.dbre.recovery.plugins.plugin_utils._options import PATH, check_options, known_options
@@ -69,7 +69,7 @@ def fit_for(text: str) -> datetime:
 
 
 def written_for_postgresql(text: str) -> datetime:
-    target = check_target({"type": "time", "value": text, "timeline": 1})
+    target = recovery_target({"type": "time", "value": text, "timeline": 1}, replayed=True)
     setting = target_settings(target, "")["recovery_target_time"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00", setting)  # as a server writes timestamptz in UTC
     return datetime.fromisoformat(setting)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_values
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import recovery_target
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     parse_history,
@@ -32,12 +33,17 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_client import networks
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import render_hba, render_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import check_target
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import staging_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.explicit import transaction
 
 TARGET = {"type": "lsn", "value": "0/3000028", "timeline": 1, "exclusive": True}
-INSTANCE = {"source": "pgbackrest", "socket": "/run/side", "port": 5433, "database": "shop"}
+INSTANCE = {
+    "source": "pgbackrest",
+    "socket": "/run/side",
+    "port": 5433,
+    "database": "shop",
+    "isolation": [{"what": "archive_mode", "value": "off", "read": "2026-11-23T21:52:49+00:00"}],
+}
 PLAN = {"incident": "i", "database": "shop", "relations": [], "staging_schemas": {}, "objects": []}
 NUMBERS = {
     "login_port": (-1, 0, 65536),
@@ -78,6 +84,10 @@ def instance(**changes: Any) -> Callable[[], None]:
     return params(instance={**INSTANCE, **changes})
 
 
+def replayed_to(given: Any) -> Any:
+    return recovery_target(given, replayed=True)
+
+
 def of(function: Callable[..., Any], *values: Any) -> Callable[[], Any]:
     return lambda: function(*values)
 
@@ -105,19 +115,19 @@ CASES: list[Case] = [
     ("a negative xid", target(type="xid", value="-7"), "'-7'"),
     ("an xid that is none of a transaction", target(type="xid", value="2"), "'2'"),
     ("a name of two lines", target(type="name", value="a\nb"), "one line"),
-    ("a target without a timeline", of(check_target, {**TARGET, "timeline": ""}), "timeline"),
-    ("a target whose LSN is a word", of(check_target, {**TARGET, "value": "soon"}), "'soon'"),
+    ("a target without a timeline", of(replayed_to, {**TARGET, "timeline": ""}), "timeline"),
+    ("a target whose LSN is a word", of(replayed_to, {**TARGET, "value": "soon"}), "'soon'"),
     (
         "a target time without an offset",
-        of(check_target, {**TARGET, "type": "time", "value": "2026-11-23 21:15:04"}),
+        of(replayed_to, {**TARGET, "type": "time", "value": "2026-11-23 21:15:04"}),
         "UTC",
     ),
     (
         "a target time that is none",
-        of(check_target, {**TARGET, "type": "time", "value": "2026-02-30 21:15:04Z"}),
+        of(replayed_to, {**TARGET, "type": "time", "value": "2026-02-30 21:15:04Z"}),
         "02-30",
     ),
-    ("a timeline as text, for the restore", of(check_target, {**TARGET, "timeline": "x"}), "'x'"),
+    ("a timeline as text, for the restore", of(replayed_to, {**TARGET, "timeline": "x"}), "'x'"),
     # The system identifier.
     ("an identifier of letters", params(system_identifier="abc"), "'abc'"),
     ("a blank as identifier", params(system_identifier=" "), "system_identifier"),
@@ -132,6 +142,13 @@ CASES: list[Case] = [
     ("an instance that is nowhere", instance(socket=None), "host nor socket"),
     ("an instance's host of two lines", instance(host="a\nb"), "host"),
     ("an instance's user of two lines", instance(user="a\nb"), "user"),
+    ("an instance of which nothing was read back", instance(isolation=[]), "isolated"),
+    ("an instance that says so itself", instance(isolation=True), "isolated"),
+    ("an instance with a proof of no time", instance(isolation=[{"what": "slots", "value": 0}]), "isolated"),
+    ("an instance of no source", instance(source=""), "source"),
+    ("a fingerprint that is none", params(compare_to={"public.orders": None}), "public.orders"),
+    ("a fingerprint whose rows are a word", params(compare_to={"public.orders": {"rows": "x"}}), "'x'"),
+    ("a fingerprint without a checksum", params(compare_to={"public.orders": {"rows": 1}}), "checksum"),
     ("an empty load plan", params(load_plan={}), "load plan"),
     *(
         (f"a load plan without {key}", params(load_plan={name: PLAN[name] for name in PLAN if name != key}), key)

@@ -17,7 +17,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment import (
     choose,
     exact,
     lost_at_most,
-    recovery_target,
+    target_before,
 )
 
 ORDERS = Subject("public", "orders")
@@ -94,7 +94,7 @@ def test_what_is_not_known_of_the_commit_is_said() -> None:
 
 
 def test_the_target_is_in_utc_to_the_second_with_its_reason() -> None:
-    target = recovery_target(logged("drop_table", "12:14:03", statement="drop  table\n orders"), WANTED)
+    target = target_before(logged("drop_table", "12:14:03", statement="drop  table\n orders"), WANTED)
     assert target == {
         "type": "time",
         "value": "2026-11-25T12:14:03+00:00",

@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import (
-    check_target,
-    damaged_files,
-    percent_done,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import damaged_files, percent_done
 
 DATA = Path(__file__).parent / "data"
 SIZE = 1024 * 1024
@@ -269,16 +265,6 @@ def test_the_repository_of_another_server_is_refused() -> None:
     assert restore.check_system(db, int(db["system-id"]), None, "main") == 15
     assert "not of the same database" in refused(lambda: restore.check_system(db, 1, None, "main")).msg
     assert "production runs 17" in refused(lambda: restore.check_system(db, None, 17, "main")).msg
-
-
-def test_a_target_is_complete_and_of_the_right_types() -> None:
-    target = check_target({"type": "lsn", "value": "0/10", "exclusive": "True", "timeline": "2"})
-    assert (target["exclusive"], target["timeline"]) == (True, 2)
-    assert "has no timeline" in refused(lambda: check_target({"type": "lsn", "value": "0/10"})).msg
-    assert (
-        "no type of a recovery target"
-        in refused(lambda: check_target({"type": "moon", "value": "full", "timeline": 1})).msg
-    )
 
 
 def test_progress_of_pgbackrest_is_a_share() -> None:

@@ -6,6 +6,7 @@ import base64
 import hmac
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
@@ -15,6 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.passfile
     render,
     scram_verifier,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._side.shown import standby_shown
 from ansible_collections.dbre.recovery.plugins.module_utils._side.standby import (
     Directory,
     decide,
@@ -119,7 +121,8 @@ def plan(**changes: object) -> str:
         "bytes": 33554432,
         **changes,
     }
-    restore = {"standby": standby, "position": "0/70001A8", "locked": 3}
+    restore: dict[str, Any] = {"standby": standby, "position": "0/70001A8", "locked": 3}
+    restore["shown"] = standby_shown(restore)
     record = {"id": "x", "scenario": "table-drop", "plan": {"restore_plan": restore}, "path": "/p"}
     return " ".join(plan_text(record, "2026-11-25T12:00:00+00:00").split())
 

@@ -10,6 +10,9 @@ import re
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.filter.rds_restore_plan import rds_restore_plan
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.shown import dump_shown
+from ansible_collections.dbre.recovery.plugins.module_utils._side.shown import side_restore_shown
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import (
     build_report,
@@ -18,7 +21,6 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report imp
     render_html,
     summary,
 )
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.units import duration, moment, size
 
 EVIL = "<script>alert('x')</script>"
 FINGERPRINT: dict[str, Any] = {
@@ -30,6 +32,26 @@ FINGERPRINT: dict[str, Any] = {
     "indexes": ["CREATE UNIQUE INDEX orders_pkey ON public.orders USING btree (id)"],
     "comment": None,
     "sequences": {"public.orders_id_seq": {"last_value": 6000000, "is_called": True, "increment": 1}},
+}
+RESTORE_PLAN: dict[str, Any] = {
+    "set": {
+        "label": "20261123-200000F",
+        "type": "full",
+        "stop_time": "2026-11-23T20:00:12+00:00",
+        "size": 4.1e9,
+        "repo": 1,
+    },
+    "wal": {
+        "first": "000000010000000000000002",
+        "last": "000000010000000000000057",
+        "count": 85,
+        "continuous": True,
+    },
+    "disk": {"path": "/srv", "needed": 4.5e9, "free": 52e9},
+    "path": "/srv/side",
+    "port": 6432,
+    "databases": ["shop"],
+    "tablespaces": [],
 }
 DATA: dict[str, Any] = {
     "incident": {
@@ -48,20 +70,7 @@ DATA: dict[str, Any] = {
         "commit_time": "2026-11-23T21:30:07.123456+00:00",
     },
     "transactions_after": {"count": 4212, "seconds": 720},
-    "restore_plan": {
-        "set": {"label": "20261123-200000F", "type": "full", "stop_time": "2026-11-23T20:00:12+00:00", "size": 4.1e9},
-        "wal": {
-            "first": "000000010000000000000002",
-            "last": "000000010000000000000057",
-            "count": 85,
-            "continuous": True,
-        },
-        "disk": {"path": "/srv", "needed": 4.5e9, "free": 52e9},
-        "path": "/srv/side",
-        "port": 6432,
-        "databases": ["shop"],
-        "tablespaces": [],
-    },
+    "restore_plan": {**RESTORE_PLAN, "shown": side_restore_shown(RESTORE_PLAN)},
     "side_host": "recovery1",
     "load_plan": {
         "relations": [
@@ -313,61 +322,47 @@ def test_the_plan_says_who_waits_for_what_and_how_long() -> None:
     assert "writers to public.orders wait 0.8 s to 5 min 1 s, to exchange rows that are not as they were" in text
 
 
+def shown(**changes: Any) -> str:
+    plan = {**RESTORE_PLAN, **changes}
+    data = {**DATA, "restore_plan": {**plan, "shown": side_restore_shown(plan)}}
+    return plan_text({"id": "a", "data": data}, STATE["started"])
+
+
 def test_the_plan_says_when_wal_is_missing() -> None:
-    data = copy.deepcopy(DATA)
-    data["restore_plan"]["wal"]["continuous"] = False
-    assert "NOT ALL IN THE ARCHIVE" in plan_text({"id": "a", "data": data}, STATE["started"])
+    assert "NOT ALL IN THE ARCHIVE" in shown(wal={**RESTORE_PLAN["wal"], "continuous": False})
 
 
 def test_the_plan_says_which_wal_goes_back_into_the_archive() -> None:
-    data = copy.deepcopy(DATA)
-    data["restore_plan"]["wal"]["from_production"] = ["000000010000000000000007"]
-    text = plan_text({"id": "a", "data": data}, STATE["started"])
+    text = shown(wal={**RESTORE_PLAN["wal"], "from_production": ["000000010000000000000007"]})
     assert "the archive has lost 000000010000000000000007, which production still has" in text
 
 
 def test_the_plan_says_what_a_dump_cannot_bring_back() -> None:
     dump = {"path": "/backups/shop.dump", "format": "custom", "size": 745342, "created": "2026-11-23T02:00:01+01:00"}
     plan = {"dump": dump, "precision": "Everything committed after the dump was begun is not in it."}
-    text = plan_text({"id": "a", "data": {"restore_plan": plan}}, STATE["started"])
+    plan.update(disk=RESTORE_PLAN["disk"], path="/srv/side", port=0)
+    text = plan_text({"id": "a", "data": {"restore_plan": {**plan, "shown": dump_shown(plan)}}}, STATE["started"])
     assert "/backups/shop.dump" in text
     assert "2026-11-23 02:00:01+01:00" in text
     assert plan["precision"] in text
+    assert "Side instance    /srv/side\n" in text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (0.42, "0.4 s"),
-        (59.6, "1 min"),
-        (185, "3 min 5 s"),
-        (7800, "2 h 10 min"),
-        (273600, "3 d 4 h"),
-        (None, "unknown"),
-    ],
-)
-def test_durations_read_as_people_say_them(seconds: Any, text: str) -> None:
-    assert duration(seconds) == text
+def test_what_a_source_wants_shown_is_shown_in_its_order_and_place() -> None:
+    sections = [{"label": "Tape", "lines": ["number 7", "in the cellar"]}, {"label": "Copier", "lines": ["fetches it"]}]
+    data = {**DATA, "restore_plan": {"shown": sections}}
+    text = plan_text({"id": "a", "data": data}, STATE["started"])
+    lines = ["  Tape             number 7", "                   in the cellar", "  Copier           fetches it"]
+    assert "\n".join(lines) in text
+    assert text.index("  Target") < text.index("  Tape") < text.index("  In production")
+    # One that an older version recorded shows nothing of it.
+    assert "20261123" not in plan_text({"id": "a", "data": {**DATA, "restore_plan": RESTORE_PLAN}}, STATE["started"])
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [(999, "999 bytes"), (4.1e9, "4.1 GB"), (123456, "123 kB"), ("x", "unknown")]
-)
-def test_sizes_read_as_people_say_them(count: Any, text: str) -> None:
-    assert size(count) == text
-
-
-@pytest.mark.parametrize(
-    ("given", "text"),
-    [
-        ("2026-11-23T21:30:07.12+00:00", "2026-11-23 21:30:07+00:00"),
-        (1700000000, "2023-11-14 22:13:20+00:00"),
-        ("soon", "soon"),
-    ],
-)
-def test_times_read_as_people_say_them(given: Any, text: str) -> None:
-    assert moment(given) == text
+def test_a_repository_that_cannot_be_reached_is_named_whatever_the_source() -> None:
+    lost = {"repo": 2, "lost": [{"repo": 1, "message": "unable to connect"}]}
+    text = plan_text({"id": "a", "data": {"repository": lost}}, STATE["started"])
+    assert "REPOSITORY 1 CANNOT BE REACHED: unable to connect" in text
 
 
 def test_a_merge_tells_what_was_put_back_and_what_was_left() -> None:
@@ -429,8 +424,8 @@ RDS_DATA: dict[str, Any] = {
     },
     "target": {"type": "time", "value": "2026-11-25T03:12:07+00:00", "exclusive": False},
     "lost": {"seconds": 1.0, "why": "RDS restores to a whole second."},
-    "restore_plan": {
-        "rds": {
+    "restore_plan": rds_restore_plan(
+        {
             "target_identifier": "shop-dr-4711",
             "region": "eu-central-1",
             "made_from": "the automated backups of shop",
@@ -442,7 +437,7 @@ RDS_DATA: dict[str, Any] = {
             "not_inherited": [{"name": "db_subnet_group_name", "reason": "it belongs to another region"}],
             "notes": ["restored without subscriptions and scheduled jobs"],
         }
-    },
+    ),
 }
 SWITCH = {
     "before": "db-OLD",
