@@ -367,7 +367,7 @@ class IncidentRecord(_RecordKeys, total=False):
 OUTCOMES = ("running", "done", "failed")
 
 
-def incident_record(given: Any, where: str) -> IncidentRecord:
+def incident_record(given: Any, where: object) -> IncidentRecord:
     """An incident record; RecoveryError names what is wrong with the one in the file ``where``."""
     kept = "Nothing was touched. Put the file back as it was, or give another id (dr_incident_id)."
     if not isinstance(given, Mapping):

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import SIDE_INSTANCE, restore_plan
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import SIDE_INSTANCE
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import (
     counted,
     duration,
@@ -175,7 +175,7 @@ def _source_sections(data: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     )
     return [
         (item["label"], [where, *item["lines"]] if item["label"] == SIDE_INSTANCE else item["lines"])
-        for item in restore_plan(plan)["shown"]
+        for item in plan["shown"]
     ]
 
 

@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import incident_record
+from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import incident_record, restore_plan
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import clean, mask_text
@@ -70,6 +70,14 @@ def operator() -> str:
         return f"uid {os.getuid()}"  # a container user without an entry in passwd
 
 
+def _accepted(validate: Callable[..., Any], *given: Any) -> dict[str, Any]:
+    """What the validator of a contract makes of it; IncidentError where it refuses."""
+    try:
+        return dict(validate(*given))
+    except RecoveryError as error:
+        raise IncidentError(error.msg) from error
+
+
 class IncidentRecord:
     """The record of one incident, below ``directory``. With ``check_mode`` nothing is ever written."""
 
@@ -97,6 +105,7 @@ class IncidentRecord:
         self.now = now
         self.run = run
         self.lock = RunLock(self.path / "lock")
+        self._file = self.path / "record.json"
         self.state: dict[str, Any] = {}
         self.data: dict[str, Any] = {}
         self.report: dict[str, Any] = {}
@@ -148,6 +157,8 @@ class IncidentRecord:
             if plan is not None and not (data and self._other_target(plan, data)):
                 return {**self._result(past=True), "plan": plan}, False
             before = plan or {}
+            if data.get("restore_plan"):
+                _accepted(restore_plan, data["restore_plan"])
             if not self.check_mode:
                 self._discard_plan()
             self._merge(data, replace=True)
@@ -209,13 +220,7 @@ class IncidentRecord:
     def _fresh(self, now: str | None = None) -> dict[str, Any]:
         begun: dict[str, Any] = {"id": self.id, "scenario": self.scenario, "parameters": self.parameters}
         begun.update(milestones=self.milestones, started=now or self.now(), ended=None, outcome="running")
-        return self._checked({**begun, "message": None, "runs": [], "events": []})
-
-    def _checked(self, state: Any) -> dict[str, Any]:
-        try:
-            return dict(incident_record(state, str(self.path / "record.json")))
-        except RecoveryError as error:
-            raise IncidentError(error.msg) from error
+        return _accepted(incident_record, {**begun, "message": None, "runs": [], "events": []}, self._file)
 
     @contextmanager
     def _working(self) -> Iterator[None]:
@@ -225,7 +230,7 @@ class IncidentRecord:
             self.state = self.state or self._fresh()
             yield
             return
-        if not (self.path / "record.json").is_file():
+        if not self._file.is_file():
             raise IncidentError(
                 f"there is no incident {self.id} in {self.directory}: open it first (state=open). Nothing was touched."
             )
@@ -239,8 +244,8 @@ class IncidentRecord:
             yield
 
     def _load(self) -> None:
-        found = read_json(self.path / "record.json")
-        self.state = {} if found is None else self._checked(found)
+        found = read_json(self._file)
+        self.state = {} if found is None else _accepted(incident_record, found, self._file)
         evidence = self.path / "evidence"
         self.data = (
             {path.stem: read_json(path) for path in sorted(evidence.glob("*.json"))} if evidence.is_dir() else {}
@@ -329,7 +334,7 @@ class IncidentRecord:
     def _save(self) -> None:
         if self.check_mode:
             return
-        write_atomically(self.path / "record.json", to_json(self.state))
+        write_atomically(self._file, to_json(self.state))
         lines = (json.dumps(event, ensure_ascii=False) + "\n" for event in self.state["events"])
         write_atomically(self.path / "events.jsonl", "".join(lines))
 

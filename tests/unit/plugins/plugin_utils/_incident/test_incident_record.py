@@ -359,3 +359,17 @@ def test_a_data_key_that_is_no_file_name_is_refused(tmp_path: Path, clock: Clock
     record(tmp_path, clock).open()
     with pytest.raises(IncidentError, match="cannot name an evidence file"):
         record(tmp_path, clock).phase("locate", {"../../etc/passwd_file": 1})
+
+
+def test_a_plan_of_a_source_that_shows_nothing_is_refused_before_it_is_kept(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock).open()
+    with pytest.raises(IncidentError, match="says nothing to show: shown is None"):
+        record(tmp_path, clock).planned({"restore_plan": {"path": "/srv/side"}})
+    assert not (tmp_path / "one" / "plan.json").exists()
+
+
+def test_a_record_that_somebody_wrote_in_is_refused_by_its_file(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock).open()
+    (tmp_path / "one" / "record.json").write_text('{"id": "one"}')
+    with pytest.raises(IncidentError, match=r"record\.json is no record of an incident: it has no scenario"):
+        record(tmp_path, clock).open()
