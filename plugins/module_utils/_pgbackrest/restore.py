@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
+    Timelines,
     format_lsn,
     parse_lsn,
     parse_segment_name,
@@ -33,30 +34,9 @@ _SIDE_OPTION = re.compile(
 )
 
 
-class Switch(NamedTuple):
-    """The server left ``timeline`` at ``lsn``."""
-
-    timeline: int
-    lsn: int
-
-
 def iso_time(epoch: float) -> str:
     """ISO-8601 text, in UTC, of seconds since 1970."""
     return datetime.fromtimestamp(epoch, timezone.utc).isoformat()
-
-
-def parse_history(text: str) -> list[Switch]:
-    """Switches of a timeline history file, oldest first.
-
-    Each line is ``<parent timeline> TAB <switch LSN> TAB <reason>``
-    (PostgreSQL: src/backend/access/transam/timeline.c).
-    """
-    switches = []
-    for line in text.splitlines():
-        fields = line.split("#", 1)[0].split(None, 2)
-        if fields:
-            switches.append(Switch(int(fields[0]), parse_lsn(fields[1])))
-    return switches
 
 
 def find_segment_size(
@@ -117,7 +97,7 @@ def set_summary(backup: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def why_unfit(
-    backup: Mapping[str, Any], target: Mapping[str, Any], history: Sequence[Switch], segment_size: int
+    backup: Mapping[str, Any], target: Mapping[str, Any], history: Timelines, segment_size: int
 ) -> Optional[str]:
     """Why a backup set cannot lead to the target; None when it can."""
     if backup.get("error"):
@@ -127,7 +107,7 @@ def why_unfit(
     end = backup_end(backup, segment_size)
     timeline = int(backup["archive"]["start"][:8], 16)
     if timeline != target["timeline"]:
-        left = [switch.lsn for switch in history if switch.timeline == timeline]
+        left = [end for older, end in history.ends if older == timeline]
         if not left:
             return f"it is on timeline {timeline}, which does not lead to timeline {target['timeline']}"
         if end > left[0]:
@@ -160,7 +140,7 @@ def why_unfit(
 def choose_set(
     backups: Sequence[Mapping[str, Any]],
     target: Mapping[str, Any],
-    history: Sequence[Switch],
+    history: Timelines,
     segment_size: int,
     wanted: Optional[str] = None,
 ) -> Mapping[str, Any]:
@@ -210,7 +190,7 @@ def other_sets(
     backups: Sequence[Mapping[str, Any]],
     chosen: Mapping[str, Any],
     target: Mapping[str, Any],
-    history: Sequence[Switch],
+    history: Timelines,
     segment_size: int,
 ) -> list[Mapping[str, Any]]:
     """The other sets that lead to the target, the newest first."""
@@ -222,18 +202,14 @@ def other_sets(
     return sorted(fit, key=lambda backup: int(backup["timestamp"]["stop"]), reverse=True)
 
 
-def needed_segments(
-    first: int, last: int, timeline: int, history: Sequence[Switch], segment_size: int
-) -> Iterator[str]:
+def needed_segments(first: int, last: int, history: Timelines, segment_size: int) -> Iterator[str]:
     """WAL file names that recovery reads from segment number ``first`` to ``last``, following the timelines.
 
     The file in which a timeline was left is read from the newer timeline, which begins with a copy of it
     (PostgreSQL: XLogFileReadAnyTLI in src/backend/access/transam/xlogrecovery.c).
     """
-    ends = [(switch.lsn // segment_size, switch.timeline) for switch in history]
     for number in range(first, last + 1):
-        owner = next((older for end, older in ends if number < end), timeline)
-        yield segment_name(owner, number, segment_size)
+        yield segment_name(history.of_segment(number, segment_size), number, segment_size)
 
 
 def archived_segments(listing: Iterable[str]) -> set[str]:

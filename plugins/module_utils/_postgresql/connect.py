@@ -128,13 +128,15 @@ def connect(
     application_name: str = "dbre.recovery",
     settings: Optional[Mapping[str, str]] = None,
     libraries: bool = True,
+    any_database: bool = False,
     **libpq: Any,
 ) -> Any:
     """Open a psycopg2 connection from ``login_*`` parameters, with our settings and ``settings`` in force.
 
-    ``dbname`` goes before ``login_db``. Without ``libraries`` the session loads none of those that a role or database
-    wants, for which it must be a superuser's. ``libpq`` are further libpq keywords (``sslmode``, ``options``, ...),
-    which win over everything else; with ``options`` of its own a session has none of our settings. Raises
+    ``dbname`` goes before ``login_db``. Where the server has no database of the usual name, or with ``any_database``
+    none called ``login_db``, it is template1. Without ``libraries`` the session loads none of those that a role or
+    database wants, for which it must be a superuser's. ``libpq`` are further libpq keywords (``sslmode``, ``options``,
+    ...), which win over everything else; with ``options`` of its own a session has none of our settings. Raises
     RecoveryError naming host, port and database.
     """
     if PSYCOPG2_IMPORT_ERROR is not None:
@@ -155,7 +157,9 @@ def connect(
     keywords.update(libpq)
     keywords = {key: value for key, value in keywords.items() if value not in (None, "")}
     try:
-        connection = _open(keywords, any_database=not dbname and keywords["dbname"] == CONTROL_DATABASE)
+        connection = _open(
+            keywords, any_database=not dbname and (any_database or keywords["dbname"] == CONTROL_DATABASE)
+        )
     except psycopg2.OperationalError as error:
         where = keywords.get("host") or os.environ.get("PGHOST") or "the default socket"
         raise RecoveryError(

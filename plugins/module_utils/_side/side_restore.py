@@ -18,6 +18,7 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import recovery_target, restore_plan
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import Timelines, parse_history
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore as planning
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import manifest_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run, parse_error
@@ -161,16 +162,16 @@ class SideRestore:
                     "state=absent and this path), or choose another path."
                 )
 
-    def history(self, archives: Mapping[int, str]) -> list[planning.Switch]:
+    def history(self, archives: Mapping[int, str]) -> Timelines:
         """History of the target's timeline, out of the first repository that has it."""
         timeline = int(self.target["timeline"])
         if timeline == 1:
-            return []
+            return Timelines(timeline)
         failures = []
         for repo, archive in archives.items():
             name = f"archive/{self.params['stanza']}/{archive}/{timeline:08X}.history"
             try:
-                return planning.parse_history(self.backrest(repo).run("repo-get", arguments=(name,)))
+                return parse_history(self.backrest(repo).run("repo-get", arguments=(name,)), timeline)
             except RecoveryError as error:
                 failures.append(error.msg)
         raise RecoveryError(
@@ -315,7 +316,7 @@ class SideRestore:
     def plan_wal(
         self,
         backup: Mapping[str, Any],
-        history: list[planning.Switch],
+        history: Timelines,
         size: int,
         repo: int,
         archive: str,
@@ -338,7 +339,7 @@ class SideRestore:
             if not on_timeline:
                 raise RecoveryError(f"the repository ({where}) has no WAL of timeline {timeline}. Nothing was changed.")
             last = planning.parse_segment_name(max(on_timeline), size)[1]
-        needed = list(planning.needed_segments(first, last, timeline, history, size))
+        needed = list(planning.needed_segments(first, last, history, size))
         present = self.listed_wal(repo, archive, {name[:16] for name in needed})
         kept = planning.segments_kept(self.params.get("production_wal") or [], size)
         return planning.plan_wal(needed, present, newest or "0" * 24, may_wait=may_wait, where=where, kept=kept)

@@ -16,7 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.segment import Owner, why_not
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row, open_connection
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row, session
 
 LOOK = 2.0  # seconds
 POLL = 0.1  # seconds; archive-push of one segment takes about as long
@@ -39,7 +39,7 @@ def ensure_archived(params: Mapping[str, Any], spool: str, archive: Archive, *, 
     """The module's result; ``spool`` is an empty directory to fetch the segment to, as proof that it can be."""
     began = time.monotonic()
     segment = params["segment"]
-    connection = open_connection(params)
+    connection = session(params)
     try:
         state = _check(connection, params, archive)
         again = [name for name in params.get("lost") or [] if not archive.get(name, os.path.join(spool, name))]

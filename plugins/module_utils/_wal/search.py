@@ -46,7 +46,7 @@ class Search:
         if len(explicit) > 1:
             raise RecoveryError(f"{' and '.join(explicit)} exclude each other. Nothing was changed. Give one.")
         self.explicit = explicit[0] if explicit else None
-        self._connection = server.open_connection(params, params["database"])
+        self._connection = server.session(params)
         self.server = server.server_facts(self._connection)
         self._next_xid = self.server.pop("next_xid")
         if self.explicit is None:
@@ -108,7 +108,7 @@ class Search:
                     "If it was dropped as a whole, name the database alone (no dr_tables, no dr_schemas)."
                 )
             return None
-        inside = server.open_database(self.params, name)
+        inside = server.session(self.params, name)
         try:
             server.fill_database(inside, found)
         finally:

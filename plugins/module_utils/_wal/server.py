@@ -16,7 +16,6 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import before_page_header
 
 with contextlib.suppress(ImportError):  # connect() says so
@@ -47,29 +46,10 @@ SELECT current_setting('server_version_num')::int AS version_num,
 """
 
 
-def open_connection(params: Mapping[str, Any], *others: str) -> Any:
-    """A connection to ``login_db``, or where the server has no such database to the first of ``others`` that it has."""
-    try:
-        return _settled(connect(params))
-    except RecoveryError as first:
-        for name in (*others, "template1"):
-            try:
-                return _settled(connect(params, dbname=name))
-            except RecoveryError:
-                continue
-        raise first
-
-
-def open_database(params: Mapping[str, Any], name: str) -> Any:
-    """A connection to the database of that name."""
-    return _settled(connect(params, dbname=name))
-
-
-def _settled(connection: Any) -> Any:
-    """The connection, in which each statement is its own transaction and unqualified names mean PostgreSQL's own."""
+def session(params: Mapping[str, Any], name: Optional[str] = None) -> Any:
+    """A connection to the database of that name, or to any of the server, in which each statement is a transaction."""
+    connection = connect(params, name, any_database=True)
     connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.set_config('search_path', %s, false)", (SAFE_PATH,))
     return connection
 
 

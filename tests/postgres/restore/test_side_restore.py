@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import (
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     parse_history,
     parse_lsn,
     parse_segment_name,
     segment_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
@@ -565,6 +565,6 @@ def test_removing_it_does_not_follow_links(make_side: Any, tmp_path: Path) -> No
 
 def test_a_history_file_of_the_real_server_is_understood(production: Any) -> None:
     (history,) = production.repo.glob("archive/main/*/00000002.history")
-    (switch,) = parse_history(history.read_text())
-    assert switch.timeline == 1
-    assert parse_lsn(production.incidents["drop"]["value"]) < switch.lsn
+    ((timeline, end),) = parse_history(history.read_text(), 2).ends
+    assert timeline == 1
+    assert parse_lsn(production.incidents["drop"]["value"]) < end

@@ -109,7 +109,7 @@ def test_no_shadow_of_a_function_or_operator_is_called(shadows: Shadows) -> None
         steps["protection"] = lambda: shadows.connected(protect)
 
         def locate() -> None:
-            open_to = server.open_connection(shadows.params)
+            open_to = server.session(shadows.params)
             server.server_facts(open_to)
             server.wal_end(open_to)
             found = server.database_row_of(open_to, NAME)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import Timelines, parse_history
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import damaged_files, percent_done
 
@@ -30,8 +31,8 @@ def incidents() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def history() -> list[restore.Switch]:
-    return restore.parse_history(text("00000002.history"))
+def history() -> Timelines:
+    return parse_history(text("00000002.history"), 2)
 
 
 def refused(call: Any) -> RecoveryError:
@@ -67,17 +68,17 @@ def test_the_segment_size_follows_from_positions_with_known_files(backups: Any, 
 
 def test_the_newest_backup_before_the_target_is_chosen(backups: Any, incidents: Any, history: Any) -> None:
     first, second = backups
-    assert restore.choose_set(backups, incidents["drop"], [], SIZE) == first
+    assert restore.choose_set(backups, incidents["drop"], Timelines(1), SIZE) == first
     assert restore.choose_set(backups, incidents["second timeline"], history, SIZE) == first
     assert restore.choose_set(backups, incidents["late"], history, SIZE) == second
 
 
 def test_a_backup_of_the_abandoned_timeline_is_not_chosen(backups: Any, incidents: Any, history: Any) -> None:
-    after = restore.format_lsn(history[0].lsn + 5 * SIZE)
+    after = restore.format_lsn(history.ends[0][1] + 5 * SIZE)
     abandoned = {**backups[0], "lsn": {"start": backups[0]["lsn"]["start"], "stop": after}}
     error = refused(lambda: restore.choose_set([abandoned], incidents["late"], history, SIZE))
-    assert f"it ended after timeline 1 was left at {restore.format_lsn(history[0].lsn)}" in error.msg
-    other = [restore.Switch(7, 1)]
+    assert f"it ended after timeline 1 was left at {restore.format_lsn(history.ends[0][1])}" in error.msg
+    other = Timelines(2, ((7, 1),))
     assert (
         "does not lead to timeline 2"
         in refused(lambda: restore.choose_set([backups[0]], incidents["late"], other, SIZE)).msg
@@ -96,23 +97,26 @@ def test_a_damaged_backup_is_passed_over(backups: Any, incidents: Any, history: 
 
 def test_a_target_before_every_backup_names_the_window(backups: Any, incidents: Any, history: Any) -> None:
     early = {**incidents["drop"], "value": "0/1"}
-    error = refused(lambda: restore.choose_set(backups, early, [], SIZE))
+    error = refused(lambda: restore.choose_set(backups, early, Timelines(1), SIZE))
     assert f"the end of backup {backups[0]['label']}" in error.msg
     assert [entry["label"] for entry in error.details["sets"]] == [backup["label"] for backup in backups]
-    assert "no backup at all" in refused(lambda: restore.choose_set([], early, [], SIZE)).msg
+    assert "no backup at all" in refused(lambda: restore.choose_set([], early, Timelines(1), SIZE)).msg
 
 
 def test_a_time_in_the_second_a_backup_ended_is_not_after_it(backups: Any) -> None:
     stop = backups[0]["timestamp"]["stop"]
     target = {"type": "time", "timeline": 1, "exclusive": False}
     same = {**target, "value": restore.iso_time(stop + 0.5)}
-    assert "not before the target" in refused(lambda: restore.choose_set(backups[:1], same, [], SIZE)).msg
-    assert restore.choose_set(backups[:1], {**target, "value": restore.iso_time(stop + 1)}, [], SIZE) == backups[0]
+    assert "not before the target" in refused(lambda: restore.choose_set(backups[:1], same, Timelines(1), SIZE)).msg
+    assert (
+        restore.choose_set(backups[:1], {**target, "value": restore.iso_time(stop + 1)}, Timelines(1), SIZE)
+        == backups[0]
+    )
 
 
 def test_wal_is_read_from_the_timeline_that_owns_it(history: Any) -> None:
-    switch = history[0].lsn // SIZE
-    names = list(restore.needed_segments(switch - 1, switch + 1, 2, history, SIZE))
+    switch = history.ends[0][1] // SIZE
+    names = list(restore.needed_segments(switch - 1, switch + 1, history, SIZE))
     assert [name[:8] for name in names] == ["00000001", "00000002", "00000002"]
 
 
@@ -120,7 +124,7 @@ def test_a_missing_wal_file_is_named(backups: Any, incidents: Any) -> None:
     present = restore.archived_segments(json.loads(text("repo_ls.json")))
     first = restore.parse_segment_name(backups[0]["archive"]["start"], SIZE)[1]
     last = restore.parse_segment_name(incidents["drop"]["segment"], SIZE)[1]
-    needed = list(restore.needed_segments(first, last, 1, [], SIZE))
+    needed = list(restore.needed_segments(first, last, Timelines(1), SIZE))
     plan = restore.plan_wal(needed, present, max(present), may_wait=False, where="repo1")
     assert plan == {
         "first": needed[0],
@@ -213,15 +217,16 @@ def test_a_backup_of_a_stopped_server_is_passed_over(backups: Any, incidents: An
     assert restore.find_segment_size([older, cold, backups[0]], incidents["drop"]) == SIZE
     assert restore.choose_set([older, backups[0], cold], incidents["late"], history, SIZE) == backups[0]
     early = {**incidents["drop"], "value": "0/1"}
-    error = refused(lambda: restore.choose_set([older, backups[0], cold], early, [], SIZE))
+    error = refused(lambda: restore.choose_set([older, backups[0], cold], early, Timelines(1), SIZE))
     assert f"the end of backup {backups[0]['label']}" in error.msg
     assert "from a stopped server (--no-online)" in error.msg
     # pgBackRest 2.33 says no LSNs.
     without = [{key: value for key, value in backup.items() if key != "lsn"} for backup in (older, backups[0])]
     assert (
-        f"the end of backup {backups[0]['label']}" in refused(lambda: restore.choose_set(without, early, [], SIZE)).msg
+        f"the end of backup {backups[0]['label']}"
+        in refused(lambda: restore.choose_set(without, early, Timelines(1), SIZE)).msg
     )
-    assert "None of them is sound" in refused(lambda: restore.choose_set([cold], early, [], SIZE)).msg
+    assert "None of them is sound" in refused(lambda: restore.choose_set([cold], early, Timelines(1), SIZE)).msg
 
 
 def test_production_has_a_tablespace_that_the_set_lacks() -> None:
