@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
+from typing import Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
@@ -48,3 +49,14 @@ def parse_time(text: str, option: str) -> datetime:
 def microseconds_of(moment: datetime) -> int:
     """Microseconds since 1970 (UTC), exactly."""
     return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def seconds_lost(reached: str, until: str) -> Optional[float]:
+    """Seconds of commits that are gone: from the last moment that was reached to ``until``, never below 0.
+
+    Both are ISO 8601 texts as of parse_time(), which raises RecoveryError; None where ``reached`` is empty, not known.
+    """
+    if not reached:
+        return None
+    lost = parse_time(until, "until") - parse_time(reached, "reached")
+    return max(0.0, round(lost.total_seconds(), 3))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import Optional
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._core.times import microseconds_of, parse_time
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import (
+    microseconds_of,
+    parse_time,
+    seconds_lost,
+)
 
 MOMENT = datetime(2026, 11, 23, 21, 15, 4, 500000, tzinfo=timezone.utc)
 
@@ -52,3 +57,18 @@ def test_what_could_be_another_moment_elsewhere_is_refused(text: str, said: str)
     assert "dr_since" in caught.value.msg
     assert "Nothing was changed" in caught.value.msg
     assert "2026-01-31 14:05:00+00:00" in caught.value.msg
+
+
+@pytest.mark.parametrize(
+    ("reached", "until", "seconds"),
+    [
+        ("2026-11-25T03:12:00+00:00", "2026-11-25T03:13:30+00:00", 90.0),
+        ("2026-11-25T05:12:00+02:00", "2026-11-25T03:13:30.25Z", 90.25),
+        ("2026-11-25T03:12:00+00:00", "2026-11-25T03:11:00+00:00", 0.0),
+        ("", "2026-11-25T03:13:30+00:00", None),
+    ],
+)
+def test_what_is_lost_is_counted_from_the_last_moment_that_was_reached(
+    reached: str, until: str, seconds: Optional[float]
+) -> None:
+    assert seconds_lost(reached, until) == seconds
