@@ -198,6 +198,12 @@ def test_no_function_of_a_user_answers_for_one_of_postgresql_in_the_sql_of_roles
     assert len(sessions) > 5
 
 
+def test_roles_and_playbooks_hold_no_statements_of_jinja() -> None:
+    # What has to be worked out is a function with a test, handed out as a filter.
+    files = [path for room in ("roles", "playbooks") for path in (ROOT / room).rglob("*.yml")]
+    assert [str(path.relative_to(ROOT)) for path in files if "{%" in path.read_text()] == []
+
+
 PLAYBOOKS = [path for path in sorted((ROOT / "playbooks").glob("*-*.yml")) if "rds" not in path.name]
 
 
