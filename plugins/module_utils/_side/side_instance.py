@@ -100,7 +100,10 @@ def running_data_directories() -> set[str]:
             with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
                 name = file.read().strip()
             if name in ("postgres", "postmaster"):
-                found.add(os.path.realpath(os.readlink(f"/proc/{pid}/cwd")))
+                place = os.path.realpath(os.readlink(f"/proc/{pid}/cwd"))
+                # One that has just begun, or only says its version, is where it was called from, maybe in "/".
+                if os.path.exists(os.path.join(place, "PG_VERSION")):
+                    found.add(place)
     return found
 
 

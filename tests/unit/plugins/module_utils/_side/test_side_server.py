@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_checks im
     is_restored,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_client import check_listen, networks
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import (
+    SideInstance,
+    running_data_directories,
+)
 
 DATA = Path(__file__).parent / "data"
 SIZE = 1024 * 1024
@@ -229,3 +234,20 @@ def test_a_version_that_is_not_installed_is_named_with_its_package(tmp_path: Pat
         find_bin_dir(99)
     with pytest.raises(RecoveryError, match="holds no PostgreSQL server"):
         find_bin_dir(99, str(tmp_path))
+
+
+def test_a_server_is_where_its_data_is_and_not_where_it_was_called_from(tmp_path: Path) -> None:
+    program, data, elsewhere = tmp_path / "postgres", tmp_path / "data", tmp_path / "elsewhere"
+    shutil.copy(shutil.which("sleep") or "", program)
+    for place in (data, elsewhere):
+        place.mkdir()
+    (data / "PG_VERSION").write_text("15\n")
+    servers = [subprocess.Popen([str(program), "60"], cwd=place) for place in (data, elsewhere)]
+    try:
+        found = running_data_directories()
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+    assert str(data) in found
+    assert str(elsewhere) not in found
