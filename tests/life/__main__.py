@@ -23,10 +23,10 @@ import psycopg2
 
 from .work import DATABASES, ROLE, SEED, SETTINGS, WORK, Statement, Work
 
-# A test's settings of its role or database do not end the life in it.
+# Settings of a test's role or database, or a standby that it names and that is not there, do not end the life in it.
 OPTIONS = (
     "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
-    " -c default_transaction_read_only=off -c temp_file_limit=-1"
+    " -c default_transaction_read_only=off -c temp_file_limit=-1 -c synchronous_commit=local"
 )
 
 
