@@ -206,6 +206,15 @@ def compare(production: Any, objects: Sequence[dict[str, Any]], same_lineage: bo
             production.rollback()
         for answer in answers:
             objects[answer["n"]]["state"] = state_of(objects[answer["n"]], answer, same_lineage)
+    gone = {
+        item["objid"]
+        for unused, item in asked
+        if item["catalog"] == "pg_class" and not item["objsubid"] and item["state"] == "missing"
+    }
+    for _unused, item in asked:
+        if item["index_of"] in gone:
+            # An index that has its name is one of another table.
+            item["state"] = "missing"
 
 
 def array_literal(values: Iterable[str] | None) -> str:

@@ -50,6 +50,7 @@ CHANGES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "the publication is gone": (["DROP PUBLICATION t_publication"], ["app.t in publication t_publication"]),
     "the name of an index is taken": (["CREATE TABLE app.t_v (x int)"], ["app.t_v"]),
+    "the name of an index is one of another table": (["CREATE INDEX t_v ON app.parents (code)"], ["app.t_v"]),
     "the name of the key's index is taken": (["CREATE TABLE app.t_pkey (x int)"], ["t_pkey on app.t"]),
 }
 BACK = "SELECT string_agg((id, parent, v)::text, ',' ORDER BY id) FROM app.t"
