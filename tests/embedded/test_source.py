@@ -59,3 +59,4 @@ def test_a_table_comes_back_from_a_source_of_somebodys_own(
     assert run.rc == 0, run.output
     assert shop.query("shop", "SELECT * FROM public.lines ORDER BY id") == before
     assert shop.report("files")["verdict"] == "proved"
+    assert "Base backup" in run.output, "the plan shows what the source wants shown"
