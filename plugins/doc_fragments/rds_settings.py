@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    # Settings of instances and clusters by the names that AWS and amazon.aws give them (table: _rds/settings.py).
+    # Settings of instances and clusters by the names that AWS and amazon.aws give them (_rds/restore/settings.py).
     DOCUMENTATION = r"""
 options:
   allocated_storage:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.bisect import MINUTES_EACH, PRECISION, step
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.bisect import MINUTES_EACH, PRECISION, step
 
 DOCUMENTATION = r"""
 name: rds_bisect

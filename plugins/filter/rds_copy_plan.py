@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.schedule import plan_copies
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.schedule import plan_copies
 
 DOCUMENTATION = r"""
 name: rds_copy_plan

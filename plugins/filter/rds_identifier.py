@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.names import derived
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import derived
 
 DOCUMENTATION = r"""
 name: rds_identifier

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.policy import rds_policy
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.policy import rds_policy
 
 DOCUMENTATION = r"""
 name: rds_policy

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import restore_plan
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.shown import rds_shown
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.shown import rds_shown
 
 DOCUMENTATION = r"""
 name: rds_restore_plan

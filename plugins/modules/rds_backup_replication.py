@@ -130,13 +130,13 @@ lost:
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.replication import (
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.replication import (
     Replication,
     Wish,
     ensure_replicated,
     ensure_stopped,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
 
 
 def run(module: RdsModule) -> dict[str, Any]:

@@ -112,13 +112,13 @@ settings:
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.backup_settings import (
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.backup_settings import (
     Settings,
     ensure_settings,
     wish_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import kind_of
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, run_module
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import kind_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
 
 
 def run(module: RdsModule) -> dict[str, Any]:

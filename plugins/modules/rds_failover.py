@@ -167,12 +167,12 @@ replication:
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.failover import (
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.takeover.failover import (
     ensure_cluster_failover,
     ensure_instance_failover,
     ensure_promotion,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, run_module
 
 ONE_OF = ("db_instance_identifier", "db_cluster_identifier", "promote")
 

@@ -196,9 +196,9 @@ undone:
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import kind_of
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.swap import Names, Swap, ensure_swap
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import kind_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.takeover.swap import Names, Swap, ensure_swap
 
 
 def run(module: RdsModule) -> dict[str, Any]:

@@ -228,8 +228,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import masked
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.incident_time import Search
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import RdsModule, run_module
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import RdsModule, run_module
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Search
 
 SPEC: dict[str, Any] = {
     **connection_argument_spec(),

@@ -127,8 +127,8 @@ parameters:
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.parameter_group import ParameterGroup
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.parameter_group import ParameterGroup
 
 
 def group(module: RdsModule) -> dict[str, Any]:

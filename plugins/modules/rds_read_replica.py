@@ -73,8 +73,14 @@ instance:
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, facts, plain, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.replica import Replica
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import (
+    WAIT,
+    RdsModule,
+    facts,
+    plain,
+    run_module,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.takeover.replica import Replica
 
 
 def run(module: RdsModule) -> dict[str, Any]:

@@ -271,8 +271,8 @@ able:
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import RdsModule, plain, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.recovery_window import recovery_window
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import RdsModule, plain, run_module
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.recovery_window import recovery_window
 
 
 def info(module: RdsModule) -> dict[str, Any]:

@@ -305,11 +305,17 @@ request:
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, facts, plain, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.remove import ensure_absent
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore import Restore
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.settings import argument_spec
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.source import CLUSTER_SOURCES, INSTANCE_SOURCES
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import (
+    WAIT,
+    RdsModule,
+    facts,
+    plain,
+    run_module,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.remove import ensure_absent
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.restore import Restore
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settings import argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.source import CLUSTER_SOURCES, INSTANCE_SOURCES
 
 
 def restore(module: RdsModule) -> dict[str, Any]:

@@ -125,15 +125,15 @@ seconds:
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE, kind_of
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.snapshots import (
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.snapshots import (
     OF_CLUSTER,
     OF_INSTANCE,
     Snapshots,
     ensure_absent,
     ensure_snapshot,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import INSTANCE, kind_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
 
 
 def run(module: RdsModule) -> dict[str, Any]:

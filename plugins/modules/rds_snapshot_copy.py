@@ -133,15 +133,15 @@ seconds:
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.copies import (
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.copies import (
     Copying,
     Wish,
     default_name,
     ensure_copy,
     source_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.snapshots import Snapshots
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.snapshots import Snapshots
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
 
 
 def run(module: RdsModule) -> dict[str, Any]:

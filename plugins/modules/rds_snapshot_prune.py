@@ -119,10 +119,18 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.kinds import INSTANCE, kind_of
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.module import WAIT, RdsModule, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.prune import Rule, ensure_pruned, source_resource_id
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.snapshots import OF_CLUSTER, OF_INSTANCE, Snapshots
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.prune import (
+    Rule,
+    ensure_pruned,
+    source_resource_id,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.snapshots import (
+    OF_CLUSTER,
+    OF_INSTANCE,
+    Snapshots,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import INSTANCE, kind_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
 
 
 def run(module: RdsModule) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any
 import psycopg2
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.incident_time import Search
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Search
 from ansible_collections.dbre.recovery.tests.postgres.containment.server import PROGRAMS, Server, free_port
 
 SHOP = """

@@ -16,9 +16,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._core.times import EPOCH, parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import why_unfit
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.bisect import step
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.incident_time import Search
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore import Restore
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.bisect import step
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Search
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.restore import Restore
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import target_settings
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import waldump
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request

@@ -9,8 +9,8 @@ from typing import Any
 
 import botocore.session
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.waiting import Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Waiting
 from ansible_collections.dbre.recovery.tests.unit.plugins.module_utils._rds.scripted import Clock, ScriptedAws
 from botocore.config import Config
 from botocore.stub import Stubber

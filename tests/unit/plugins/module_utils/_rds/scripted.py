@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Union
 
 import botocore.session
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.api import Rds
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import BotoCoreError
 from botocore.stub import Stubber
