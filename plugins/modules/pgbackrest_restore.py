@@ -14,7 +14,7 @@ author:
 description:
   - Chooses the backup set that leads to a recovery target, makes sure that the target can be reached (backup, WAL,
     disk, PostgreSQL version, tablespaces), restores it below a directory of its own, and writes the settings with which
-    M(dbre.recovery.postgresql_recovery) brings it to the target.
+    M(dbre.recovery.postgresql_side_instance) brings it to the target.
   - The side instance cannot reach production. It has its own pgBackRest configuration with the repository and nothing
     else, archives nothing, listens nowhere, and carries no slots, preloaded libraries or subscriptions into life.
   - It is tuned to be thrown away. It is not safe against a crash of the host, and is restored again after one.
@@ -47,7 +47,7 @@ options:
       - When one of them is not in the backup set (it is younger), or when the server writes no whole pages to WAL,
         everything is restored.
       - Where databases are left out, replay goes on over pages of theirs that are missing. How many there were is in
-        the result of M(dbre.recovery.postgresql_recovery).
+        the result of M(dbre.recovery.postgresql_side_instance).
     type: list
     elements: str
     default: []
@@ -111,8 +111,8 @@ options:
     type: str
   client:
     description:
-      - The one client that M(dbre.recovery.postgresql_recovery) will let in over the network, to refuse what would not
-        work before anything is restored.
+      - The one client that M(dbre.recovery.postgresql_side_instance) will let in over the network, to refuse what would
+        not work before anything is restored.
     type: dict
     suboptions:
       address:
@@ -126,7 +126,7 @@ options:
         type: str
         required: true
 seealso:
-  - module: dbre.recovery.postgresql_recovery
+  - module: dbre.recovery.postgresql_side_instance
 notes:
   - Run it as the operating system user that shall own the side instance; a PostgreSQL server cannot run as root.
 """

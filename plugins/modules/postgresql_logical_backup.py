@@ -45,7 +45,7 @@ options:
       - V(custom) is one compressed file, V(directory) one compressed file for each table, V(plain) an SQL script.
       - The globals are always a script.
       - A script with functions or domains of roles that are no superusers, or with tables that use them, is refused by
-        M(dbre.recovery.postgresql_logical_restore_database).
+        M(dbre.recovery.postgresql_dump_restore).
     type: str
     choices: [custom, directory, plain]
     default: custom
@@ -103,7 +103,7 @@ attributes:
     description: Shows the ids of the set's dumps before and after.
     support: full
 seealso:
-  - module: dbre.recovery.postgresql_logical_restore_database
+  - module: dbre.recovery.postgresql_dump_restore
 """
 
 EXAMPLES = r"""

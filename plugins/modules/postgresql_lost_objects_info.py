@@ -263,7 +263,7 @@ def main() -> None:
                 params["database"],
                 params["incident"],
                 params["load"],
-                same_lineage=params["instance"].get("source") != "logical",
+                same_lineage=params["instance"].get("source") != "dump",
                 xids=params["xids"],
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))

@@ -116,7 +116,7 @@ extends_documentation_fragment:
   - dbre.recovery.pgbackrest
 seealso:
   - module: dbre.recovery.postgresql_recovery_target_info
-  - module: dbre.recovery.postgresql_recovery
+  - module: dbre.recovery.postgresql_side_instance
 notes:
   - Run it as the operating system user of the standby, who reads its WAL, and as a superuser of the database.
 """

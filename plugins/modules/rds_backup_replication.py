@@ -131,8 +131,8 @@ lost:
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.replication import (
+    DesiredSettings,
     Replication,
-    Wish,
     ensure_replicated,
     ensure_stopped,
 )
@@ -146,7 +146,7 @@ def run(module: RdsModule) -> dict[str, Any]:
     replication = Replication(source, module.rds(), module.waiting(), params["db_instance_identifier"])
     if absent:
         return ensure_stopped(replication, module.check_mode)
-    wish = Wish(params["backup_retention_period"], params["kms_key_id"], params["tags"])
+    wish = DesiredSettings(params["backup_retention_period"], params["kms_key_id"], params["tags"])
     return ensure_replicated(replication, wish, module.check_mode)
 
 

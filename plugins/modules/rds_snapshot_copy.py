@@ -135,7 +135,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.copies import (
     Copying,
-    Wish,
+    DesiredSettings,
     default_name,
     ensure_copy,
     source_of,
@@ -148,7 +148,7 @@ def run(module: RdsModule) -> dict[str, Any]:
     params = module.params
     here = module.rds()
     source = source_of(params, here.region)
-    wish = Wish(
+    wish = DesiredSettings(
         identifier=params["copy_identifier"] or default_name(source, here.region),
         kms_key_id=params["kms_key_id"],
         tags=params["tags"],

@@ -49,7 +49,7 @@ class Roles:
     def add(self, host: str, role: str, entry: str, variables: dict[str, Any]) -> None:
         self._hosts[host] = {"role": f"dbre.recovery.{role}", "entry": entry, **variables}
 
-    def said(self) -> dict[str, dict[str, Any]]:
+    def server_message(self) -> dict[str, dict[str, Any]]:
         """By host, how its first failed task failed."""
         files = [self._folder / name for name in ("inventory.json", "play.yml")]
         inventory = {"all": {"hosts": self._hosts, "vars": {"ansible_connection": "local", "dbre_become": False}}}
@@ -103,7 +103,7 @@ def test_every_option_of_every_role_is_refused_by_name_when_it_cannot_be_meant(r
         if needed:
             required[f"{host}.without"] = needed
             roles.add(f"{host}.without", role, entry, {})
-    said = roles.said()
+    said = roles.server_message()
     missed = {
         host: [name for name in wrong if name not in json.dumps(said.get(host, {}).get("argument_errors", []))]
         for host, wrong in expected.items()
@@ -118,7 +118,7 @@ def test_what_would_end_a_line_of_a_file_is_refused_by_name(roles: Roles) -> Non
     for role, names in WRITERS.items():
         entry = "preflight" if role == "postgresql_archiving" else "main"
         roles.add(role, role, entry, {f"{role}_primary": role, **{f"{role}_{name}": BROKEN for name in names}})
-    said = roles.said()
+    said = roles.server_message()
     for role, names in WRITERS.items():
         messages = " ".join(item.get("msg", "") for item in said[role]["results"])
         missed = [name for name in names if f'{role}_{name} is "a\\nb c"' not in messages]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import (
     TARGET_SETTINGS,
-    cage_settings,
+    isolation_settings,
     target_settings,
     tuning_settings,
 )
@@ -44,7 +44,7 @@ def options_used() -> Iterator[tuple[str, str]]:
 def settings_used() -> set[str]:
     target = {"value": "0/1", "timeline": 1, "exclusive": True}
     targets = [target_settings({**target, "type": kind}, "x") for kind in TARGET_SETTINGS]
-    return {name for found in [cage_settings(18), tuning_settings(18, 1, 1), *targets] for name in found}
+    return {name for found in [isolation_settings(18), tuning_settings(18, 1, 1), *targets] for name in found}
 
 
 def test_every_option_that_is_used_is_on_the_page() -> None:

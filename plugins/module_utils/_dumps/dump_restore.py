@@ -32,7 +32,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_order im
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_script import BLOCK, Dump, Rows, Script
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical import IDENT, QUALIFIED
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import said
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
     LACKING,
     acting_as,
@@ -310,7 +310,7 @@ class DumpRestore:
             )
         return RecoveryError(
             f"{entry.desc.lower()} {name} of the dump {self._archive.path} cannot be made on {host_name()}: "
-            f"{said(error)}{as_whom}.",
+            f"{server_message(error)}{as_whom}.",
             item=entry.desc,
             name=name,
         )

@@ -68,7 +68,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 
-SOURCE = "logical"
+SOURCE = "dump"
 # How long the server may take to start, in seconds; it has nothing to replay.
 START_TIMEOUT = 120
 # Control files of extensions: Debian, then Red Hat and PostgreSQL's own layout. Elsewhere pg_restore finds what lacks.

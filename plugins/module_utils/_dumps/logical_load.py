@@ -118,7 +118,7 @@ def plain_errors() -> Iterator[None]:
 class LogicalLoad:
     """One dump, and the database that it is restored into.
 
-    ``params`` are those of the module dbre.recovery.postgresql_logical_restore_database.
+    ``params`` are those of the module dbre.recovery.postgresql_dump_restore.
     """
 
     def __init__(self, params: Mapping[str, Any]) -> None:

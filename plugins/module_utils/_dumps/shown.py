@@ -14,7 +14,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.shown import s
 
 
 def dump_shown(plan: Mapping[str, Any]) -> list[Shown]:
-    """The dump and the side instance of a plan of ``postgresql_logical_restore``."""
+    """The dump and the side instance of a plan of ``postgresql_dump_side_instance``."""
     dump = plan["dump"]
     begun = f"{dump['path']} ({dump['format']}, {size(dump['size'])}), begun {moment(dump['created'])}"
     return [{"label": "Dump", "lines": [begun, plan["precision"]]}, side_instance_shown(plan)]

@@ -14,7 +14,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     INSUFFICIENT_PRIVILEGE,
     become,
     give_back,
-    said,
+    server_message,
     user_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -162,9 +162,9 @@ class DropProtection:
                 raise
             self.connection.rollback()
             raise RecoveryError(
-                f"role {user_of(self.connection)!r} may not create event triggers: {said(error)}. Nothing was changed. "
-                "Connect as a superuser (in a managed service, as its master user); where no role may, split the "
-                "ownership instead."
+                f"role {user_of(self.connection)!r} may not create event triggers: {server_message(error)}. "
+                "Nothing was changed. Connect as a superuser (in a managed service, as its master user); where no role "
+                "may, split the ownership instead."
             ) from error
         execute(self.connection, "ROLLBACK TO SAVEPOINT dbre_probe")
 

@@ -20,7 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import f
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
     INSUFFICIENT_PRIVILEGE,
     give_back,
-    said,
+    server_message,
     try_to_become,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -220,10 +220,10 @@ class Warmer:
             # Its files are not installed; any other of this class is a server that fails.
             if error.pgcode != "58P01":
                 raise
-            self._reason = said(error)
+            self._reason = server_message(error)
         except main.DatabaseError as error:
             # A role that may not, a service that does not know it: each has words and codes of its own.
-            self._reason = said(error)
+            self._reason = server_message(error)
         else:
             self._schema = SCHEMA
             return True
@@ -293,7 +293,7 @@ class Warmer:
             raise
         except session.DatabaseError as error:
             if error.pgcode == INSUFFICIENT_PRIVILEGE:
-                self.unread.append(self._skip(piece._asdict(), said(error)))
+                self.unread.append(self._skip(piece._asdict(), server_message(error)))
             elif not self._is_gone(session, piece):
                 raise
         else:

@@ -218,7 +218,7 @@ def try_to_become(connection: Any, roles: Iterable[str]) -> tuple[list[dict[str,
         except connection.DatabaseError as error:
             if error.pgcode not in (INSUFFICIENT_PRIVILEGE, INVALID_GRANT_OPERATION):
                 raise
-            reason = said(error)
+            reason = server_message(error)
         if reason is None:
             borrowed.append({"role": role, "user": user, "undo": undo})
         else:
@@ -278,7 +278,7 @@ def become_owners(connection: Any) -> None:
     connection.commit()
 
 
-def said(error: Any) -> str:
+def server_message(error: Any) -> str:
     """What the server said, in one line."""
     parts = [getattr(error.diag, name, None) for name in ("message_primary", "message_detail")]
     return ": ".join(part for part in parts if part) or str(error).strip()

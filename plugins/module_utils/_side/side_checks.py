@@ -42,7 +42,7 @@ def check_pages(pages: InvalidPages, names: Mapping[int, str], plan: Mapping[str
     raise RecoveryError(
         f"WAL changes pages that set {plan['set']['label']}, restored to {plan['path']} on {plan['host']}, does not "
         f"have: {shown}{more}. They belong to what was restored, so the backup is damaged, and nothing may be taken "
-        "from it. The side instance was stopped; production was not touched. Remove it (postgresql_recovery with "
+        "from it. The side instance was stopped; production was not touched. Remove it (postgresql_side_instance with "
         "state=absent and this path), then restore from another backup set: set (dr_set).",
         invalid_pages=[{"relation": relation, "block": block} for relation, block in pages.needed],
     )

@@ -22,7 +22,7 @@ TARGET_SETTINGS = {
 }
 
 
-def cage_settings(major: int, listen: str = "") -> dict[str, str]:
+def isolation_settings(major: int, listen: str = "") -> dict[str, str]:
     """What keeps a side instance from touching anything outside.
 
     Given on the command line as well, where no file and no ALTER SYSTEM of production's can override it.

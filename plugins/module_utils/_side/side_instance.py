@@ -37,7 +37,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.recovery_log i
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_checks import is_restored
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import (
-    cage_settings,
+    isolation_settings,
     render_hba,
     render_settings,
 )
@@ -235,7 +235,7 @@ class SideInstance:
         """Start the server detached from us, caged by its command line; does not wait until it is ready."""
         settings = {
             "config_file": self.below("postgresql.conf"),
-            **cage_settings(marker["major_version"], (marker.get("client") or {}).get("listen", "")),
+            **isolation_settings(marker["major_version"], (marker.get("client") or {}).get("listen", "")),
         }
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
         pg_ctl = os.path.join(marker["bin_dir"], "pg_ctl")
@@ -353,7 +353,7 @@ class SideInstance:
         """Write postgresql.conf and pg_hba.conf from the marker."""
         settings = {
             **marker["settings"],
-            **cage_settings(marker["major_version"], (marker.get("client") or {}).get("listen", "")),
+            **isolation_settings(marker["major_version"], (marker.get("client") or {}).get("listen", "")),
             "data_directory": self.data,
             "hba_file": self.below("pg_hba.conf"),
             "ident_file": self.below("pg_ident.conf"),

@@ -146,7 +146,7 @@ class SideRestore:
             networks(client["address"])
             check_listen(client["listen"])
 
-    def same_order(self, marker: Mapping[str, Any]) -> None:
+    def require_same_request(self, marker: Mapping[str, Any]) -> None:
         """Refuse to go on with an instance that was made for something else."""
         wanted = {"incident": self.params["incident"], "target": dict(self.target), "stanza": self.params["stanza"]}
         for name, value in wanted.items():
@@ -158,7 +158,7 @@ class SideRestore:
             if before != value:
                 raise RecoveryError(
                     f"the side instance at {self.instance.path} on {self.instance.host} was made for {name} "
-                    f"{before!r}, not for {value!r}. Nothing was changed. Remove it (postgresql_recovery with "
+                    f"{before!r}, not for {value!r}. Nothing was changed. Remove it (postgresql_side_instance with "
                     "state=absent and this path), or choose another path."
                 )
 
@@ -376,7 +376,7 @@ class SideRestore:
         """The plan and whether a run would change anything; changes nothing."""
         marker = self.instance.read_marker()
         if marker is not None:
-            self.same_order(marker)
+            self.require_same_request(marker)
             if self.done(marker):
                 return marker["plan"], False
         return self.plan(marker, may_wait=True), True
@@ -386,7 +386,7 @@ class SideRestore:
         instance = self.instance
         marker = instance.read_marker()
         if marker is not None:
-            self.same_order(marker)
+            self.require_same_request(marker)
             if self.done(marker):
                 return marker["plan"], False
         plan = self.plan(marker, may_wait=False)
@@ -397,7 +397,7 @@ class SideRestore:
             before, marker = marker, instance.read_marker()
             if marker is not None and marker != before:
                 # A run before this one went on until it gave us the lock.
-                self.same_order(marker)
+                self.require_same_request(marker)
                 if self.done(marker):
                     return marker["plan"], False
                 plan, made_path = self.plan(marker, may_wait=False), marker["made_path"]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
     INSUFFICIENT_PRIVILEGE,
     is_superuser,
-    said,
+    server_message,
     user_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as, is_another
@@ -208,7 +208,7 @@ class Attempt:
             if len(possible) == 1 and role_gone and self._grant_each(possible[0], script):
                 return
             if len(possible) == 1:
-                reason = said(error)
+                reason = server_message(error)
                 if error.pgcode == INSUFFICIENT_PRIVILEGE and not is_superuser(self._connection):
                     reason += f" (role {user_of(self._connection)} is no superuser)"
                 self._refuse(possible[0], reason, script, error.pgcode)
@@ -234,7 +234,9 @@ class Attempt:
         for statement in statements:
 
             def failed(error: Any, statement: str = statement) -> None:
-                self.refused.append(Refused(entry, name, said(error), with_role(statement, error), error.pgcode))
+                self.refused.append(
+                    Refused(entry, name, server_message(error), with_role(statement, error), error.pgcode)
+                )
 
             with savepoint(self._connection, failed):
                 execute(self._connection, statement)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, said
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Owner, execute_as_owner, needs_cage
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
@@ -116,7 +116,7 @@ class LostColumns:
                 statement += f" GENERATED ALWAYS AS ({column['default']}) VIRTUAL"
 
             def failed(error: Any, column: Any = column, name: str = name, statement: str = statement) -> None:
-                found[column["name"]] = left("table column", name, said(error), f"{statement};", lost=True)
+                found[column["name"]] = left("table column", name, server_message(error), f"{statement};", lost=True)
 
             with savepoint(connection, failed):
                 # A domain's check is run for rows without a value.
@@ -215,7 +215,8 @@ class LostColumns:
                     raise
                 self._alter(connection, f"{table} DROP CONSTRAINT IF EXISTS {check}")
                 shown = f"{column['name']} on {self.shown}"
-                reason = f"rows that came after the incident have no value, so that it is not NOT NULL: {said(error)}"
+                why = server_message(error)
+                reason = f"rows that came after the incident have no value, so that it is not NOT NULL: {why}"
                 entries.append(left("table column", shown, reason, f"{command};", lost=True))
         return entries
 

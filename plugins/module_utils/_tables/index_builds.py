@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import said
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import LOCK_NOT_AVAILABLE, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_name
@@ -122,7 +122,7 @@ class IndexBuilds:
                 continue
             error = self._build(connection, build, bool(there))
             if error is not None:
-                reason = said(error)
+                reason = server_message(error)
                 if error.pgcode == LOCK_NOT_AVAILABLE:
                     reason = f"for {PATIENCE} others had transactions open that are older than its building"
                 name = self._dump.identity(build.entry)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import said
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, quote_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
@@ -69,7 +69,7 @@ def show_to_parents(
         def failed(error: Any, item: Mapping[str, Any] = item, statement: str = statement) -> None:
             shown = display_name(item["schema"], item["name"])
             name = f"{display_name(item['parent_schema'], item['parent'])} on {shown}"
-            reason = f"{said(error)}. The rows of {shown} are not seen through its parent"
+            reason = f"{server_message(error)}. The rows of {shown} are not seen through its parent"
             left_to_do.append(left("inheritance", name, reason, f"{statement};", lost=True))
 
         with savepoint(connection, failed):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, said
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import needs_cage
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_literal
@@ -151,7 +151,9 @@ class LargeObjects:
         found: list[dict[str, Any]] = []
 
         def failed(error: Any) -> None:
-            reason = f"rows that are back name it, and it cannot be read in the recovered instance: {said(error)}"
+            reason = (
+                f"rows that are back name it, and it cannot be read in the recovered instance: {server_message(error)}"
+            )
             found.append(left("large object", str(oid), reason, lost=True, needs_side_instance=True))
 
         with savepoint(side, failed):
@@ -178,7 +180,7 @@ class LargeObjects:
         found: list[dict[str, Any]] = []
 
         def failed(error: Any) -> None:
-            reason = f"it is back with all its bytes, but not its owner and grants: {said(error)}"
+            reason = f"it is back with all its bytes, but not its owner and grants: {server_message(error)}"
             found.append(left("large object", str(oid), reason, "; ".join(statements) + ";", lost=True))
 
         with savepoint(connection, failed):

@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import f
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
     force_statements,
     is_superuser,
-    said,
+    server_message,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as_owner, needs_cage
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
@@ -225,7 +225,7 @@ class TableLoad:
         except psycopg2.DatabaseError as error:
             if is_passing(error):
                 raise
-            return self._try(make_indexes, why=said(error))
+            return self._try(make_indexes, why=server_message(error))
 
     def _try(
         self, make_indexes: Callable[[Any], None], own_path: bool = False, why: str | None = None

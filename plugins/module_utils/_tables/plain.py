@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import said
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as, execute_as_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -82,7 +82,7 @@ def make_parts(connection: Any, parts: Sequence[Part], why: str = "") -> list[di
     for part in parts:
 
         def failed(error: Any, part: Part = part) -> None:
-            reason = f"{why}{said(error)}"
+            reason = f"{why}{server_message(error)}"
             left_to_do.append(left(part.kind, part.name, reason, f"{part.statement};", lost=True))
 
         with savepoint(connection, failed):
@@ -143,7 +143,9 @@ def make_plain(connection: Any, side: Any, relation: Mapping[str, Any]) -> list[
             execute(connection, create(False))
         if refused:
             return None
-        left_to_do += [_not_generated(shown, table, column, said(error)) for column in columns if column["generated"]]
+        left_to_do += [
+            _not_generated(shown, table, column, server_message(error)) for column in columns if column["generated"]
+        ]
     parts = [Part("owner", f"owner on {shown}", f"ALTER TABLE {table} OWNER TO {quote_ident(about['owner'])}")]
     parts += [
         Part("storage option", f"{option} on {shown}", f"ALTER TABLE {table} SET ({option})")

@@ -11,7 +11,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import f
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
     INSUFFICIENT_PRIVILEGE,
     force_statements,
-    said,
+    server_message,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct, Owner, execute_as_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, patiently
@@ -317,7 +317,7 @@ class ForeignKeys:
                     left_to_do.append({**self._violation(connection, key, f"{statement};"), "lost": True})
                 else:
                     name = f"{key['name']} on {display_name(key['schema'], key['table'])}"
-                    left_to_do.append(left("foreign key", name, said(error), f"{statement};", lost=True))
+                    left_to_do.append(left("foreign key", name, server_message(error), f"{statement};", lost=True))
         return left_to_do
 
     def validate(self, connection: Any) -> list[dict[str, Any]]:
@@ -361,9 +361,8 @@ class ForeignKeys:
                     raise
                 connection.rollback()
                 name = f"{key['name']} on {display_name(key['schema'], key['table'])}"
-                reason = (
-                    f"the table's owner may not check the rows that are there ({said(error)}); new ones are checked"
-                )
+                why = server_message(error)
+                reason = f"the table's owner may not check the rows that are there ({why}); new ones are checked"
                 left_to_do.append(left("foreign key", name, reason, f"{statement};"))
         return left_to_do
 
@@ -563,7 +562,7 @@ class InlineParts:
                 connection.rollback()
                 if is_passing(error):
                     raise
-                left_to_do.append(self._refused(connection, item, table, f"{statement};", said(error)))
+                left_to_do.append(self._refused(connection, item, table, f"{statement};", server_message(error)))
                 connection.rollback()
         return left_to_do
 

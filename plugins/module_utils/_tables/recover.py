@@ -20,7 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     give_back,
     refuse,
     room_for_owners,
-    said,
+    server_message,
     try_to_become,
     user_of,
 )
@@ -175,9 +175,9 @@ def _end_session(connection: Any, staging: str, holder: Mapping[str, Any]) -> No
         connection.rollback()
         raise RecoveryError(
             f"session {holder['pid']} of role {holder['role']} holds the lock of this incident ({staging}) on "
-            f"{host_name()}, and we may not end it ({said(error)}). This run changed nothing. Have a superuser run: "
-            f"SELECT pg_terminate_backend({holder['pid']}); then run again, or under another incident id "
-            "(dr_incident_id)."
+            f"{host_name()}, and we may not end it ({server_message(error)}). This run changed nothing. "
+            f"Have a superuser run: SELECT pg_terminate_backend({holder['pid']}); then run again, or under "
+            "another incident id (dr_incident_id)."
         ) from error
 
 
@@ -216,7 +216,7 @@ def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]
                 execute(connection, statement)
             set_search_path(connection, SAFE_PATH)
         if len(errors) > 1:
-            reason = f"its owner cannot read what it shows, so it is empty: {said(errors[0])}"
+            reason = f"its owner cannot read what it shows, so it is empty: {server_message(errors[0])}"
             left_to_do.append(left("materialized view", view, reason, f"{statement};", lost=True))
     execute(connection, "SET LOCAL row_security = off")
     return left_to_do
@@ -552,7 +552,7 @@ class TableRecovery:
                 )
                 shown = display_name(staging, item["name"])
                 command = f"ALTER TABLE {quote_name(staging, item['name'])} SET SCHEMA {quote_ident(item['schema'])};"
-                attempt.refuse(entry, f"{said(error)}. It is complete in {shown}. Run the command", command)
+                attempt.refuse(entry, f"{server_message(error)}. It is complete in {shown}. Run the command", command)
                 kept = {"type": "table", "object": shown, "reason": "its place was taken", "command": command}
                 self.context.journal(main, "kept", {**kept, "schema": staging, "name": item["name"]})
 

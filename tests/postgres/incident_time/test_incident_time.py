@@ -20,7 +20,7 @@ from ansible_collections.dbre.recovery.tests.postgres.incident_time.conftest imp
 TIMED = pytest.mark.parametrize("keeps_times", [True], indirect=True, ids=["commit timestamps"])
 
 
-def said(found: dict[str, Any], source: str) -> str:
+def server_message(found: dict[str, Any], source: str) -> str:
     return "\n".join(item["text"] for item in found["evidence"] if item["source"] == source)
 
 
@@ -43,8 +43,8 @@ def test_the_second_in_which_a_drop_began_is_the_target(shop: Shop) -> None:
     assert found["incident"]["kind"] == "drop_table"
     assert found["incident"]["user"] == "master"
     assert "at most 1 s up to the beginning of the statement" in found["lost_at_most"]
-    assert said(found, "database") == "public.orders does not exist"
-    assert ("track_commit_timestamp is off" in said(found, "commit_timestamp")) is not shop.keeps_times
+    assert server_message(found, "database") == "public.orders does not exist"
+    assert ("track_commit_timestamp is off" in server_message(found, "commit_timestamp")) is not shop.keeps_times
 
 
 def test_a_drop_that_was_refused_is_not_the_incident(shop: Shop) -> None:
@@ -121,7 +121,7 @@ def test_an_update_of_all_rows_is_known_to_the_commit(shop: Shop) -> None:
     assert found["incident"]["kind"] == "update"
     assert found["incident"]["rows"] == 2996
     assert before <= moment(found["target"]["commit_time"]) <= after
-    assert "9 updated" not in said(found, "statistics")
+    assert "9 updated" not in server_message(found, "statistics")
 
 
 @TIMED
@@ -205,7 +205,7 @@ def test_a_session_that_is_still_there_tells_without_a_log(shop: Shop) -> None:
     assert found["precision_seconds"] <= 1 + (after - before).total_seconds()
     assert "since the" not in found["lost_at_most"]
     assert "statement began" not in found["lost_at_most"]
-    assert "DELETE FROM public.orders WHERE id > $1 AND $2" in said(found, "pg_stat_statements")
+    assert "DELETE FROM public.orders WHERE id > $1 AND $2" in server_message(found, "pg_stat_statements")
 
 
 def test_a_dropped_database_is_found_from_another_one(shop: Shop) -> None:
@@ -216,7 +216,7 @@ def test_a_dropped_database_is_found_from_another_one(shop: Shop) -> None:
 
     assert found["incident"]["kind"] == "drop_database"
     assert before.replace(microsecond=0) <= moment(found["target"]["value"]) <= shop.now()
-    assert said(found, "database") == "database shop does not exist"
+    assert server_message(found, "database") == "database shop does not exist"
 
 
 def test_of_two_damages_the_operator_chooses(shop: Shop) -> None:
@@ -257,7 +257,7 @@ def test_a_database_that_cannot_be_reached_leaves_the_log(shop: Shop) -> None:
     found = shop.find("public.orders", login_host="127.0.0.1", login_port=1)
 
     assert found["method"] == "log"
-    assert "not looked at: cannot connect" in said(found, "database")
+    assert "not looked at: cannot connect" in server_message(found, "database")
 
 
 @contextmanager

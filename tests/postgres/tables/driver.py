@@ -45,7 +45,7 @@ def main() -> int:
                 asked["database"],
                 asked["incident"],
                 asked["load"],
-                same_lineage=asked["params"]["instance"]["source"] != "logical",
+                same_lineage=asked["params"]["instance"]["source"] != "dump",
                 xids=asked.get("xids", ()),
             )
             plan = asked.get("plan")

@@ -24,7 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds imp
     when_allowed,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import plain
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.source import with_members
 
 # Options and what the API calls them, in describe and in modify calls, for instances and clusters alike.
@@ -62,14 +62,14 @@ Item = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Wish:
+class DesiredSettings:
     """Settings by the API's names, without those that stay as they are, and whether retention may shrink."""
 
     settings: Mapping[str, Any]
     allow_shorter_retention: bool = False
 
 
-def wish_of(params: Mapping[str, Any]) -> Wish:
+def wish_of(params: Mapping[str, Any]) -> DesiredSettings:
     """The wish from the module's options; RecoveryError for what AWS would refuse."""
     settings = {key: params[option] for option, key in SETTINGS.items() if params.get(option) is not None}
     days = settings.get(RETENTION)
@@ -84,7 +84,7 @@ def wish_of(params: Mapping[str, Any]) -> Wish:
             f"preferred_backup_window {window!r} is no window of at least {WINDOW_MINUTES} minutes. Nothing was "
             "changed. Write it as HH:MM-HH:MM in UTC, such as 01:00-01:30."
         )
-    return Wish(settings, bool(params.get("allow_shorter_retention")))
+    return DesiredSettings(settings, bool(params.get("allow_shorter_retention")))
 
 
 def _daily(window: str) -> Optional[tuple[int, int]]:
@@ -119,7 +119,7 @@ def shown(item: Item, keys: Mapping[str, Any]) -> dict[str, Any]:
     return {option: item.get(key) for option, key in SETTINGS.items() if key in keys}
 
 
-def changes(item: Item, wish: Wish) -> dict[str, Any]:
+def changes(item: Item, wish: DesiredSettings) -> dict[str, Any]:
     """What of the wish is not so yet, by the API's names."""
     return {key: wanted for key, wanted in wish.settings.items() if item.get(key) != wanted}
 
@@ -146,7 +146,7 @@ class Settings:
         self.kind = kind
         self.identifier = identifier
 
-    def check(self, item: Item, wish: Wish) -> dict[str, Any]:
+    def check(self, item: Item, wish: DesiredSettings) -> dict[str, Any]:
         """What is to be changed; RecoveryError for what must not be, or cannot be now."""
         changing = changes(item, wish)
         if self.kind is INSTANCE and item.get("DBClusterIdentifier"):
@@ -189,7 +189,7 @@ class Settings:
         """
         return RETENTION in changing and (self.kind is CLUSTER or not item.get(RETENTION))
 
-    def apply(self, item: Item, wish: Wish) -> dict[str, Any]:
+    def apply(self, item: Item, wish: DesiredSettings) -> dict[str, Any]:
         """Send what differs, nothing else, and wait until it is so; the database as it is then."""
         resource_id = str(item[self.kind.resource_id])
         safe = "Its data and its backups are untouched."
@@ -203,12 +203,12 @@ class Settings:
             what = f"change of {', '.join(sorted(changing))} of {self.identifier}"
             when_allowed(self.waiting, what, lambda: self.rds.call(self.kind.modify, **request), safe)
 
-        def look() -> Look:
+        def look() -> Status:
             found = self.kind.find_by_resource_id(self.rds, resource_id)
             seen = self.kind.look(found, self.identifier)
             left = sorted(changes(found or {}, wish))
             if seen.done and left:
-                return Look(f"{seen.status}, and {', '.join(left)} not applied yet", False)
+                return Status(f"{seen.status}, and {', '.join(left)} not applied yet", False)
             return seen
 
         return dict(self.waiting.until(f"backup settings of {self.identifier}", look, safe))
@@ -219,7 +219,7 @@ def pending(item: Item) -> Mapping[str, Any]:
     return item.get("PendingModifiedValues") or {}
 
 
-def ensure_settings(settings: Settings, wish: Wish, check_mode: bool) -> dict[str, Any]:
+def ensure_settings(settings: Settings, wish: DesiredSettings, check_mode: bool) -> dict[str, Any]:
     """The backup settings as wished; the module's result."""
     kind, rds = settings.kind, settings.rds
     item: dict[str, Any] = kind.require(rds, settings.identifier)

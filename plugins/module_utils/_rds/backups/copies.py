@@ -39,7 +39,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Wish:
+class DesiredSettings:
     """How the copy is to be: its name, its key in its own region (None: the source's), tags, option group."""
 
     identifier: str
@@ -86,7 +86,7 @@ def _moment(snapshot: Snapshot) -> Any:
 class Copying:
     """One copy: from a source, which may be in another region, into the region of ``copies``."""
 
-    def __init__(self, source_rds: Rds, copies: Snapshots, source: Source, wish: Wish) -> None:
+    def __init__(self, source_rds: Rds, copies: Snapshots, source: Source, wish: DesiredSettings) -> None:
         self.source_rds = source_rds
         self.copies = copies
         self.source = source

@@ -23,7 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds imp
     when_allowed,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import arn_region, check_key, iso
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 
 try:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -35,7 +35,7 @@ KEPT = "Backups that were replicated before are kept until their retention has p
 
 
 @dataclass(frozen=True)
-class Wish:
+class DesiredSettings:
     """How the replicated backups are to be; None leaves it to AWS, or as it is."""
 
     retention: Optional[int]
@@ -146,7 +146,7 @@ class Replication:
                 f"list-aliases --region {self.here.region}"
             )
 
-    def refuse_other_key(self, backups: list[dict[str, Any]], wish: Wish) -> None:
+    def refuse_other_key(self, backups: list[dict[str, Any]], wish: DesiredSettings) -> None:
         """RecoveryError when backups are here under another key. AWS starts none beside them, and they stay."""
         for backup in backups:
             found = backup.get("KmsKeyId")
@@ -162,7 +162,7 @@ class Replication:
                     replication=facts(backup),
                 )
 
-    def start(self, arn: str, wish: Wish) -> None:
+    def start(self, arn: str, wish: DesiredSettings) -> None:
         """Start it, waiting while the source or the end of an earlier replication keeps AWS from it."""
 
         def call() -> dict[str, Any]:
@@ -190,10 +190,10 @@ class Replication:
     def wait_running(self, resource_id: str) -> dict[str, Any]:
         """The replication, once it runs. RecoveryError when it has failed."""
 
-        def look() -> Look:
+        def look() -> Status:
             found = self.running(resource_id)
             self.refuse_failed(found)
-            return Look(status_of(found), status_of(found) == "replicating", found=found)
+            return Status(status_of(found), status_of(found) == "replicating", found=found)
 
         what = f"replication of the backups of {self.identifier} into {self.here.region}"
         return dict(self.waiting.until(what, look, "The database is untouched."))
@@ -209,7 +209,7 @@ class Replication:
                 replication=facts(backup),
             )
 
-    def refuse_lost(self, before: Backup, backups: list[dict[str, Any]], wish: Wish) -> None:
+    def refuse_lost(self, before: Backup, backups: list[dict[str, Any]], wish: DesiredSettings) -> None:
         """RecoveryError when what was replicated before the replication was started anew is not there any more."""
         arn, earliest = before.get("DBInstanceAutomatedBackupsArn"), _earliest(before)
         same = next((backup for backup in backups if backup.get("DBInstanceAutomatedBackupsArn") == arn), None)
@@ -238,9 +238,9 @@ class Replication:
 
         when_allowed(self.waiting, f"stop of replication of {self.identifier}", call, KEPT)
 
-        def look() -> Look:
+        def look() -> Status:
             found = self.running(resource_id)
-            return Look(status_of(found), found is None)
+            return Status(status_of(found), found is None)
 
         self.waiting.until(f"stop of replication of {self.identifier}", look, KEPT)
 
@@ -263,7 +263,7 @@ def _state(backup: Optional[Backup]) -> dict[str, Any]:
     return {"status": status_of(backup), "retention": backup.get("BackupRetentionPeriod")}
 
 
-def ensure_replicated(replication: Replication, wish: Wish, check_mode: bool) -> dict[str, Any]:
+def ensure_replicated(replication: Replication, wish: DesiredSettings, check_mode: bool) -> dict[str, Any]:
     """Backups of the source are replicated into this region, as wished; the module's result.
 
     Another retention needs a stop and a start, between which nothing is replicated. Afterwards it is looked whether
@@ -280,7 +280,7 @@ def ensure_replicated(replication: Replication, wish: Wish, check_mode: bool) ->
     changed = before is None or other
     # Backups that are here already know their key.
     known = next((backup["KmsKeyId"] for backup in backups if backup.get("KmsKeyId")), None)
-    wanted = Wish(wish.retention, wish.kms_key_id or known, wish.tags)
+    wanted = DesiredSettings(wish.retention, wish.kms_key_id or known, wish.tags)
     if changed:
         replication.check(instance, wanted.kms_key_id)
     after = {"status": "replicating", "retention": wish.retention or (before or {}).get("BackupRetentionPeriod")}

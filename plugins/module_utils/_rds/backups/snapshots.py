@@ -26,7 +26,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names imp
     iso,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.status import look_at_snapshot
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 
 try:
     from botocore.exceptions import ClientError
@@ -138,7 +138,7 @@ class Snapshots:
     def wait(self, identifier: str, what: str) -> dict[str, Any]:
         """The snapshot, once it is complete."""
 
-        def look() -> Look:
+        def look() -> Status:
             found = self.find(identifier)
             if (found or {}).get("Status") == "failed":
                 raise RecoveryError(
@@ -154,9 +154,9 @@ class Snapshots:
     def wait_gone(self, identifier: str) -> None:
         """Return once there is no snapshot of that name any more."""
 
-        def look() -> Look:
+        def look() -> Status:
             found = self.find(identifier)
-            return Look(str(found["Status"]) if found else "deleted", found is None)
+            return Status(str(found["Status"]) if found else "deleted", found is None)
 
         self.waiting.until(f"deletion of snapshot {identifier}", look, UNTOUCHED)
 

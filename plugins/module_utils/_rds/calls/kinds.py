@@ -12,7 +12,7 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds, error_code, error_text
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.status import look_at_cluster, look_at_instance
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 
 try:
     from botocore.exceptions import ClientError
@@ -64,7 +64,7 @@ class Kind:
         """Key of the list in what the describe call answers."""
         return "DBInstances" if self is INSTANCE else "DBClusters"
 
-    def look(self, item: Optional[Item], identifier: str) -> Look:
+    def look(self, item: Optional[Item], identifier: str) -> Status:
         """Whether the database can be used now."""
         return look_at_instance(item, identifier) if self is INSTANCE else look_at_cluster(item, identifier)
 
@@ -86,7 +86,7 @@ class Kind:
     ) -> dict[str, Any]:
         """The database, once it can be used. AWS does not find a renamed or new one at once, which is waited for."""
 
-        def look() -> Look:
+        def look() -> Status:
             found = self.find_by_resource_id(rds, resource_id) if resource_id else self.find(rds, identifier)
             return self.look(found, identifier)
 
@@ -157,14 +157,14 @@ def when_allowed(
 ) -> dict[str, Any]:
     """Make a call, again and again while AWS refuses it for a reason that passes (``passing`` tells); its answer."""
 
-    def look() -> Look:
+    def look() -> Status:
         try:
-            return Look("accepted", True, found=call())
+            return Status("accepted", True, found=call())
         except ClientError as error:
             reason = passing(error)
             if reason is None:
                 raise
-            return Look(reason, False)
+            return Status(reason, False)
 
     return dict(waiting.until(what, look, safe, accepted=False))
 

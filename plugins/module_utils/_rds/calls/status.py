@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status
 
 # Statuses that do not pass by themselves, and what a person does about each.
 STUCK = {
@@ -51,33 +51,33 @@ def refuse_stuck(kind: str, identifier: str, status: str) -> None:
         )
 
 
-def look_at_instance(instance: Optional[Mapping[str, Any]], identifier: str, missing: str = "not there yet") -> Look:
+def look_at_instance(instance: Optional[Mapping[str, Any]], identifier: str, missing: str = "not there yet") -> Status:
     """Whether a DB instance can be used now; raises RecoveryError for a status that leads nowhere.
 
     One that is missing is not there *yet* (right after a rename or a creation the API does not find it).
     """
     if instance is None:
-        return Look(missing, False)
+        return Status(missing, False)
     status = str(instance.get("DBInstanceStatus", ""))
     refuse_stuck("DB instance", identifier, status)
     # Without an address nobody can connect, whatever the status says.
     ready = status in AVAILABLE and bool((instance.get("Endpoint") or {}).get("Address"))
-    return Look(status, ready, _percent(instance), dict(instance))
+    return Status(status, ready, _percent(instance), dict(instance))
 
 
-def look_at_cluster(cluster: Optional[Mapping[str, Any]], identifier: str, missing: str = "not there yet") -> Look:
+def look_at_cluster(cluster: Optional[Mapping[str, Any]], identifier: str, missing: str = "not there yet") -> Status:
     """Whether a DB cluster can be used now, like ``look_at_instance``. Says nothing of its members."""
     if cluster is None:
-        return Look(missing, False)
+        return Status(missing, False)
     status = str(cluster.get("Status", ""))
     refuse_stuck("DB cluster", identifier, status)
-    return Look(status, status in AVAILABLE and bool(cluster.get("Endpoint")), _percent(cluster), dict(cluster))
+    return Status(status, status in AVAILABLE and bool(cluster.get("Endpoint")), _percent(cluster), dict(cluster))
 
 
-def look_at_snapshot(snapshot: Optional[Mapping[str, Any]], identifier: str) -> Look:
+def look_at_snapshot(snapshot: Optional[Mapping[str, Any]], identifier: str) -> Status:
     """Whether a snapshot of an instance or a cluster is complete; raises RecoveryError when it has failed."""
     if snapshot is None:
-        return Look("not there yet", False)
+        return Status("not there yet", False)
     status = str(snapshot.get("Status", ""))
     if status in ("failed", "incompatible-restore", "deleted"):
         kind = "db-cluster" if "DBClusterSnapshotIdentifier" in snapshot else "db"
@@ -87,7 +87,7 @@ def look_at_snapshot(snapshot: Optional[Mapping[str, Any]], identifier: str) -> 
             f"{identifier}",
             status=status,
         )
-    return Look(status, status == "available", _percent(snapshot), dict(snapshot))
+    return Status(status, status == "available", _percent(snapshot), dict(snapshot))
 
 
 def _percent(item: Mapping[str, Any]) -> Optional[int]:

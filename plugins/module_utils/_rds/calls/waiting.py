@@ -23,7 +23,7 @@ LONGEST_PAUSE = 15.0
 
 
 @dataclass(frozen=True)
-class Look:
+class Status:
     """What one look at the world showed: the status in AWS's words, whether that is the end, per cent if known."""
 
     status: str
@@ -41,7 +41,7 @@ class Waiting:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
-    def until(self, what: str, look: Callable[[], Look], safe: str, accepted: bool = True) -> Any:
+    def until(self, what: str, look: Callable[[], Status], safe: str, accepted: bool = True) -> Any:
         """Look until it is done; what was found then.
 
         ``what`` names the work ("restore of shop-dr"), ``safe`` says what is still safe when it takes too long.

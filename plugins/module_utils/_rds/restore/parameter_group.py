@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api impor
     tags_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import busy, code_of, when_allowed
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.isolate import isolated_parameters
 
 # Kept as a tag of a group that isolates copies: the group it was made of. Production never uses one with this tag.
@@ -277,13 +277,13 @@ class ParameterGroup:
         if not changes:
             return
 
-        def read_back() -> Look:
+        def read_back() -> Status:
             now = self._parameters(self.name, "user")
             left = [
                 name
                 for name, parameter in changes.items()
                 if (now.get(name) or {}).get("ParameterValue") != parameter["ParameterValue"]
             ]
-            return Look(f"waiting for {', '.join(left)}" if left else "set", not left)
+            return Status(f"waiting for {', '.join(left)}" if left else "set", not left)
 
         self.waiting.until(f"{self.kind.noun} {self.name}", read_back, "Nothing uses it yet.")

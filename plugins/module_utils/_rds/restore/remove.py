@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds imp
     when_allowed,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import check_identifier
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.provenance import Provenance, provenance
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settings import is_aurora
 
@@ -128,5 +128,5 @@ def _ask(kind: Kind, found: Mapping[str, Any], rds: Rds, waiting: Waiting, **arg
     when_allowed(waiting, f"begin of the removal of {name}", call, _SAFE)
 
 
-def _look_gone(found: Optional[Mapping[str, Any]]) -> Look:
-    return Look("gone", True) if found is None else Look(_status(found), False)
+def _look_gone(found: Optional[Mapping[str, Any]]) -> Status:
+    return Status("gone", True) if found is None else Status(_status(found), False)

@@ -22,7 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api impor
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import CLUSTER, INSTANCE, Kind, code_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import check_identifier, derived, iso
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.status import look_at_snapshot
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore import settings as tables
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.inherit import (
     Plan,
@@ -33,7 +33,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.inherit
     restore_arguments,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.provenance import Provenance, provenance
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settling import Settler, worst
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settling import Reconciler, worst
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.source import (
     CLUSTER_SOURCES,
     INSTANCE_SOURCES,
@@ -304,16 +304,16 @@ class Restore:
         if made.get(self.kind.resource_id):
             return str(made[self.kind.resource_id])
 
-        def there() -> Look:
+        def there() -> Status:
             found = self.kind.find(self.rds, self.target)
-            return Look("not there yet", False) if found is None else Look("there", True, None, found)
+            return Status("not there yet", False) if found is None else Status("there", True, None, found)
 
         found = self.waiting.until(f"restore of {self.target}", there, "The source is untouched.")
         return str(found[self.kind.resource_id])
 
     def _finish(self, action: str, resource_id: str, wanted: Wanted) -> dict[str, Any]:
         """Everything after the restore call; each step looks what is still to be done."""
-        copy = Settler(self.rds, self.waiting, self.kind, self.target, resource_id)
+        copy = Reconciler(self.rds, self.waiting, self.kind, self.target, resource_id)
         with self._step("available"):
             copy.available(f"restore of {self.target}")
         with self._step("settings"):
@@ -331,13 +331,13 @@ class Restore:
         self.changed.append("done")
         return self._result(action, copy.now(), wanted)
 
-    def _set_password(self, copy: Settler) -> None:
+    def _set_password(self, copy: Reconciler) -> None:
         if self.params.get("master_user_password"):
             with self._step("password"):
                 copy.set_password(self.params["master_user_password"])
             self.changed.append("master_user_password")
 
-    def _bring_members(self, copy: Settler, wanted: Wanted) -> None:
+    def _bring_members(self, copy: Reconciler, wanted: Wanted) -> None:
         """Make the members that are missing, all at once, then wait for each and bring it to what is wanted."""
         takes = self.rds.takes("create_db_instance")
         for member in wanted.members:
@@ -362,20 +362,20 @@ class Restore:
                 self.changed += settler.bring(tables.MEMBER, plans[identifier])
             settler.reboot_if_pending(partial(self._member_group_status, copy, settler))
 
-    def _member(self, identifier: str) -> Settler:
-        def there() -> Look:
+    def _member(self, identifier: str) -> Reconciler:
+        def there() -> Status:
             found = self.rds.instance(identifier)
-            return Look("not there yet", False) if found is None else Look("there", True, None, found)
+            return Status("not there yet", False) if found is None else Status("there", True, None, found)
 
         found = self.waiting.until(f"member {identifier}", there, "The source is untouched.")
-        return Settler(self.rds, self.waiting, INSTANCE, identifier, str(found["DbiResourceId"]))
+        return Reconciler(self.rds, self.waiting, INSTANCE, identifier, str(found["DbiResourceId"]))
 
     @staticmethod
-    def _member_names(copy: Settler) -> list[str]:
+    def _member_names(copy: Reconciler) -> list[str]:
         return [member["DBInstanceIdentifier"] for member in (copy.now() or {}).get("DBClusterMembers") or []]
 
     @staticmethod
-    def _member_group_status(cluster: Settler, member: Settler) -> str:
+    def _member_group_status(cluster: Reconciler, member: Reconciler) -> str:
         entries = (cluster.now() or {}).get("DBClusterMembers") or []
         of_cluster = [
             entry.get("DBClusterParameterGroupStatus")
@@ -440,7 +440,7 @@ class Restore:
             if self.params.get("master_user_password"):
                 self.changed.append("master_user_password")
             return self._result("none", found, wanted)
-        copy = Settler(self.rds, self.waiting, self.kind, self.target, str(found[self.kind.resource_id]))
+        copy = Reconciler(self.rds, self.waiting, self.kind, self.target, str(found[self.kind.resource_id]))
         copy.available(f"{self.target}")
         self.changed += copy.bring(table, wanted.plan.wanted)
         self.changed += copy.add_roles(wanted.plan.wanted.get("associated_roles") or [])

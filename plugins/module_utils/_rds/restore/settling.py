@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api impor
     tags_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import Kind, busy
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.inherit import differences, modify_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settings import Setting
 
@@ -27,7 +27,7 @@ REFUSED_AT_MOST = 900.0
 _ALREADY = ("DBInstanceRoleAlreadyExists", "DBClusterRoleAlreadyExists")
 
 
-class Settler:
+class Reconciler:
     """One instance or cluster, known by its resource ID, while it is brought to what is wanted."""
 
     def __init__(self, rds: Rds, waiting: Waiting, kind: Kind, identifier: str, resource_id: str) -> None:
@@ -53,16 +53,16 @@ class Settler:
     def change(self, method: str, **arguments: Any) -> None:
         """A call that changes it, asked again as long as it is busy with what went before."""
 
-        def attempt() -> Look:
+        def attempt() -> Status:
             try:
                 self.rds.call(method, **{self.kind.identifier: self.identifier}, **arguments)
             except ClientError as error:
                 if busy(error):
-                    return Look(f"busy: {busy(error)}", False)
+                    return Status(f"busy: {busy(error)}", False)
                 if error_code(error) in _ALREADY:
-                    return Look("done already", True)
+                    return Status("done already", True)
                 raise
-            return Look("accepted", True)
+            return Status("accepted", True)
 
         patient = replace(self.waiting, timeout=min(self.waiting.timeout, REFUSED_AT_MOST))
         patient.until(f"a change of {self.identifier} ({method})", attempt, self._safe)
@@ -80,7 +80,7 @@ class Settler:
         )
         return [setting.option for setting in changes]
 
-    def _look_at_settings(self, table: Iterable[Setting], wanted: Mapping[str, Any], takes: frozenset[str]) -> Look:
+    def _look_at_settings(self, table: Iterable[Setting], wanted: Mapping[str, Any], takes: frozenset[str]) -> Status:
         described = self.now()
         seen = self.kind.look(described, self.identifier)
         if not seen.done or described is None:
@@ -88,7 +88,7 @@ class Settler:
         pending = [name for name, value in (described.get("PendingModifiedValues") or {}).items() if value is not None]
         left = [setting.option for setting in differences(table, wanted, described, takes)]
         if pending or left:
-            return Look(f"{seen.status}, pending: {', '.join(sorted({*pending, *left}))}", False)
+            return Status(f"{seen.status}, pending: {', '.join(sorted({*pending, *left}))}", False)
         return seen
 
     def set_password(self, password: str) -> None:
@@ -113,7 +113,7 @@ class Settler:
             self.waiting.until(f"IAM roles of {self.identifier}", lambda: self._look_at_roles(arns), self._safe)
         return [role["role_arn"] for role in missing]
 
-    def _look_at_roles(self, arns: set[str]) -> Look:
+    def _look_at_roles(self, arns: set[str]) -> Status:
         described = self.now()
         seen = self.kind.look(described, self.identifier)
         shown = {role.get("RoleArn"): role.get("Status") for role in (described or {}).get("AssociatedRoles") or []}
@@ -125,7 +125,7 @@ class Settler:
                     "leave it out with associated_roles."
                 )
             if shown.get(arn) != "ACTIVE":
-                return Look(f"{arn} is {shown.get(arn) or 'not there yet'}", False)
+                return Status(f"{arn} is {shown.get(arn) or 'not there yet'}", False)
         return seen
 
     def reboot_if_pending(self, status: Callable[[], str]) -> bool:
@@ -134,7 +134,7 @@ class Settler:
         ``status`` says how the parameter group is applied now.
         """
 
-        def applied() -> Look:
+        def applied() -> Status:
             seen = self.kind.look(self.now(), self.identifier)
             return replace(seen, done=seen.done and status() != "applying")
 
@@ -143,10 +143,10 @@ class Settler:
             return False
         self.change("reboot_db_instance")
 
-        def in_sync() -> Look:
+        def in_sync() -> Status:
             seen = self.kind.look(self.now(), self.identifier)
             group = status()
-            return Look(f"{seen.status}, parameter group {group}", seen.done and group == "in-sync", None, seen.found)
+            return Status(f"{seen.status}, parameter group {group}", seen.done and group == "in-sync", None, seen.found)
 
         self.waiting.until(f"reboot of {self.identifier}", in_sync, self._safe)
         return True

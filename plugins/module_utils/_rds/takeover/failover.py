@@ -27,7 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds imp
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import iso
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.status import look_at_instance
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 
 Item = Mapping[str, Any]
 
@@ -70,7 +70,7 @@ class Failover:
         self.known = self.about()
         when_allowed(self.waiting, f"begin of {what}", call, "Nothing was failed over.")
 
-    def prove(self, what: str, look: Callable[[], Look], unchanged: str) -> tuple[dict[str, Any], float]:
+    def prove(self, what: str, look: Callable[[], Status], unchanged: str) -> tuple[dict[str, Any], float]:
         """Wait for the proof; what was found, and the seconds it took. RecoveryError when there is none in time."""
         began = self.waiting.clock()
         try:
@@ -93,9 +93,9 @@ class Failover:
     def told(self) -> list[dict[str, Any]]:
         """The events of this failover, given some time to arrive. None of them is no error: AWS may lose them."""
 
-        def look() -> Look:
+        def look() -> Status:
             found = self.since()
-            return Look("events", any(_COMPLETED.search(event["message"]) for event in found), found=found)
+            return Status("events", any(_COMPLETED.search(event["message"]) for event in found), found=found)
 
         with suppress(RecoveryError):
             waiting = Waiting(LATE_EVENT, sleep=self.waiting.sleep, clock=self.waiting.clock)
@@ -146,13 +146,13 @@ def ensure_instance_failover(
     what = f"failover of {identifier}"
     failover.request(what, lambda: rds.call("reboot_db_instance", DBInstanceIdentifier=identifier, ForceFailover=True))
 
-    def look() -> Look:
+    def look() -> Status:
         found = rds.instance_by_resource_id(resource_id)
         seen = look_at_instance(found, identifier)
         now = str((found or {}).get("AvailabilityZone", "unknown"))
         if seen.done and now == zone:
             failover.refuse_given_up(what)
-        return Look(f"{seen.status} in {now}", seen.done and now != zone, found=found)
+        return Status(f"{seen.status} in {now}", seen.done and now != zone, found=found)
 
     found, seconds = failover.prove(
         what,
@@ -239,14 +239,14 @@ def ensure_cluster_failover(
         lambda: rds.call("failover_db_cluster", DBClusterIdentifier=identifier, TargetDBInstanceIdentifier=target),
     )
 
-    def look() -> Look:
+    def look() -> Status:
         found = rds.cluster_by_resource_id(resource_id)
         seen = CLUSTER.look(found, identifier)
         now = writer_of(found or {})
         if not seen.done or not now or now == writer:
             if seen.done:
                 failover.refuse_given_up(what)
-            return Look(f"{seen.status}, writer {now}", False)
+            return Status(f"{seen.status}, writer {now}", False)
         if target and now != target:
             raise RecoveryError(
                 f"{what} went to {now} instead of {target}. {identifier} is available and {now} writes. See why "
@@ -254,7 +254,7 @@ def ensure_cluster_failover(
                 f"{target} --duration 60), then run the same again if it has to be {target}."
             )
         member = look_at_instance(rds.instance(now), now)
-        return Look(f"writer {now} is {member.status}", member.done, found=found)
+        return Status(f"writer {now} is {member.status}", member.done, found=found)
 
     found, seconds = failover.prove(
         what,
@@ -340,15 +340,15 @@ def ensure_promotion(
             lambda: rds.call("promote_read_replica", DBInstanceIdentifier=identifier, BackupRetentionPeriod=wanted),
         )
 
-    def look() -> Look:
+    def look() -> Status:
         found = rds.instance_by_resource_id(resource_id)
         seen = look_at_instance(found, identifier)
         still = source_of(found or {})
         kept = (found or {}).get("BackupRetentionPeriod")
         if still:
-            return Look(f"{seen.status}, replica of {still}", False)
+            return Status(f"{seen.status}, replica of {still}", False)
         backed_up = kept == wanted or not source
-        return Look(
+        return Status(
             seen.status if backed_up else f"{seen.status}, backups kept {kept} days",
             seen.done and backed_up,
             found=found,

@@ -22,10 +22,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds imp
     when_allowed,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import check_identifier
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.inherit import plan_settings, restore_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settings import INSTANCE as SETTINGS
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settling import Settler
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settling import Reconciler
 
 _TAKEN = "DBInstanceAlreadyExists"  # what AWS says of a name
 # The name that a replica had before it was put aside, so that an undo finds it.
@@ -84,8 +84,8 @@ class Replica:
         # A replica in another region tells the ARN of its source.
         return str(instance.get("ReadReplicaSourceDBInstanceIdentifier") or "").rpartition(":")[2] == self.source
 
-    def _settler(self, instance: Mapping[str, Any]) -> Settler:
-        return Settler(
+    def _settler(self, instance: Mapping[str, Any]) -> Reconciler:
+        return Reconciler(
             self.rds,
             self.waiting,
             INSTANCE,
@@ -125,9 +125,9 @@ class Replica:
         settler.available(f"read replica {settler.identifier}")
         settler.change(INSTANCE.modify, NewDBInstanceIdentifier=name, ApplyImmediately=True)
 
-        def look() -> Look:
+        def look() -> Status:
             seen = INSTANCE.look(settler.now(), name)
-            return Look(
+            return Status(
                 seen.status, seen.done and (seen.found or {}).get(INSTANCE.identifier) == name, found=seen.found
             )
 

@@ -25,7 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds imp
     when_allowed,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import check_identifier, iso
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Look, Waiting
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 
 try:
     from botocore.exceptions import ClientError
@@ -48,7 +48,7 @@ class Names:
 
 
 @dataclass
-class World:
+class SwapState:
     """The two databases as they are now. Old is what was production at first, new what was restored."""
 
     old: dict[str, Any]
@@ -81,11 +81,11 @@ class Swap:
     def name(self, item: Item) -> str:
         return str(item.get(self.kind.identifier, ""))
 
-    def read(self) -> World:
+    def read(self) -> SwapState:
         """Both databases; RecoveryError when one cannot be told for certain."""
         old = self._one(self.old_id, self.names.production, "resource_id")
         new = self._one(self.new_id, self.names.replacement, "replacement_resource_id")
-        world = World(old, new, str(old[self.kind.resource_id]), str(new[self.kind.resource_id]))
+        world = SwapState(old, new, str(old[self.kind.resource_id]), str(new[self.kind.resource_id]))
         if world.old_id == world.new_id:
             raise RecoveryError(
                 f"{self.kind.option} and replacement_identifier are the same {self.kind.noun} ({world.old_id}). "
@@ -118,16 +118,16 @@ class Swap:
             )
         return found
 
-    def _look_for(self, resource_id: str) -> Look:
+    def _look_for(self, resource_id: str) -> Status:
         found = self.kind.find_by_resource_id(self.rds, resource_id)
-        return Look("not found", found is not None, found=found)
+        return Status("not found", found is not None, found=found)
 
     def pending_name(self, item: Item) -> Optional[str]:
         """The name that AWS is giving it at the moment."""
         pending = (item.get("PendingModifiedValues") or {}).get(self.kind.identifier)
         return str(pending) if pending else None
 
-    def stage(self, world: World) -> int:
+    def stage(self, world: SwapState) -> int:
         """How many of the two renames are done or under way; RecoveryError for a state that is none of a swap's."""
         old_name = self.pending_name(world.old) or self.name(world.old)
         new_name = self.pending_name(world.new) or self.name(world.new)
@@ -176,13 +176,13 @@ class Swap:
         A waiter by name would pass at once for the other database, one by status for the old name.
         """
 
-        def look() -> Look:
+        def look() -> Status:
             found = self.kind.find_by_resource_id(self.rds, resource_id)
             if found is None:
-                return Look("not found for the moment", False)
+                return Status("not found for the moment", False)
             seen = self.kind.look(found, self.name(found))
             if self.name(found) != name or self.pending_name(found):
-                return Look(f"{seen.status}, still called {self.name(found)}", False)
+                return Status(f"{seen.status}, still called {self.name(found)}", False)
             return seen
 
         return dict(self.waiting.until(f"rename of {resource_id} to {name}", look, safe))
@@ -240,17 +240,17 @@ class Swap:
             safe,
         )
 
-        def look() -> Look:
+        def look() -> Status:
             found = self.kind.find_by_resource_id(self.rds, resource_id)
             seen = self.kind.look(found, name)
             same = bool((found or {}).get("DeletionProtection")) == wanted
-            return Look(seen.status, seen.done and same, found=seen.found)
+            return Status(seen.status, seen.done and same, found=seen.found)
 
         self.waiting.until(f"deletion protection of {name}", look, safe)
         step = f"deletion protection of {name} {'on' if wanted else 'off'}"
         self.steps.append({"step": step, "changed": True, "seconds": round(self.waiting.clock() - began, 1)})
 
-    def plan(self, world: World) -> list[str]:
+    def plan(self, world: SwapState) -> list[str]:
         """What is left to do, in words."""
         names, stage = self.names, self.stage(world)
         protected = bool(world.old.get("DeletionProtection"))
@@ -265,7 +265,7 @@ class Swap:
             plan.append(f"deletion protection of {names.kept} on")
         return plan
 
-    def undo(self, world: World) -> dict[str, str]:
+    def undo(self, world: SwapState) -> dict[str, str]:
         """Arguments of the module that turn the swap back: the same swap with the roles exchanged."""
         return {
             self.kind.option: self.names.production,
@@ -302,7 +302,7 @@ class Swap:
         )
         return result
 
-    def prepare(self, world: World) -> World:
+    def prepare(self, world: SwapState) -> SwapState:
         """Check everything, wait until both are available, and give the new one production's deletion protection."""
         for name, resource_id in ((self.names.production, world.old_id), (self.names.replacement, world.new_id)):
             self.check_pending(self.wait_named(resource_id, name, "Nothing was renamed yet."))
@@ -310,7 +310,7 @@ class Swap:
         self.protect(world.new, world.new_id, bool(world.old.get("DeletionProtection")))
         return self.read()
 
-    def take_over(self, world: World) -> dict[str, Any]:
+    def take_over(self, world: SwapState) -> dict[str, Any]:
         """The second rename. If AWS does not accept it the first is turned back: production has its name again."""
         names, clock = self.names, self.waiting.clock
         began, current = clock(), self.name(world.new)
@@ -322,7 +322,7 @@ class Swap:
             raise self.turn_back(world, error) from error
         return self.finish(current, asked, world.new_id, names.production, safe, began)
 
-    def turn_back(self, world: World, error: BaseException) -> RecoveryError:
+    def turn_back(self, world: SwapState, error: BaseException) -> RecoveryError:
         """Give the old database its name again; the error that says how that ended."""
         names, cli = self.names, self.kind.cli
         refused = f"AWS did not let {names.replacement} take the name {names.production}: {_said(error)}."
@@ -345,7 +345,7 @@ class Swap:
             steps=self.steps,
         )
 
-    def describe(self, world: World) -> dict[str, Any]:
+    def describe(self, world: SwapState) -> dict[str, Any]:
         """What the result says whatever is left to do: the plan, what does not follow the name, how to undo it."""
         old = world.old
         replicas = [*(old.get("ReadReplicaDBInstanceIdentifiers") or []), *(old.get("ReadReplicaIdentifiers") or [])]
@@ -364,7 +364,7 @@ class Swap:
         result["notes"] = self.notes(result)
         return result
 
-    def instance_endpoints(self, world: World) -> dict[str, list[str]]:
+    def instance_endpoints(self, world: SwapState) -> dict[str, list[str]]:
         """Members of the clusters: their own names and endpoints do not move with the cluster's."""
         if self.kind is INSTANCE:
             return {"production": [], "kept": []}

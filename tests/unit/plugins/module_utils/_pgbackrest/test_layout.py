@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.filter.pgbackrest_layout import pgbackrest_layout
-from ansible_collections.dbre.recovery.plugins.filter.pgbackrest_rivals import pgbackrest_rivals
+from ansible_collections.dbre.recovery.plugins.filter.pgbackrest_stanza_conflicts import pgbackrest_stanza_conflicts
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.layout import (
     Layout,
@@ -207,8 +207,8 @@ def test_two_primaries_may_not_claim_one_stanza_of_one_repository_host() -> None
         "db3": {"pgbackrest_stanza": "other"},
         "db4": {"pgbackrest_repository_hosts": {}},
     }
-    assert pgbackrest_rivals("db1", hostvars, list(hostvars), {1: "backup1"}) == ["db2"]
-    assert pgbackrest_rivals("db1", hostvars, list(hostvars), {}) == []
+    assert pgbackrest_stanza_conflicts("db1", hostvars, list(hostvars), {1: "backup1"}) == ["db2"]
+    assert pgbackrest_stanza_conflicts("db1", hostvars, list(hostvars), {}) == []
 
 
 def test_every_group_of_the_inventory_adds_its_share_of_the_configuration() -> None:

@@ -42,7 +42,7 @@ class Region:
         self.stubber.add_client_error(method, service_error_code=code, service_message=message)
 
 
-class World:
+class SwapState:
     """Regions by name, and one clock for all."""
 
     def __init__(self) -> None:
@@ -71,14 +71,14 @@ def waiting() -> Waiting:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world() -> Iterator[SwapState]:
     """Every answer that was told must have been asked for in the end: no call more, no call less."""
-    made = World()
+    made = SwapState()
     yield made
     for region in made.regions.values():
         region.stubber.assert_no_pending_responses()
 
 
 @pytest.fixture
-def here(world: World) -> Region:
+def here(world: SwapState) -> Region:
     return world.region("eu-central-1")

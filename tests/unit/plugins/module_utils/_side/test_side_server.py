@@ -144,11 +144,11 @@ def test_a_server_that_was_killed_says_nothing() -> None:
 
 def test_nothing_of_production_is_alive_in_the_cage() -> None:
     for major in (13, 15, 17):
-        cage = side_config.cage_settings(major)
+        cage = side_config.isolation_settings(major)
         assert cage["archive_mode"] == "off"
         assert {cage[name] for name in ("archive_command", "listen_addresses", "primary_conninfo")} == {""}
-    assert "archive_library" not in side_config.cage_settings(14)
-    assert side_config.cage_settings(17)["event_triggers"] == "off"
+    assert "archive_library" not in side_config.isolation_settings(14)
+    assert side_config.isolation_settings(17)["event_triggers"] == "off"
 
 
 @pytest.mark.parametrize(

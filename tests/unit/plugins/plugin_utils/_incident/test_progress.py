@@ -64,13 +64,13 @@ def test_long_steps_are_looked_at_less_often() -> None:
 @pytest.mark.parametrize(
     ("module", "args", "file"),
     [
-        ("postgresql_recovery", {"path": "/var/lib/side/"}, "/var/lib/side/progress.json"),
+        ("postgresql_side_instance", {"path": "/var/lib/side/"}, "/var/lib/side/progress.json"),
         ("pgbackrest_standby", {"path": "/var/lib/pg/18/main"}, "/var/lib/pg/18/main.restoring"),
         ("postgresql_logical_backup", {"path": "/backups", "globals": True}, "/backups/progress.json"),
-        ("postgresql_logical_restore_database", {"dump": "/backups/shop/1"}, "/backups/shop/1/progress.json"),
-        ("postgresql_logical_restore_database", {"globals": "/backups/globals/1"}, "/backups/globals/1/progress.json"),
+        ("postgresql_dump_restore", {"dump": "/backups/shop/1"}, "/backups/shop/1/progress.json"),
+        ("postgresql_dump_restore", {"globals": "/backups/globals/1"}, "/backups/globals/1/progress.json"),
         ("postgresql_table_recovery", {"progress_file": "/run/it.json"}, "/run/it.json"),
-        ("postgresql_warm", {"database": "shop"}, None),
+        ("postgresql_prewarm", {"database": "shop"}, None),
         ("rds_restore", {"progress_file": "/run/it.json"}, "/run/it.json"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.copies import (
     Copying,
-    Wish,
+    DesiredSettings,
     default_name,
     ensure_copy,
     source_of,
@@ -57,7 +57,7 @@ def copied(status: str = "available", source: Optional[str] = ARN, **more: Any) 
 def copying(world: Any, region: str = NEAR, **options: Any) -> Copying:
     params = {"db_snapshot_identifier": "rds:shop-1", "source_region": FAR, **options}
     source = source_of(params, region)
-    wish = Wish(
+    wish = DesiredSettings(
         identifier=params.get("copy_identifier") or default_name(source, region),
         kms_key_id=params.get("kms_key_id", KEY),
         tags=params.get("tags", {}),

@@ -10,8 +10,8 @@ from typing import Any, Optional
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.replication import (
+    DesiredSettings,
     Replication,
-    Wish,
     ensure_replicated,
     ensure_stopped,
 )
@@ -90,7 +90,7 @@ class Story:
     def ensure(
         self, retention: Optional[int] = 7, key: Optional[str] = KEY, check_mode: bool = False
     ) -> dict[str, Any]:
-        return ensure_replicated(self.replication(), Wish(retention, key, {"team": "shop"}), check_mode)
+        return ensure_replicated(self.replication(), DesiredSettings(retention, key, {"team": "shop"}), check_mode)
 
 
 @pytest.fixture

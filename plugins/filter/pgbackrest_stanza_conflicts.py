@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 DOCUMENTATION = r"""
-name: pgbackrest_rivals
+name: pgbackrest_stanza_conflicts
 short_description: Other primaries that claim the same stanza in the same repository
 version_added: "0.1.0"
 description:
@@ -42,7 +42,8 @@ EXAMPLES = r"""
 - name: Refuse a stanza with two owners
   ansible.builtin.assert:
     that: >-
-      inventory_hostname | dbre.recovery.pgbackrest_rivals(hostvars=hostvars, primaries=groups['primary']) | length == 0
+      inventory_hostname
+      | dbre.recovery.pgbackrest_stanza_conflicts(hostvars=hostvars, primaries=groups['primary']) | length == 0
 """
 
 RETURN = r"""
@@ -53,7 +54,7 @@ _value:
 """
 
 
-def pgbackrest_rivals(
+def pgbackrest_stanza_conflicts(
     host: str,
     hostvars: Mapping[str, Any],
     primaries: Sequence[str],
@@ -71,4 +72,4 @@ def pgbackrest_rivals(
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"pgbackrest_rivals": pgbackrest_rivals}
+        return {"pgbackrest_stanza_conflicts": pgbackrest_stanza_conflicts}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: postgresql_warm
+module: postgresql_prewarm
 short_description: Read all that a PostgreSQL server has on disk once
 version_added: "0.1.0"
 description:
@@ -50,7 +50,7 @@ author:
 
 EXAMPLES = r"""
 - name: Warm a restored RDS instance before applications come
-  dbre.recovery.postgresql_warm:
+  dbre.recovery.postgresql_prewarm:
     login_host: shop-restored.abc123.eu-central-1.rds.amazonaws.com
     login_user: master
     login_passfile: ~/.pgpass
@@ -61,7 +61,7 @@ EXAMPLES = r"""
   register: warmed
 
 - name: Warm one database of a server
-  dbre.recovery.postgresql_warm:
+  dbre.recovery.postgresql_prewarm:
     database: shop
   become: true
   become_user: postgres

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: postgresql_recovery
+module: postgresql_side_instance
 short_description: Bring a side instance to its recovery target, promote, stop or remove it
 version_added: "0.1.0"
 author:
@@ -92,7 +92,7 @@ notes:
 
 EXAMPLES = r"""
 - name: Bring the side instance to its target and open it
-  dbre.recovery.postgresql_recovery:
+  dbre.recovery.postgresql_side_instance:
     path: /var/lib/postgresql/side/incident-7
     state: promoted
   register: side
@@ -100,7 +100,7 @@ EXAMPLES = r"""
   become_user: postgres
 
 - name: Let production's host read it
-  dbre.recovery.postgresql_recovery:
+  dbre.recovery.postgresql_side_instance:
     path: /var/lib/postgresql/side/incident-7
     state: promoted
     client:
@@ -113,7 +113,7 @@ EXAMPLES = r"""
   become_user: postgres
 
 - name: Remove the side instance
-  dbre.recovery.postgresql_recovery:
+  dbre.recovery.postgresql_side_instance:
     path: /var/lib/postgresql/side/incident-7
     state: absent
   become: true

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: postgresql_logical_restore_database
+module: postgresql_dump_restore
 short_description: Restore a logical backup into a database of a running server
 version_added: "0.1.0"
 description:
@@ -23,7 +23,7 @@ description:
   - While it is loaded nobody but superusers can connect to a new database.
   - Subscriptions come back disabled, as C(pg_dump) writes them.
   - A second run changes nothing, except with O(existing=replace).
-  - To bring back single tables beside a damaged production use dbre.recovery.postgresql_logical_restore.
+  - To bring back single tables beside a damaged production use dbre.recovery.postgresql_dump_side_instance.
 author:
   - the dbre.recovery authors (!UNKNOWN)
 options:
@@ -71,26 +71,26 @@ requirements:
   - psycopg2 on the host the module runs on
 seealso:
   - module: dbre.recovery.postgresql_logical_backup
-  - module: dbre.recovery.postgresql_logical_restore
+  - module: dbre.recovery.postgresql_dump_side_instance
 """
 
 EXAMPLES = r"""
 - name: Restore last night's dump as a new database beside the present one
-  dbre.recovery.postgresql_logical_restore_database:
+  dbre.recovery.postgresql_dump_restore:
     dump: /var/backups/postgresql-logical/shop/20261125T020003Z
     database: shop_last_night
   become: true
   become_user: postgres
 
 - name: Put it in the place of the present one, which is kept under another name
-  dbre.recovery.postgresql_logical_restore_database:
+  dbre.recovery.postgresql_dump_restore:
     dump: /var/backups/postgresql-logical/shop/20261125T020003Z
     existing: replace
   become: true
   become_user: postgres
 
 - name: Restore on a new server, with the roles that are missing there
-  dbre.recovery.postgresql_logical_restore_database:
+  dbre.recovery.postgresql_dump_restore:
     dump: /var/backups/postgresql-logical/shop/20261125T020003Z
     globals: /var/backups/postgresql-logical/globals/20261125T014500Z
   become: true

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: postgresql_logical_restore
+module: postgresql_dump_side_instance
 short_description: Make a recovered instance out of a dump of pg_dump
 version_added: "0.1.0"
 description:
@@ -16,7 +16,7 @@ description:
     when that was.
   - What is in the dump is made as its owner, so that code in it (checks, domains, generated columns) never runs as a
     superuser. What its owner cannot make any more ends the restore and is named.
-  - The instance is caged as those of M(dbre.recovery.postgresql_recovery) are, and lives below O(path) alone.
+  - The instance is caged as those of M(dbre.recovery.postgresql_side_instance) are, and lives below O(path) alone.
   - An instance that a killed run left half made is made again from the beginning; a finished one is kept, or started.
   - Run it as the operating system user of PostgreSQL, never as root.
 author:
@@ -140,12 +140,12 @@ requirements:
   - psycopg2 on the host the module runs on
   - openssl on the host the module runs on, for O(client)
 seealso:
-  - module: dbre.recovery.postgresql_recovery
+  - module: dbre.recovery.postgresql_side_instance
 """
 
 EXAMPLES = r"""
 - name: Bring back a table from last night's dump, beside production
-  dbre.recovery.postgresql_logical_restore:
+  dbre.recovery.postgresql_dump_side_instance:
     dump: /var/backups/shop.dump
     path: /var/lib/postgresql/dbre-recovery
     database: shop
@@ -155,7 +155,7 @@ EXAMPLES = r"""
   become_user: postgres
 
 - name: Remove the instance
-  dbre.recovery.postgresql_logical_restore:
+  dbre.recovery.postgresql_dump_side_instance:
     path: /var/lib/postgresql/dbre-recovery
     state: absent
   become: true
@@ -211,7 +211,7 @@ instance:
   returned: when O(state=present) and not in check mode
   type: dict
   sample:
-    source: logical
+    source: dump
     host: null
     port: 44993
     socket: /var/lib/postgresql/dbre-recovery/run
