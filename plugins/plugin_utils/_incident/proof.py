@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core import units
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.known import SHOWN_IN
 
 # Of a fingerprint, in the order they are shown; all but the first two make up the definition.
 PROPERTIES = [
@@ -60,7 +61,8 @@ ISOLATION = {
 def compare_fingerprints(recovery: Mapping[str, Any]) -> dict[str, Any]:
     """The two fingerprints side by side: ``{relations: [{name, properties, equal}], difference, equal}``.
 
-    A property is ``{property, recovered, production, equal}``. ``equal`` is null where a side is missing.
+    A property is ``{property, recovered, production, equal, known}``. ``equal`` is null where a side is missing.
+    ``known``: it differs by what is left to do, as the comparison made on the server says, too.
     """
     sides = recovery.get("fingerprints") or {}
     recovered, production = dict(sides.get("recovered") or {}), dict(sides.get("production") or {})
@@ -80,6 +82,8 @@ def compare_fingerprints(recovery: Mapping[str, Any]) -> dict[str, Any]:
         )
         for item in difference
     }
+    left = [str(entry.get("type")) for entry in recovery.get("left_to_do") or [] if isinstance(entry, Mapping)]
+    shown = {key for kind in left for key in SHOWN_IN.get(kind, ())}
     relations = []
     for name in sorted(recovered.keys() | production.keys()):
         one, other = recovered.get(name) or {}, production.get(name) or {}
@@ -92,7 +96,13 @@ def compare_fingerprints(recovery: Mapping[str, Any]) -> dict[str, Any]:
                 # A sequence that has gone on is no difference, so there the comparison made on the server decides.
                 equal = (key == "sequences" or one[key] == other[key]) and (name, key) not in different
             properties.append(
-                {"property": key, "recovered": one.get(key), "production": other.get(key), "equal": equal}
+                {
+                    "property": key,
+                    "recovered": one.get(key),
+                    "production": other.get(key),
+                    "equal": equal,
+                    "known": equal is False and key in shown and (name, key) not in different,
+                }
             )
         definition = [item["equal"] for item in properties if item["property"] not in DATA_PROPERTIES]
         relations.append(
@@ -105,13 +115,18 @@ def compare_fingerprints(recovery: Mapping[str, Any]) -> dict[str, Any]:
         )
     equal = None
     if relations:
-        equal = not difference and all(item["equal"] for item in relations)
+        equal = not difference and not any(not item["properties"] or _unexplained(item) for item in relations)
     return {"relations": relations, "difference": difference, "equal": equal}
 
 
+def _unexplained(relation: Mapping[str, Any]) -> list[Any]:
+    """Properties that differ or are missing, but those that differ by what is left to do."""
+    return [item for item in relation["properties"] if not item["equal"] and not item["known"]]
+
+
 def count_differences(proof: Mapping[str, Any]) -> int:
-    """Properties that differ, or that one side lacks, in what :func:`compare_fingerprints` returned."""
-    unequal = [item for relation in proof["relations"] for item in relation["properties"] if not item["equal"]]
+    """Properties that differ or that one side lacks, and for no known reason, in :func:`compare_fingerprints`."""
+    unequal = [item for relation in proof["relations"] for item in _unexplained(relation)]
     return max(len(unequal), len(proof["difference"]))
 
 

@@ -175,6 +175,23 @@ def test_a_sequence_that_has_gone_on_is_no_difference() -> None:
     assert compare_fingerprints(recovery)["equal"]
 
 
+def test_what_differs_by_what_is_left_to_do_is_no_doubt() -> None:
+    def rename(data: dict[str, Any]) -> None:
+        data["recovery"]["fingerprints"]["production"]["public.orders"].update(indexes=["another name"])
+        entry = {"type": "index", "object": "public.orders_at", "reason": "made as another", "command": "ALTER INDEX"}
+        data["recovery"]["left_to_do"] = [{**entry, "lost": False, "rows": None}]
+
+    told = report(rename)
+    assert told["verdict"] == "proved"
+    assert "by what is left to do" in render_html(told)
+
+    def and_another(data: dict[str, Any]) -> None:
+        rename(data)
+        data["recovery"]["difference"].append({"relation": "public.orders", "property": "indexes"})
+
+    assert report(and_another)["verdict"] == "in_part"
+
+
 def test_a_run_that_put_nothing_back_recovered_nothing() -> None:
     assert report(lambda data: data.pop("recovery"))["verdict"] == "not_recovered"
 
