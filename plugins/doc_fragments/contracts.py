@@ -161,6 +161,10 @@ options:
         description:
           - Its resource on RDS.
         type: str
+      own_oids:
+        description:
+          - Whether its objects have other OIDs than production's, as those of a dump have, so that none is known by its.
+        type: bool
 """
     REQUIRED_INSTANCE = INSTANCE.replace(*_REQUIRED)
     LOAD_PLAN = r"""

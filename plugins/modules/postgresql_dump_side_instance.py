@@ -224,6 +224,7 @@ instance:
     version_num: 150018
     system_identifier: "7711491627996320996"
     user: postgres
+    own_oids: true
 proof:
   description: Settings read back from the running instance, by which it is isolated.
   returned: when O(state=present) and not in check mode

@@ -263,7 +263,7 @@ def main() -> None:
                 params["database"],
                 params["incident"],
                 params["load"],
-                same_lineage=params["instance"].get("source") != "dump",
+                same_lineage=not params["instance"].get("own_oids"),
                 xids=params["xids"],
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))

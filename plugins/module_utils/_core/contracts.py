@@ -141,6 +141,8 @@ class RecoveredInstance(_InstanceKeys, total=False):
     system_identifier: str
     identifier: str
     resource_id: str
+    own_oids: bool
+    """Whether its objects have other OIDs than production's, so that none can be known by its OID."""
 
 
 INSTANCE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -170,6 +172,7 @@ INSTANCE_OPTIONS: dict[str, dict[str, Any]] = {
     "system_identifier": {"type": "str"},
     "identifier": {"type": "str"},
     "resource_id": {"type": "str"},
+    "own_oids": {"type": "bool"},
 }
 
 

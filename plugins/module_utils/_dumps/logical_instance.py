@@ -243,7 +243,7 @@ class LogicalRestore:
                 self._make(self._new_marker(made_path))
             recovery = SideRecovery(self.side, START_TIMEOUT)
             proof, changed = recovery.promote(self.params["client"])
-            return recovery.recovered_instance("promoted"), proof, changed or not usable
+            return {**recovery.recovered_instance("promoted"), "own_oids": True}, proof, changed or not usable
 
     def _new_marker(self, made_path: bool) -> dict[str, Any]:
         return {

@@ -268,7 +268,14 @@ def test_the_contract_and_the_proof(production: Production, custom: Path, side: 
     instance, proof, changed = made.ensure()
     assert changed
     assert instance == {
-        **{"source": "dump", "host": None, "socket": str(side / "run"), "database": "shop", "state": "promoted"},
+        **{
+            "source": "dump",
+            "own_oids": True,
+            "host": None,
+            "socket": str(side / "run"),
+            "database": "shop",
+            "state": "promoted",
+        },
         **{"isolation": instance["isolation"], "path": str(side), "data_directory": str(side / "data")},
         **{"port": instance["port"], "user": "postgres", "version_num": instance["version_num"]},
         "reached": {"lsn": None, "time": made.created.isoformat(), "timeline": None},

@@ -45,7 +45,7 @@ def main() -> int:
                 asked["database"],
                 asked["incident"],
                 asked["load"],
-                same_lineage=asked["params"]["instance"]["source"] != "dump",
+                same_lineage=not asked["params"]["instance"].get("own_oids"),
                 xids=asked.get("xids", ()),
             )
             plan = asked.get("plan")

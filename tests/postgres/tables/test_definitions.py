@@ -86,7 +86,7 @@ def test_an_instance_restored_from_a_dump_has_oids_of_its_own(torture: Any) -> N
     side.sql("torture", "ALTER TABLE app.orders ENABLE ROW LEVEL SECURITY")
     production.sql("torture", "DROP TABLE app.orders CASCADE")
 
-    instance = {**torture.params["instance"], "source": "dump"}
+    instance = {**torture.params["instance"], "source": "dump", "own_oids": True}
     answer = torture.recover("torture", relations=["app.orders"], params={**torture.params, "instance": instance})
 
     assert torture.finish_left("torture", answer) == []
