@@ -163,7 +163,7 @@ options:
         type: str
       own_oids:
         description:
-          - Whether its objects have other OIDs than production's, as those of a dump have, so that none is known by its.
+          - Whether its objects have other OIDs than production's, as a dump's have, so that none is known by its own.
         type: bool
 """
     REQUIRED_INSTANCE = INSTANCE.replace(*_REQUIRED)

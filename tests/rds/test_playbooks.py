@@ -450,7 +450,7 @@ def test_a_dropped_schema_is_damage_and_a_swap_that_fails_lets_nobody_write_mean
     run = cloud.play(CORRUPTION, "till", **given)
     assert run.rc != 0
     assert "has modifications pending" in run.output
-    assert "To give it up instead: till-dr-schema1 may have been made" in run.output
+    assert "To give it up instead: delete the side instance till-dr-schema1" in run.output
     assert cloud.sql("till", "SHOW default_transaction_read_only") == [("off",)], "applications may write again"
     cloud.api().modify_db_instance(DBInstanceIdentifier="till", ApplyImmediately=True)
     cloud.wait("till")
