@@ -49,7 +49,8 @@ options:
           - The WAL file that holds the record at the target, where it is known.
         type: str
 """
-    REQUIRED_TARGET = TARGET.replace(*_REQUIRED)
+    # Annotated, since the check of what stands in these files reads assignments of plain texts only.
+    REQUIRED_TARGET: str = TARGET.replace(*_REQUIRED)
     INSTANCE = r"""
 options:
   instance:
@@ -166,7 +167,7 @@ options:
           - Whether its objects have other OIDs than production's, as a dump's have, so that none is known by its own.
         type: bool
 """
-    REQUIRED_INSTANCE = INSTANCE.replace(*_REQUIRED)
+    REQUIRED_INSTANCE: str = INSTANCE.replace(*_REQUIRED)
     LOAD_PLAN = r"""
 options:
   load_plan:
