@@ -204,6 +204,34 @@ def test_roles_and_playbooks_hold_no_statements_of_jinja() -> None:
     assert [str(path.relative_to(ROOT)) for path in files if "{%" in path.read_text()] == []
 
 
+def asking(tasks: Any, given: set[str]) -> Iterator[tuple[str, bool]]:
+    """Tasks of a file that ask a server, by name, each with whether the file says how to reach it."""
+    groups = load(ROOT / "meta" / "runtime.yml")["action_groups"]
+    ours = {f"dbre.recovery.{name}" for name in groups["postgresql"]}
+    for task in tasks:
+        defaults_here = given | set(task.get("module_defaults") or {})
+        for key in ("block", "rescue", "always"):
+            yield from asking(task.get(key) or [], defaults_here)
+        for module, arguments in task.items():
+            known = {module, "group/dbre.recovery.postgresql"} if module in ours else {module}
+            if module in ours or module == "community.postgresql.postgresql_query":
+                said = any(str(name).startswith("login_") for name in arguments or {})
+                yield str(task.get("name")), bool(said or known & defaults_here)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_point_says_how_to_reach_the_server_it_asks(role: str) -> None:
+    # What an entry point leaves to the file that includes it elsewhere, nobody says when it is entered.
+    tasks = ROOT / "roles" / role / "tasks"
+    unsaid = [
+        f"{entry}: {name}"
+        for entry in specs(role)
+        for name, said in asking(load(tasks / f"{entry}.yml"), set())
+        if not said
+    ]
+    assert unsaid == []
+
+
 PLAYBOOKS = [path for path in sorted((ROOT / "playbooks").glob("*-*.yml")) if "rds" not in path.name]
 
 
