@@ -92,7 +92,7 @@ class Others:
             thread.join()
         assert self._failed == []
         longest: dict[tuple[str, str], float] = defaultdict(float)
-        for pid, on, number, milliseconds in ACQUIRED.findall(self._production.log.read_text()):
+        for pid, on, number, milliseconds in ACQUIRED.findall(self._production.log.read_text(errors="replace")):
             if int(pid) not in self._kinds:
                 continue
             kind, step = self._kinds[int(pid)], "rows"
