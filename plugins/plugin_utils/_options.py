@@ -105,6 +105,7 @@ def _now(option: Option, value: Any) -> Any:
 
 def _argument(option: Option, playbook: str, value: Any) -> dict[str, Any]:
     """The option as Ansible's validator reads it."""
+    # mypy does not see that these names are keys of Option.
     argument: dict[str, Any] = {key: option[key] for key in _VALIDATED if key in option}  # type: ignore[literal-required]
     argument["type"] = {"time": "str", "group": "str"}.get(argument["type"], argument["type"])
     if option.get("sources"):
