@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import printable
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, utc_now
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import finished_text, summary
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.values import merge
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "id": {"type": "str", "required": True},
@@ -42,12 +44,14 @@ class ActionModule(ActionBase):
             required_if=[("state", "open", ["scenario"]), ("state", "phase", ["phase"]), ("state", "failed", ["msg"])],
         )
         known = task_vars or {}
-        # The role registers this result under this name. What was known stays known: undoing a containment needs it.
-        if last := (known.get("incident_result") or {}).get("record"):
+        # This result is registered under this name. What was known stays known: undoing a containment needs it.
+        last: dict[str, Any] = (known.get("incident_result") or {}).get("record") or {}
+        if last:
             result["record"] = last
         try:
-            record, changed = self._call(args, str(known.get("inventory_hostname", "localhost")))
-        except IncidentError as error:
+            data = self._data(args, last, known)
+            record, changed = self._call({**args, "data": data}, str(known.get("inventory_hostname", "localhost")))
+        except (IncidentError, AnsibleError) as error:
             result.update(failed=True, msg=str(error))
             return result
         except OSError as error:
@@ -59,6 +63,16 @@ class ActionModule(ActionBase):
             return result
         result.update(changed=changed, record=record)
         return result
+
+    def _data(self, args: dict[str, Any], last: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+        """What the task gives, what the phase that it ends has found, and in check mode what was collected so far.
+
+        In check mode nothing is on disk, so that travels in the result of the task before.
+        """
+        keep = last.get("keep") or {} if args["state"] in ("phase", "done") else {}
+        found = {subject: self._templar.template(known[name]) for subject, name in keep.items() if name in known}
+        data = merge({subject: value for subject, value in found.items() if value}, args["data"])
+        return merge(last.get("data") or {}, data) if self._task.check_mode else data
 
     def _call(self, args: dict[str, Any], host: str) -> tuple[dict[str, Any], bool]:
         record = IncidentRecord(

@@ -38,7 +38,8 @@ options:
       - V(planned) keeps all data collected so far, with O(data), as C(plan.json). A plan that was confirmed (data
         C(confirmation)) stays as it is and is returned, unless O(data) has another C(target); then the confirmation is
         discarded with it. The plan is shown as text.
-      - V(phase) ends the running phase with outcome V(ok) and begins O(phase).
+      - V(phase) ends the running phase with outcome V(ok) and begins O(phase). A phase that has nothing left to do, see
+        RV(record.done_phases), is not begun again, and nothing is written.
       - V(done) and V(failed) end the run and write the report. A failed incident can be opened again.
     type: str
     choices: [open, planned, phase, done, failed]
@@ -69,8 +70,9 @@ options:
   keep:
     description:
       - Under which variables O(phase) will have found what belongs into the record, by subject, for O(state=phase).
-        RV(record.keep) returns it as long as the phase runs. The role P(dbre.recovery.incident#role) gives what is
-        there then as O(data) of the task that ends the phase.
+        Whichever task of this module ends the phase well looks there and adds what it finds to its own O(data); what
+        is not there then, or empty, is not kept. RV(record.keep) returns it as long as the phase runs.
+      - Both this and what check mode collects need the result of each task to be registered as C(incident_result).
     type: dict
     default: {}
   data:
@@ -108,15 +110,18 @@ EXAMPLES = r"""
     parameters:
       database: shop
       tables: [public.orders]
-  register: opened
+  register: incident_result
 
 - name: Begin the phase
   dbre.recovery.incident:
     id: orders-dropped
     state: phase
     phase: restore
+    keep:
+      proof: recovery_source_proof
     data:
       target: "{{ located.target }}"
+  register: incident_result
 
 - name: Close the incident and write the report
   dbre.recovery.incident:
@@ -124,6 +129,7 @@ EXAMPLES = r"""
     state: done
     data:
       recovery: "{{ recovered }}"
+  register: incident_result
 """
 
 RETURN = r"""

@@ -177,8 +177,11 @@ class IncidentRecord:
         """End the running phase well and start phase ``name``; the phase that already runs just goes on.
 
         ``keep`` says under which names of Ansible's variables the phase will have found what, by subject; whoever ends
-        it looks there.
+        it looks there. A phase that has nothing left to do is left alone.
         """
+        self._load()
+        if self.state and name in self._done_phases():
+            return self._result(), False
         with self._working():
             self._merge(data)
             running = self._running_event()
@@ -331,6 +334,11 @@ class IncidentRecord:
     def _seconds(self) -> dict[str, float]:
         return phase_seconds(self.state["events"], self.state["ended"] or self.now())
 
+    def _done_phases(self) -> list[str]:
+        if self.state["outcome"] == "done":
+            return list(PHASES)
+        return done_phases(self.state["events"], self.state.get("milestones") or [])
+
     def _save(self) -> None:
         if self.check_mode:
             return
@@ -355,9 +363,7 @@ class IncidentRecord:
             "verdict": report.get("verdict"),
             "headline": report.get("headline"),
             "finished_phases": finished_phases(self.state["events"]),
-            "done_phases": list(PHASES)
-            if closed
-            else done_phases(self.state["events"], self.state.get("milestones") or []),
+            "done_phases": self._done_phases(),
             "keep": (self.state.get("keep") or {}) if running else {},
             "phase": running["phase"] if running else None,
             "seconds": self._seconds(),

@@ -134,6 +134,8 @@ def test_a_run_that_goes_on_leaves_out_what_lies_before_the_last_milestone(tmp_p
     assert record(tmp_path, clock).phase("recover", {})[0]["done_phases"] == before
     again, _changed = record(tmp_path, clock, **options).open()
     assert again["done_phases"] == before, "recover was cut off, and what comes before it is past"
+    left_alone, changed = record(tmp_path, clock).phase("prove", {})
+    assert (left_alone["phase"], left_alone["finished_phases"], changed) == (None, again["finished_phases"], False)
     ended, _changed = record(tmp_path, clock).end("done", {}, None, None)
     assert "plan" in ended["done_phases"], "all of an incident that has ended"
 
@@ -208,8 +210,10 @@ def test_an_incident_that_is_done_stays_as_it_is(tmp_path: Path, clock: Clock) -
     assert (again["closed"], changed) == (True, False)
     assert again["headline"] in finished_text(again)
     assert "leave dr_incident_id out, or give another one" in finished_text(again)
+    left_alone, changed = record(tmp_path, clock).phase("restore", {"target": {}})
+    assert (left_alone["phase"], left_alone["data"], changed) == (None, {}, False)
     with pytest.raises(IncidentError, match="open it first"):
-        record(tmp_path, clock).phase("restore", {})
+        record(tmp_path, clock).end("done", {}, None, None)
     assert (tmp_path / "one" / "record.json").read_text() == before
 
 
