@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -64,11 +63,11 @@ def test_check_mode_prints_the_plan_and_changes_nothing(shop: Site) -> None:
     [
         pytest.param("plan", marks=pytest.mark.whole),
         pytest.param("contain", marks=pytest.mark.whole),
-        "locate",
-        pytest.param("restore", marks=pytest.mark.both_sites),
+        pytest.param("locate", marks=pytest.mark.whole),  # this and others: tests/embedded
+        "restore",
         pytest.param("prove", marks=pytest.mark.whole),
-        pytest.param("recover", marks=pytest.mark.both_sites),
-        "verify",
+        "recover",
+        pytest.param("verify", marks=pytest.mark.whole),
         pytest.param("protect", marks=pytest.mark.whole),
         pytest.param("report", marks=pytest.mark.whole),
     ],
@@ -92,18 +91,6 @@ def test_killed_in_a_phase_and_run_again_it_ends_as_if_never_killed(shop: Site, 
     assert shop.sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'recovered%'") == ""
 
 
-def test_a_dropped_schema_with_mixed_case_names_is_back(shop: Site) -> None:
-    definitions = shop.definitions()
-    lines, regions = shop.checksum('"Sales"."Order Lines"'), shop.checksum('"Sales".regions')
-    shop.sql('DROP SCHEMA "Sales" CASCADE')
-
-    run = shop.recover(dr_schemas='"Sales"')
-
-    assert run.rc == 0, run.output
-    assert shop.definitions() == definitions
-    assert (shop.checksum('"Sales"."Order Lines"'), shop.checksum('"Sales".regions')) == (lines, regions)
-
-
 def test_a_dropped_database_is_back_under_its_name(shop: Site) -> None:
     shop.wait_for_commits(20)
     definitions = shop.definitions()
@@ -117,54 +104,6 @@ def test_a_dropped_database_is_back_under_its_name(shop: Site) -> None:
     assert shop.definitions() == definitions
     assert shop.committed("orders") <= shop.present("orders")
     assert shop.committed("events") <= shop.present("events")
-
-
-def test_a_truncated_table_comes_back_beside_or_is_replaced(shop: Site) -> None:
-    prices = shop.checksum("public.prices")
-    definitions = shop.definitions()
-    shop.sql("TRUNCATE public.prices")
-    shop.sql("INSERT INTO public.prices VALUES ('newer', 1)")
-
-    beside = shop.recover(dr_tables="prices", dr_incident_id="beside")
-    assert beside.rc == 2, beside.output
-    assert "Recovered in part: missing 5,000 rows of public.prices" in beside.output
-    assert shop.checksum("recovered_beside.prices") == prices
-    assert shop.sql("SELECT count(*) FROM public.prices") == "1"
-
-    replaced = shop.recover(dr_tables="prices", dr_incident_id="replaced", dr_load="replace")
-    assert replaced.rc == 0, replaced.output
-    assert shop.checksum("public.prices") == prices
-    assert shop.sql("SELECT product FROM recovered_replaced.prices_replaced") == "newer"
-    shop.sql("DROP SCHEMA recovered_beside CASCADE; DROP SCHEMA recovered_replaced CASCADE")
-    assert shop.definitions() == definitions
-
-
-def test_deleted_rows_are_merged_and_what_changed_since_stays(shop: Site) -> None:
-    shop.sql("DELETE FROM public.prices WHERE price > 1000")
-    shop.sql("UPDATE public.prices SET price = 0 WHERE product = 'product 1'")
-
-    run = shop.recover(dr_tables="prices", dr_load="merge", dr_incident_id="merged")
-
-    assert run.rc == 0, run.output
-    assert shop.sql("SELECT count(*) FROM public.prices") == "5000"
-    assert shop.sql("SELECT price FROM public.prices WHERE product = 'product 1'") == "0"
-    assert "product 1" in json.dumps(shop.evidence("merged", "recovery"))
-
-
-def test_an_explicit_lsn_xid_or_time_names_the_target(shop: Site) -> None:
-    shop.stop_writer()
-    prices = shop.checksum("public.prices")
-    time.sleep(1.1)
-    moment = shop.sql("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')")
-    time.sleep(1.1)
-    xid = shop.sql("BEGIN; SELECT pg_current_xact_id(); DROP TABLE public.prices; COMMIT").splitlines()[0]
-    shop.sql("INSERT INTO public.events (what) VALUES ('after')")
-
-    for given in ({"dr_target_xid": xid}, {"dr_target_time": moment}):
-        run = shop.recover(dr_tables="prices", **given)
-        assert run.rc == 0, run.output
-        assert shop.checksum("public.prices") == prices
-        shop.sql("DROP TABLE public.prices")
 
 
 def test_a_dump_is_a_source_too(shop: Site) -> None:

@@ -72,11 +72,13 @@ class Shop(Production):
             "LC_ALL": "C.UTF-8",
         }
 
-    def recover(self, *words: str, **variables: Any) -> Run:
+    def recovery(self, *words: str, **variables: Any) -> list[str]:
         given = {"dr_database": "shop", "dr_confirm": True, "dr_report_dir": str(self.folder / "incidents")}
         given.update(variables)
-        command = ["ansible-playbook", "-i", str(self.inventory_file), str(PLAYBOOK), "-e", json.dumps(given), *words]
-        return run(command, self.environment)
+        return ["ansible-playbook", "-i", str(self.inventory_file), str(PLAYBOOK), "-e", json.dumps(given), *words]
+
+    def recover(self, *words: str, **variables: Any) -> Run:
+        return run(self.recovery(*words, **variables), self.environment)
 
     def obey(self, command: str) -> Run:
         """Run a command that the playbook told, word by word."""

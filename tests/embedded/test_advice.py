@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import psycopg2
@@ -41,6 +42,16 @@ def test_what_a_role_that_is_gone_had_is_given_back_by_the_command_in_the_report
     assert shop.query("shop", "SELECT has_table_privilege('temp_clerk', 'public.orders', 'SELECT')") == [(True,)]
     shop.query("shop", "DROP OWNED BY temp_clerk")
     shop.query(CONTROL, "DROP ROLE temp_clerk")
+
+
+def test_an_explicit_time_names_the_target(shop: Shop) -> None:
+    time.sleep(1.1)
+    moment = shop.query("shop", "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')")[0][0]
+    time.sleep(1.1)
+    drop(shop, "public.lines")
+    run = shop.recover(dr_tables="public.lines", dr_target_time=moment)
+    assert run.rc == 0, run.output
+    assert shop.count("public.lines") == 3000
 
 
 def test_a_misspelt_table_is_corrected_under_the_same_id_and_the_restored_copy_is_used_again(shop: Shop) -> None:

@@ -102,6 +102,7 @@ b" int PRIMARY KEY, "%s" text); INSERT INTO "o""d'd" SELECT g, 'x' FROM generate
             CREATE TABLE "{long}" AS SELECT generate_series(1, 2000) AS id;
             DO $$ BEGIN EXECUTE 'CREATE VIEW "a' || chr(11) || 'b' || chr(8232) || 'c" AS SELECT 1'; END $$;
         """.replace("{long}", "я" * 31),
+        short=True,
     ),
     in_shop(
         "an event trigger that lets nobody but migrations change anything",

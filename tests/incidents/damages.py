@@ -24,6 +24,7 @@ DAMAGES = [
             INSERT INTO sales.days SELECT r, d FROM generate_series(1, 50) r, generate_series(1, 90) d;
             REFRESH MATERIALIZED VIEW sales.totals;
         """,
+        short=True,
     ),
     in_shop(
         "all tables of a schema dropped, the schema not",
@@ -87,6 +88,7 @@ DAMAGES = [
         "truncated with cascade, replaced",
         "TRUNCATE customers CASCADE;",
         asked("lines", "orders", "customers", dr_load="replace"),
+        short=True,
     ),
     in_shop(
         "a big delete before a routine one",
@@ -116,6 +118,7 @@ DAMAGES = [
         "rows deleted with what hangs on them",
         "DELETE FROM orders WHERE id > 1000;",
         asked("orders", dr_load="merge"),
+        short=True,
     ),
     in_shop(
         "rows deleted that others pointed to, which now point nowhere",

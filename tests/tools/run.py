@@ -246,6 +246,8 @@ def main() -> int:
     if arguments.step in ("build", "hosts", "docs") and not TALLY.failed:
         return 0
     print(TALLY.durations(), flush=True)
+    for failure in TALLY.failures:
+        print(f"failed: {failure}", flush=True)
     if TALLY.failed_steps:
         print(f"failed: {', '.join(TALLY.failed_steps)}", flush=True)
     print(f"{'total':<31} {time.monotonic() - start:6.1f} s", flush=True)

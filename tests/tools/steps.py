@@ -21,6 +21,12 @@ class StepFailed(Exception):
     """A command without which nothing that follows makes sense has failed."""
 
 
+def _end(wrong: xml.etree.ElementTree.Element, lines: int = 12) -> str:
+    """What a failed test said last, which is where pytest says what was wrong and where."""
+    said = (wrong.text or wrong.get("message") or "").strip().splitlines()
+    return "\n".join(f"    {line[:300]}" for line in said[-lines:])
+
+
 class Tally:
     """What has passed and what has failed, and how long it took, over all steps."""
 
@@ -30,6 +36,7 @@ class Tally:
         self.failed_steps: list[str] = []
         self.steps: list[tuple[float, str]] = []  # seconds, name
         self.tests: list[tuple[float, str]] = []
+        self.failures: list[str] = []
         self._lock = threading.Lock()
 
     def add(self, passed: int, failed: int) -> None:
@@ -49,14 +56,17 @@ class Tally:
         passed = failed = 0
         for file in filter(Path.exists, files):
             for case in xml.etree.ElementTree.parse(file).getroot().iter("testcase"):
-                if case.find("failure") is not None or case.find("error") is not None:
+                name = f"{file.stem}: {case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+                wrong = [*case.iter("failure"), *case.iter("error")]
+                if wrong:
                     failed += 1
+                    self.failures.append(f"{name}\n{_end(wrong[0])}")
                 elif case.find("skipped") is None:
                     passed += 1
                 elif case.get("classname") != "sanity":  # ansible-test "skips" what does not apply to any file
                     failed += 1
-                module = case.get("classname", "").rpartition(".")[2]
-                self.tests.append((float(case.get("time") or 0), f"{file.stem}: {module}::{case.get('name')}"))
+                    self.failures.append(f"{name}\nskipped, which proves nothing")
+                self.tests.append((float(case.get("time") or 0), name))
         if not failed and not (ran and passed):
             failed = 1
         self.add(passed, failed)
