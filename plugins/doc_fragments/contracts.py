@@ -231,8 +231,12 @@ options:
         elements: list
       bytes:
         description:
-          - Size of the tables to load.
+          - Size of the tables and large objects to load.
         type: int
+      large_objects:
+        description:
+          - Large objects that rows name and production lacks.
+        type: dict
       replication:
         description:
           - Publications and logical replication slots.

@@ -64,6 +64,7 @@ options:
     description:
       - Transaction that did the damage and its subtransactions. What privileges they took from objects that are still
         there, as C(DROP OWNED) does, is then in RV(load_plan.left_to_do) with the commands that give them back.
+      - Large objects that they unlinked come back with the rows that name them, whoever owns them.
     type: list
     elements: int
     default: []
@@ -216,8 +217,19 @@ load_plan:
       elements: dict
       sample: [{"path": "/var/lib/postgresql/15/main", "device": 65025, "free": 9000000000, "total": 20000000000,
                 "least": 60000, "most": 212992}]
+    large_objects:
+      description:
+        - Large objects that rows of the tables name and production lacks, with their C(count), C(bytes) (null where
+          they may not be read), what they take as they are C(stored), and their C(owners). Those come back that the
+          transactions C(xids) unlinked, and those of the table's owner, of roles that it can act as, and, where it is
+          a group that cannot log in, of its members. The others, C(left), may have been unlinked on purpose; the
+          recovery names them, with the command that brings them back.
+      type: dict
+      sample:
+        {"count": 2, "bytes": 4096, "stored": 4152, "owners": ["shop_owner"], "xids": [734],
+         "left": {"count": 0, "bytes": 0, "stored": 0, "owners": []}}
     bytes:
-      description: Size of the tables to load, in bytes.
+      description: Size of the tables and large objects to load, in bytes.
       type: int
       sample: 81920
 """

@@ -233,7 +233,8 @@ DAMAGES = [
             CREATE TABLE pictures (id int PRIMARY KEY, picture oid);
             INSERT INTO pictures SELECT g, lo_from_bytea(0, decode(repeat('ab', 3000), 'hex'))
                 FROM generate_series(1, 20) g;
-        """,
+            CREATE ROLE painter; ALTER TABLE pictures OWNER TO painter;
+        """,  # of another than the table's owner: what the transaction itself unlinked comes back all the same
     ),
     in_shop(
         "everything of a role dropped",

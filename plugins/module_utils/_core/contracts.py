@@ -307,6 +307,7 @@ class LoadPlan(_LoadPlanKeys, total=False):
     sequences: list[dict[str, Any]]
     left_to_do: list[dict[str, Any]]
     left_out: list[list[str]]
+    large_objects: dict[str, Any]
     bytes: int
     replication: dict[str, Any]
     waits: list[dict[str, Any]]
@@ -321,7 +322,7 @@ class LoadPlan(_LoadPlanKeys, total=False):
 
 LOAD_PLAN_OPTIONS: dict[str, dict[str, Any]] = {
     **{key: {"type": "str"} for key in ("incident", "database", "load", "staging_schema", "staging_database")},
-    **{key: {"type": "dict"} for key in ("staging_schemas", "replication")},
+    **{key: {"type": "dict"} for key in ("staging_schemas", "replication", "large_objects")},
     **{
         key: {"type": "list", "elements": "dict"}
         for key in ("relations", "objects", "sequences", "left_to_do", "waits", "event_triggers", "room")

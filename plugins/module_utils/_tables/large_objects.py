@@ -6,36 +6,41 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, server_message
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import needs_cage
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, size
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
+    give_back,
+    server_message,
+    try_to_become,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import libpq_keywords
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_literal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
     without_default_privileges,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import LEAVES
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_large_objects import (
+    MAY_READ,
+    by_owner,
+    lost_large_objects,
+    size_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 
 CHUNK = 8 << 20
 # Objects in one transaction.
 BATCH = 200
-# OIDs in one query.
-ASKED_AT_ONCE = 10000
+# Objects that one command makes.
+IN_A_COMMAND = 1000
 
-KNOWN = """
-SELECT asked.oid FROM unnest(%s::int8[]) AS asked(oid)
-WHERE EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata m WHERE m.oid = asked.oid::oid)
-"""
 RIGHTS = """
 SELECT pg_catalog.pg_get_userbyid(m.lomowner)::text AS owner, m.lomacl IS NOT NULL AS granted,
        pg_catalog.obj_description(m.oid, 'pg_largeobject') AS comment
@@ -46,40 +51,21 @@ SELECT CASE WHEN a.grantee <> 0 THEN pg_catalog.pg_get_userbyid(a.grantee)::text
        a.privilege_type::text AS privilege, a.is_grantable AS grantable
 FROM pg_catalog.pg_largeobject_metadata m, pg_catalog.aclexplode(m.lomacl) AS a WHERE m.oid = %s::oid
 """
-
-
-def _known(connection: Any, oids: Sequence[int]) -> set[int]:
-    """Those of ``oids`` that are large objects there."""
-    parts = [list(oids[first : first + ASKED_AT_ONCE]) for first in range(0, len(oids), ASKED_AT_ONCE)]
-    return {row["oid"] for part in parts for row in rows(connection, KNOWN, (part,))}
-
-
-def _named(side: Any, relation: Mapping[str, Any]) -> set[int]:
-    """Large objects that rows of one table of the recovered instance name, in columns of type oid or a domain of it."""
-    every = fingerprint.columns_of(side, [relation["oid"]])[relation["oid"]]
-    columns = [quote_ident(column["name"]) for column in every if column["base_name"] == "oid"]
-    if not columns:
-        return set()
-    caged = needs_cage(side, relation["oid"])
-    for statement in force_statements(side, [relation["oid"]])[0]:
-        execute(side, statement)
-    found: set[int] = set()
-    for table in [row["name"] for row in rows(side, LEAVES, {"oid": relation["oid"]})]:
-        for column in columns:
-            if caged:
-                # To query that table would run code of its owner as us; COPY of a plain column does not.
-                text = io.StringIO()
-                with side.cursor() as cursor:
-                    cursor.copy_expert(f"COPY {table} ({column}) TO STDOUT", text)
-                given = {int(line) for line in text.getvalue().split("\n") if line.isdigit()}
-                found |= _known(side, sorted(given))
-            else:
-                query = (
-                    f"SELECT DISTINCT m.oid::int8 AS oid FROM ONLY {table} t "
-                    f"JOIN pg_catalog.pg_largeobject_metadata m ON m.oid = t.{column}"
-                )
-                found |= {row["oid"] for row in rows(side, query)}
-    return found
+# What is not stored within a large object is read as zeros; its last page says where it ends.
+END = """
+SELECT (pageno::int8 * (pg_catalog.current_setting('block_size')::int8 / 4) + pg_catalog.octet_length(data))::int8
+FROM pg_catalog.pg_largeobject WHERE loid = %s::oid ORDER BY pageno DESC LIMIT 1
+"""
+PAGES = """
+SELECT (pageno::int8 * size)::int8 AS at, data
+FROM pg_catalog.pg_largeobject, LATERAL (SELECT pg_catalog.current_setting('block_size')::int8 / 4 AS size) AS page
+WHERE loid = %(oid)s::oid AND pageno >= %(first)s / size AND pageno < %(after)s / size ORDER BY pageno
+"""
+# Run in the recovered instance, it writes the SQL for production.
+REMAKE = (
+    "SELECT format('SELECT lo_from_bytea(%s, decode(%L, ''hex'')); ALTER LARGE OBJECT %s OWNER TO %I;', oid, "
+    "encode(lo_get(oid), 'hex'), oid, pg_get_userbyid(lomowner)) FROM pg_largeobject_metadata WHERE oid = ANY ("
+)
 
 
 def rights_of(oid: int, about: Mapping[str, Any], grants: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -98,50 +84,108 @@ def rights_of(oid: int, about: Mapping[str, Any], grants: Iterable[Mapping[str, 
     return statements
 
 
+def psql_of(server: Server, database: str) -> str:
+    """How people get into a database by psql, from where we do; who has no passfile is asked for the password."""
+    keywords = libpq_keywords({**server.params, "login_password": None, "ca_cert": None})
+    words = " ".join(f"{key}={_conninfo(str(text))}" for key, text in {**keywords, "dbname": database}.items())
+    return f"psql -X {shlex.quote(words)}"
+
+
+def _conninfo(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return escaped if text and not set(text) & set(" '\\") else f"'{escaped}'"
+
+
+def remake_command(side: str, production: str, oids: Iterable[int]) -> str:
+    """A command that makes large objects with their owners; ``side`` and ``production`` are those of psql."""
+    query = f"{REMAKE}'{{{','.join(map(str, oids))}}}') ORDER BY oid"
+    return f"{side} -At -c {shlex.quote(query)} | {production} -q -1 -v ON_ERROR_STOP=1 -o /dev/null"
+
+
+def pieces_of(side: Any, oid: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) of a large object."""
+    offset = 0
+    while piece := bytes(value(side, "SELECT pg_catalog.lo_get(%s::oid, %s, %s)", (oid, offset, CHUNK))):
+        yield offset, piece
+        offset += len(piece)
+
+
+def pages_of(side: Any, oid: int) -> Iterator[tuple[int, bytes]]:
+    """The same out of its pages: for pg_read_all_data, which is not asked what a large object's own grants say."""
+    end = value(side, END, (oid,)) or 0
+    for offset in range(0, end, CHUNK):
+        piece = bytearray(min(CHUNK, end - offset))
+        for page in rows(side, PAGES, {"oid": oid, "first": offset, "after": offset + CHUNK}):
+            at = page["at"] - offset
+            piece[at : at + len(page["data"])] = page["data"]
+        yield offset, bytes(piece)
+
+
 class LargeObjects:
     """Puts large objects back that the rows of recovered tables name, where production has them no more."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.relations = [item for item in context.plan["relations"] if item["action"] != "none"]
 
-    def put_back(self) -> None:
-        """All of them, each with its rights; what is left to do is in the journal."""
+    def put_back(self) -> list[dict[str, Any]]:
+        """All that come back, each with its rights. Returns what is left to do; more of it is in the journal."""
         side = self.context.side.connect(self.context.side_database)
         try:
-            if not value(side, "SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)"):
-                return
-            tables = [item for item in self.relations if item["kind"] in ("r", "p")]
-            named = sorted({oid for item in tables for oid in _named(side, item)})
             connection = self.context.session()
             try:
-                have = _known(connection, named)
+                xids = (self.context.plan.get("large_objects") or {}).get("xids") or []
+                found = lost_large_objects(connection, side, self.context.plan["relations"], xids)
                 connection.rollback()
-                gone = [oid for oid in named if oid not in have]
-                for first in range(0, len(gone), BATCH):
+                may_read = bool(value(side, MAY_READ))
+                for first in range(0, len(found.back), BATCH):
                     self.context.watch.wait()
-                    self._make(connection, side, gone[first : first + BATCH])
+                    self._make(connection, side, found.back[first : first + BATCH], may_read)
                     connection.commit()
-                    self.context.progress.say("large objects", min(first + BATCH, len(gone)), len(gone), "objects")
+                    done = min(first + BATCH, len(found.back))
+                    self.context.progress.say("large objects", done, len(found.back), "objects")
             finally:
                 connection.close()
+            return self._left(side, found.left)
         finally:
             side.close()
 
-    def _make(self, connection: Any, side: Any, oids: Sequence[int]) -> None:
+    def _left(self, side: Any, oids: Sequence[int]) -> list[dict[str, Any]]:
+        """What is left to do for those that nothing says the damage took, by owner."""
+        found = []
+        there = psql_of(self.context.side, self.context.side_database)
+        here = psql_of(self.context.production, self.context.database)
+        for owner, theirs in by_owner(side, oids).items():
+            for first in range(0, len(theirs), IN_A_COMMAND):
+                part = theirs[first : first + IN_A_COMMAND]
+                about = size_of(side, part)
+                many = "" if about["bytes"] is None else f" ({size(about['bytes'])})"
+                reason = (
+                    f"rows that are back name {counted(len(part), 'large object')}{many} of this role, who has no part "
+                    "in those tables, and nothing says that the damage took them: they may be gone on purpose. "
+                    "Ask the owner; the command brings them back, without grants to others"
+                )
+                name = f"{part[0]}{' to ' + str(part[-1]) if len(part) > 1 else ''} of {owner}"
+                command = remake_command(there, here, part)
+                found.append(left("large object", name, reason, command, lost=True, needs_side_instance=True))
+        return found
+
+    def _make(self, connection: Any, side: Any, oids: Sequence[int], may_read: bool) -> None:
         mark(connection, self.context.plan["incident"])
+        # Their owners need not own anything else that comes back. Whom we cannot become is in what is left to do.
+        borrowed = try_to_become(connection, by_owner(side, oids))[0]
         entries: list[dict[str, Any]] = []
         with without_default_privileges(connection):
             for oid in oids:
                 unreadable = self._unreadable(side, oid)
-                if unreadable:
+                if unreadable and not may_read:
                     entries += unreadable
                     continue
                 execute(connection, "SELECT pg_catalog.lo_create(%s::oid)", (oid,))
-                self._fill(connection, side, oid)
+                self._fill(connection, oid, (pages_of if unreadable else pieces_of)(side, oid))
                 for about in rows(side, RIGHTS, (oid,)):
                     statements = rights_of(oid, about, rows(side, GRANTS, (oid,)))
                     entries += self._give(connection, oid, statements)
+        give_back(connection, borrowed)
         for entry in entries:
             self.context.journal(connection, "refused", {"entry": None, "left": entry})
 
@@ -160,10 +204,9 @@ class LargeObjects:
             value(side, "SELECT pg_catalog.lo_get(%s::oid, 0, 1)", (oid,))
         return found
 
-    def _fill(self, connection: Any, side: Any, oid: int) -> None:
+    def _fill(self, connection: Any, oid: int, pieces: Iterable[tuple[int, bytes]]) -> None:
         """Copy and compare, piece by piece."""
-        offset = 0
-        while data := bytes(value(side, "SELECT pg_catalog.lo_get(%s::oid, %s, %s)", (oid, offset, CHUNK))):
+        for offset, data in pieces:
             execute(connection, "SELECT pg_catalog.lo_put(%s::oid, %s, %s)", (oid, offset, data))
             query = "SELECT encode(pg_catalog.sha256(pg_catalog.lo_get(%s::oid, %s, %s)), 'hex')"
             if value(connection, query, (oid, offset, CHUNK)) != hashlib.sha256(data).hexdigest():
@@ -172,7 +215,6 @@ class LargeObjects:
                     "on. It was not kept, and nothing was published. Run again with the same incident id."
                 )
             self.context.tell(len(data))
-            offset += len(data)
 
     @staticmethod
     def _give(connection: Any, oid: int, statements: Sequence[str]) -> list[dict[str, Any]]:

@@ -36,6 +36,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns
     find_lost_columns,
     tables_with_lost_columns,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_large_objects import (
+    every_large_object,
+    large_objects_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.privileges import lost_privileges
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import moved
@@ -431,6 +435,8 @@ class Planner:
         needs = needs_of(production, side, objects, relations)
         # What we cannot become in production we cannot read in its copy either.
         sequences = [] if needs["missing_memberships"] else fingerprint.sequences_of(side, [*oids, *touched])
+        read = [] if needs["missing_memberships"] else relations
+        large_objects = large_objects_of(production, side, read, self.xids if self.same_lineage else ())
         spaces = [row["spcname"] for row in rows(side, TABLESPACES, (oids,))]
         missing_globals = self._missing_globals(production, side, objects, spaces)
         return {
@@ -440,7 +446,9 @@ class Planner:
             "objects": kept,
             "sequences": sequences,
             "left_to_do": left_to_do + self._moved(side, oids, missing_globals["missing_tablespaces"]),
-            "bytes": sum(item["bytes"] for item in relations if item["action"] != "none"),
+            "large_objects": large_objects,
+            "bytes": sum(item["bytes"] for item in relations if item["action"] != "none")
+            + (large_objects["bytes"] or 0),
             "replication": replication_of(production, relations),
             "waits": waits_of(side, relations, kept),
             **missing_globals,
@@ -523,6 +531,7 @@ class Planner:
             ]
             spaces = [row["spcname"] for row in rows(side, DATABASE_TABLESPACES)]
             missing_globals = self._missing_globals(admin, side, objects, spaces)
+            large_objects = every_large_object(side)
             return {
                 **self._base(),
                 "staging_database": self.staging,
@@ -531,7 +540,8 @@ class Planner:
                 "objects": [],
                 "sequences": [],
                 "left_to_do": lost + self._moved(side, None, missing_globals["missing_tablespaces"]),
-                "bytes": sum(item["bytes"] for item in sizes),
+                "large_objects": large_objects,
+                "bytes": sum(item["bytes"] for item in sizes) + (large_objects["bytes"] or 0),
                 **missing_globals,
                 **needs_of_database(admin, side),
             }

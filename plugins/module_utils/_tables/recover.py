@@ -567,7 +567,7 @@ class TableRecovery:
 
         Large objects are there before the rows that name them are.
         """
-        LargeObjects(self.context).put_back()
+        large_objects = LargeObjects(self.context).put_back()
         inline = InlineParts(self.context, dump.entries)
         keys = ForeignKeys(self.context, steps.foreign_keys)
         identities = PartitionIdentities(self.context, [item["oid"] for item in self.placed])
@@ -580,7 +580,7 @@ class TableRecovery:
         def work() -> None:
             mark(main, self.plan["incident"])
             attempt = self._attempt(main, main, dump)
-            left_to_do = self._move_back(main, dump, steps, attempt)
+            left_to_do = large_objects + self._move_back(main, dump, steps, attempt)
             with without_default_privileges(main), room_for_owners(main, self.context.owners):
                 attempt.make(steps.own)
             set_sequences(main, self.plan["sequences"])

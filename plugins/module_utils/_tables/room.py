@@ -36,6 +36,12 @@ WHERE d.datname = %s
 """
 
 
+# No tablespace can have a name that begins so.
+PG_WAL = "pg_wal"
+# Of each page of a large object (2 kB) an entry in the index, and what a page of 8 kB has no room for.
+LARGE_OBJECT_ROOM = 1.1
+
+
 def places_of(connection: Any) -> dict[str, str]:
     """Directory of each tablespace. One in place lies within the data directory."""
     home = str(value(connection, "SELECT pg_catalog.current_setting('data_directory')"))
@@ -88,6 +94,15 @@ def refuse_too_little(disks: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
+def needs_of_large_objects(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the large objects of a load plan need, as rows of NEEDS: in the database, and for a while as WAL."""
+    stored = int((plan.get("large_objects") or {}).get("stored") or 0)
+    return [
+        {"tablespace": "", "least": stored, "most": int(stored * LARGE_OBJECT_ROOM)},
+        {"tablespace": PG_WAL, "least": 0, "most": int(stored * LARGE_OBJECT_ROOM)},
+    ]
+
+
 def room_for(production: Server, side: Server, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a load plan needs of each disk of production, and what is free there; RecoveryError when it cannot fit.
 
@@ -98,7 +113,9 @@ def room_for(production: Server, side: Server, plan: Mapping[str, Any]) -> list[
     admin = production.connect()
     try:
         home = value(admin, HOME, (plan["database"],))
-        disks = {name: disk for name, path in places_of(admin).items() if (disk := free_below(path)) is not None}
+        places = places_of(admin)
+        places[PG_WAL] = os.path.join(places["pg_default"], PG_WAL)
+        disks = {name: disk for name, path in places.items() if (disk := free_below(path)) is not None}
         begun = value(admin, DATABASES, (plan["staging_database"],))
     finally:
         admin.close()
@@ -114,6 +131,6 @@ def room_for(production: Server, side: Server, plan: Mapping[str, Any]) -> list[
         needs = rows(session, NEEDS, (oids,))
     finally:
         session.close()
-    found = needed_by_device(needs, disks, home or "pg_default")
+    found = needed_by_device([*needs, *needs_of_large_objects(plan)], disks, home or "pg_default")
     refuse_too_little(found)
     return found

@@ -204,12 +204,30 @@ def _production_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> lis
         lines.append(f"{wait.get('whom')} to {wait.get('object')} wait {spent}, {wait.get('why')}")
     if load_plan.get("objects"):
         lines.append(f"{counted(len(load_plan['objects']), 'object')} that went with them")
+    lines += _large_object_lines(load_plan.get("large_objects") or {})
     if load_plan.get("missing_roles"):
         lines.append(
             f"roles that do not exist any more: {', '.join(_name_of(role) for role in load_plan['missing_roles'])}"
         )
     for role in load_plan.get("missing_memberships", []):
         lines.append(f"the role {_name_of(role)} cannot be become; as {role.get('by')}: {role.get('command')}")
+    return lines
+
+
+def _large_object_lines(large_objects: Mapping[str, Any]) -> list[str]:
+    """Large objects that come back with rows, and those that may have been unlinked on purpose."""
+    lines = []
+    left = large_objects.get("left") or {}
+    for entry, does in (
+        (large_objects, "they come back with the rows that name them"),
+        (left, "they are named by rows but stay away, for nothing says that the damage took them; left to you"),
+    ):
+        if entry.get("count"):
+            much = "size unknown" if entry.get("bytes") is None else size(entry["bytes"])
+            owners = [str(name) for name in entry.get("owners") or []]
+            more = f" and {counted(len(owners) - _NAMES_SHOWN, 'more role')}" if len(owners) > _NAMES_SHOWN else ""
+            whose = ", ".join(owners[:_NAMES_SHOWN]) + more
+            lines.append(f"{counted(entry['count'], 'large object')} ({much}, of {whose}): {does}")
     return lines
 
 

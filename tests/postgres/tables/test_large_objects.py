@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -70,3 +71,93 @@ def test_large_objects_are_back_with_rows_and_say_whose_they_were(shop: Any) -> 
     assert (entry["type"], entry["object"], entry["lost"]) == ("large object", "50001", True)
     production.sql("shop", "ALTER ROLE dbre_gone RENAME TO dbre_reader", entry["command"])
     assert production.sql("shop", ALL) == shop.side.sql("shop", ALL)
+
+
+def within(world: Any, *statements: str) -> int:
+    """Take the recovered instance from within the transaction that does the damage, before its COMMIT; its number."""
+    production = world.production
+    connection = production.connect("shop")
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        cursor.execute("; ".join(("SELECT 1", *statements)))
+        cursor.execute("SELECT pg_current_xact_id()::text::int8")
+        xid = int(cursor.fetchone()[0])
+    production.sql("shop", "CHECKPOINT")
+    production.stop()
+    connection.close()
+    world.start_side(production.data)
+    production.start()
+    production.sql("shop", f"BEGIN; {'; '.join(statements)}; COMMIT")
+    return xid
+
+
+def hostile(world: Any) -> None:
+    """A login owns a table that names what belongs to others, and made one of them a member of itself."""
+    world.production.sql(
+        "shop",
+        "ALTER ROLE dbre_mallory LOGIN",
+        "CREATE TABLE planted (id int, raw oid)",
+        "INSERT INTO planted VALUES (1, 101), (2, 102), (3, 103), (4, 104)",
+        "ALTER TABLE planted OWNER TO dbre_mallory",
+        *(f"SELECT lo_from_bytea({oid}, 'of {oid}')" for oid in (101, 102, 103, 104)),
+        "ALTER LARGE OBJECT 101 OWNER TO dbre_owner",
+        "ALTER LARGE OBJECT 102 OWNER TO dbre_owner",
+        "ALTER LARGE OBJECT 103 OWNER TO dbre_mallory",
+        "GRANT SELECT ON LARGE OBJECT 102 TO dbre_mallory",
+        "GRANT dbre_mallory TO dbre_owner",
+    )
+
+
+DAMAGE = ("SELECT lo_unlink(101)", "REVOKE ALL ON LARGE OBJECT 102 FROM dbre_mallory", "DROP TABLE planted")
+PURPOSE = ("SELECT lo_unlink(102)", "SELECT lo_unlink(103)", "SELECT lo_unlink(104)")
+OIDS = "SELECT array_agg(oid::int8 ORDER BY oid) FROM pg_largeobject_metadata"
+
+
+def test_only_what_the_damage_unlinked_comes_back_for_a_hostile_owner_of_the_table(shop: Any) -> None:
+    production = shop.production
+    hostile(shop)
+    xid = within(shop, *DAMAGE)
+    production.sql("shop", *PURPOSE)
+
+    answer = shop.recover("shop", relations=["planted"], xids=[xid])
+
+    # That of the table's owner himself, and the one that the transaction unlinked, whoever it belongs to.
+    assert production.sql("shop", OIDS) == [101, 103]
+    assert (
+        production.sql("shop", "SELECT lomowner::regrole::text FROM pg_largeobject_metadata WHERE oid = 101")
+        == "dbre_owner"
+    )
+    plan = answer["plan"]["large_objects"]
+    assert {key: plan[key] for key in ("count", "bytes", "owners")} == {
+        "count": 2,
+        "bytes": 12,
+        "owners": ["dbre_mallory", "dbre_owner"],
+    }
+    superuser = production.sql("shop", "SELECT current_user::text")
+    assert (plan["left"]["count"], plan["left"]["owners"]) == (2, sorted(["dbre_owner", superuser]))
+    named = {entry["object"]: entry for entry in answer["result"]["left_to_do"]}
+    assert set(named) == {"102 of dbre_owner", f"104 of {superuser}"}
+    assert all(entry["lost"] and entry["needs_side_instance"] for entry in named.values())
+    # The command, taken literally, brings it back.
+    subprocess.run(["/bin/sh", "-c", named["102 of dbre_owner"]["command"]], check=True)
+    assert production.sql("shop", OIDS) == [101, 102, 103]
+    assert production.sql("shop", "SELECT convert_from(lo_get(102), 'UTF8')") == "of 102"
+
+
+def test_where_no_transaction_is_known_only_those_of_the_table_s_own_people_come_back(shop: Any) -> None:
+    production = shop.production
+    hostile(shop)
+    shop.take_side()
+    production.sql("shop", *DAMAGE, *PURPOSE)
+
+    answer = shop.recover("shop", relations=["planted"])
+
+    assert production.sql("shop", OIDS) == [103]
+    assert answer["plan"]["large_objects"]["left"]["count"] == 3
+
+    # A group that nobody logs in as cannot make others its members.
+    production.sql("shop", "DROP TABLE planted", "SELECT lo_unlink(103)")
+    shop.remove("shop")
+    shop.side.sql("shop", "ALTER ROLE dbre_mallory NOLOGIN")
+    shop.recover("shop", relations=["planted"])
+    assert production.sql("shop", OIDS) == [101, 102, 103]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.room import needed_by_device, refuse_too_little
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.room import (
+    needed_by_device,
+    needs_of_large_objects,
+    refuse_too_little,
+)
 
 MAIN = {"path": "/data", "device": 1, "free": 1000, "total": 5000}
 FAST = {"path": "/fast", "device": 2, "free": 100, "total": 5000}
@@ -27,3 +31,11 @@ def test_what_cannot_fit_is_refused_with_what_is_missing() -> None:
         RecoveryError, match="at least 130 bytes, and 100 bytes are free .* /fast.*Make 30 bytes of room"
     ):
         refuse_too_little([{**MAIN, "least": 1000, "most": 9000}, {**FAST, "least": 130, "most": 400}])
+
+
+def test_large_objects_need_room_in_the_database_and_for_a_while_as_wal() -> None:
+    needs = needs_of_large_objects({"large_objects": {"count": 2, "bytes": 900, "stored": 500}})
+    wal = {"path": "/wal", "device": 3, "free": 100, "total": 5000}
+    found = needed_by_device(needs, {"pg_default": MAIN, "pg_wal": wal}, "pg_default")
+    assert found == [{**MAIN, "least": 500, "most": 550}, {**wal, "least": 0, "most": 550}]
+    assert needs_of_large_objects({}) == needs_of_large_objects({"large_objects": {"stored": None}})

@@ -339,6 +339,15 @@ def test_the_plan_says_who_waits_for_what_and_how_long() -> None:
     assert "writers to public.orders wait 0.8 s to 5 min 1 s, to exchange rows that are not as they were" in text
 
 
+def test_the_plan_says_which_large_objects_come_back_and_which_do_not() -> None:
+    data = copy.deepcopy(DATA)
+    left = {"count": 1, "bytes": None, "stored": None, "owners": ["victim"]}
+    data["load_plan"]["large_objects"] = {"count": 2, "bytes": 4096, "stored": 40, "owners": ["a", "b"], "left": left}
+    text = " ".join(plan_text({"id": "a", "data": data}, STATE["started"]).split())
+    assert "2 large objects (4.1 kB, of a, b): they come back with the rows" in text
+    assert "1 large object (size unknown, of victim): they are named by rows but stay away" in text
+
+
 def shown(**changes: Any) -> str:
     plan = {**RESTORE_PLAN, **changes}
     data = {**DATA, "restore_plan": {**plan, "shown": side_restore_shown(plan)}}
