@@ -123,7 +123,13 @@ def test_no_secret_is_printed_recorded_or_left_behind(shop: Shop, operator: Oper
     recovered = operator.recover("secrets")
     assert "Recovered in part: missing" in recovered.output
     assert shop.count("public.orders") == 3000
-    for played in (refused, recovered):
+    # The secrets that the report does not have are in the side instance, which stays until they were taken from there.
+    commands = [str(item["command"]) for item in shop.report("secrets")["left_to_do"]]
+    assert any(command.startswith("CREATE SERVER") for command in commands)
+    (removal,) = [command for command in commands if "tasks_from=absent" in command]
+    removed = shop.obey(removal)
+    assert removed.rc == 0, removed.output
+    for played in (refused, recovered, removed):
         assert shop.planted.found_in(played.output.encode()) == []
 
 

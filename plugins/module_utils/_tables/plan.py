@@ -44,6 +44,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.privileges i
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import moved
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.waits import waits_of
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.with_secrets import dropped_with_secrets
 
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
 TABLES = ("r", "p", "f")
@@ -321,13 +322,20 @@ class Planner:
             and not item["member"]
             and (item["classid"], item["objid"]) not in hanging
         ]
-        objects = self._schemas_of(production, side, objects) + objects
+        mappings = [item["objid"] for item in objects if item["type"] == "user mapping"]
+        objects = self._schemas_of(production, side, objects) + [
+            item for item in objects if item["type"] != "user mapping"
+        ]
         taken = {(item["classid"], item["objid"]) for item in objects}
         asked_ones = set(asked)
+        planned = [item["objid"] for item in objects if item["type"] == "server"]
+        xids = self.xids if self.same_lineage else ()
+        secret = dropped_with_secrets(production, side, xids, mappings, planned)
         columns_of = tables_with_lost_columns(production, side, lost) if self.same_lineage else {}
         states.update(dict.fromkeys(columns_of, "present"))
         named_ones = [item for item in everything if item["objid"] in asked_ones and not item["objsubid"]]
         shown = [item for item in [*lost, *named_ones, *on_recreated] if not item["implied"]]
+        shown = [item for item in shown if item["type"] != "user mapping"]
         whole_relations = [item for item in lost if item["catalog"] == "pg_class" and not item["objsubid"]]
         relations_of_objects = [item["objid"] for item in objects if item["catalog"] == "pg_class"]
         plan = self._finish(
@@ -336,7 +344,11 @@ class Planner:
             objects=objects,
             table_states={**states, **{item["objid"]: item["state"] for item in whole_relations}},
             tables=sorted({*asked, *relations_of_objects, *recreated, *columns_of}),
-            left_to_do=self._left(shown, taken, self.load, columns_of) + self._privileges(production, side),
+            left_to_do=[
+                *self._left(shown, taken, self.load, columns_of),
+                *self._privileges(production, side),
+                *(left(**entry) for entry in secret),
+            ],
             columns=columns_of,
         )
         return {**plan, "event_triggers": triggers}
