@@ -203,7 +203,8 @@ def select(archive: Archive, relations: Sequence[str], schemas: Sequence[str]) -
             without_rows=[_name(table) for table in without],
         )
     left_out = {e.dump_id for e in archive.entries if e.desc == "SUBSCRIPTION"}
-    if not whole:
+    with_large_objects = whole or _may_name_large_objects(archive, loaded)
+    if not with_large_objects:
         left_out |= {e.dump_id for e in archive.entries if e.desc in LARGE_OBJECTS}
     left_out |= {e.dump_id for e in archive.entries if left_out.intersection(e.deps)}
     early = set() if whole else _early(archive, {_name(table) for table in loaded})
@@ -219,11 +220,34 @@ def select(archive: Archive, relations: Sequence[str], schemas: Sequence[str]) -
         loaded=tuple(loaded),
         definitions=tuple(e.dump_id for e in ids(PRE_DATA)),
         early=tuple(e.dump_id for e in ids(POST_DATA) if e.dump_id in early),
-        rows=tuple(e.dump_id for e in ids(DATA) if whole or e.desc == "SEQUENCE SET" or e.dump_id in wanted_rows),
+        rows=tuple(
+            e.dump_id
+            for e in ids(DATA)
+            if whole
+            or e.desc == "SEQUENCE SET"
+            or e.dump_id in wanted_rows
+            or (with_large_objects and e.desc in LARGE_OBJECTS)
+        ),
         late=tuple(e.dump_id for e in ids(POST_DATA) if e.dump_id not in early and (whole or e not in views)),
         unread_views=() if whole else tuple(views),
         left_out=tuple(e for e in archive.entries if e.dump_id in left_out),
     )
+
+
+def _may_name_large_objects(archive: Archive, tables: Iterable[Entry]) -> bool:
+    """Whether a column is of type oid, of a domain of it, or of ``lo``, which an extension makes.
+
+    A dump has all large objects in one or few pieces, and does not say which of them rows name.
+    """
+    domains = [
+        re.escape(match[1])
+        for entry in archive.entries
+        if entry.desc == "DOMAIN"
+        and (match := re.match(rf"CREATE DOMAIN ({QUALIFIED}) AS (?:pg_catalog\.)?oid\b", entry.defn))
+    ]
+    types = "|".join([r"(?:pg_catalog\.)?oid", rf"{IDENT}\.lo", *domains])
+    column = re.compile(rf"^    {IDENT} (?:{types})(?![\w$])", re.MULTILINE)
+    return any(column.search(table.defn) for table in tables)
 
 
 def roles_named(archive: Archive) -> dict[str, bool]:

@@ -260,6 +260,23 @@ def test_names_in_another_encoding(production: Production, side: Path) -> None:
     production.psql("DROP DATABASE latin")
 
 
+def test_large_objects_come_with_tables_that_can_name_them(production: Production, side: Path) -> None:
+    production.psql("CREATE DATABASE pictured")
+    production.psql(
+        'CREATE DOMAIN "Large" AS oid; CREATE TABLE pictures (id int, raw "Large" NOT NULL);'
+        "INSERT INTO pictures VALUES (1, lo_from_bytea(4712, 'a picture'));"
+        "ALTER LARGE OBJECT 4712 OWNER TO shop_owner; CREATE TABLE others AS SELECT 1 AS id",
+        "pictured",
+    )
+    dump = production.dump("-Fc", database="pictured")
+    instance = restore(dump, side, "public.pictures", database="pictured")
+    query = "SELECT convert_from(lo_get(oid), 'UTF8'), lomowner::regrole::text FROM pg_largeobject_metadata"
+    assert ask(instance, query) == [("a picture", "shop_owner")]
+    plan = LogicalRestore(parameters(dump, side.parent / "other", "public.others", database="pictured")).plan()
+    assert any("BLOB" in item for item in plan["left_out"])
+    production.psql("DROP DATABASE pictured")
+
+
 # What it says
 
 
