@@ -14,6 +14,7 @@ def test_large_objects_come_back_although_we_are_no_superuser(shop: Any) -> None
     production = shop.production
     production.sql(
         "shop",
+        "GRANT pg_read_all_data TO rds_superuser",
         "CREATE TABLE pictures (id int PRIMARY KEY, raw oid)",
         "ALTER TABLE pictures OWNER TO dbre_owner",
         "INSERT INTO pictures SELECT g, lo_from_bytea(50000 + g, 'raw') FROM generate_series(1, 5) g",
