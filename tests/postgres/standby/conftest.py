@@ -169,7 +169,7 @@ class Standby(Server):
         # As the role does: PostgreSQL asks for WAL only when it has replayed what it has, so first without the delay.
         self.follow("0", True)
         self.start()
-        self.has_received("replay")
+        self.streams()
         self.follow(delay, streaming)
         must(f"{self.bin_dir}/pg_ctl", "reload", "-s", "-D", str(self.data))
 
@@ -181,6 +181,17 @@ class Standby(Server):
             f"recovery_min_apply_delay='{delay}'\narchive_mode=on\nmax_prepared_transactions=5\n"
             f"archive_command='{command} archive-push %p'\nwal_retrieve_retry_interval=200ms\n"
         )
+
+    def streams(self) -> None:
+        """Wait until it has replayed all that the primary has and streams what comes.
+
+        One that has replayed it from the archive alone would not ask for more before its delay is over.
+        """
+        self.has_received("replay")
+        deadline = time.monotonic() + 60
+        while self.sql("SELECT max(status) FROM pg_stat_wal_receiver", database="postgres") != "streaming":
+            assert time.monotonic() < deadline, "the standby does not stream"
+            time.sleep(0.05)
 
     def has_received(self, what: str = "receive") -> None:
         """Wait until it has received, or replayed, all that the primary has."""

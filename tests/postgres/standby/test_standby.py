@@ -82,7 +82,7 @@ def test_everything_committed_before_the_drop_is_there_and_nothing_after(primary
     standby.has_received()
     params = standby.params("drop", found)
 
-    before = sorted(path.name for path in (primary.root / "repo").rglob("*"))
+    before = set((primary.root / "repo").rglob("*"))
     assert ensure_state(params, "targeted", check_mode=True)["plan"]["standby"]["seconds_left"] > 3500
     assert standby.sql("SELECT pg_get_wal_replay_pause_state()", database="postgres") == "not paused"
     result = standby.bring_to(params)
@@ -103,7 +103,8 @@ def test_everything_committed_before_the_drop_is_there_and_nothing_after(primary
     assert following["delay_seconds"] == 3600
     is_a_standby_again(standby)
     assert not ensure_state(params, "released")["changed"]
-    assert sorted(path.name for path in (primary.root / "repo").rglob("*")) == before
+    new = {path.name for path in set((primary.root / "repo").rglob("*")) - before}
+    assert all(name.startswith("00000001") for name in new), "autovacuum fills segments of the primary"
 
 
 def test_rows_that_were_deleted_are_there(primary: Any, standby: Any) -> None:
