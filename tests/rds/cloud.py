@@ -31,6 +31,29 @@ CREDENTIALS = {
 }
 
 
+# Actions that these tests do not come to, and why.
+BACKUPS = "what rds-backup does after a takeover; test_backups.py comes to it"
+NOT_COME_TO = {
+    "rds:RebootDBInstance": "only where parameters wait for it",
+    "rds:DescribeDBLogFiles": "the moment is given",
+    "rds:DownloadDBLogFilePortion": "the moment is given",
+    "rds:DescribeDBParameters": "only where the database does not tell how its log begins lines",
+    "rds:ModifyDBInstance": "only where the restore call does not take a setting",
+    "rds:CrossRegionCommunication": BACKUPS,
+    "rds:CopyDBSnapshot": BACKUPS,
+    "rds:CreateDBSnapshot": BACKUPS,
+    "rds:DeleteDBSnapshot": BACKUPS,
+    "rds:ListTagsForResource": BACKUPS,
+    "rds:StartDBInstanceAutomatedBackupsReplication": BACKUPS,
+    "rds:StopDBInstanceAutomatedBackupsReplication": BACKUPS,
+    "rds:AddRoleToDBInstance": "the emulated instances have no IAM roles",
+    "rds:CreateDBParameterGroup": "only for a source with AWS's default group",
+    "rds:DescribeDBProxyTargets": "there are no proxies",
+    "logs:FilterLogEvents": "the emulated instances export no logs",
+    "rds:RestoreDBInstanceFromDBSnapshot": "a lost region is restored from replicated backups here",
+}
+
+
 class Cloud:
     """The emulated RDS with a folder for what the operator keeps."""
 
@@ -227,6 +250,12 @@ class Cloud:
         denied = iam.check(iam.load(name), asked, earlier).denied
         assert not denied, f"docs/iam/{name}.json does not allow {denied}"
         return done
+
+    def allowed_for_nothing(self, name: str) -> set[str]:
+        """What a policy in docs/iam allows and its playbook asked for in none of its runs."""
+        assert name in self.asked, "the other tests of this file come first"
+        unused = iam.check(iam.load(name), self.asked[name]).unused
+        return {action for action in unused if not iam.FOR_CLUSTERS.fullmatch(action)} - set(NOT_COME_TO)
 
     def module(self, name: str, region: str = HOME, **arguments: Any) -> Run:
         """Run one module, as an operator tries it."""
