@@ -188,7 +188,7 @@ class Site:
 SITES = {
     "beside_the_primary": ("deb12", "deb12", "recovery"),
     "on_a_recovery_host": ("deb13", "deb13r", "recovery"),
-    "with_a_standby": ("deb13d", "deb13e", "standby"),
+    "with_a_standby": ("deb13f", "deb13g", "standby"),
 }
 
 
