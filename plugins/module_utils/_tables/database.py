@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
@@ -190,6 +190,10 @@ class DatabaseRecovery(TableRecovery):
         self._note_refused(main, attempt)
         self.context.journal(main, "published", {"left_to_do": left_to_do})
         main.commit()
+
+    def _finish_keys(self, main: Any, steps: Steps, attempt_of: Callable[[], Attempt]) -> list[dict[str, Any]]:
+        """All were made, and checked, before there was anybody to wait."""
+        return []
 
     def _appear(self, admin: Any, main: Any, dump: SchemaDump) -> Any:
         """Give the database its name, with its settings and grants, in one transaction."""

@@ -8,12 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
-    INSUFFICIENT_PRIVILEGE,
-    force_statements,
-    server_message,
-)
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct, Owner, execute_as_owner
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, server_message
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import execute_as_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -21,11 +17,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import (
-    Owners,
-    each_as_its_owner,
-    runs_as_owner,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_passing, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
@@ -38,24 +30,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
     entries_of,
     needed_for,
 )
-
-FOREIGN_KEYS = """
-SELECT k.oid::int8 AS oid, k.conname AS name, n.nspname AS schema, c.relname AS table, c.relkind AS kind,
-       k.conrelid::int8 AS relation, k.confrelid::int8 AS other_relation,
-       pg_catalog.pg_get_constraintdef(k.oid) AS definition, k.convalidated AS validated,
-       rn.nspname AS other_schema, rc.relname AS other_table,
-       ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS key(number, n)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = key.number ORDER BY key.n)
-         AS columns,
-       ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS key(number, n)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = key.number ORDER BY key.n)
-         AS other_columns
-FROM pg_catalog.pg_constraint k
-JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_class rc ON rc.oid = k.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace
-WHERE k.contype = 'f' AND k.oid = ANY(%s::oid[])
-ORDER BY k.oid
-"""
 
 # Parts of surviving tables that a dump writes inside CREATE TABLE, so that they have no entry of their own.
 INLINE_DEFAULTS = """
@@ -272,169 +246,6 @@ def set_sequences(connection: Any, sequences: Iterable[Mapping[str, Any]]) -> No
         target = forward(rows(connection, f"SELECT last_value, is_called FROM {name}")[0], sequence)
         if target is not None:
             execute(connection, "SELECT pg_catalog.setval(%s::regclass, %s, %s)", (name, *target))
-
-
-class ForeignKeys:
-    """Foreign keys put back NOT VALID, then validated while production writes; what does not fit is reported."""
-
-    def __init__(self, context: Context, entries: Iterable[Entry]) -> None:
-        side = context.side.connect(context.side_database)
-        try:
-            self._keys = rows(side, FOREIGN_KEYS, ([entry.oid for entry in entries],))
-        finally:
-            side.close()
-        self._incident: str = context.plan["incident"]
-        self._placed = {item["oid"] for item in context.plan["relations"] if item["action"] == "place"}
-
-    def add(self, connection: Any) -> list[dict[str, Any]]:
-        """Make them, in the caller's transaction; what could not be made."""
-        left_to_do = []
-        for key in self._keys:
-            partitioned = key["kind"] == "p"
-            statement = (
-                f"ALTER TABLE {'' if partitioned else 'ONLY '}{quote_name(key['schema'], key['table'])} "
-                f"ADD CONSTRAINT {quote_ident(key['name'])} {key['definition']}"
-            )
-            if not partitioned and key["validated"]:
-                statement += " NOT VALID"
-            caged = partitioned and runs_as_owner(connection, self._tables(key))
-            show, hide = self._hidden(connection, key, caged) if partitioned else ([], [])
-            if show and not {key["relation"], key["other_relation"]} <= self._placed:
-                left_to_do.append(self._unseen(key, show, statement, hide))
-                continue
-            errors: list[Any] = []
-            with savepoint(connection, errors.append):
-                for command in show:
-                    execute(connection, command)
-                if caged:
-                    execute_as_owner(connection, self._tables(key)[0], statement, self._tables(key)[1])
-                else:
-                    execute(connection, statement)
-                for command in hide:
-                    execute(connection, command)
-            for error in errors:
-                if isinstance(error, connection.IntegrityError):
-                    left_to_do.append({**self._violation(connection, key, f"{statement};"), "lost": True})
-                else:
-                    name = f"{key['name']} on {display_name(key['schema'], key['table'])}"
-                    left_to_do.append(left("foreign key", name, server_message(error), f"{statement};", lost=True))
-        return left_to_do
-
-    def validate(self, connection: Any) -> list[dict[str, Any]]:
-        """Validate what is not valid yet, each in a transaction of its own; what production's rows do not allow."""
-        left_to_do = []
-        for key in self._keys:
-            table = quote_name(key["schema"], key["table"])
-            query = (
-                "SELECT NOT convalidated FROM pg_catalog.pg_constraint "
-                "WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s AND contype = 'f'"
-            )
-            if not key["validated"] or not value(connection, query, (table, key["name"])):
-                connection.rollback()
-                continue
-            statement = f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote_ident(key['name'])}"
-            connection.rollback()
-
-            def work(
-                key: Mapping[str, Any] = key, statement: str = statement, table: str = table
-            ) -> dict[str, Any] | None:
-                mark(connection, self._incident)
-                caged = runs_as_owner(connection, self._tables(key))
-                show, hide = self._hidden(connection, key, caged)
-                if show:
-                    return self._unseen(key, show, statement, hide)
-                if caged:
-                    execute_as_owner(connection, table, statement, self._tables(key)[1])
-                else:
-                    execute(connection, statement)
-                return None
-
-            try:
-                unseen = patiently(connection, work)
-                left_to_do += [unseen] if unseen else []
-            except connection.IntegrityError:
-                connection.rollback()
-                left_to_do.append(self._violation(connection, key, f"{statement};"))
-                connection.rollback()
-            except connection.ProgrammingError as error:
-                if error.pgcode != INSUFFICIENT_PRIVILEGE:
-                    raise
-                connection.rollback()
-                name = f"{key['name']} on {display_name(key['schema'], key['table'])}"
-                why = server_message(error)
-                reason = f"the table's owner may not check the rows that are there ({why}); new ones are checked"
-                left_to_do.append(left("foreign key", name, reason, f"{statement};"))
-        return left_to_do
-
-    def locks(self) -> list[Lock]:
-        """The locks under which they are made."""
-        ends = {table for key in self._keys for table in self._tables(key)}
-        return [Lock(table, "SHARE ROW EXCLUSIVE", tree=True) for table in sorted(ends)]
-
-    @staticmethod
-    def _tables(key: Mapping[str, Any]) -> list[str]:
-        return [quote_name(key["schema"], key["table"]), quote_name(key["other_schema"], key["other_table"])]
-
-    @classmethod
-    def _hidden(cls, connection: Any, key: Mapping[str, Any], as_owner: bool) -> tuple[list[str], list[str]]:
-        """Statements that show all rows of both tables of a key to those who look, and that undo it."""
-        query = "SELECT pg_catalog.to_regclass(name)::oid::int8 AS oid FROM unnest(%s::text[]) AS name"
-        oids = [row["oid"] for row in rows(connection, query, (cls._tables(key),))]
-        return force_statements(connection, oids, as_owner)
-
-    @staticmethod
-    def _unseen(key: Mapping[str, Any], show: list[str], statement: str, hide: list[str]) -> dict[str, Any]:
-        return left(
-            "foreign key",
-            f"{key['name']} on {display_name(key['schema'], key['table'])}",
-            "row security binds even the owner of one of its tables, so the rows that are there can only be checked "
-            "while that table is locked; new rows are checked. At a quiet time, run the command",
-            "; ".join(["BEGIN", *show, statement, *hide, "COMMIT;"]),
-        )
-
-    @staticmethod
-    def _violation(connection: Any, key: Mapping[str, Any], command: str) -> dict[str, Any]:
-        table, other = quote_name(key["schema"], key["table"]), quote_name(key["other_schema"], key["other_table"])
-        columns = [f"f.{quote_ident(name)}" for name in key["columns"]]
-        match = " AND ".join(f"{column} = t.{quote_ident(name)}" for column, name in zip(columns, key["other_columns"]))
-        without = (
-            f"FROM {table} f WHERE {' AND '.join(f'{column} IS NOT NULL' for column in columns)} "
-            f"AND NOT EXISTS (SELECT FROM {other} t WHERE {match})"
-        )
-        fields = ", ".join(fingerprint.shown_text(column) for column in columns)
-        count, sample = None, []
-        execute(connection, "SAVEPOINT dbre_count")
-        try:
-            with each_as_its_owner(connection, []) as owners:
-                whom = _reader(connection, owners, key)
-                count = whom.value(f"SELECT count(*) {without}")
-                sample = [list(row.values()) for row in whom.rows(f"SELECT {fields} {without} LIMIT 5")]
-        except connection.ProgrammingError as error:
-            # Row security hides rows of one of the tables from us, and a lock to lift it is not worth the number.
-            if error.pgcode != INSUFFICIENT_PRIVILEGE:
-                raise
-            execute(connection, "ROLLBACK TO SAVEPOINT dbre_count")
-        execute(connection, "RELEASE SAVEPOINT dbre_count")
-        shown = display_name(key["schema"], key["table"])
-        entry = left(
-            "foreign key",
-            f"{key['name']} on {shown}",
-            f"{'some' if count is None else count} rows of {shown} point to rows that "
-            f"{display_name(key['other_schema'], key['other_table'])} does not have (any more); new rows are checked, "
-            "these are not. Mend them, then run the command",
-            command,
-        )
-        return {**entry, "rows": count, "columns": key["columns"], "sample": sample}
-
-
-def _reader(connection: Any, owners: Owners, key: Mapping[str, Any]) -> Owner:
-    """Whose rights and code may meet in a query on both tables of a foreign key: those of its own table's owner."""
-    for schema, name in ((key["schema"], key["table"]), (key["other_schema"], key["other_table"])):
-        oid = value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (quote_name(schema, name),))
-        found = owners.of(oid, schema)
-        if not isinstance(found, Direct):
-            break
-    return found
 
 
 class Attached:

@@ -48,6 +48,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.confirmed im
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
     without_default_privileges,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.foreign_keys import ForeignKeys
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.index_builds import IndexBuilds
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.inherited import (
     hide_from_parents,
@@ -75,7 +76,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import (
     Attached,
-    ForeignKeys,
     InlineParts,
     PartitionIdentities,
     Steps,
@@ -301,10 +301,11 @@ class TableRecovery:
             main = self._appear(admin, main, dump)
             published = time.monotonic()
             left_to_do = [*self.plan["left_to_do"]]
-            left_to_do += ForeignKeys(context, steps.foreign_keys).validate(main)
+            attempt_of = partial(self._attempt, main, main, dump)
+            left_to_do += self._finish_keys(main, steps, attempt_of)
             left_to_do += InlineParts(context, dump.entries).validate(main)
             main.commit()
-            left_to_do += builds.make(main, partial(self._attempt, main, main, dump))
+            left_to_do += builds.make(main, attempt_of)
             validated = time.monotonic()
             left_to_do += unconfirmed(main)
             result = self._result(main, left_to_do)
@@ -572,6 +573,8 @@ class TableRecovery:
         keys = ForeignKeys(self.context, steps.foreign_keys)
         identities = PartitionIdentities(self.context, [item["oid"] for item in self.placed])
         attached = Attached(self.context, [item["oid"] for item in self.placed])
+        late = keys.late(steps.after_foreign_keys)
+        after = [entry for entry in steps.after_foreign_keys if entry not in late]
         refresh = self._populated_views(steps)
         locks = Locks(main)
         others = locks_of_entries(self.context, steps.others)
@@ -586,18 +589,23 @@ class TableRecovery:
             set_sequences(main, self.plan["sequences"])
             attempt.grant([*steps.own, *steps.others, *steps.after_foreign_keys])
             left_to_do += refresh_views(main, refresh)
-            attempt.prepare([steps.others, steps.after_foreign_keys])
+            attempt.prepare([steps.others, after])
             wanted = [*others, *inline.locks(), *attached.locks(main), *keys.locks()]
             locks.take(lock for lock in wanted if lock.table not in placed)
             left_to_do += inline.add(main)
             attached.make(main, lambda: attempt.make(steps.others))
             left_to_do += identities.mend(main) + keys.add(main)
-            attempt.make(steps.after_foreign_keys)
+            attempt.make(after)
             self._note_refused(main, attempt)
             self.context.journal(main, "published", {"left_to_do": left_to_do})
 
         patiently(main, work, locks=locks)
         self.context.progress.say("publish", len(self.plan["objects"]), len(self.plan["objects"]), "objects")
+
+    def _finish_keys(self, main: Any, steps: Steps, attempt_of: Callable[[], Attempt]) -> list[dict[str, Any]]:
+        """Foreign keys are valid, or what of their tables' rows is left to do."""
+        keys = ForeignKeys(self.context, steps.foreign_keys)
+        return keys.finish(main, keys.late(steps.after_foreign_keys), attempt_of)
 
     def _populated_views(self, steps: Steps) -> list[str]:
         """Lost materialized views that held rows, in the order in which they can be filled again."""
@@ -655,8 +663,11 @@ class TableRecovery:
         }
 
     def _tables_of_objects(self) -> dict[str, str]:
-        """The lost table that each lost object is part of, both as shown to people."""
-        tables = {item["oid"]: display_name(item["schema"], item["name"]) for item in self.placed}
+        """The table that each lost object is part of, both as shown to people."""
+        of_tables = [item for item in self.plan["objects"] if item["catalog"] == "pg_constraint" and item["relation"]]
+        # The index of a key may be one of a table that was not lost.
+        tables = {item["relation"]: display_name(*item["names"][:2]) for item in of_tables}
+        tables.update({item["oid"]: display_name(item["schema"], item["name"]) for item in self.placed})
         owners = {item["identity"]: item["index_of"] or item["relation"] for item in self.plan["objects"]}
         return {identity: tables[oid] for identity, oid in owners.items() if oid in tables}
 
