@@ -222,3 +222,129 @@ def test_writers_go_on_while_an_index_of_a_table_that_was_not_lost_is_built(shop
     assert production.sql("shop", INDEXES) == "parcels_customer parcels_once parcels_pkey parcels_sent parcels_spelt"
     shop.remove("shop")
     assert production.definition("shop") == definition
+
+
+# Compressed it fits into an index, and takes a while to compare.
+LONG = "repeat('x', 100000) || {}"
+
+
+def test_writers_go_on_while_keys_of_a_table_that_was_not_lost_are_built(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE TABLE parcels (id int PRIMARY KEY, customer int, note text, weight int, shape text, lane int)",
+        f"INSERT INTO parcels SELECT g, 1, 'x', 0, {LONG.format('g')}, g FROM generate_series(1, 2500) g",
+        "ALTER TABLE parcels ADD CONSTRAINT parcels_lane UNIQUE (shape, lane)",
+        "ALTER TABLE parcels ADD CONSTRAINT parcels_late UNIQUE (lane) DEFERRABLE INITIALLY DEFERRED",
+        "ALTER TABLE parcels CLUSTER ON parcels_lane",
+        "COMMENT ON CONSTRAINT parcels_lane ON parcels IS 'one in each lane'",
+        "CREATE TABLE slips (id int NOT NULL UNIQUE, code text CONSTRAINT slips_pkey PRIMARY KEY)",
+        "INSERT INTO slips SELECT g, g FROM generate_series(1, 100) g",
+        "ALTER TABLE slips REPLICA IDENTITY USING INDEX slips_pkey",
+        "CREATE TABLE labels (shape text, lane int, code text CONSTRAINT labels_code REFERENCES slips, "
+        "CONSTRAINT labels_lane FOREIGN KEY (shape, lane) REFERENCES parcels (shape, lane))",
+        "COMMENT ON CONSTRAINT labels_lane ON labels IS 'where it is'",
+        "INSERT INTO labels SELECT shape, lane, id FROM parcels WHERE id < 100",
+    )
+    shop.take_side()
+    definition = production.definition("shop")
+    production.sql(
+        "shop",
+        "ALTER TABLE parcels DROP COLUMN lane CASCADE",
+        "ALTER TABLE slips DROP COLUMN code CASCADE",
+        "INSERT INTO slips VALUES (101)",
+    )
+    others = [Work(production, work) for work in (write, read)]
+    for work in others:
+        work.start()
+    answer = shop.recover("shop", relations=["parcels", "slips"])
+    for work in others:
+        work.end()
+
+    limit = max(LONGEST, PART * answer["result"]["seconds"]["validate"])
+    assert [round(work.longest, 2) for work in others if work.longest > limit] == []
+    assert not [wait for wait in answer["plan"]["waits"] if "build" in wait["why"]]
+    lost = {item["object"]: item for item in answer["result"]["left_to_do"] if item["lost"]}
+    column, key = "code on public.slips", "slips_pkey on public.slips"
+    assert set(lost) == {column, key, "labels_code on public.labels"}
+    assert "code is not NOT NULL" in lost[key]["reason"]
+    commands = lost[key]["command"].split("\n")
+    # The index, as a run leaves it that was killed before it made the key.
+    production.sql("shop", "DELETE FROM slips WHERE id = 101", lost[column]["command"], commands[0])
+    again = shop.recover("shop", relations=["parcels", "slips"], plan=answer["plan"])
+    assert {item["object"] for item in again["result"]["left_to_do"] if item["lost"]} == {column}
+    shop.remove("shop")
+    # Columns that come back are the last ones.
+    lines = [
+        sorted(line.strip(" ,") for line in text.split("\n")) for text in (production.definition("shop"), definition)
+    ]
+    assert lines[0] == lines[1]
+
+
+SPELT = """
+CREATE FUNCTION rules.spelt(v text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+-- Slow enough to be noticed.
+$$ BEGIN PERFORM md5(repeat(v, 10000)); RETURN upper(v); END $$
+"""
+
+
+def test_writers_go_on_while_indexes_and_keys_of_a_partitioned_table_that_was_not_lost_are_built(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE SCHEMA rules",
+        "CREATE TABLE rules.depots (place text PRIMARY KEY, number int)",
+        f"INSERT INTO rules.depots SELECT {LONG.format('g')}, g FROM generate_series(0, 9) g",
+        SPELT,
+        "CREATE TABLE parcels (id int, customer int, note text, weight int DEFAULT 1, place text) "
+        "PARTITION BY RANGE (id)",
+        "CREATE TABLE parcels_old PARTITION OF parcels FOR VALUES FROM (0) TO (10000)",
+        "CREATE TABLE parcels_mid PARTITION OF parcels FOR VALUES FROM (10000) TO (20000) PARTITION BY LIST (weight)",
+        "CREATE TABLE parcels_new PARTITION OF parcels DEFAULT",
+        "CREATE TABLE parcels_one PARTITION OF parcels_mid DEFAULT",
+        # Compressed once.
+        "INSERT INTO parcels SELECT g, 1, g, 1, place FROM generate_series(1, 20000) g "
+        "JOIN rules.depots ON number = g % 10",
+        "CREATE INDEX parcels_spelt ON parcels (rules.spelt(note))",
+        "COMMENT ON INDEX parcels_spelt IS 'by its spelling'",
+        "ALTER TABLE parcels ADD CONSTRAINT parcels_place FOREIGN KEY (place) REFERENCES rules.depots",
+        "COMMENT ON CONSTRAINT parcels_place ON parcels IS 'where it lies'",
+    )
+    shop.take_side()
+    definition = production.definition("shop")
+    later = "CREATE TABLE parcels_later PARTITION OF parcels FOR VALUES FROM (50000) TO (60000)"
+    stray = "UPDATE parcels SET place = 'nowhere' WHERE id = 15000"
+    production.sql("shop", "DROP SCHEMA rules CASCADE", later, stray)
+    others = [Work(production, work) for work in (write, read)]
+    for work in others:
+        work.start()
+    answer = shop.recover("shop", schemas=["rules"])
+    for work in others:
+        work.end()
+
+    limit = max(LONGEST, PART * answer["result"]["seconds"]["validate"])
+    assert [round(work.longest, 2) for work in others if work.longest > limit] == []
+    assert answer["plan"]["waits"] == []
+    # What came after the incident.
+    left_to_do = {(item["type"], item["object"]): item for item in answer["result"]["left_to_do"]}
+    assert left_to_do.pop(("foreign key", "parcels_place on public.parcels_one"))["rows"] == 1
+    assert "lack it: public.parcels_later." in left_to_do["index", "public.parcels_spelt"]["reason"]
+    assert {(*key, item["lost"]) for key, item in left_to_do.items()} == {
+        ("foreign key", "parcels_place on public.parcels", True),
+        ("comment", "public CONSTRAINT parcels_place ON parcels postgres", True),
+        ("index", "public.parcels_spelt", True),
+    }
+    production.sql(
+        "shop",
+        "UPDATE parcels SET place = (SELECT place FROM parcels WHERE id = 10) WHERE id = 15000",
+        "CREATE INDEX CONCURRENTLY later_spelt ON parcels_later (rules.spelt(note))",
+        "ALTER INDEX parcels_spelt ATTACH PARTITION later_spelt",
+    )
+    assert shop.recover("shop", schemas=["rules"], plan=answer["plan"])["result"]["left_to_do"] == []
+    invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+    unchecked = "SELECT count(*) FROM pg_constraint WHERE NOT convalidated OR contype = 'f' AND conparentid = 0 "
+    assert production.sql("shop", invalid) == 0
+    assert production.sql("shop", f"{unchecked} AND conrelid::regclass::text ~ 'parcels_'") == 0
+    production.sql("shop", "DROP TABLE parcels_later")
+    shop.remove("shop")
+    assert production.definition("shop") == definition

@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.waits import Wait, built, exchanged, seconds_of
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.waits import (
+    Wait,
+    built,
+    checked,
+    exchanged,
+    seconds_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,11 +43,12 @@ def test_writers_wait_for_what_is_exchanged_and_for_triggers_that_are_silenced()
     assert [wait.table for wait in exchanged(relations)] == [1, 2]
 
 
-def test_an_index_of_a_table_that_was_not_lost_is_waited_for_once() -> None:
-    def item(objid: int, catalog: str, name: str, **more: Any) -> dict[str, Any]:
-        defaults = {"contype": None, "index_of": None, "relation": None, "identity": f"{name} of it"}
-        return {"objid": objid, "catalog": catalog, "names": ["app", name], **defaults, **more}
+def item(objid: int, catalog: str, name: str, **more: Any) -> dict[str, Any]:
+    defaults = {"contype": None, "index_of": None, "relation": None, "identity": f"{name} of it"}
+    return {"objid": objid, "catalog": catalog, "names": ["app", name], **defaults, **more}
 
+
+def test_an_index_that_cannot_be_built_beside_is_waited_for_once() -> None:
     objects = [
         item(10, "pg_class", "lost", relation=10),
         item(11, "pg_class", "lost_pkey", index_of=10),
@@ -50,8 +57,23 @@ def test_an_index_of_a_table_that_was_not_lost_is_waited_for_once() -> None:
         item(23, "pg_constraint", "one_code", relation=20, contype="u"),
         item(24, "pg_constraint", "is_high", relation=20, contype="c"),
         item(25, "pg_proc", "fits"),
+        item(32, "pg_class", "one_at_a_time", index_of=30),
+        item(33, "pg_constraint", "one_at_a_time", relation=30, contype="x"),
     ]
-    assert [(wait.table, wait.whom, wait.why) for wait in built(objects)] == [
-        (20, "writers", "to build index by_day of it"),
-        (20, "readers and writers", "to build one_code of it"),
-    ]
+    excluded = (30, "readers and writers", "to build one_at_a_time of it")
+    key = (20, "readers and writers", "to build one_code of it")
+    index = (20, "writers", "to build index by_day of it")
+
+    def waits(needed: list[int], not_beside: list[int]) -> list[tuple[int, str, str]]:
+        return [(wait.table, wait.whom, wait.why) for wait in built(objects, needed, not_beside)]
+
+    assert waits([], []) == [excluded]
+    assert waits([23], [10]) == [key, excluded]
+    assert waits([], [20]) == [index, key, excluded]
+
+
+def test_both_ends_of_a_foreign_key_between_partitioned_tables_wait_while_its_rows_are_looked_at() -> None:
+    objects = [item(10, "pg_class", "lost", relation=10)]
+    objects += [item(number, "pg_constraint", "fk", relation=20, contype="f") for number in (1, 2)]
+    of_trees = [{"oid": 1, "relation": 20, "other": 10}, {"oid": 2, "relation": 20, "other": 30}]
+    assert [(wait.table, wait.size_of) for wait in checked(objects, of_trees)] == [(20, 20), (20, 20), (30, 20)]
