@@ -145,8 +145,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import (
     ARGUMENT_SPEC,
-    from_params,
+    PgBackRest,
     refuse_root,
+    stanza_of,
 )
 
 
@@ -154,7 +155,7 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     """Take the backup where one is needed and return the module's result."""
     params = module.params
     refuse_root("backup")
-    pgbackrest = from_params(params, module.run_command)
+    pgbackrest = PgBackRest(module.run_command, **stanza_of(params))
     arguments = option_arguments(params["options"])
     arguments += annotation_arguments(params["annotations"], pgbackrest.version())
     facts = stanza_facts(pgbackrest.info())

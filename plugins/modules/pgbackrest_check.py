@@ -92,18 +92,20 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continui
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import (
     ARGUMENT_SPEC,
-    from_params,
+    PgBackRest,
     refuse_root,
+    stanza_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
+    login_of,
 )
 
 
 def archiver(params: dict[str, Any]) -> dict[str, Any]:
     """Return the server's archive settings, statistics and present WAL segment."""
-    connection = connect(params)
+    connection = connect(login_of(params))
     try:
         with connection.cursor() as cursor:
             cursor.execute(ARCHIVER_QUERY)
@@ -115,7 +117,7 @@ def archiver(params: dict[str, Any]) -> dict[str, Any]:
 def prove(module: AnsibleModule) -> dict[str, Any]:
     """Prove archiving and return the module's result; a failure carries what the server says of it."""
     refuse_root("check")
-    pgbackrest = from_params(module.params, module.run_command)
+    pgbackrest = PgBackRest(module.run_command, **stanza_of(module.params))
     if module.check_mode:
         return {"changed": False, "proved": False}
     before = archiver(module.params)

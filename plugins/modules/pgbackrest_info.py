@@ -152,14 +152,18 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import describe_backup, describe_stanza
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC, from_params
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import (
+    ARGUMENT_SPEC,
+    PgBackRest,
+    stanza_of,
+)
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={**ARGUMENT_SPEC, "set": {"type": "str"}}, supports_check_mode=True)
     check_arguments(module)
     try:
-        pgbackrest = from_params(module.params, module.run_command)
+        pgbackrest = PgBackRest(module.run_command, **stanza_of(module.params))
         version = pgbackrest.version()
         info = describe_stanza(pgbackrest)
         if module.params["set"]:

@@ -272,8 +272,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import TARGET_OPTIONS
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import refuse_root
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import SideRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import Asked, SideRestore
 
 
 def main() -> None:
@@ -313,7 +314,7 @@ def main() -> None:
 
     try:
         refuse_root("restore")
-        restore = SideRestore(module.params, run)
+        restore = SideRestore(pick(Asked, module.params), run)
         plan, changed = restore.look() if module.check_mode else restore.restore()
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)

@@ -90,8 +90,13 @@ settings:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC, refuse_root
-from ansible_collections.dbre.recovery.plugins.module_utils._side.standby import ensure_standby
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import (
+    ARGUMENT_SPEC,
+    PgBackRest,
+    refuse_root,
+    stanza_of,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._side.standby import Standby
 
 
 def main() -> None:
@@ -107,9 +112,19 @@ def main() -> None:
         supports_check_mode=True,
     )
     check_arguments(module)
+    params = module.params
     try:
         refuse_root("restore")
-        module.exit_json(**ensure_standby(module.params, module.run_command, module.check_mode))
+        standby = Standby(
+            params["path"],
+            system_identifier=params["system_identifier"],
+            major_version=params["major_version"],
+            backrest=PgBackRest(module.run_command, **stanza_of(params)),
+            run=module.run_command,
+            rebuild=params["rebuild"],
+            bin_dir=params["bin_dir"],
+        )
+        module.exit_json(**standby.ensure(module.check_mode))
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     except OSError as error:

@@ -88,18 +88,20 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup i
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import (
     ARGUMENT_SPEC,
-    from_params,
+    PgBackRest,
     refuse_root,
+    stanza_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
+    login_of,
 )
 
 
 def server_identity(params: dict[str, Any]) -> tuple[int, int]:
     """Return the running server's system identifier and major version."""
-    connection = connect(params)
+    connection = connect(login_of(params))
     try:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -114,7 +116,7 @@ def server_identity(params: dict[str, Any]) -> tuple[int, int]:
 def ensure(module: AnsibleModule) -> dict[str, Any]:
     """Bring the stanza to what the server needs and return the module's result."""
     refuse_root("stanza-create")
-    pgbackrest = from_params(module.params, module.run_command)
+    pgbackrest = PgBackRest(module.run_command, **stanza_of(module.params))
     info = describe_stanza(pgbackrest)
     before = current_databases(info)
     if module.check_mode and not before:

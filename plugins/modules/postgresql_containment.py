@@ -146,17 +146,18 @@ from ansible_collections.dbre.recovery.plugins.module_utils._guard.containment i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
+    login_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
 
 
 def containment(params: dict[str, Any]) -> Any:
     if params["method"] == "read_only":
-        return ReadOnly(connect(params), params["database"], params["timeout"])
+        return ReadOnly(connect(login_of(params)), params["database"], params["timeout"])
 
     def console() -> Any:
         # PgBouncer refuses startup options it does not know.
-        return connect(params, "pgbouncer", options="")
+        return connect(login_of(params), "pgbouncer", options="")
 
     return PgBouncerPause(console, params["database"], params["timeout"])
 

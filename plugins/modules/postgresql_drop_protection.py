@@ -113,6 +113,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._guard.protection im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
+    login_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
@@ -142,7 +143,7 @@ def main() -> None:
     params = module.params
     try:
         protection = DropProtection(
-            connect(params),
+            connect(login_of(params)),
             parse_relation_list(params["relations"]),
             parse_schema_list(params["schemas"]),
             params["application_roles"],

@@ -147,14 +147,24 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments impo
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_load import LogicalLoad
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import login_of
 
 
 def restore(module: AnsibleModule) -> dict[str, Any]:
-    load = LogicalLoad(module.params)
+    params = module.params
+    load = LogicalLoad(
+        login_of(params),
+        dump=params["dump"],
+        globals_dump=params["globals"],
+        database=params["database"],
+        existing=params["existing"],
+        jobs=params["jobs"],
+        bin_dir=params["bin_dir"],
+    )
     if module.check_mode:
         plan = load.plan()
     else:
-        progress = Progress(os.path.join(module.params["dump"] or module.params["globals"], "progress.json"))
+        progress = Progress(os.path.join(params["dump"] or params["globals"], "progress.json"))
         with progress.watching(f"loaded into {load.database}", load.loaded):
             plan = load.restore()
     changed = bool(plan["roles"]) or plan["how"] not in (None, "done")

@@ -243,7 +243,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_instance import LogicalRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_instance import Asked, LogicalRestore
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 
@@ -257,7 +258,7 @@ CLIENT = {
 
 
 def present(module: AnsibleModule) -> dict[str, Any]:
-    restore = LogicalRestore(module.params)
+    restore = LogicalRestore(pick(Asked, module.params))
     plan = restore.plan()
     before = {"instance": plan["earlier"] or "absent"}
     if module.check_mode:

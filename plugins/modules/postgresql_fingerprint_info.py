@@ -116,6 +116,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
+    login_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerprint import (
     difference,
@@ -132,7 +133,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions
 
 def run(params: dict[str, Any]) -> dict[str, Any]:
     settings = parallel_settings(len(os.sched_getaffinity(0)))
-    connection = connect(params, params["database"], settings=settings)
+    connection = connect(login_of(params), params["database"], settings=settings)
     try:
         with translated_errors():
             fingerprint = take_fingerprint(

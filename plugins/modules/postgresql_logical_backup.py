@@ -185,8 +185,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_backup import (
+    DumpSet,
     LogicalBackup,
     ended_by_signal,
 )
@@ -194,7 +196,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_backu
 
 def ensure(module: AnsibleModule) -> dict[str, Any]:
     """Take the dump where one is needed and return the module's result."""
-    backup = LogicalBackup(module.params)
+    backup = LogicalBackup(pick(DumpSet, module.params))
     now = datetime.now(timezone.utc)
     before = [dump["id"] for dump in backup.dumps()]
     if module.params["max_age"] is not None:

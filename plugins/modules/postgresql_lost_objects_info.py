@@ -238,7 +238,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import INSTANCE_OPTIONS, load_plan
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connection_argument_spec,
+    login_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
@@ -268,7 +271,9 @@ def main() -> None:
     check_arguments(module)
     params = module.params
     try:
-        with open_servers(params, params["incident"]) as (production, side):
+        with open_servers(
+            login_of(params), params["bin_dir"], params["incident"], params["instance"], params["instance_password"]
+        ) as (production, side):
             planner = Planner(
                 production,
                 side,

@@ -72,6 +72,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connect,
     connection_argument_spec,
+    login_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import parse_relation_list
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
@@ -79,7 +80,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.presence imp
 
 
 def look(params: dict[str, Any]) -> dict[str, Any]:
-    connection = connect(params, params["database"])
+    connection = connect(login_of(params), params["database"])
     try:
         with translated_errors():
             seen = presence(connection, parse_relation_list(params["relations"]))

@@ -106,7 +106,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments impo
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.warm import databases_of, warm
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connection_argument_spec,
+    login_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, translated_errors
 
 
@@ -124,7 +127,7 @@ def main() -> None:
     params = module.params
     progress = Progress(params["progress_file"])
     try:
-        server = Server(params, "", "dbre.recovery warm")
+        server = Server(login_of(params), "", "dbre.recovery warm")
         with translated_errors():
             databases = [params["database"]] if params["database"] else databases_of(server)
             result = warm(server, databases, params["parallel"], progress, module.check_mode)

@@ -133,7 +133,10 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connection_argument_spec,
+    login_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
@@ -160,7 +163,7 @@ def main() -> None:
     check_arguments(module)
     params = module.params
     try:
-        with open_production(params, params["incident"]) as production:
+        with open_production(login_of(params), params["bin_dir"], params["incident"]) as production:
             found = impact_on(
                 production,
                 params["database"],

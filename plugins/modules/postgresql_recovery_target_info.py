@@ -289,12 +289,17 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments impo
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import stanza_of
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connection_argument_spec,
+    login_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import KINDS
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import roomiest
 
-SEARCH_SPEC = {
+REQUEST_SPEC = {
     "database": {"type": "str", "required": True},
     "relations": {"type": "list", "elements": "str", "default": []},
     "schemas": {"type": "list", "elements": "str", "default": []},
@@ -305,25 +310,32 @@ SEARCH_SPEC = {
     "target_lsn": {"type": "str"},
     "target_time": {"type": "str"},
     "target_xid": {"type": "str"},
-    "bin_dir": {"type": "path"},
-    "spool_path": {"type": "path"},
-    "parallel": {"type": "int", "default": 0},
 }
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={**SEARCH_SPEC, **connection_argument_spec(), **PGBACKREST_SPEC},
+        argument_spec={
+            **REQUEST_SPEC,
+            "bin_dir": {"type": "path"},
+            "spool_path": {"type": "path"},
+            "parallel": {"type": "int", "default": 0},
+            **connection_argument_spec(),
+            **PGBACKREST_SPEC,
+        },
         supports_check_mode=True,
     )
     check_arguments(module)
-    below = module.params["spool_path"] or roomiest(module.tmpdir)
+    params = module.params
+    below = params["spool_path"] or roomiest(module.tmpdir)
     try:
         spool = tempfile.mkdtemp(prefix="recovery-target-", dir=below)
     except OSError as error:
         module.fail_json(msg=f"cannot make a directory for WAL in {below} (spool_path): {error}", candidates=[])
     try:
-        search = Search(module.params, spool, StanzaArchive(module.params, module.params["parallel"]))
+        request = make_request(**{name: params[name] for name in REQUEST_SPEC})
+        archive = StanzaArchive(**stanza_of(params), parallel=params["parallel"])
+        search = Search(login_of(params), request, spool, archive, bin_dir=params["bin_dir"])
         try:
             result = search.find()
         finally:

@@ -257,9 +257,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import TARGET_OPTIONS
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
-from ansible_collections.dbre.recovery.plugins.module_utils._side.standby_recovery import ensure_state
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connection_argument_spec,
+    login_of,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._side.standby_recovery import Asked, ensure_state
 
 TARGET = ["target", "database"]
 
@@ -296,8 +300,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     check_arguments(module)
+    params = module.params
     try:
-        module.exit_json(**ensure_state(module.params, module.params["state"], module.check_mode))
+        module.exit_json(**ensure_state(login_of(params), pick(Asked, params), params["state"], module.check_mode))
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     except OSError as error:

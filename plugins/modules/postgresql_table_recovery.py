@@ -195,7 +195,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts impo
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import masked
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connection_argument_spec,
+    login_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production, open_servers
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.database import make_recovery
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
@@ -204,10 +207,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.remove impor
 
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if params["state"] == "absent":
-        with open_production(params, params["incident"]) as production:
+        with open_production(login_of(params), params["bin_dir"], params["incident"]) as production:
             return remove_staging(production, params["database"], params["incident"], check_mode)
     progress, plan = Progress(params["progress_file"]), load_plan(params["load_plan"])
-    with open_servers(params, plan["incident"]) as (production, side):
+    with open_servers(
+        login_of(params), params["bin_dir"], plan["incident"], params["instance"], params["instance_password"]
+    ) as (production, side):
         context = Context(
             production,
             side,

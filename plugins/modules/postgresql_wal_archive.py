@@ -108,7 +108,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments impo
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import stanza_of
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connection_argument_spec,
+    login_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
 
 
@@ -125,9 +129,19 @@ def main() -> None:
         supports_check_mode=True,
     )
     check_arguments(module)
+    params = module.params
     spool = tempfile.mkdtemp(prefix="wal-archive-", dir=module.tmpdir)
     try:
-        result = ensure_archived(module.params, spool, StanzaArchive(module.params, 1), check_mode=module.check_mode)
+        result = ensure_archived(
+            login_of(params),
+            params["segment"],
+            spool,
+            StanzaArchive(**stanza_of(params), parallel=1),
+            timeout=params["timeout"],
+            timeline=params["timeline"],
+            lost=params["lost"] or [],
+            check_mode=module.check_mode,
+        )
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     finally:

@@ -226,10 +226,14 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import masked
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connection_argument_spec,
+    login_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import RdsModule, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Search
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Asked, Search
 
 SPEC: dict[str, Any] = {
     **connection_argument_spec(),
@@ -249,7 +253,8 @@ def run(module: RdsModule) -> dict[str, Any]:
     search = Search(
         module.rds(),
         lambda: module.client("logs"),
-        module.params,
+        login_of(module.params),
+        pick(Asked, module.params),
         Progress(module.params["progress_file"]),
         datetime.now(timezone.utc),
     )

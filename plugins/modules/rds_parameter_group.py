@@ -127,12 +127,17 @@ parameters:
 
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.parameter_group import ParameterGroup
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.parameter_group import ParameterGroup, Wanted
 
 
 def group(module: RdsModule) -> dict[str, Any]:
-    return ParameterGroup(module.params, module.rds(), module.waiting(), module.check_mode).ensure()
+    params = module.params
+    one = ParameterGroup(params["kind"], params["name"], module.rds(), module.waiting(), module.check_mode)
+    if params["state"] == "absent":
+        return one.absent()
+    return one.present(pick(Wanted, params))
 
 
 def main() -> None:

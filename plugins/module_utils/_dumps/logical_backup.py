@@ -21,12 +21,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, NoReturn, Optional
 from urllib.parse import quote
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import sync_directory
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_archive import data_sizes, read_archive
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_catalogue import (
     FACTS,
@@ -86,49 +88,70 @@ SELECT json_build_object(
 """
 
 
+@dataclass(frozen=True)
+class DumpSet:
+    """What is dumped below ``path``, how, from which server, and how much of it is kept."""
+
+    path: str
+    database: Optional[str] = None
+    globals: bool = False
+    name: Optional[str] = None
+    format: str = "custom"
+    jobs: int = 1
+    compress: Optional[str] = None
+    schema_only: bool = False
+    tables: Sequence[str] = ()
+    exclude_tables: Sequence[str] = ()
+    keep_days: Optional[float] = None
+    keep_count: Optional[int] = None
+    login_unix_socket: Optional[str] = None
+    login_port: int = 5432
+    login_user: Optional[str] = None
+    bin_dir: Optional[str] = None
+
+
 class LogicalBackup:
     """Dumps of one database, or of the globals, as a set below a base directory.
 
-    ``params`` are those of the module dbre.recovery.postgresql_logical_backup without ``max_age``. Raises
-    RecoveryError for those that do not fit together.
+    Raises RecoveryError for what is asked and does not fit together.
     """
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self.params = params
-        self.base: str = params["path"]
-        self.database: Optional[str] = None if params["globals"] else params["database"]
+    def __init__(self, asked: DumpSet) -> None:
+        self.asked = asked
+        self.base = asked.path
+        self.database: Optional[str] = None if asked.globals else asked.database
         self.what = "the globals" if self.database is None else f"database {self.database}"
-        self.name = check_name(params["name"] or self.database or "globals")
+        self.name = check_name(asked.name or self.database or "globals")
         self.folder = os.path.join(self.base, self.name)
-        self.format: str = "plain" if self.database is None else params["format"]
+        self.format = "plain" if self.database is None else asked.format
         self.host = socket.gethostname()
         self.bin_dir = ""
         self._lock: Optional[int] = None
         self.kind = self._kind()
 
     def _kind(self) -> str:
-        params = self.params
-        if params["globals"]:
+        asked = self.asked
+        if asked.globals:
             self._refuse_with("globals", "database", "tables", "exclude_tables", "schema_only")
             return "globals"
         if not self.database:
             raise RecoveryError("Neither a database nor 'globals: true' is given. Nothing was done.")
-        if params["jobs"] > 1 and self.format != "directory":
+        if asked.jobs > 1 and self.format != "directory":
             raise RecoveryError(
-                f"pg_dump works in parallel only with format 'directory', not {self.format!r} with {params['jobs']} "
+                f"pg_dump works in parallel only with format 'directory', not {self.format!r} with {asked.jobs} "
                 "jobs. Nothing was done. Choose that format, or one job."
             )
         if self.format == "plain":
             self._refuse_with("format plain", "compress")
-        if params["schema_only"]:
+        if asked.schema_only:
             self._refuse_with("schema_only", "exclude_tables")
-        if params["tables"]:
+        if asked.tables:
             self._refuse_with("tables", "exclude_tables")
             return "tables"
-        return "schema" if params["schema_only"] else "database"
+        return "schema" if asked.schema_only else "database"
 
     def _refuse_with(self, what: str, *others: str) -> None:
-        given = [other for other in others if self.params[other]]
+        given = [other for other in others if getattr(self.asked, other)]
         if given:
             raise RecoveryError(f"'{what}' does not go with {', '.join(given)}. Nothing was done. Leave one out.")
 
@@ -160,7 +183,7 @@ class LogicalBackup:
         return [dump["id"] for dump in self._expired([*self.dumps(), coming], now)]
 
     def _expired(self, dumps: Sequence[Mapping[str, Any]], now: datetime) -> list[Mapping[str, Any]]:
-        return expired(dumps, now, self.params["keep_days"], self.params["keep_count"])
+        return expired(dumps, now, self.asked.keep_days, self.asked.keep_count)
 
     def _safe(self) -> str:
         """What is still there, for messages."""
@@ -226,7 +249,7 @@ class LogicalBackup:
     def _dump(self, folder: str, started: datetime) -> dict[str, Any]:
         clock = time.monotonic()
         server = self._ask(SERVER)
-        self.bin_dir = find_bin_dir(server["version_num"] // 10000, self.params["bin_dir"])
+        self.bin_dir = find_bin_dir(server["version_num"] // 10000, self.asked.bin_dir)
         within = self.name + {"custom": ".dump", "directory": ".dir", "plain": ".sql"}[self.format]
         selection = self._selection()
         warnings = self._write(os.path.join(folder, within), selection)
@@ -246,7 +269,7 @@ class LogicalBackup:
             "without_rows": [display_name(*table) for table in selection["without_rows"]],
             "dump": within,
             "host": self.host,
-            "port": self.params["login_port"],
+            "port": self.asked.login_port,
             "started": format_time(started),
             "ended": format_time(datetime.now(timezone.utc)),
             "seconds": round(time.monotonic() - clock, 1),
@@ -263,19 +286,20 @@ class LogicalBackup:
         """Tables asked for and those below them: the only ones in the dump, and those that are in it without rows."""
         found: dict[str, list[list[str]]] = {}
         for key, option in (("tables", "tables"), ("without_rows", "exclude_tables")):
-            names = parse_relation_list(self.params[option])
+            given = getattr(self.asked, option)
+            names = parse_relation_list(given)
             asked = self._ask(TABLES.format(names=quote_literal(json.dumps(names)))) if names else {"found": []}
             if asked.get("missing"):
                 listed = ", ".join(display_name(*name) for name in asked["missing"])
                 raise RecoveryError(
-                    f"{self.what} on {self.host}, port {self.params['login_port']}, has no table {listed}, which "
+                    f"{self.what} on {self.host}, port {self.asked.login_port}, has no table {listed}, which "
                     f"'{option}' names. Nothing was dumped. {self._safe()} Names are written as in SQL: "
                     'public.orders, "Sales"."Order Lines".'
                 )
             found[key] = asked["found"]
             if key == "without_rows" and asked.get("pointing"):
                 raise RecoveryError(
-                    f"a dump of {self.what} on {self.host} without the rows of {', '.join(self.params[option])} could "
+                    f"a dump of {self.what} on {self.host} without the rows of {', '.join(given)} could "
                     f"not be restored, because foreign keys of other tables point to them: "
                     f"{', '.join(asked['pointing'])}. Nothing was dumped. {self._safe()} Name those tables in "
                     f"'{option}' too, or leave the rows in."
@@ -289,15 +313,15 @@ class LogicalBackup:
         else:
             command = ["pg_dump", f"--format={self.format}", *self._options(selection)]
             if self.format == "directory":
-                command.append(f"--jobs={self.params['jobs']}")
-            if self.params["compress"]:
-                command.append(f"--compress={self.params['compress']}")
+                command.append(f"--jobs={self.asked.jobs}")
+            if self.asked.compress:
+                command.append(f"--compress={self.asked.compress}")
         return self._run([*command, "--no-password", f"--lock-wait-timeout={LOCK_TIMEOUT}", f"--file={path}"])[1]
 
     def _options(self, selection: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
         options = [f"--table={quote_name(*table)}" for table in selection["tables"]]
         options += [f"--exclude-table-data={quote_name(*table)}" for table in selection["without_rows"]]
-        return options + (["--schema-only"] if self.params["schema_only"] else [])
+        return options + (["--schema-only"] if self.asked.schema_only else [])
 
     def _verify(self, folder: str, within: str, selection: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse a dump that is not complete; returns what restoring it needs."""
@@ -327,9 +351,9 @@ class LogicalBackup:
 
     def _environment(self) -> dict[str, str]:
         wanted = {
-            "PGHOST": self.params["login_unix_socket"],
-            "PGPORT": self.params["login_port"],
-            "PGUSER": self.params["login_user"],
+            "PGHOST": self.asked.login_unix_socket,
+            "PGPORT": self.asked.login_port,
+            "PGUSER": self.asked.login_user,
             "PGDATABASE": self.database or "postgres",
             "PGAPPNAME": f"dbre.recovery backup {self.name}",
             "PGCONNECT_TIMEOUT": 15,
@@ -348,7 +372,7 @@ class LogicalBackup:
         if self.bin_dir:
             return os.path.join(self.bin_dir, name)
         # Before the server's version is known: the newest, which speaks with every older server.
-        places = [self.params["bin_dir"]] if self.params["bin_dir"] else []
+        places = [self.asked.bin_dir] if self.asked.bin_dir else []
         for layout in LAYOUTS:
             places += sorted(glob.glob(layout.format(major="*")), key=_number, reverse=True)
         paths = [os.path.join(place, name) for place in places]
@@ -380,7 +404,7 @@ class LogicalBackup:
             if done.returncode < 0:
                 status = f"killed by {signal.Signals(-done.returncode).name}"
             raise RecoveryError(
-                f"{command[0]} of {self.what} on {self.host}, port {self.params['login_port']}, failed ({status}): "
+                f"{command[0]} of {self.what} on {self.host}, port {self.asked.login_port}, failed ({status}): "
                 f"{said or 'it said nothing'}. What it had written was removed. {self._safe()}",
                 rc=done.returncode,
             )
@@ -412,9 +436,9 @@ def main(arguments: Sequence[str]) -> int:
     file, job = arguments
     try:
         with open(file, encoding="utf-8") as stream:
-            params = json.load(stream)[job]
+            asked = pick(DumpSet, json.load(stream)[job])
         with ended_by_signal():
-            done = LogicalBackup(params).take()
+            done = LogicalBackup(asked).take()
     except KeyError:
         sys.stderr.write(f"FAILED: {file} on {socket.gethostname()} has no job {job!r}. Nothing was done.\n")
         return 1

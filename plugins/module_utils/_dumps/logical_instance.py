@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Optional
 
@@ -87,22 +88,42 @@ ROWS_OF_OTHERS = (
 ROWS_SESSION = f"{SESSION} -c session_replication_role=replica"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The instance at ``path`` that is wanted of a dump; without ``relations`` and ``schemas`` it has them all."""
+
+    path: str
+    dump: str
+    incident: str
+    database: str
+    relations: Sequence[str] = ()
+    schemas: Sequence[str] = ()
+    roles: Sequence[str] = ()
+    tablespaces: Sequence[str] = ()
+    client: Optional[Mapping[str, Any]] = None
+    utc_offset: Optional[str] = None
+    jobs: int = 0
+    port: int = 0
+    major_version: int = 0
+    bin_dir: Optional[str] = None
+
+
 class LogicalRestore:
     """One dump on this host and the instance that is, or will be, made from it at ``path``."""
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self.params = params
-        self.side = SideInstance(params["path"])
-        self.archive: Archive = read_archive(os.path.realpath(params["dump"]))
-        self.major: int = params["major_version"] or self.archive.server_major
-        self.bin_dir = find_bin_dir(self.major, params["bin_dir"])
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.side = SideInstance(asked.path)
+        self.archive: Archive = read_archive(os.path.realpath(asked.dump))
+        self.major: int = asked.major_version or self.archive.server_major
+        self.bin_dir = find_bin_dir(self.major, asked.bin_dir)
         check_version(self.archive, self.major, self.side.host)
-        self.selection: Selection = select(self.archive, params["relations"], params["schemas"])
+        self.selection: Selection = select(self.archive, asked.relations, asked.schemas)
         self.modified = os.stat(
             os.path.join(self.archive.path, "toc.dat") if self.archive.format == "directory" else self.archive.path
         ).st_mtime
-        self.created: datetime = creation_time(self.archive, params["utc_offset"], self.modified)
-        self.jobs: int = params["jobs"] or len(os.sched_getaffinity(0))
+        self.created: datetime = creation_time(self.archive, asked.utc_offset, self.modified)
+        self.jobs: int = asked.jobs or len(os.sched_getaffinity(0))
         self.seconds: dict[str, float] = {}
 
     # The plan
@@ -111,10 +132,10 @@ class LogicalRestore:
         """What must be the same for an instance made earlier to be the one asked for."""
         return {
             "source": SOURCE,
-            "incident": self.params["incident"],
+            "incident": self.asked.incident,
             "dump": self.archive.path,
             "dump_modified": self.modified,
-            "database": self.params["database"],
+            "database": self.asked.database,
             "loaded": sorted(display_name(table.namespace, table.tag) for table in self.selection.loaded),
         }
 
@@ -125,7 +146,7 @@ class LogicalRestore:
         self._check_extensions()
         earlier = self.check_earlier()
         disk = self._disk(new=earlier is None)
-        roles, known = roles_named(self.archive), self.params["roles"]
+        roles, known = roles_named(self.archive), self.asked.roles
         sizes = data_sizes(self.archive)
         items = {entry.deps[0]: entry for entry in self.archive.entries if entry.desc == "TABLE DATA" and entry.deps}
         plan = {
@@ -139,7 +160,7 @@ class LogicalRestore:
                 "pg_dump_version": self.archive.dump_version,
                 "created": self.created.isoformat(),
                 "age_seconds": int((datetime.now(timezone.utc) - self.created).total_seconds()),
-                "zone": "utc_offset" if self.params["utc_offset"] else "of this host; a dump records none",
+                "zone": "utc_offset" if self.asked.utc_offset else "of this host; a dump records none",
             },
             "precision": "Everything committed after the dump was begun is not in it.",
             "relations": [self._describe(entry) for entry in self.selection.relations],
@@ -159,7 +180,7 @@ class LogicalRestore:
             "earlier": earlier["state"] if earlier else None,
             "jobs": self.jobs,
             "path": self.side.path,
-            "port": self.params["port"],
+            "port": self.asked.port,
         }
         return restore_plan({**plan, "shown": dump_shown(plan)})
 
@@ -168,9 +189,7 @@ class LogicalRestore:
         return {"schema": entry.namespace, "name": entry.tag, "type": entry.desc.lower()}
 
     def _tablespaces(self) -> list[str]:
-        return sorted(
-            set(tablespaces_named(self.archive)) | set(self.params["tablespaces"]) - {"pg_default", "pg_global"}
-        )
+        return sorted(set(tablespaces_named(self.archive)) | set(self.asked.tablespaces) - {"pg_default", "pg_global"})
 
     def _check_extensions(self) -> None:
         """Refuse when an extension the dump makes is not installed for these programs."""
@@ -242,7 +261,7 @@ class LogicalRestore:
             if not usable:
                 self._make(self._new_marker(made_path))
             recovery = SideRecovery(self.side, START_TIMEOUT)
-            proof, changed = recovery.promote(self.params["client"])
+            proof, changed = recovery.promote(self.asked.client)
             return {**recovery.recovered_instance("promoted"), "own_oids": True}, proof, changed or not usable
 
     def _new_marker(self, made_path: bool) -> dict[str, Any]:
@@ -254,7 +273,7 @@ class LogicalRestore:
             "boot_id": boot_id(),
             "major_version": self.major,
             "bin_dir": self.bin_dir,
-            "port": self.params["port"] or free_port(),
+            "port": self.asked.port or free_port(),
             "superuser": system_user(),
             "control_database": "postgres",
             "settings": self._settings(),
@@ -366,7 +385,7 @@ class LogicalRestore:
         of_database = {entry.dump_id for entry in self.archive.entries if is_of_database(entry)}
         own = [item for item in self.selection.definitions if item in of_database]
         self._pg_restore("database", recovery.marker, own, ["-C", "-d", "template1"])
-        database = self.params["database"]
+        database = self.asked.database
         if made_as != database:
             rename = f"ALTER DATABASE {quote_ident(made_as)} RENAME TO {quote_ident(database)}"
             self._execute(recovery, "template1", [rename])
@@ -402,7 +421,7 @@ class LogicalRestore:
 
     def _dump_restore(self, recovery: SideRecovery) -> DumpRestore:
         def connect() -> Any:
-            connection = recovery.session(self.params["database"])
+            connection = recovery.session(self.asked.database)
             connection.autocommit = False
             return connection
 
@@ -425,7 +444,7 @@ class LogicalRestore:
 
     def _globals(self) -> list[str]:
         """Statements that make every role and tablespace that production or the dump knows."""
-        roles = {**dict.fromkeys(self.params["roles"], False), **roles_named(self.archive)}
+        roles = {**dict.fromkeys(self.asked.roles, False), **roles_named(self.archive)}
         statements = [
             f"CREATE ROLE {quote_ident(name)} NOLOGIN{' SUPERUSER' if must_be_superuser else ''}"
             for name, must_be_superuser in roles.items()

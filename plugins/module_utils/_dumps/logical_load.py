@@ -45,6 +45,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_needs
     role_statements,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import LOCK_NOT_AVAILABLE
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     MAX_BYTES,
@@ -116,16 +117,30 @@ def plain_errors() -> Iterator[None]:
 
 
 class LogicalLoad:
-    """One dump, and the database that it is restored into.
+    """One dump, and the database that it is restored into."""
 
-    ``params`` are those of the module dbre.recovery.postgresql_dump_restore.
-    """
+    def __init__(
+        self,
+        login: Login,
+        *,
+        dump: Optional[str] = None,
+        globals_dump: Optional[str] = None,
+        database: Optional[str] = None,
+        existing: str = "empty",
+        jobs: int = 0,
+        bin_dir: Optional[str] = None,
+    ) -> None:
+        """``dump`` and ``globals_dump`` are paths; without a ``database`` it gets the name that it had.
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self.params = params
+        ``existing`` says what may become of a database that is there: it is ``empty``, gets more (``add``), or goes
+        (``replace``). Raises RecoveryError for a dump of another kind.
+        """
+        self.port = login.get("login_port") or 5432
+        self.existing = existing
+        self._given_bin_dir = bin_dir
         # Empty where only roles are made.
-        self.dump: dict[str, Any] = read_facts(os.path.realpath(params["dump"])) if params["dump"] else {}
-        self.globals = read_facts(os.path.realpath(params["globals"])) if params["globals"] else None
+        self.dump: dict[str, Any] = read_facts(os.path.realpath(dump)) if dump else {}
+        self.globals = read_facts(os.path.realpath(globals_dump)) if globals_dump else None
         if self.globals and self.globals["kind"] != "globals":
             raise RecoveryError(f"{self.globals['path']} is a dump of {self.globals['database']}, not of the globals.")
         if self.dump and self.dump["kind"] == "globals":
@@ -134,10 +149,10 @@ class LogicalLoad:
                 "Name it with 'globals' instead of 'dump'."
             )
         self.needs: dict[str, Any] = self.dump["needs"] if self.dump else {}
-        self.database: str = params["database"] or (self.dump["database"] if self.dump else "")
+        self.database: str = database or (self.dump["database"] if self.dump else "")
         self.staging = short(self.database, "_dbre_restoring")
-        self.jobs: int = params["jobs"] or len(os.sched_getaffinity(0))
-        self.server = Server(params, "", "dbre.recovery restore")
+        self.jobs: int = jobs or len(os.sched_getaffinity(0))
+        self.server = Server(login, "", "dbre.recovery restore")
         self.roles: tuple[list[str], list[str]] = ([], [])
         self.seconds: dict[str, float] = {}
 
@@ -183,10 +198,10 @@ class LogicalLoad:
                 if major_number(version) > major:
                     raise RecoveryError(
                         f"the dump {dump['path']} was made with {what} {version}, but the server on {host_name()}, "
-                        f"port {self.params['login_port']}, is PostgreSQL {major}, which cannot take it. Nothing was "
+                        f"port {self.port}, is PostgreSQL {major}, which cannot take it. Nothing was "
                         f"changed. Restore it into PostgreSQL {major_number(version)} or later."
                     )
-        self.server.bin_dir = find_bin_dir(major, self.params["bin_dir"])
+        self.server.bin_dir = find_bin_dir(major, self._given_bin_dir)
 
     def _check_roles(self, admin: Any) -> None:
         existing = {row["rolname"] for row in rows(admin, "SELECT rolname FROM pg_catalog.pg_roles")}
@@ -201,7 +216,7 @@ class LogicalLoad:
         elif missing:
             raise RecoveryError(
                 f"the dump {self.dump['path']} names roles that the server on {host_name()}, port "
-                f"{self.params['login_port']}, does not have: {', '.join(missing)}. Nothing was changed. Name a dump "
+                f"{self.port}, does not have: {', '.join(missing)}. Nothing was changed. Name a dump "
                 f"of the globals with 'globals', which makes them with passwords and memberships, or make them: "
                 f"{make_roles(missing)}",
                 missing_roles=missing,
@@ -244,7 +259,7 @@ class LogicalLoad:
     def _how(self, admin: Any) -> str:
         """``new``, ``empty``, ``add`` or ``replace``; ``done`` when this dump was restored there before."""
         oid = self._oid(admin, self.database)
-        wish = self.params["existing"]
+        wish = self.existing
         if oid is None:
             return "new"
         if wish == "replace":
@@ -260,7 +275,7 @@ class LogicalLoad:
         # What was restored and has lost a table since is not done.
         if len(same) == len(self.needs["relations"]) and self._restored_before(admin, oid):
             return "done"
-        there = f"the database {display_name(None, self.database)} on {host_name()}, port {self.params['login_port']},"
+        there = f"the database {display_name(None, self.database)} on {host_name()}, port {self.port},"
         if wish == "empty":
             raise RecoveryError(
                 f"{there} is not empty: it has {', '.join(objects[:5])}{' ...' if len(objects) > 5 else ''} "

@@ -28,25 +28,23 @@ class StanzaArchive:
     show_command = "pgbackrest info"
     check_command = "pgbackrest check"
 
-    def __init__(self, params: Mapping[str, Any], parallel: int = 0) -> None:
-        """``params`` are the options of pgBackRest (``runner.ARGUMENT_SPEC``); 0 is one process a core."""
-        self._pgbackrest = self._connect(params, params.get("repo"))
+    def __init__(
+        self,
+        stanza: str,
+        *,
+        config: Optional[str] = None,
+        executable: str = "pgbackrest",
+        repo: Optional[int] = None,
+        parallel: int = 0,
+    ) -> None:
+        """``parallel`` is the number of processes; 0 is one a core."""
+        self._pgbackrest = PgBackRest(run, stanza=stanza, config=config, executable=executable, repo=repo)
         # What is pushed goes to every repository.
-        self._pusher = self._connect(params, None)
+        self._pusher = PgBackRest(run, stanza=stanza, config=config, executable=executable)
         self._parallel = parallel or os.cpu_count() or 1
         self._info: dict[str, Any] = {}
         self.name = f"stanza '{self._pgbackrest.stanza}'"
-        self.chosen = bool(params.get("repo"))
-
-    @staticmethod
-    def _connect(params: Mapping[str, Any], repo: Optional[int]) -> PgBackRest:
-        return PgBackRest(
-            run,
-            stanza=params["stanza"],
-            config=params.get("config"),
-            executable=params.get("executable") or "pgbackrest",
-            repo=repo,
-        )
+        self.chosen = bool(repo)
 
     def get(self, name: str, path: str) -> bool:
         """Fetch a file of the archive to ``path``; False when the archive does not have it."""

@@ -84,15 +84,9 @@ def _advice(text: str) -> str:
     return ""
 
 
-def from_params(params: Mapping[str, Any], run: Run) -> PgBackRest:
-    """Return the runner that the shared module options (documentation fragment dbre.recovery.pgbackrest) describe."""
-    return PgBackRest(
-        run,
-        stanza=params["stanza"],
-        config=params["config"],
-        executable=params["executable"],
-        repo=params["repo"],
-    )
+def stanza_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say which stanza, and how to reach it (``ARGUMENT_SPEC``), among those of a module."""
+    return {name: params[name] for name in ARGUMENT_SPEC if name in params}
 
 
 def refuse_root(command: str, euid: int | None = None) -> None:

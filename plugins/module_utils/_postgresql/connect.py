@@ -9,7 +9,7 @@ import socket
 import stat
 import traceback
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, Optional, TypedDict, cast
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.raw_text import take_raw_bytes
@@ -51,22 +51,45 @@ def connection_argument_spec() -> dict[str, dict[str, Any]]:
     }
 
 
-def libpq_keywords(params: Mapping[str, Any]) -> dict[str, Any]:
-    """How ``login_*`` and ``ssl_*`` parameters lead to the server, as keywords of libpq.
+class Login(TypedDict, total=False):
+    """How to reach a server, and as whom; what is missing or None is libpq's to choose."""
 
-    A recovered instance may also say ``channel_binding``. Raises RecoveryError where libpq would only ignore a file.
+    login_unix_socket: Optional[str]
+    login_host: Optional[str]
+    login_port: Optional[int]
+    login_user: Optional[str]
+    login_password: Optional[str]
+    login_passfile: Optional[str]
+    login_db: Optional[str]
+    ssl_mode: Optional[str]
+    ca_cert: Optional[str]
+    ssl_cert: Optional[str]
+    ssl_key: Optional[str]
+    channel_binding: Optional[str]
+    """No option of a module: a recovered instance may say it."""
+
+
+def login_of(params: Mapping[str, Any]) -> Login:
+    """The connection options among those of a module."""
+    return cast(Login, {name: params[name] for name in connection_argument_spec() if name in params})
+
+
+def libpq_keywords(login: Login) -> dict[str, Any]:
+    """How the options lead to the server, as keywords of libpq.
+
+    Raises RecoveryError where libpq would only ignore a file.
     """
     found = {
-        "host": params.get("login_unix_socket") or params.get("login_host"),
-        "port": params.get("login_port"),
-        "user": params.get("login_user"),
-        "password": params.get("login_password"),
-        "passfile": params.get("login_passfile"),
-        "sslmode": params.get("ssl_mode"),
-        "sslrootcert": params.get("ca_cert"),
-        "sslcert": params.get("ssl_cert"),
-        "sslkey": params.get("ssl_key"),
-        "channel_binding": params.get("channel_binding"),
+        "host": login.get("login_unix_socket") or login.get("login_host"),
+        "port": login.get("login_port"),
+        "user": login.get("login_user"),
+        "password": login.get("login_password"),
+        "passfile": login.get("login_passfile"),
+        "sslmode": login.get("ssl_mode"),
+        "sslrootcert": login.get("ca_cert"),
+        "sslcert": login.get("ssl_cert"),
+        "sslkey": login.get("ssl_key"),
+        "channel_binding": login.get("channel_binding"),
     }
     keywords: dict[str, Any] = {key: value for key, value in found.items() if value not in (None, "")}
     if "passfile" in keywords:
@@ -122,7 +145,7 @@ def _open(keywords: Mapping[str, Any], *, any_database: bool) -> Any:
 
 
 def connect(
-    params: Mapping[str, Any],
+    login: Login,
     dbname: Optional[str] = None,
     *,
     application_name: str = "dbre.recovery",
@@ -131,7 +154,7 @@ def connect(
     any_database: bool = False,
     **libpq: Any,
 ) -> Any:
-    """Open a psycopg2 connection from ``login_*`` parameters, with our settings and ``settings`` in force.
+    """Open a psycopg2 connection, with our settings and ``settings`` in force.
 
     ``dbname`` goes before ``login_db``. Where the server has no database of the usual name, or with ``any_database``
     none called ``login_db``, it is template1. Without ``libraries`` the session loads none of those that a role or
@@ -146,9 +169,9 @@ def connect(
             exception=PSYCOPG2_IMPORT_ERROR,
         )
     keywords: dict[str, Any] = {
-        **libpq_keywords(params),
+        **libpq_keywords(login),
         **KEEPALIVES,
-        "dbname": dbname or params.get("login_db") or CONTROL_DATABASE,
+        "dbname": dbname or login.get("login_db") or CONTROL_DATABASE,
         "application_name": application_name,
         "connect_timeout": 15,
         "client_encoding": "UTF8",

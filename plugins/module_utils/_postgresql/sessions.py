@@ -21,6 +21,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries
     find_client_dir,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    Login,
     connect,
     is_superuser,
     libpq_keywords,
@@ -64,8 +65,8 @@ def host_name() -> str:
 class Server:
     """Where one end of a recovery is, and how its sessions and client programs reach it."""
 
-    def __init__(self, params: Mapping[str, Any], bin_dir: str, application_name: str = "dbre.recovery") -> None:
-        self.params = dict(params)
+    def __init__(self, login: Login, bin_dir: str, application_name: str = "dbre.recovery") -> None:
+        self.login = login
         self.bin_dir = bin_dir
         self.application_name = application_name
         # A side host may lack the libraries of production; there, by the socket, we are the superuser.
@@ -82,7 +83,7 @@ class Server:
         """The server behind a recovered instance."""
         # An instance with a host was opened to us over the network; its socket is on another machine.
         remote = bool(instance.get("host"))
-        params: dict[str, Any] = {
+        login: Login = {
             "login_unix_socket": None if remote else instance.get("socket"),
             "login_host": instance.get("host"),
             "login_port": instance["port"],
@@ -92,24 +93,22 @@ class Server:
         }
         if remote:
             # Where no certificate was handed on, the other end is known by the password, bound to the TLS channel.
-            params.update(
-                login_passfile=instance.get("passfile"),
-                ssl_mode=instance.get("sslmode") or ("verify-ca" if instance.get("sslrootcert") else None),
-                channel_binding=instance.get("channel_binding"),
-            )
-        server = cls(params, bin_dir, application_name)
+            login["login_passfile"] = instance.get("passfile")
+            login["ssl_mode"] = instance.get("sslmode") or ("verify-ca" if instance.get("sslrootcert") else None)
+            login["channel_binding"] = instance.get("channel_binding")
+        server = cls(login, bin_dir, application_name)
         server._libraries = remote
         if remote and instance.get("sslrootcert"):
             handle, server._root_certificate = tempfile.mkstemp(prefix="dbre-recovery-", suffix=".pem")
             with os.fdopen(handle, "w") as file:
                 file.write(instance["sslrootcert"])
-            server.params["ca_cert"] = server._root_certificate
+            login["ca_cert"] = server._root_certificate
         return server
 
     @property
     def remote(self) -> bool:
         """Whether it is reached over the network, so that its host is not ours."""
-        return bool(self.params.get("login_host")) and not self.params.get("login_unix_socket")
+        return bool(self.login.get("login_host")) and not self.login.get("login_unix_socket")
 
     def close(self) -> None:
         """Remove the temporary file of the certificate."""
@@ -131,13 +130,13 @@ class Server:
     def _connect(self, dbname: str | None, settings: Mapping[str, str] | None) -> Any:
         wanted: dict[str, Any] = {"application_name": self.application_name, "settings": settings}
         try:
-            return connect(self.params, dbname, libraries=self._libraries, **wanted)
+            return connect(self.login, dbname, libraries=self._libraries, **wanted)
         except RecoveryError as error:
             # Who is no superuser may not say that none are loaded.
             if self._libraries or not any(name in error.msg for name in NO_LIBRARIES):
                 raise
             self._libraries = True
-            return connect(self.params, dbname, **wanted)
+            return connect(self.login, dbname, **wanted)
 
     def environment(self, dbname: str) -> dict[str, str]:
         """Environment in which libpq programs reach ``dbname`` with our settings; holds the password."""
@@ -148,7 +147,7 @@ class Server:
             "PGCLIENTENCODING": self.client_encoding(dbname),
             "PGOPTIONS": session_options({**SETTINGS, **self._late, **({} if self._libraries else NO_LIBRARIES)}),
         }
-        wanted.update({ENVIRONMENT[name]: text for name, text in libpq_keywords(self.params).items()})
+        wanted.update({ENVIRONMENT[name]: text for name, text in libpq_keywords(self.login).items()})
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
         environment.update({name: str(text) for name, text in wanted.items()})
         return environment
@@ -182,31 +181,30 @@ def application_name(incident: str) -> str:
 
 
 @contextmanager
-def open_production(params: Mapping[str, Any], incident: str) -> Iterator[Server]:
-    """Production, as a module's parameters lead to it."""
+def open_production(login: Login, bin_dir: str | None, incident: str) -> Iterator[Server]:
+    """Production; without ``bin_dir`` with the client programs that are found for its version."""
     global _production_host
-    server = Server(params, "", application_name(incident))
-    _production_host = params["login_host"] if server.remote else None
+    server = Server(login, "", application_name(incident))
+    _production_host = login["login_host"] if server.remote else None
     connection = server.connect()
     try:
         major = connection.server_version // 10000
     finally:
         connection.close()
     # Over the network the programs come from this host, and need not be the server's own.
-    server.bin_dir = (find_client_dir if server.remote else find_bin_dir)(major, params["bin_dir"])
+    server.bin_dir = (find_client_dir if server.remote else find_bin_dir)(major, bin_dir)
     with translated_errors():
         yield server
 
 
 @contextmanager
-def open_servers(params: Mapping[str, Any], incident: str) -> Iterator[tuple[Server, Server]]:
+def open_servers(
+    login: Login, bin_dir: str | None, incident: str, instance: Mapping[str, Any], instance_password: str | None
+) -> Iterator[tuple[Server, Server]]:
     """Production and the recovered instance; refuses an instance of another major version."""
-    with open_production(params, incident) as production:
+    with open_production(login, bin_dir, incident) as production:
         side = Server.of_instance(
-            recovered_instance(params["instance"]),
-            params["instance_password"],
-            production.bin_dir,
-            application_name(incident),
+            recovered_instance(instance), instance_password, production.bin_dir, application_name(incident)
         )
         try:
             here, there = production.connect(), side.connect()

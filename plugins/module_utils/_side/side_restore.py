@@ -12,7 +12,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import recovery_target, restore_plan
@@ -81,24 +82,50 @@ def read_host_config(config: Optional[str]) -> list[str]:
     return texts
 
 
-class SideRestore:
-    """One side restore, from the module's parameters and a runner."""
+@dataclass(frozen=True)
+class Asked:
+    """The instance at ``path`` that is wanted of a stanza, and what is known of production (``production_*``)."""
 
-    def __init__(self, params: Mapping[str, Any], run: Run) -> None:
-        self.params = params
+    path: str
+    stanza: str
+    target: Mapping[str, Any]
+    incident: str
+    config: Optional[str] = None
+    executable: str = "pgbackrest"
+    repo: Optional[int] = None
+    set: Optional[str] = None
+    databases: Sequence[str] = ()
+    system_identifier: Optional[str] = None
+    major_version: Optional[int] = None
+    wal_segment_size: Optional[int] = None
+    production_databases: Sequence[Mapping[str, Any]] = ()
+    production_tablespaces: Sequence[Mapping[str, Any]] = ()
+    production_wal: Sequence[Mapping[str, Any]] = ()
+    port: int = 0
+    process_max: int = 0
+    bin_dir: Optional[str] = None
+    superuser: Optional[str] = None
+    client: Optional[Mapping[str, Any]] = None
+
+
+class SideRestore:
+    """One side restore, by a runner."""
+
+    def __init__(self, asked: Asked, run: Run) -> None:
+        self.asked = asked
         self.run = run
-        self.target = recovery_target(params["target"], replayed=True)
-        self.instance = SideInstance(params["path"])
-        self.executable = shutil.which(params["executable"]) or params["executable"]
+        self.target = recovery_target(asked.target, replayed=True)
+        self.instance = SideInstance(asked.path)
+        self.executable = shutil.which(asked.executable) or asked.executable
 
     def backrest(self, repo: Optional[int] = None) -> PgBackRest:
         """pgBackRest with the host's own configuration."""
         return PgBackRest(
             self.run,
-            stanza=self.params["stanza"],
-            config=self.params.get("config"),
+            stanza=self.asked.stanza,
+            config=self.asked.config,
             executable=self.executable,
-            repo=repo or self.params.get("repo"),
+            repo=repo or self.asked.repo,
         )
 
     # Looking
@@ -109,7 +136,7 @@ class SideRestore:
         foreign = [place for place in running_data_directories() if marker is None or not is_within(place, path)]
         foreign += [
             os.path.realpath(tablespace["location"])
-            for tablespace in self.params.get("production_tablespaces") or []
+            for tablespace in self.asked.production_tablespaces
             if tablespace.get("location") and os.path.isdir(tablespace["location"])
         ]
         for place in foreign:
@@ -141,14 +168,18 @@ class SideRestore:
 
     def check_client(self) -> None:
         """Refuse a client that could not get in once all is restored."""
-        client = self.params.get("client")
+        client = self.asked.client
         if client:
             networks(client["address"])
             check_listen(client["listen"])
 
     def require_same_request(self, marker: Mapping[str, Any]) -> None:
         """Refuse to go on with an instance that was made for something else."""
-        wanted = {"incident": self.params["incident"], "target": dict(self.target), "stanza": self.params["stanza"]}
+        wanted: dict[str, Any] = {
+            "incident": self.asked.incident,
+            "target": dict(self.target),
+            "stanza": self.asked.stanza,
+        }
         for name, value in wanted.items():
             before = marker[name]
             if name == "target" and all(
@@ -169,7 +200,7 @@ class SideRestore:
             return Timelines(timeline)
         failures = []
         for repo, archive in archives.items():
-            name = f"archive/{self.params['stanza']}/{archive}/{timeline:08X}.history"
+            name = f"archive/{self.asked.stanza}/{archive}/{timeline:08X}.history"
             try:
                 return parse_history(self.backrest(repo).run("repo-get", arguments=(name,)), timeline)
             except RecoveryError as error:
@@ -182,7 +213,7 @@ class SideRestore:
     def listed_wal(self, repo: int, archive: str, directories: set[str]) -> set[str]:
         """WAL files the repository has in some directories of an archive."""
         backrest = self.backrest(repo)
-        base = f"archive/{self.params['stanza']}/{archive}"
+        base = f"archive/{self.asked.stanza}/{archive}"
         if len(directories) > MANY_DIRECTORIES:
             return planning.archived_segments(backrest.repo_ls(base, recurse=True))
         found: set[str] = set()
@@ -199,10 +230,10 @@ class SideRestore:
             )
         self.check_path(marker)
         self.check_client()
-        wanted = self.params.get("databases") or []
-        known = self.params.get("production_databases") or []
+        wanted = self.asked.databases
+        known = self.asked.production_databases
         check_locales(known, {*(wanted or [item["name"] for item in known]), "template1"})
-        stanza = self.params["stanza"]
+        stanza = self.asked.stanza
         info = self.backrest().info()
         status = info["status"]
         # 2 is a stanza without backups, about which choose_set has the better words.
@@ -215,11 +246,11 @@ class SideRestore:
                 status=status,
                 repositories=info.get("repo", []),
             )
-        system = self.params.get("system_identifier")
+        system = self.asked.system_identifier
         databases = sorted(info["db"], key=lambda db: int(db["id"]))
         ours = [db for db in databases if system is None or int(db["system-id"]) == int(system)] or databases
         major = planning.check_system(
-            ours[-1], None if system is None else int(system), self.params.get("major_version"), stanza
+            ours[-1], None if system is None else int(system), self.asked.major_version, stanza
         )
         keys = {(db.get("repo-key", 1), db["id"]) for db in ours if str(db["version"]) == str(ours[-1]["version"])}
         archives = {
@@ -233,11 +264,11 @@ class SideRestore:
             if entry["id"] in archives.values()
         }
         backups = [b for b in info["backup"] if (b["database"].get("repo-key", 1), b["database"]["id"]) in keys]
-        bin_dir = find_bin_dir(major, self.params.get("bin_dir"))
-        size = planning.find_segment_size(backups, self.target, self.params.get("wal_segment_size"))
+        bin_dir = find_bin_dir(major, self.asked.bin_dir)
+        size = planning.find_segment_size(backups, self.target, self.asked.wal_segment_size)
         history = self.history(archives)
-        wanted = self.params.get("set") or (marker["set"] if marker else None)
-        backup = planning.choose_set(backups, self.target, history, size, wanted)
+        label = self.asked.set or (marker["set"] if marker else None)
+        backup = planning.choose_set(backups, self.target, history, size, label)
         repo = backup["database"].get("repo-key", 1)
         wal = self.plan_wal(backup, history, size, repo, archives[repo], newest[repo], may_wait)
         # pgBackRest 2.33 tells the databases of a set as text only; its manifest tells them everywhere.
@@ -245,16 +276,16 @@ class SideRestore:
         detail = manifest_facts(manifest or "")
         in_set = detail["databases"]
         chosen = planning.choose_databases(
-            self.params.get("databases") or [],
+            self.asked.databases,
             in_set,
-            self.params.get("production_databases") or [],
+            self.asked.production_databases,
             not (marker or {}).get("restore_all"),
         )
         without = planning.left_out(in_set, chosen)
         others = planning.other_sets(backups, backup, self.target, history, size)
         self.check_whole(backup, manifest, others, without)
         tablespaces = planning.check_tablespaces(
-            self.params.get("production_tablespaces") or [], detail["tablespaces"], backup["label"]
+            self.asked.production_tablespaces, detail["tablespaces"], backup["label"]
         )
         wal["bytes"] = wal["count"] * size
         disk = self.plan_disk(backup, without, wal["bytes"], marker)
@@ -269,9 +300,9 @@ class SideRestore:
             "database_oids": [int(database["oid"]) for database in chosen] if without else [],
             "left_out": without,
             "tablespaces": tablespaces,
-            "process_max": self.params.get("process_max") or os.cpu_count() or 1,
+            "process_max": self.asked.process_max or os.cpu_count() or 1,
             "path": self.instance.path,
-            "port": marker["port"] if marker else self.params.get("port") or free_port(),
+            "port": marker["port"] if marker else self.asked.port or free_port(),
             "host": self.instance.host,
             "bin_dir": bin_dir,
             "major_version": major,
@@ -334,14 +365,14 @@ class SideRestore:
         elif newest is not None and int(newest[:8], 16) == timeline:
             last = planning.parse_segment_name(newest, size)[1]
         else:
-            everything = self.backrest(repo).repo_ls(f"archive/{self.params['stanza']}/{archive}", recurse=True)
+            everything = self.backrest(repo).repo_ls(f"archive/{self.asked.stanza}/{archive}", recurse=True)
             on_timeline = [n for n in planning.archived_segments(everything) if int(n[:8], 16) == timeline]
             if not on_timeline:
                 raise RecoveryError(f"the repository ({where}) has no WAL of timeline {timeline}. Nothing was changed.")
             last = planning.parse_segment_name(max(on_timeline), size)[1]
         needed = list(planning.needed_segments(first, last, history, size))
         present = self.listed_wal(repo, archive, {name[:16] for name in needed})
-        kept = planning.segments_kept(self.params.get("production_wal") or [], size)
+        kept = planning.segments_kept(self.asked.production_wal, size)
         return planning.plan_wal(needed, present, newest or "0" * 24, may_wait=may_wait, where=where, kept=kept)
 
     def plan_disk(
@@ -352,7 +383,7 @@ class SideRestore:
         marker: Optional[Mapping[str, Any]],
     ) -> dict[str, Any]:
         """The disk part of a plan; refuses when there is too little."""
-        production = self.params.get("production_databases") or []
+        production = self.asked.production_databases
         needed = planning.needed_bytes(backup["info"]["size"], without, production, wal_bytes, max_wal_bytes(wal_bytes))
         stat = os.statvfs(existing_parent(self.instance.path))
         free = stat.f_bavail * stat.f_frsize
@@ -364,7 +395,7 @@ class SideRestore:
 
     def done(self, marker: Optional[Mapping[str, Any]]) -> bool:
         """Whether the restore is done, in this boot: without fsync a crash of the host leaves nothing to rely on."""
-        wanted = self.params.get("set")
+        wanted = self.asked.set
         return (
             marker is not None
             and marker["state"] == "restored"
@@ -432,12 +463,12 @@ class SideRestore:
     def new_marker(self, plan: Mapping[str, Any], made_path: bool, *, restore_all: bool) -> dict[str, Any]:
         """The record of a restore that begins."""
         user = system_user()
-        wanted = (self.params.get("databases") or [None])[0]
+        wanted = self.asked.databases[0] if self.asked.databases else None
         return {
             "format": 1,
             "source": "pgbackrest",
-            "incident": self.params["incident"],
-            "stanza": self.params["stanza"],
+            "incident": self.asked.incident,
+            "stanza": self.asked.stanza,
             "executable": self.executable,
             "set": plan["set"]["label"],
             "target": self.target,
@@ -447,7 +478,7 @@ class SideRestore:
             "bin_dir": plan["bin_dir"],
             "major_version": plan["major_version"],
             "system_identifier": plan["system_identifier"],
-            "superuser": self.params.get("superuser") or user,
+            "superuser": self.asked.superuser or user,
             # postgres may be gone, or be the database that is asked for.
             "control_database": "template1",
             "database": wanted,
@@ -460,7 +491,7 @@ class SideRestore:
 
     def production_oid(self, name: Optional[str]) -> Optional[int]:
         """OID of the database that production has under a name now; None when there is none or it was not told."""
-        oids = {item["name"]: item.get("oid") for item in self.params.get("production_databases") or []}
+        oids: dict[Optional[str], Any] = {item["name"]: item.get("oid") for item in self.asked.production_databases}
         return int(oids[name]) if name in oids and oids[name] else None
 
     def write_config(self, plan: Mapping[str, Any]) -> None:
@@ -478,7 +509,7 @@ class SideRestore:
             "process-max": str(plan["process_max"]),
         }
         self.instance.make_directories("spool", "lock")
-        text = planning.side_config(read_host_config(self.params.get("config")), stanza=self.params["stanza"], own=own)
+        text = planning.side_config(read_host_config(self.asked.config), stanza=self.asked.stanza, own=own)
         write_atomically(self.instance.backrest_config, text)
 
     def side_command(self, plan: Mapping[str, Any]) -> list[str]:
@@ -486,7 +517,7 @@ class SideRestore:
         return [
             self.executable,
             f"--config={self.instance.backrest_config}",
-            f"--stanza={self.params['stanza']}",
+            f"--stanza={self.asked.stanza}",
             f"--repo={plan['set']['repo']}",
         ]
 

@@ -15,13 +15,13 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import describe_stanza
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import Run, from_params, parse_error
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run, parse_error
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import (
     control_value,
@@ -132,13 +132,25 @@ def decide(found: Directory, system_identifier: str, rebuild: bool, host: str) -
 class Standby:
     """The data directory of one standby on this host."""
 
-    def __init__(self, params: Mapping[str, Any], run: Run) -> None:
-        self.params = params
+    def __init__(
+        self,
+        path: str,
+        *,
+        system_identifier: str,
+        major_version: int,
+        backrest: PgBackRest,
+        run: Run,
+        rebuild: bool = False,
+        bin_dir: Optional[str] = None,
+    ) -> None:
+        """``system_identifier`` is the primary's; with ``rebuild`` what of it is there is restored anew."""
+        self.path = path
+        self.system_identifier = system_identifier
+        self.rebuild = rebuild
+        self.backrest = backrest
         self.run = run
-        self.path: str = params["path"]
         self.host = socket.gethostname()
-        self.backrest = from_params(params, run)
-        self.bin_dir = find_bin_dir(params["major_version"], params["bin_dir"])
+        self.bin_dir = find_bin_dir(major_version, bin_dir)
         # Beside the directory, which has to be empty; it also tells how far the restore is.
         self.restoring = f"{self.path.rstrip('/')}.restoring"
 
@@ -164,7 +176,7 @@ class Standby:
     def ensure(self, check_mode: bool) -> dict[str, Any]:
         """Have the directory hold a standby; the module's result."""
         found = self.look()
-        action = decide(found, self.params["system_identifier"], self.params["rebuild"], self.host)
+        action = decide(found, self.system_identifier, self.rebuild, self.host)
         if action != "none":
             self.check_repository()
             if not check_mode:
@@ -179,17 +191,17 @@ class Standby:
     def check_repository(self) -> None:
         """Refuse a repository without a backup of this very server."""
         info = describe_stanza(self.backrest)
-        wanted = self.params["system_identifier"]
+        wanted = self.system_identifier
         known = [str(entry["system_identifier"]) for entry in current_databases(info)]
         if wanted not in known:
             raise RecoveryError(
-                f"the repository of stanza {self.params['stanza']!r}, as {self.host} sees it, holds the server with "
+                f"the repository of stanza {self.backrest.stanza!r}, as {self.host} sees it, holds the server with "
                 f"system identifier {', '.join(known) or '(none)'}, but the primary's is {wanted}. Nothing was "
                 "changed. Let pgBackRest on this host reach the primary's repository (pgbackrest_config)."
             )
         if not info.get("backups"):
             raise RecoveryError(
-                f"stanza {self.params['stanza']!r} has no backup to build a standby from, seen from {self.host}. "
+                f"stanza {self.backrest.stanza!r} has no backup to build a standby from, seen from {self.host}. "
                 "Nothing was changed. Take one: provision-primary."
             )
 
@@ -203,8 +215,9 @@ class Standby:
         os.makedirs(os.path.dirname(self.path.rstrip("/")), exist_ok=True)
         self.tell(0)
         os.makedirs(self.path, mode=0o700, exist_ok=True)
-        argv = [self.params["executable"], f"--stanza={self.params['stanza']}", f"--pg1-path={self.path}"]
-        argv += [f"--{name}={self.params[name]}" for name in ("config", "repo") if self.params[name]]
+        argv = [self.backrest.executable, f"--stanza={self.backrest.stanza}", f"--pg1-path={self.path}"]
+        places = {"config": self.backrest.config, "repo": self.backrest.repo}
+        argv += [f"--{name}={value}" for name, value in places.items() if value]
         argv += ["--type=standby", "--log-level-console=detail", "--log-level-stderr=off"]
         if action == "delta":
             self.prepare_delta()
@@ -252,8 +265,3 @@ class Standby:
         """Say how far the restore is, and that it has begun."""
         step = {"at": now(), "what": "restore", "done": round(100 * done), "total": 100, "unit": "per cent"}
         write_atomically(self.restoring, json.dumps(step) + "\n")
-
-
-def ensure_standby(params: Mapping[str, Any], run: Run, check_mode: bool = False) -> dict[str, Any]:
-    """Ensure the data directory of a standby."""
-    return Standby(params, run).ensure(check_mode)

@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Optional
 
@@ -29,7 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_literal
 from ansible_collections.dbre.recovery.plugins.module_utils._side.shown import standby_shown
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
@@ -146,20 +147,42 @@ def ago(seconds: float) -> str:
     return f"{whole} s"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a standby is wanted for. ``target`` and ``database`` are needed to be brought to a target only."""
+
+    path: str
+    incident: str
+    stanza: str
+    target: Optional[Mapping[str, Any]] = None
+    database: str = ""
+    database_oid: Optional[int] = None
+    relations: Sequence[Mapping[str, Any]] = ()
+    system_identifier: Optional[str] = None
+    client: Optional[Mapping[str, Any]] = None
+    timeout: float = 3600
+    bin_dir: Optional[str] = None
+    config: Optional[str] = None
+    executable: str = "pgbackrest"
+    repo: Optional[int] = None
+
+
 class StandbyRecovery:
     """One standby on this host. What was done to it is recorded at ``path``, so that it can be undone."""
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self.params = params
-        self.side = SideInstance(params["path"])
-        self.incident: str = params["incident"]
-        self.where = f"the standby on {self.side.host}, port {params['login_port']},"
+    def __init__(self, login: Login, asked: Asked) -> None:
+        self.login = login
+        self.asked = asked
+        self.side = SideInstance(asked.path)
+        self.incident = asked.incident
+        self.port = login.get("login_port") or 5432
+        self.where = f"the standby on {self.side.host}, port {self.port},"
 
     # Connections
 
     @contextlib.contextmanager
     def session(self, database: Optional[str] = None) -> Iterator[Any]:
-        connection = connect(self.params, database)
+        connection = connect(self.login, database)
         connection.autocommit = True
         try:
             yield connection
@@ -179,7 +202,7 @@ class StandbyRecovery:
         """What the standby says of itself; refuses a server that is none."""
         if not self.rows(connection, "SELECT pg_is_in_recovery() AS yes")[0]["yes"]:
             raise RecoveryError(
-                f"the server on {self.side.host}, port {self.params['login_port']}, is not in "
+                f"the server on {self.side.host}, port {self.port}, is not in "
                 "recovery: it is no standby (any more). Nothing was changed. If it was promoted by mistake, keep "
                 "its clients away and build it anew (provision-standby with -e postgresql_standby_rebuild=true). To "
                 "recover without it: dr_source=pgbackrest."
@@ -193,7 +216,7 @@ class StandbyRecovery:
 
     @property
     def wanted(self) -> RecoveryTarget:
-        return recovery_target(self.params["target"], replayed=True)
+        return recovery_target(self.asked.target or {}, replayed=True)
 
     def own_marker(self) -> Optional[dict[str, Any]]:
         """The record, if the standby is held for this incident."""
@@ -253,7 +276,7 @@ class StandbyRecovery:
             raise RecoveryError(
                 f"a standby is brought to just before an LSN, not to {target['type']} {target['value']}. {instead}"
             )
-        wanted = self.params["system_identifier"]
+        wanted = self.asked.system_identifier
         if wanted and found["system_identifier"] != wanted:
             raise RecoveryError(
                 f"{self.where} has system identifier {found['system_identifier']}, but production's is {wanted}: it "
@@ -264,7 +287,7 @@ class StandbyRecovery:
                 f"{self.where} is on timeline {found['timeline']}, but the target is on timeline {target['timeline']}. "
                 f"{instead}"
             )
-        client = self.params["client"]
+        client = self.asked.client
         if client and not self.rows(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", (client["user"],)):
             raise RecoveryError(
                 f"{self.where} has no role {client['user']}, by which production reads it, and none can be made on a "
@@ -328,11 +351,11 @@ class StandbyRecovery:
         start, end = parse_lsn(found["redo_lsn"]), parse_lsn(target["value"])
         # Of that name there may be another one at the position at which the standby stands, or none.
         databases = "SELECT oid::int8 AS oid FROM pg_database WHERE datname = %s"
-        here = next((row["oid"] for row in self.rows(connection, databases, (self.params["database"],))), None)
-        wanted = self.params["database_oid"] or here
+        here = next((row["oid"] for row in self.rows(connection, databases, (self.asked.database,))), None)
+        wanted = self.asked.database_oid or here
         known: set[int] = set()
         if here is not None and here == wanted:
-            with self.session(self.params["database"]) as inside:
+            with self.session(self.asked.database) as inside:
                 known = {row["oid"] for row in self.rows(inside, "SELECT oid::int8 AS oid FROM pg_class")}
         database = wanted if known else None
         log = LockLog(wanted, known)
@@ -357,8 +380,9 @@ class StandbyRecovery:
         """The WAL of a stretch, from the standby's pg_wal and the archive."""
         size = int(found["segment_size"])
         pg_wal = os.path.join(found["data_directory"], "pg_wal")
-        archive = StanzaArchive(self.params)
-        bin_dir = find_bin_dir(int(found["version_num"]) // 10000, self.params["bin_dir"])
+        given = self.asked
+        archive = StanzaArchive(given.stanza, config=given.config, executable=given.executable, repo=given.repo)
+        bin_dir = find_bin_dir(int(found["version_num"]) // 10000, given.bin_dir)
         with tempfile.TemporaryDirectory(prefix="standby-wal-") as spool:
             source = WalSource(
                 pg_wal=pg_wal,
@@ -424,8 +448,8 @@ class StandbyRecovery:
 
     def _check_files(self, source: WalSource, start: int, end: int, exact: Readable, removed: set[int]) -> None:
         """Whoever committed in between may have written to anything but the files that the incident removed."""
-        names = {item["oid"]: item["name"] for item in self.params["relations"] if item.get("oid") is not None}
-        first = next(iter(names.values()), self.params["database"])
+        names = {item["oid"]: item["name"] for item in self.asked.relations if item.get("oid") is not None}
+        first = next(iter(names.values()), self.asked.database)
         for commit in exact.commits:
             if commit.relcache & names.keys():
                 raise self._not_exact(names[min(commit.relcache & names.keys())], exact, end)
@@ -436,7 +460,7 @@ class StandbyRecovery:
 
     def _lost(self, database: Optional[int]) -> list[dict[str, Any]]:
         """What was lost; ``filenode`` is None where the standby does not have it yet, ``oid`` 0 where it is unknown."""
-        asked: Sequence[Mapping[str, Any]] = self.params["relations"]
+        asked: Sequence[Mapping[str, Any]] = self.asked.relations
         named = [item for item in asked if item.get("oid") is None]
         lost: list[dict[str, Any]] = []
         if database is not None:
@@ -446,10 +470,10 @@ class StandbyRecovery:
                 "names": [item["name"] for item in named],
                 "all": not asked,
             }
-            with self.session(self.params["database"]) as connection:
+            with self.session(self.asked.database) as connection:
                 lost = self.rows(connection, LOST, values)
         seen = {item["oid"] for item in lost} | {item["name"] for item in lost}
-        for item in asked or [{"name": f"database {self.params['database']}"}] * (database is None):
+        for item in asked or [{"name": f"database {self.asked.database}"}] * (database is None):
             # Views, sequences and indexes have no rows of their own.
             if item.get("kind") in (None, "r", "m") and not seen & {item.get("oid"), item["name"]}:
                 lost.append({"oid": item.get("oid") or 0, "name": item["name"], "filenode": None, "tablespace": None})
@@ -559,13 +583,13 @@ class StandbyRecovery:
         self._same_target(marker)
         began = time.monotonic()
         found = self.wait(lambda seen: self._at_target(seen, marker), f"stand at {marker['position']}")
-        with self.session(self.params["database"]) as connection:
+        with self.session(self.asked.database) as connection:
             locked = self.rows(connection, LOCKED_BY_REPLAY)
         if locked:
             oids = ", ".join(str(item["relation"]) for item in locked)
             raise RecoveryError(
                 f"on {self.where} a transaction that began before it was held has locked relations (OID {oids}) of "
-                f"database {self.params['database']}: nobody can read them there. Production was not touched. Let the "
+                f"database {self.asked.database}: nobody can read them there. Production was not touched. Let the "
                 "standby go on (role recovery_source_standby, entry point absent) and use dr_source=pgbackrest."
             )
         if "reached" not in marker:
@@ -577,13 +601,13 @@ class StandbyRecovery:
             replayed = parse_lsn(found["replay_lsn"]) - parse_lsn(marker["plan"]["standby"]["replay_lsn"])
             marker["replay"] = {"seconds": round(time.monotonic() - began, 1), "bytes": max(replayed, 0)}
             self.side.write_marker(marker)
-        client = self.params["client"]
+        client = self.asked.client
         instance = {
             "source": SOURCE,
             "host": client["host"] if client else None,
             "port": found["port"],
             "socket": found["socket"].split(",")[0].strip(),
-            "database": self.params["database"],
+            "database": self.asked.database,
             "state": "paused",
             "reached": marker["reached"],
             # Nothing can be written in recovery, nor reach the repository should somebody end it.
@@ -592,7 +616,7 @@ class StandbyRecovery:
             "data_directory": found["data_directory"],
             "version_num": found["version_num"],
             "system_identifier": found["system_identifier"],
-            "user": client["user"] if client else self.params["login_user"],
+            "user": client["user"] if client else self.login.get("login_user"),
         }
         if client:
             instance.update(passfile=client["passfile"], sslmode="require", channel_binding="require")
@@ -634,7 +658,7 @@ class StandbyRecovery:
 
     def wait(self, ready: Any, what: str) -> dict[str, Any]:
         """Facts of the standby as soon as ``ready`` says so; RecoveryError when the time is over."""
-        deadline = time.monotonic() + self.params["timeout"]
+        deadline = time.monotonic() + self.asked.timeout
         said = "it does not let anybody in"
         while True:
             try:
@@ -651,7 +675,7 @@ class StandbyRecovery:
                 said = f"replay stands at {found['replay_lsn']}, {found['pause_state']}, receiver {found['receiver']}"
             if time.monotonic() > deadline:
                 raise RecoveryError(
-                    f"after {self.params['timeout']} s {self.where} does not {what}: {said}. Production was not "
+                    f"after {self.asked.timeout} s {self.where} does not {what}: {said}. Production was not "
                     "touched. See the standby's log; run again to wait longer, or raise timeout."
                 )
             time.sleep(0.2)
@@ -716,9 +740,9 @@ class StandbyRecovery:
         }
 
 
-def ensure_state(params: Mapping[str, Any], state: str, check_mode: bool = False) -> dict[str, Any]:
+def ensure_state(login: Login, asked: Asked, state: str, check_mode: bool = False) -> dict[str, Any]:
     """Ensure a state of the standby; returns the module's result."""
-    recovery = StandbyRecovery(params)
+    recovery = StandbyRecovery(login, asked)
     if check_mode:
         if state == "targeted":
             marker = recovery.own_marker() or {}
@@ -728,7 +752,7 @@ def ensure_state(params: Mapping[str, Any], state: str, check_mode: bool = False
     if state in ("released", "following") and recovery.own_marker() is None:
         return {"changed": False, "restart": False}
     os.makedirs(recovery.side.path, mode=0o700, exist_ok=True)
-    with recovery.side.locked(params["timeout"]):
+    with recovery.side.locked(asked.timeout):
         if state == "held":
             return {"changed": recovery.hold()}
         if state == "targeted":

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import Archive
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.segment import Owner, why_not
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row, session
 
@@ -35,29 +36,41 @@ SELECT pg_is_in_recovery() AS in_recovery, (SELECT system_identifier::text FROM 
 """
 
 
-def ensure_archived(params: Mapping[str, Any], spool: str, archive: Archive, *, check_mode: bool) -> dict[str, Any]:
-    """The module's result; ``spool`` is an empty directory to fetch the segment to, as proof that it can be."""
+def ensure_archived(
+    login: Login,
+    segment: str,
+    spool: str,
+    archive: Archive,
+    *,
+    timeout: float,
+    timeline: Optional[int] = None,
+    lost: Sequence[str] = (),
+    check_mode: bool = False,
+) -> dict[str, Any]:
+    """The module's result; ``spool`` is an empty directory to fetch the segment to, as proof that it can be.
+
+    ``timeline`` is the one that the server must be on, ``lost`` are segments that the archive may have lost.
+    """
     began = time.monotonic()
-    segment = params["segment"]
-    connection = session(params)
+    connection = session(login)
     try:
-        state = _check(connection, params, archive)
-        again = [name for name in params.get("lost") or [] if not archive.get(name, os.path.join(spool, name))]
+        state = _check(connection, segment, timeline, archive)
+        again = [name for name in lost if not archive.get(name, os.path.join(spool, name))]
         if not check_mode:
             for name in again:
-                _put_back(params, state, archive, name, spool)
+                _put_back(state, archive, name, spool)
         if archive.get(segment, os.path.join(spool, segment)):
             return _result(segment, "archived", False, began, again)
         switch = _is_current(segment, state, archive)
         if not switch and _is_done(state, segment):
             if not check_mode:
-                _put_back(params, state, archive, segment, spool)
+                _put_back(state, archive, segment, spool)
             return _result(segment, "waiting" if check_mode else "archived", False, began, [*again, segment])
         if check_mode:
             return _result(segment, "current" if switch else "waiting", switch, began, again)
         if switch:
             one_row(connection, "SELECT pg_switch_wal()::text AS lsn")
-        _wait(connection, archive, segment, os.path.join(spool, segment), params, state["failed_count"])
+        _wait(connection, archive, segment, os.path.join(spool, segment), timeout, state["failed_count"])
         return _result(segment, "archived", switch, began, again)
     finally:
         connection.close()
@@ -79,7 +92,7 @@ def _is_done(state: Mapping[str, Any], segment: str) -> bool:
     return os.path.exists(os.path.join(state["data_directory"], "pg_wal", "archive_status", f"{segment}.done"))
 
 
-def _put_back(params: Mapping[str, Any], state: Mapping[str, Any], archive: Archive, segment: str, spool: str) -> None:
+def _put_back(state: Mapping[str, Any], archive: Archive, segment: str, spool: str) -> None:
     """Archive a segment again that the archive has lost and pg_wal still has."""
     host = socket.gethostname()
     path = os.path.join(state["data_directory"], "pg_wal", segment)
@@ -100,7 +113,7 @@ def _put_back(params: Mapping[str, Any], state: Mapping[str, Any], archive: Arch
         )
 
 
-def _check(connection: Any, params: Mapping[str, Any], archive: Archive) -> dict[str, Any]:
+def _check(connection: Any, segment: str, wanted: Optional[int], archive: Archive) -> dict[str, Any]:
     """The archiver's state; refuses a server that cannot archive the segment."""
     host = socket.gethostname()
     state = one_row(connection, _STATE)
@@ -109,20 +122,19 @@ def _check(connection: Any, params: Mapping[str, Any], archive: Archive) -> dict
             f"the server on {host} is in recovery: it is a standby and does not archive. Nothing was changed. "
             "Run this against the primary (group primary, variable dr_primary)."
         )
-    timeline, _number = parse_segment_name(params["segment"], state["segment_size"])
+    timeline, _number = parse_segment_name(segment, state["segment_size"])
     now = int(state["file"][:8], 16)
     # At the very beginning of a segment the one before it is complete, and a switch would do nothing.
     number = parse_lsn(state["inserted"]) // state["segment_size"]
     state["current"] = segment_name(now, number, state["segment_size"])
-    wanted = params.get("timeline")
     if timeline > now or (wanted and wanted != now):
         raise RecoveryError(
-            f"WAL segment {params['segment']} of timeline {wanted or timeline} is wanted, and the server on {host} "
+            f"WAL segment {segment} of timeline {wanted or timeline} is wanted, and the server on {host} "
             f"is on timeline {now}. Nothing was changed. Find the target anew (postgresql_recovery_target_info)."
         )
     if state["archive_mode"] == "off":
         raise RecoveryError(
-            f"archive_mode is off on {host}, so WAL segment {params['segment']} will never be archived. Nothing was "
+            f"archive_mode is off on {host}, so WAL segment {segment} will never be archived. Nothing was "
             "changed. Switch archiving on (role dbre.recovery.postgresql_archiving); without a restart, push the files "
             f"of pg_wal by hand: {archive.push_command('FILE')}"
         )
@@ -143,9 +155,9 @@ def _is_current(segment: str, state: Mapping[str, Any], archive: Archive) -> boo
     return False
 
 
-def _wait(connection: Any, archive: Archive, segment: str, path: str, params: Mapping[str, Any], failed: int) -> None:
+def _wait(connection: Any, archive: Archive, segment: str, path: str, timeout: float, failed: int) -> None:
     """Wait until the archive has the segment; ``failed`` is the archiver's count of failures before."""
-    host, timeout = socket.gethostname(), params["timeout"]
+    host = socket.gethostname()
     deadline = time.monotonic() + timeout
     looked = time.monotonic()
     while True:
@@ -159,7 +171,7 @@ def _wait(connection: Any, archive: Archive, segment: str, path: str, params: Ma
             return
         # Reported and lost since we began.
         if _is_done(state, segment) and not archive.get(segment, path):
-            _put_back(params, state, archive, segment, os.path.dirname(path))
+            _put_back(state, archive, segment, os.path.dirname(path))
             return
         if state["failed_count"] > failed and not archive.chosen:
             raise RecoveryError(

@@ -46,6 +46,8 @@ class Request:
     since: Optional[int] = None
     until: Optional[int] = None
     min_rows: int = 1000
+    target: Optional[tuple[str, str]] = None
+    """What tells the transaction without a search: ``target_lsn``, ``target_time`` or ``target_xid``, and its value."""
 
     def wants(self, kind: str, auto: bool = True) -> bool:
         """Whether to look for a kind; ``auto`` is the answer where the user named none."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import recovery_target
@@ -63,17 +63,40 @@ def _commit_facts(commit: Optional[Commit]) -> Optional[dict[str, Any]]:
     return {"lsn": format_lsn(commit.lsn), "time": commit.commit_time, "xid": commit.xid}
 
 
-def make_request(params: Mapping[str, Any]) -> Request:
-    """What the user asked for, checked as far as it can be without a server."""
-    relations = tuple((one["schema"], one["name"]) for one in parse_relation_list(params.get("relations")))
-    schemas = tuple(parse_schema_list(params.get("schemas")))
-    kinds = tuple(kind for kind in params.get("kinds") or [] if kind != "auto")
-    if not params["database"]:
+def make_request(
+    database: str,
+    *,
+    relations: Any = None,
+    schemas: Any = None,
+    kinds: Optional[Sequence[str]] = None,
+    since: Optional[str] = None,
+    until: Optional[str] = None,
+    min_rows: Optional[int] = None,
+    target_lsn: Optional[str] = None,
+    target_time: Optional[str] = None,
+    target_xid: Optional[str] = None,
+) -> Request:
+    """What the user asked for, checked as far as it can be without a server; RecoveryError where it makes no sense."""
+    if not database:
         raise RecoveryError("no database is named. Nothing was changed. Set database (dr_database).")
-    since = parse_time(params["since"], "since") if params.get("since") else None
-    until = parse_time(params["until"], "until") if params.get("until") else None
-    if since is not None and until is not None and since > until:
-        raise RecoveryError(f"since ({format_time(since)}) is later than until ({format_time(until)})")
-    if params.get("target_time"):
-        parse_time(params["target_time"], "target_time")
-    return Request(params["database"], relations, schemas, kinds, since, until, params.get("min_rows") or 1)
+    begin = parse_time(since, "since") if since else None
+    end = parse_time(until, "until") if until else None
+    if begin is not None and end is not None and begin > end:
+        raise RecoveryError(f"since ({format_time(begin)}) is later than until ({format_time(end)})")
+    if target_time:
+        parse_time(target_time, "target_time")
+    targets = {"target_lsn": target_lsn, "target_time": target_time, "target_xid": target_xid}
+    given = [(name, value) for name, value in targets.items() if value]
+    if len(given) > 1:
+        named = " and ".join(name for name, _value in given)
+        raise RecoveryError(f"{named} exclude each other. Nothing was changed. Give one.")
+    return Request(
+        database,
+        tuple((one["schema"], one["name"]) for one in parse_relation_list(relations)),
+        tuple(parse_schema_list(schemas)),
+        tuple(kind for kind in kinds or () if kind != "auto"),
+        begin,
+        end,
+        min_rows or 1,
+        given[0] if given else None,
+    )

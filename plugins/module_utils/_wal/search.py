@@ -10,7 +10,6 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Optional
 
@@ -18,40 +17,38 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage, locate, nothing, server
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.dropped_database import Databases
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Evidence, MoreWal
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Evidence, MoreWal, Request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.explicit import explicit_target
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request, result
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import result
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.row_counts import RowCounts
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import ALWAYS, TRANSACTIONS, Scan
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import WalSource, read_timelines
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import format_time
 
 GLOBAL_TABLESPACE = 1664
-TARGETS = ("target_lsn", "target_time", "target_xid")
 STATISTICS = ("pg_statistic", "pg_statistic_ext_data")
 
 
 class Search:
     """One search on the primary. ``spool`` is an empty directory of its own, removed by the caller."""
 
-    def __init__(self, params: Mapping[str, Any], spool: str, archive: Archive) -> None:
-        self.params = params
+    def __init__(
+        self, login: Login, request: Request, spool: str, archive: Archive, *, bin_dir: Optional[str] = None
+    ) -> None:
+        self.login = login
+        self.request = request
         self.began = time.monotonic()
-        self.request = make_request(params)
-        explicit = [name for name in TARGETS if params.get(name)]
-        if len(explicit) > 1:
-            raise RecoveryError(f"{' and '.join(explicit)} exclude each other. Nothing was changed. Give one.")
-        self.explicit = explicit[0] if explicit else None
-        self._connection = server.session(params)
+        self._connection = server.session(login)
         self.server = server.server_facts(self._connection)
         self._next_xid = self.server.pop("next_xid")
-        if self.explicit is None:
+        if self.request.target is None:
             server.require_searchable(self.server)
-        self.bin_dir = find_bin_dir(self.server["major"], params.get("bin_dir"))
+        self.bin_dir = find_bin_dir(self.server["major"], bin_dir)
         self.server["bin_dir"] = self.bin_dir
         self.database = self._database()
         pg_wal = os.path.join(self.server["data_directory"], "pg_wal")
@@ -82,7 +79,7 @@ class Search:
         )
         self.catalogues: Optional[Catalogues] = None
         self.databases: Optional[Databases] = None
-        if self.explicit is None and (self._whole_database or self.database is None):
+        if self.request.target is None and (self._whole_database or self.database is None):
             file = (GLOBAL_TABLESPACE, 0, server.database_catalog(self._connection))
             self.databases = Databases(self.scan, file)
         elif searchable and not self._whole_database and self.database is not None:
@@ -108,7 +105,7 @@ class Search:
                     "If it was dropped as a whole, name the database alone (no dr_tables, no dr_schemas)."
                 )
             return None
-        inside = server.session(self.params, name)
+        inside = server.session(self.login, name)
         try:
             server.fill_database(inside, found)
         finally:
@@ -119,7 +116,7 @@ class Search:
         names = [row["name"] for row in self.server["databases"]]
         similar = get_close_matches(self.request.database, names + (dropped or []), 5, 0.5)
         return RecoveryError(
-            f"the server on {socket.gethostname()}, port {self.params.get('login_port') or 5432}, has no database "
+            f"the server on {socket.gethostname()}, port {self.login.get('login_port') or 5432}, has no database "
             f"{self.request.database!r}. "
             + (f"Similar: {', '.join(similar)}. " if similar else "")
             + f"It has: {', '.join(names)}. Nothing was changed. {advice}"
@@ -159,8 +156,8 @@ class Search:
 
     def find(self) -> dict[str, Any]:
         """The module's result."""
-        if self.explicit is not None:
-            return self._explicit(self.explicit)
+        if self.request.target is not None:
+            return self._explicit(*self.request.target)
         while True:
             if not self.scan.at_floor:
                 self._extend()
@@ -180,10 +177,8 @@ class Search:
             incident = self._whole(verdict.incident)
             return self._result(incident, verdict.reason, verdict.candidates)
 
-    def _explicit(self, option: str) -> dict[str, Any]:
-        candidate, reason = explicit_target(
-            option, str(self.params[option]), self.scan, self.backup, self.request, self._next_xid
-        )
+    def _explicit(self, option: str, value: str) -> dict[str, Any]:
+        candidate, reason = explicit_target(option, value, self.scan, self.backup, self.request, self._next_xid)
         return self._result(self._explained(candidate), reason, [])
 
     def _explained(self, candidate: Candidate) -> Candidate:
@@ -282,7 +277,7 @@ class Search:
         evidence.columns = [
             (commit, oid, self.database.text(name)) for commit, oid, name in self.catalogues.dropped_columns()
         ]
-        if self.explicit is None:
+        if self.request.target is None:
             self._read_rows(evidence)
         return evidence
 
@@ -345,7 +340,7 @@ class Search:
             return f"what is older than WAL segment {missing}, which is neither in pg_wal nor in the archive"
         if self.scan.at_floor:
             return f"what is older than backup {self.backup.label}, the oldest: no recovery can begin before it"
-        if self.explicit is None and self.request.since is not None and self._complete():
+        if self.request.target is None and self.request.since is not None and self._complete():
             return f"what is older than {format_time(self.request.since)}, as dr_since says"
         return "what is older, since it cannot change the answer"
 

@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, connect
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import before_page_header
 
 with contextlib.suppress(ImportError):  # connect() says so
@@ -46,9 +46,9 @@ SELECT current_setting('server_version_num')::int AS version_num,
 """
 
 
-def session(params: Mapping[str, Any], name: Optional[str] = None) -> Any:
+def session(login: Login, name: Optional[str] = None) -> Any:
     """A connection to the database of that name, or to any of the server, in which each statement is a transaction."""
-    connection = connect(params, name, any_database=True)
+    connection = connect(login, name, any_database=True)
     connection.autocommit = True
     return connection
 

@@ -22,7 +22,8 @@ from typing import Any, Optional
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_instance import LogicalRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_instance import Asked, LogicalRestore
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
@@ -40,8 +41,8 @@ TABLES = [
 ]
 RUNNER = """
 import json, sys
-from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_instance import LogicalRestore
-LogicalRestore(json.loads(sys.argv[1])).ensure()
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_instance import LogicalRestore, Asked
+LogicalRestore(Asked(**json.loads(sys.argv[1]))).ensure()
 """
 
 
@@ -119,8 +120,12 @@ def parameters(dump: Path, side: Path, *relations: str, **other: Any) -> dict[st
     }
 
 
+def made_of(given: dict[str, Any]) -> LogicalRestore:
+    return LogicalRestore(pick(Asked, given))
+
+
 def restore(dump: Path, side: Path, *relations: str, **other: Any) -> dict[str, Any]:
-    made = LogicalRestore(parameters(dump, side, *relations, **other))
+    made = made_of(parameters(dump, side, *relations, **other))
     made.plan()
     instance, _proof, _changed = made.ensure()
     return instance
@@ -129,7 +134,7 @@ def restore(dump: Path, side: Path, *relations: str, **other: Any) -> dict[str, 
 def refusal(dump: Path, side: Path, *relations: str, **other: Any) -> str:
     """The message with which a plan is refused; nothing may have been made."""
     with pytest.raises(RecoveryError) as caught:
-        LogicalRestore(parameters(dump, side, *relations, **other)).plan()
+        made_of(parameters(dump, side, *relations, **other)).plan()
     assert not (side / "data").exists()
     return caught.value.msg
 
@@ -179,7 +184,7 @@ def test_a_dump_that_went_through_a_pipe_is_read_too(production: Production, sid
     dump = production.home / "piped"
     command = f'"{production.bin_dir}/pg_dump" -h {production.home} -p {PORT} -Fc shop | cat > {dump}'
     subprocess.run(["sh", "-c", command], check=True)
-    plan = LogicalRestore(parameters(dump, side, "public.orders")).plan()
+    plan = made_of(parameters(dump, side, "public.orders")).plan()
     assert plan["disk"]["known"] is False
     assert plan["disk"]["in_dump"] == dump.stat().st_size
     instance = restore(dump, side, "public.orders")
@@ -224,7 +229,7 @@ def test_materialized_views_count_as_filled_exactly_when_they_were(
 
 
 def test_roles_are_made_without_login(production: Production, custom: Path, side: Path) -> None:
-    plan = LogicalRestore(parameters(custom, side, "public.orders", roles=["shop_owner", "not_in_dump"])).plan()
+    plan = made_of(parameters(custom, side, "public.orders", roles=["shop_owner", "not_in_dump"])).plan()
     assert plan["roles_unknown"] == ['Odd "Role', "only_in_dump", "shop_app"]
     instance = restore(custom, side, "public.orders", roles=["shop_owner", "not_in_dump"])
     query = "SELECT rolname FROM pg_roles WHERE NOT rolcanlogin AND rolname !~ '^pg_' ORDER BY 1"
@@ -281,7 +286,7 @@ def test_large_objects_come_with_tables_that_can_name_them(production: Productio
 
 
 def test_the_contract_and_the_proof(production: Production, custom: Path, side: Path) -> None:
-    made = LogicalRestore(parameters(custom, side, "public.orders"))
+    made = made_of(parameters(custom, side, "public.orders"))
     instance, proof, changed = made.ensure()
     assert changed
     assert instance == {
@@ -309,7 +314,7 @@ def test_the_contract_and_the_proof(production: Production, custom: Path, side: 
 def test_the_plan_says_what_is_in_the_dump_and_changes_nothing(
     production: Production, custom: Path, side: Path
 ) -> None:
-    plan = LogicalRestore(parameters(custom, side, "public.parts")).plan()
+    plan = made_of(parameters(custom, side, "public.parts")).plan()
     assert plan["dump"]["format"] == "custom"
     assert plan["dump"]["database"] == "shop"
     assert 0 <= plan["dump"]["age_seconds"] < 3600
@@ -328,7 +333,7 @@ def test_the_plan_says_what_is_in_the_dump_and_changes_nothing(
 def test_the_time_of_a_dump_made_in_another_zone(production: Production, side: Path) -> None:
     dump = production.dump("-Fc", env={**os.environ, "TZ": "ODD-13:45"})
     assert "Dumps record no time zone" in refusal(dump, side, "public.orders")
-    plan = LogicalRestore(parameters(dump, side, "public.orders", utc_offset="+13:45")).plan()
+    plan = made_of(parameters(dump, side, "public.orders", utc_offset="+13:45")).plan()
     assert plan["dump"]["created"].endswith("+13:45")
     assert 0 <= plan["dump"]["age_seconds"] < 600
     assert "numeric offset" in refusal(dump, side, "public.orders", utc_offset="CET")
@@ -425,7 +430,7 @@ def test_a_path_that_holds_something_else(production: Production, custom: Path, 
     restore(custom, side, "public.orders")
     for other in ({"incident": "i2"}, {"relations": ["public.parts"]}):
         with pytest.raises(RecoveryError, match="already holds a side instance of"):
-            LogicalRestore({**parameters(custom, side, "public.orders"), **other}).ensure()
+            made_of({**parameters(custom, side, "public.orders"), **other}).ensure()
 
 
 # What happens when something goes wrong
@@ -460,10 +465,10 @@ def test_a_second_run_changes_nothing_and_a_stopped_instance_is_started(
         isolation = {item["what"]: item["value"] for item in instance["isolation"]}
         return {**instance, "isolation": isolation}, changed
 
-    first = unread(LogicalRestore(parameters(custom, side, "public.orders")))[0]
-    assert unread(LogicalRestore(parameters(custom, side, "public.orders"))) == (first, False)
+    first = unread(made_of(parameters(custom, side, "public.orders")))[0]
+    assert unread(made_of(parameters(custom, side, "public.orders"))) == (first, False)
     ensure_state(SideInstance(str(side)), "stopped")
-    again = LogicalRestore(parameters(custom, side, "public.orders"))
+    again = made_of(parameters(custom, side, "public.orders"))
     assert again.plan()["earlier"] == "restored"
     assert unread(again) == (first, True)
     assert rows(production, first, "public.orders") == rows(production, None, "public.orders")
@@ -494,7 +499,7 @@ def test_killed_and_run_again_it_ends_as_if_never_killed(
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    again = LogicalRestore(wanted)
+    again = made_of(wanted)
     assert again.plan()["earlier"] == "restoring"
     instance, _proof, changed = again.ensure()
     assert changed

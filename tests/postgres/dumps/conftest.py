@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_backup import LogicalBackup
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_backup import DumpSet, LogicalBackup
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_load import LogicalLoad
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 
 MAJORS = sorted(int(path.split("/")[4]) for path in glob.glob("/usr/lib/postgresql/*/bin/initdb"))
 HERE = Path(__file__).parent
@@ -63,15 +64,8 @@ class Cluster:
         return self.program("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", database=database, input=script).strip()
 
     def backup(self, database: str = "Shop", **params: Any) -> LogicalBackup:
-        return LogicalBackup(
-            {
-                **{"database": database, "globals": False, "name": None, "path": str(self.backups), "jobs": 1},
-                **{"format": "custom", "compress": None, "schema_only": False, "tables": [], "exclude_tables": []},
-                **{"keep_days": None, "keep_count": None, "bin_dir": self.bin_dir},
-                **{"login_unix_socket": str(self.home), "login_port": self.port, "login_user": None},
-                **params,
-            }
-        )
+        place = {"path": str(self.backups), "login_unix_socket": str(self.home), "login_port": self.port}
+        return LogicalBackup(DumpSet(**{**place, "database": database, "bin_dir": self.bin_dir, **params}))
 
     def dump(self, database: str = "Shop", **params: Any) -> dict[str, Any]:
         return self.backup(database, **params).take()["dump"]
@@ -80,14 +74,9 @@ class Cluster:
         return self.backup("", globals=True).take()["dump"]
 
     def load(self, dump: Any, database: Any = None, **params: Any) -> LogicalLoad:
-        return LogicalLoad(
-            {
-                **{"dump": dump["path"] if dump else None, "database": database, "existing": "empty", "globals": None},
-                **{"jobs": 2, "login_unix_socket": str(self.home), "login_port": self.port, "login_user": None},
-                **{"bin_dir": self.bin_dir},
-                **params,
-            }
-        )
+        login: Login = {"login_unix_socket": str(self.home), "login_port": self.port}
+        path = dump["path"] if dump else None
+        return LogicalLoad(login, dump=path, database=database, **{"jobs": 2, "bin_dir": self.bin_dir, **params})
 
     def databases(self) -> list[str]:
         return self.psql("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1").splitlines()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_instance import LogicalRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_instance import Asked, LogicalRestore
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 
@@ -140,7 +140,7 @@ def test_an_instance_beside_is_made_as_those_who_own_it(
             **{"relations": relations, "schemas": [], "roles": ["dbre_mallory"], "tablespaces": [], "port": 0},
             **{"major_version": 0, "jobs": 2, "incident": "i1", "bin_dir": None, "utc_offset": None, "client": None},
         }
-        instance = LogicalRestore(params).ensure()[0]
+        instance = LogicalRestore(Asked(**params)).ensure()[0]
 
         def program(name: str, *arguments: str, database: str) -> str:
             where = ["-h", instance["socket"], "-p", str(instance["port"]), "-d", database]

@@ -240,9 +240,9 @@ def test_roles_are_named_or_made_on_another_server(shop: Any, other: Any, custom
     message = refusal(other.load(custom))
     assert 'does not have: Odd "Role, only_in_dump, shop_app, shop_owner' in message
     assert 'CREATE ROLE "Odd ""Role" NOLOGIN;' in message
-    assert "tablespaces" in refusal(other.load(custom, globals=globals_dump["path"]))
+    assert "tablespaces" in refusal(other.load(custom, globals_dump=globals_dump["path"]))
     other.psql(f"CREATE TABLESPACE fast LOCATION '{other.home}/fast'")
-    plan = other.load(custom, globals=globals_dump["path"]).restore()
+    plan = other.load(custom, globals_dump=globals_dump["path"]).restore()
     assert plan["roles"] == ['Odd "Role', "grp", "only_in_dump", "shop_app", "shop_owner"]
     assert other.definitions("Shop") == shop.definitions("Shop")
     assert other.content("Shop") == shop.content("Shop")
@@ -255,7 +255,7 @@ def test_roles_are_named_or_made_on_another_server(shop: Any, other: Any, custom
 def test_the_globals_alone_make_every_missing_role(shop: Any, other: Any) -> None:
     shop.psql("CREATE ROLE lonely LOGIN PASSWORD 'x'; ALTER ROLE lonely SET work_mem = '6MB'")
     globals_dump = shop.dump_globals()
-    assert "lonely" in other.load(None, globals=globals_dump["path"]).restore()["roles"]
-    assert other.load(None, globals=globals_dump["path"]).restore()["roles"] == []
+    assert "lonely" in other.load(None, globals_dump=globals_dump["path"]).restore()["roles"]
+    assert other.load(None, globals_dump=globals_dump["path"]).restore()["roles"] == []
     assert other.psql("SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'lonely'::regrole") == "{work_mem=6MB}"
     shop.psql("DROP ROLE lonely")

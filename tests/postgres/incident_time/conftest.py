@@ -13,9 +13,11 @@ from typing import Any
 
 import psycopg2
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import login_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Search
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Asked, Search
 from ansible_collections.dbre.recovery.tests.postgres.containment.server import PROGRAMS, Server, free_port
 
 SHOP = """
@@ -111,14 +113,14 @@ class Shop:
             "db_instance_identifier": "shop",
             "database": "shop",
             "relations": list(relations),
-            "schemas": [],
             "since": (self.now() - timedelta(minutes=5)).isoformat(),
             "login_user": "master",
             **params,
         }
         time.sleep(0.2)  # the log is written by a process of its own
         client = LogFiles(self.server, self.log)
-        return Search(Rds(client, "eu-central-1"), lambda: None, _defaults(given), Progress(None), self.now())
+        asked = pick(Asked, given)
+        return Search(Rds(client, "eu-central-1"), lambda: None, login_of(given), asked, Progress(None), self.now())
 
     def find(self, *relations: str, **params: Any) -> dict[str, Any]:
         return self.search(*relations, **params).find()
@@ -126,11 +128,6 @@ class Shop:
 
 def restart(server: Server) -> None:
     server.run("pg_ctl", "-D", str(server.data), "-w", "-l", str(server.data / "start"), "restart")
-
-
-def _defaults(given: dict[str, Any]) -> dict[str, Any]:
-    names = ("db_cluster_identifier", "until", "target_time", "login_host", "login_unix_socket", "login_db")
-    return {**dict.fromkeys(names), **given}
 
 
 @pytest.fixture(scope="session", params=PROGRAMS, ids=lambda path: path.parent.name)

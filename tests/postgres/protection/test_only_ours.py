@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.progress impor
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.protection import DropProtection
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.warm import warm
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import give_back, try_to_become
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect, login_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production, open_servers
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import set_sequences
@@ -57,7 +57,11 @@ def _stays_what_it_is(server: Server) -> Iterator[None]:
 
 
 def params(server: Server) -> dict[str, Any]:
-    return {**server.params(), "login_db": "postgres", "bin_dir": str(server.programs)}
+    return {**server.params(), "login_db": "postgres"}
+
+
+def production_of(server: Server) -> Any:
+    return open_production(login_of(params(server)), str(server.programs), "4711")
 
 
 def refused(server: Server, work: Any) -> str:
@@ -92,7 +96,7 @@ def test_a_journal_that_names_a_schema_of_others_does_not_have_it_removed(server
         f'INSERT INTO {JOURNAL} (kind, detail) VALUES (\'plan\', \'{{"staging_schemas": {{"public": "audit"}}}}\')',
         "shop",
     )
-    with open_production(params(server), "4711") as production:
+    with production_of(server) as production:
         removed = remove_staging(production, "shop", "4711", False)["removed"]
     assert removed == [JOURNAL, "recovered_4711"]
     assert server.sql("SELECT to_regclass('audit.rows')", "shop") == [("audit.rows",)]
@@ -138,7 +142,10 @@ def test_the_comment_of_a_schema_of_others_is_not_believed(server: Server) -> No
         "mallory",
     )
     said = 'schema dbre_warm belongs to role "mallory"'
-    with open_production(params(server), "4711") as production, pytest.raises(RecoveryError, match=said):
+    with (
+        production_of(server) as production,
+        pytest.raises(RecoveryError, match=said),
+    ):
         warm(production, ["shop"], 1, Progress(None), False)
 
 
@@ -215,6 +222,6 @@ def test_production_is_refused_as_its_own_recovered_instance(server: Server) -> 
         "user": "postgres",
     }
     instance["isolation"] = read_back({"archive_mode": "off"})
-    asked = {**params(server), "instance": instance, "instance_password": None}
-    with pytest.raises(RecoveryError, match="is production on .* itself"), open_servers(asked, "4711"):
+    asked = open_servers(login_of(params(server)), str(server.programs), "4711", instance, None)
+    with pytest.raises(RecoveryError, match="is production on .* itself"), asked:
         pass

@@ -17,7 +17,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance, system_user
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import SideRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import Asked, SideRestore
 
 MAJORS = range(18, 12, -1)
 ORDERS_AT_DROP = 3000
@@ -229,11 +229,11 @@ class Side:
         }
 
     def plan(self) -> dict[str, Any]:
-        plan, _changed = SideRestore(self.params, run).look()
+        plan, _changed = SideRestore(Asked(**self.params), run).look()
         return plan
 
     def restore(self) -> tuple[dict[str, Any], bool]:
-        return SideRestore(self.params, run).restore()
+        return SideRestore(Asked(**self.params), run).restore()
 
     def ensure(self, state: str, **options: Any) -> dict[str, Any]:
         return ensure_state(self.instance, state, **{"timeout": 60, **options})

@@ -23,21 +23,21 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     segment_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, connect
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
 
 DRIVER = """
 import json, subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import SideRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import SideRestore, Asked
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 def run(argv):
     done = subprocess.run(argv, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 params = json.loads(sys.argv[2])
-SideRestore(params, run).restore()
+SideRestore(Asked(**params), run).restore()
 ensure_state(SideInstance(params["path"]), "promoted", timeout=60)
 """
 
@@ -354,20 +354,17 @@ def test_wal_that_the_archive_lost_is_put_back_from_production(
     assert f"WAL file {segment} is missing from the archive" in refused(side.plan)
     assert make_side("now", production_wal=kept).plan()["wal"]["from_production"] == [segment]
     with tempfile.TemporaryDirectory() as spool:
-        params = {
-            "login_unix_socket": f"{production.root}/sock",
-            "login_port": production.port,
-            "stanza": "main",
-            "config": str(production.config),
-            "segment": segment,
-            "timeout": 20,
-        }
-        archive = StanzaArchive(params, 1)
+        login: Login = {"login_unix_socket": f"{production.root}/sock", "login_port": production.port}
+        archive = StanzaArchive("main", config=str(production.config), parallel=1)
+
+        def archived(**more: Any) -> dict[str, Any]:
+            return ensure_archived(login, segment, spool, archive, timeout=20, **more)
+
         began = time.monotonic()
-        assert ensure_archived(params, spool, archive, check_mode=True)["put_back"] == [segment]
-        assert ensure_archived(params, spool, archive, check_mode=False)["put_back"] == [segment]
+        assert archived(check_mode=True)["put_back"] == [segment]
+        assert archived()["put_back"] == [segment]
         assert time.monotonic() - began < 15
-        assert ensure_archived({**params, "lost": [segment]}, spool, archive, check_mode=False)["changed"] is False
+        assert archived(lost=[segment])["changed"] is False
     side.restore()
     side.ensure("promoted")
     assert side.sql("SELECT max(id) FROM later") == 2000

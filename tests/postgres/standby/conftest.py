@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect, login_of
+from ansible_collections.dbre.recovery.plugins.module_utils._side import standby as side
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid, system_user
-from ansible_collections.dbre.recovery.plugins.module_utils._side.standby import ensure_standby
-from ansible_collections.dbre.recovery.plugins.module_utils._side.standby_recovery import ensure_state
+from ansible_collections.dbre.recovery.plugins.module_utils._side.standby_recovery import Asked, ensure_state
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 from ansible_collections.dbre.recovery.tests.life import Life, eager_conf
 
@@ -136,10 +139,10 @@ class Primary(Server):
 
     def find(self, relations: list[str], **more: Any) -> dict[str, Any]:
         """What the module postgresql_recovery_target_info finds."""
-        params = {"stanza": "main", "config": str(self.config), "database": "shop", "relations": relations}
-        params.update({"since": self.since, **more})
+        params = {"relations": relations, "since": self.since, **more}
         with tempfile.TemporaryDirectory() as spool:
-            search = Search({**params, **self.login}, spool, StanzaArchive(params))
+            archive = StanzaArchive("main", config=str(self.config))
+            search = Search(self.login, make_request("shop", **params), spool, archive)
             try:
                 return search.find()
             finally:
@@ -151,19 +154,18 @@ class Standby(Server):
         super().__init__(primary.root, name, port)
         self.primary = primary
         self.restore: dict[str, Any] = {
-            "stanza": "main",
-            "config": str(primary.config),
-            "executable": "pgbackrest",
-            "repo": None,
             "path": str(self.data),
             "system_identifier": primary.identifier,
             "major_version": primary.major,
-            "rebuild": False,
-            "bin_dir": None,
+            "backrest": PgBackRest(run, stanza="main", config=str(primary.config)),
+            "run": run,
         }
 
+    def ensure_restored(self, **changes: Any) -> dict[str, Any]:
+        return side.Standby(**{**self.restore, **changes}).ensure(False)
+
     def make(self, delay: str = DELAY, streaming: bool = True) -> None:
-        assert ensure_standby(self.restore, run)["action"] == "restore"
+        assert self.ensure_restored()["action"] == "restore"
         for name in ("pg_hba.conf", "pg_ident.conf"):
             shutil.copy(self.primary.data / name, self.data / name)
         # As the role does: PostgreSQL asks for WAL only when it has replayed what it has, so first without the delay.
@@ -223,16 +225,20 @@ class Standby(Server):
             **changes,
         }
 
+    def ensure(self, params: dict[str, Any], state: str, check_mode: bool = False) -> dict[str, Any]:
+        """What the module postgresql_standby_recovery does with its parameters."""
+        return ensure_state(login_of(params), pick(Asked, params), state, check_mode)
+
     def bring_to(self, params: dict[str, Any]) -> dict[str, Any]:
         """The whole way to the target, as the role goes it."""
-        if ensure_state(params, "targeted")["restart"]:
+        if self.ensure(params, "targeted")["restart"]:
             self.restart()
-        return ensure_state(params, "paused")
+        return self.ensure(params, "paused")
 
     def let_go(self, params: dict[str, Any]) -> dict[str, Any]:
-        if ensure_state(params, "released")["restart"]:
+        if self.ensure(params, "released")["restart"]:
             self.restart()
-        return ensure_state(params, "following")
+        return self.ensure(params, "following")
 
 
 @pytest.fixture(scope="session")

@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn
-from ansible_collections.dbre.recovery.plugins.module_utils._side.standby import ensure_standby
-from ansible_collections.dbre.recovery.plugins.module_utils._side.standby_recovery import ensure_state
 
 DRIVER = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.dbre.recovery.plugins.module_utils._side.standby_recovery import ensure_state
-ensure_state(json.loads(sys.argv[2]), sys.argv[3])
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import login_of
+from ansible_collections.dbre.recovery.plugins.module_utils._side.standby_recovery import Asked, ensure_state
+params = json.loads(sys.argv[2])
+ensure_state(login_of(params), pick(Asked, params), sys.argv[3])
 """
 
 
@@ -31,11 +32,6 @@ def refused(call: Any) -> str:
     with pytest.raises(RecoveryError) as caught:
         call()
     return str(caught.value.msg)
-
-
-def run(argv: list[str]) -> tuple[int, str, str]:
-    result = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return result.returncode, result.stdout, result.stderr
 
 
 def driver(params: dict[str, Any], state: str) -> subprocess.Popen[bytes]:
@@ -83,7 +79,7 @@ def test_everything_committed_before_the_drop_is_there_and_nothing_after(primary
     params = standby.params("drop", found)
 
     before = set((primary.root / "repo").rglob("*"))
-    assert ensure_state(params, "targeted", check_mode=True)["plan"]["standby"]["seconds_left"] > 3500
+    assert standby.ensure(params, "targeted", check_mode=True)["plan"]["standby"]["seconds_left"] > 3500
     assert standby.sql("SELECT pg_get_wal_replay_pause_state()", database="postgres") == "not paused"
     result = standby.bring_to(params)
 
@@ -97,12 +93,12 @@ def test_everything_committed_before_the_drop_is_there_and_nothing_after(primary
     assert result["instance"]["state"] == "paused"
     isolation = {item["what"]: item["value"] for item in result["instance"]["isolation"]}
     assert isolation == {"in_recovery": True, "archive_mode": "off", "pause_state": "paused"}
-    assert not ensure_state(params, "targeted")["changed"]
+    assert not standby.ensure(params, "targeted")["changed"]
 
     following = standby.let_go(params)["following"]
     assert following["delay_seconds"] == 3600
     is_a_standby_again(standby)
-    assert not ensure_state(params, "released")["changed"]
+    assert not standby.ensure(params, "released")["changed"]
     new = {path.name for path in set((primary.root / "repo").rglob("*")) - before}
     assert all(name.startswith("00000001") for name in new), "autovacuum fills segments of the primary"
 
@@ -170,7 +166,7 @@ def test_wal_that_was_not_received_comes_from_the_archive(primary: Any, make_sta
     )
     found = primary.find(["orders"])
     params = standby.params("archived", found)
-    plan = ensure_state(params, "targeted", check_mode=True)["plan"]
+    plan = standby.ensure(params, "targeted", check_mode=True)["plan"]
     assert (plan["standby"]["wal"], plan["position"]) == ("archive", None)
     assert "nor in the archive" in refused(lambda: standby.bring_to(params))
     primary.archive()
@@ -193,7 +189,7 @@ def test_a_standby_that_replayed_the_incident_is_refused(primary: Any, make_stan
         assert time.monotonic() < deadline
         time.sleep(0.05)
     params = standby.params("late", found)
-    message = refused(lambda: ensure_state(params, "targeted", check_mode=True))
+    message = refused(lambda: standby.ensure(params, "targeted", check_mode=True))
     assert "already replayed past the target" in message
     assert end in message
     assert "dr_source=pgbackrest" in message
@@ -206,7 +202,7 @@ def test_a_standby_that_replayed_into_the_incident_is_refused(primary: Any, stan
     found = primary.find(["orders"])
     standby.has_received()
     params = standby.params("inside", found)
-    message = refused(lambda: ensure_state(params, "targeted", check_mode=True))
+    message = refused(lambda: standby.ensure(params, "targeted", check_mode=True))
     assert "inside the transaction that did the damage" in message
     assert "dr_source=pgbackrest" in message
 
@@ -215,18 +211,17 @@ def test_another_server_or_timeline_is_refused(primary: Any, standby: Any) -> No
     target = {"type": "lsn", "value": "0/5000000", "exclusive": True, "timeline": 1}
     params = standby.params("wrong", {"target": target})
     assert "system identifier" in refused(
-        lambda: ensure_state({**params, "system_identifier": "1"}, "targeted", check_mode=True)
+        lambda: standby.ensure({**params, "system_identifier": "1"}, "targeted", check_mode=True)
     )
     other = {**target, "timeline": 2}
-    assert "timeline" in refused(lambda: ensure_state({**params, "target": other}, "targeted", check_mode=True))
+    assert "timeline" in refused(lambda: standby.ensure({**params, "target": other}, "targeted", check_mode=True))
     inclusive = {**target, "exclusive": False}
     assert "before an LSN" in refused(
-        lambda: ensure_state({**params, "target": inclusive}, "targeted", check_mode=True)
+        lambda: standby.ensure({**params, "target": inclusive}, "targeted", check_mode=True)
     )
     client = {"host": "127.0.0.1", "user": "nobody here", "passfile": "/nowhere"}
-    assert "no role" in refused(lambda: ensure_state({**params, "client": client}, "targeted", check_mode=True))
-    on_primary = {**params, **primary.login}
-    assert "no standby" in refused(lambda: ensure_state(on_primary, "held"))
+    assert "no role" in refused(lambda: standby.ensure({**params, "client": client}, "targeted", check_mode=True))
+    assert "no standby" in refused(lambda: standby.ensure({**params, **primary.login}, "held"))
 
 
 @pytest.mark.usefixtures("tables")
@@ -235,11 +230,11 @@ def test_one_incident_at_a_time(primary: Any, standby: Any) -> None:
     found = primary.find(["orders"])
     standby.has_received()
     first, second = standby.params("first", found), standby.params("second", found)
-    assert ensure_state(first, "held")["changed"]
+    assert standby.ensure(first, "held")["changed"]
     # An incident that came to no target hands the standby on, one that did does not.
     standby.bring_to(second)
-    assert "incident second" in refused(lambda: ensure_state(first, "held"))
-    assert not ensure_state(first, "released")["changed"]
+    assert "incident second" in refused(lambda: standby.ensure(first, "held"))
+    assert not standby.ensure(first, "released")["changed"]
     standby.let_go(second)
     is_a_standby_again(standby)
 
@@ -249,11 +244,11 @@ def test_one_incident_at_a_time(primary: Any, standby: Any) -> None:
 
 def test_a_hold_alone_ends_without_a_restart(standby: Any) -> None:
     params = standby.params("held", {})
-    assert ensure_state(params, "held")["changed"]
-    assert not ensure_state(params, "held")["changed"]
+    assert standby.ensure(params, "held")["changed"]
+    assert not standby.ensure(params, "held")["changed"]
     assert standby.sql("SELECT pg_get_wal_replay_pause_state()", database="postgres") != "not paused"
-    assert ensure_state(params, "released") == {"changed": True, "restart": False}
-    ensure_state(params, "following")
+    assert standby.ensure(params, "released") == {"changed": True, "restart": False}
+    standby.ensure(params, "following")
     is_a_standby_again(standby)
 
 
@@ -279,11 +274,11 @@ def test_killed_after_a_step_and_run_again_it_goes_on(primary: Any, standby: Any
     standby.has_received()
     params = standby.params("killed", found)
     steps = {
-        "held": lambda: ensure_state(params, "held"),
-        "targeted": lambda: ensure_state(params, "targeted"),
+        "held": lambda: standby.ensure(params, "held"),
+        "targeted": lambda: standby.ensure(params, "targeted"),
         "restarted": standby.restart,
-        "paused": lambda: ensure_state(params, "paused"),
-        "released": lambda: ensure_state(params, "released"),
+        "paused": lambda: standby.ensure(params, "paused"),
+        "released": lambda: standby.ensure(params, "released"),
         "restarted again": standby.restart,
     }
     for name, call in steps.items():
@@ -320,11 +315,11 @@ def test_killed_at_work_it_goes_on(primary: Any, standby: Any, seconds: float) -
 
 
 def test_a_standby_is_restored_once_and_again_only_on_demand(primary: Any, standby: Any) -> None:
-    assert ensure_standby(standby.restore, run)["action"] == "none"
+    assert standby.ensure_restored()["action"] == "none"
     assert "archive_timeout" not in (standby.data / "postgresql.auto.conf").read_text()
     assert "restore_command" not in (standby.data / "postgresql.auto.conf").read_text()
     (standby.data / "stray").touch()
-    done = ensure_standby({**standby.restore, "rebuild": True}, run)
+    done = standby.ensure_restored(rebuild=True)
     assert (done["action"], done["settings"]["max_prepared_transactions"]) == ("delta", 5)
     assert not (standby.data / "stray").exists()
     standby.follow("0", True)
@@ -333,16 +328,14 @@ def test_a_standby_is_restored_once_and_again_only_on_demand(primary: Any, stand
 
 
 def test_what_somebody_may_need_is_not_overwritten(primary: Any, standby: Any, tmp_path: Path) -> None:
-    on_primary = {**standby.restore, "path": str(primary.data), "rebuild": True}
-    assert "a primary is never overwritten" in refused(lambda: ensure_standby(on_primary, run))
-    foreign = {**standby.restore, "system_identifier": "1", "rebuild": True}
-    assert "holds another cluster" in refused(lambda: ensure_standby(foreign, run))
+    there = str(primary.data)
+    assert "a primary is never overwritten" in refused(lambda: standby.ensure_restored(path=there, rebuild=True))
+    assert "holds another cluster" in refused(lambda: standby.ensure_restored(system_identifier="1", rebuild=True))
     (tmp_path / "somebody's").touch()
-    full = {**standby.restore, "path": str(tmp_path), "rebuild": True}
-    assert "holds no PostgreSQL cluster" in refused(lambda: ensure_standby(full, run))
+    assert "holds no PostgreSQL cluster" in refused(lambda: standby.ensure_restored(path=str(tmp_path), rebuild=True))
     standby.stop()
     (standby.data / "standby.signal").unlink()
-    assert "not as a standby" in refused(lambda: ensure_standby(standby.restore, run))
+    assert "not as a standby" in refused(lambda: standby.ensure_restored())
 
 
 def test_a_restore_that_was_killed_goes_on(standby: Any) -> None:
@@ -350,5 +343,5 @@ def test_a_restore_that_was_killed_goes_on(standby: Any) -> None:
     shutil.rmtree(standby.data / "base")
     (standby.data / "global" / "pg_control").unlink()
     Path(f"{standby.data}.restoring").touch()
-    assert ensure_standby(standby.restore, run)["action"] == "delta"
-    assert ensure_standby(standby.restore, run)["action"] == "none"
+    assert standby.ensure_restored()["action"] == "delta"
+    assert standby.ensure_restored()["action"] == "none"

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import read_back
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect, login_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.remove import remove_staging
 from ansible_collections.dbre.recovery.tests.life import eager_conf
@@ -270,7 +270,7 @@ class World:
         return [entry["reason"] for entry in left if entry not in refused]
 
     def remove(self, database: str, incident: str = "test", check_mode: bool = False) -> dict[str, Any]:
-        with open_production(self.params, incident) as production:
+        with open_production(login_of(self.params), self.params["bin_dir"], incident) as production:
             return remove_staging(production, database, incident, check_mode)
 
 

@@ -16,6 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts impo
     load_plan,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import login_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
@@ -38,7 +39,10 @@ def main() -> int:
     asked = json.load(sys.stdin)
     try:
         asked["params"]["instance"] = as_option(INSTANCE_OPTIONS, asked["params"]["instance"])
-        with open_servers(asked["params"], asked["incident"]) as (production, side):
+        params = asked["params"]
+        with open_servers(
+            login_of(params), params["bin_dir"], asked["incident"], params["instance"], params["instance_password"]
+        ) as (production, side):
             planner = Planner(
                 production,
                 side,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import login_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.impact import impact_on
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lag import Lag, Watch
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
 def impact(world: Any, *tables: str, load: str = "beside") -> dict[str, Any]:
     """What the plan says before anything is restored."""
     relations = [{"schema": "public", "name": name} for name in tables]
-    with open_production(world.params, "first") as production:
+    with open_production(login_of(world.params), world.params["bin_dir"], "first") as production:
         return impact_on(production, "shop", relations, [], load, 2)
 
 
@@ -246,7 +247,7 @@ def test_loading_waits_for_a_standby_that_cannot_follow_and_for_none_that_is_del
     shop.remove("shop", "paused")
 
     standby.sql("postgres", "ALTER SYSTEM SET recovery_min_apply_delay = '1h'", "SELECT pg_reload_conf()")
-    with open_production(shop.params, "delayed") as server:
+    with open_production(login_of(shop.params), shop.params["bin_dir"], "delayed") as server:
         watch, session = Watch(Lag(0.2, patience=2), Progress(None)), server.connect()
         watch.look(session)
         with watch.looking(session):

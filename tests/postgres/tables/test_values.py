@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import login_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import copy_table
 
@@ -79,7 +80,11 @@ def test_a_value_of_more_than_half_a_gigabyte_beside_types_of_users_comes_back(w
 
 
 def test_what_the_recovered_instance_says_is_not_hidden_by_what_comes_of_it(world: Any, shop: Any) -> None:
-    with open_servers(shop.params, "test") as (production, side):
+    params = shop.params
+    with open_servers(login_of(params), params["bin_dir"], "test", params["instance"], params["instance_password"]) as (
+        production,
+        side,
+    ):
         connection = production.connect("shop")
         statement = "COPY (SELECT 1 / (id - 50) FROM public.customers) TO STDOUT WITH (FORMAT binary)"
         with pytest.raises(RecoveryError, match="division by zero"):

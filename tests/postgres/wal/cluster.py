@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import psycopg2
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import LAYOUTS
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 from ansible_collections.dbre.recovery.tests.life import EAGER, Life
 
@@ -197,22 +199,15 @@ class Cluster:
             time.sleep(0.05)
         raise AssertionError(f"{name} was not archived")
 
-    def parameters(self, **given: Any) -> dict[str, Any]:
-        return {
-            "login_unix_socket": str(self.root),
-            "login_port": self.port,
-            "login_user": "postgres",
-            "stanza": STANZA,
-            "config": str(self.config),
-            "database": "shop",
-            "min_rows": 1000,
-            **given,
-        }
+    @property
+    def login(self) -> Login:
+        return {"login_unix_socket": str(self.root), "login_port": self.port, "login_user": "postgres"}
 
     def search(self, spool: str, **given: Any) -> Search:
         """A search for damage, to be closed."""
-        params = self.parameters(**given)
-        return Search(params, spool, StanzaArchive(params))
+        archive = StanzaArchive(STANZA, config=str(self.config))
+        request = make_request(**{"database": "shop", "min_rows": 1000, **given})
+        return Search(self.login, request, spool, archive)
 
     def find(self, *relations: str, **given: Any) -> dict[str, Any]:
         """Search for the damage to relations."""

@@ -6,16 +6,18 @@ import json
 import subprocess
 import sys
 
-from cluster import Cluster
+from cluster import STANZA, Cluster
 
 TABLES = 6000
 SEARCH = """
 import json, resource, sys, tempfile
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 with tempfile.TemporaryDirectory() as spool:
-    params = json.loads(sys.argv[1])
-    search = Search(params, spool, StanzaArchive(params))
+    login, stanza, config, table = json.loads(sys.argv[1])
+    request = make_request("shop", relations=[table], min_rows=1000)
+    search = Search(login, request, spool, StanzaArchive(stanza, config=config))
     found = search.find()
     search.close()
 print(json.dumps([found["incident"]["xid"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
@@ -32,7 +34,7 @@ END $$
 
 def searched(cluster: Cluster, table: str) -> tuple[int, int]:
     """(transaction found, most bytes of memory used) of a search in a process of its own."""
-    parameters = json.dumps(cluster.parameters(relations=[table]))
+    parameters = json.dumps([cluster.login, STANZA, str(cluster.config), table])
     done = subprocess.run([sys.executable, "-c", SEARCH, parameters], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     xid, used = json.loads(done.stdout)

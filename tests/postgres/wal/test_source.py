@@ -6,13 +6,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import compression
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
-from cluster import FIRST_PORT, Cluster, SideInstance, call, is_just_before
+from cluster import FIRST_PORT, STANZA, Cluster, SideInstance, call, is_just_before
 
 
 @pytest.fixture(scope="session")
@@ -129,11 +130,11 @@ def test_wal_that_is_not_archived_yet(small: Cluster) -> None:
     assert archive(small, segment)["state"] == "archived"
 
 
-def archive(cluster: Cluster, segment: str, check_mode: bool = False, **given: object) -> dict[str, object]:
+def archive(cluster: Cluster, segment: str, check_mode: bool = False, **given: Any) -> dict[str, object]:
     spool = tempfile.mkdtemp(dir=cluster.root)
     try:
-        params = cluster.parameters(segment=segment, timeout=20, **given)
-        return ensure_archived(params, spool, StanzaArchive(params, 1), check_mode=check_mode)
+        archive = StanzaArchive(STANZA, config=str(cluster.config), parallel=1)
+        return ensure_archived(cluster.login, segment, spool, archive, timeout=20, check_mode=check_mode, **given)
     finally:
         shutil.rmtree(spool)
 

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.evidence import Database, reading
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
@@ -54,26 +54,40 @@ LOOK_BACK = timedelta(hours=24)
 NO_DATABASE = "3D000"  # SQLSTATE invalid_catalog_name
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Whose moment is looked for, where and when; ``target_time`` is one that somebody knows."""
+
+    database: str
+    db_instance_identifier: Optional[str] = None
+    db_cluster_identifier: Optional[str] = None
+    relations: Sequence[str] = ()
+    schemas: Sequence[str] = ()
+    since: Optional[str] = None
+    until: Optional[str] = None
+    target_time: Optional[str] = None
+
+
 class Search:
     """Looks for the moment of one incident."""
 
     def __init__(
-        self, rds: Rds, logs: Callable[[], Any], params: Mapping[str, Any], progress: Progress, now: datetime
+        self, rds: Rds, logs: Callable[[], Any], login: Login, asked: Asked, progress: Progress, now: datetime
     ) -> None:
+        """``login`` leads to the database; without a host to the one that AWS tells."""
         self.rds = rds
-        self.params = params
+        self.login = login
+        self.asked = asked
         self.progress = progress
         self.now = now
         self._logs = logs
-        self.until = parse_time(params["until"], "until") if params.get("until") else now
-        self.since = parse_time(params["since"], "since") if params.get("since") else self.until - LOOK_BACK
+        self.until = parse_time(asked.until, "until") if asked.until else now
+        self.since = parse_time(asked.since, "since") if asked.since else self.until - LOOK_BACK
         if self.since >= self.until:
             raise RecoveryError(
                 f"since {self.since.isoformat()} is not before until {self.until.isoformat()}. Nothing was changed."
             )
-        self.wanted = Wanted.of(
-            params["database"], parse_relation_list(params["relations"]), parse_schema_list(params["schemas"])
-        )
+        self.wanted = Wanted.of(asked.database, parse_relation_list(asked.relations), parse_schema_list(asked.schemas))
         self.evidence: list[dict[str, Any]] = []
         self.states: dict[Subject, State] = {}
         self.settings: dict[str, str] = {}
@@ -84,11 +98,9 @@ class Search:
 
     def find(self) -> dict[str, Any]:
         """The target just before the incident, how precise it is, and on what evidence."""
-        source = Source.read(
-            self.rds, self.params.get("db_instance_identifier"), self.params.get("db_cluster_identifier")
-        )
-        if self.params.get("target_time"):
-            return self._given(self.params["target_time"])
+        source = Source.read(self.rds, self.asked.db_instance_identifier, self.asked.db_cluster_identifier)
+        if self.asked.target_time:
+            return self._given(self.asked.target_time)
         database = self._database(source)
         try:
             with reading():
@@ -192,13 +204,13 @@ class Search:
 
     def _database(self, source: Source) -> Optional[Database]:
         """The database that was damaged, or the one to connect to when it is gone; None when neither is reached."""
-        params = {**self.params}
-        if not params.get("login_host") and not params.get("login_unix_socket"):
-            params["login_host"], params["login_port"] = source.host, source.port
+        login = self.login.copy()
+        if not login.get("login_host") and not login.get("login_unix_socket"):
+            login["login_host"], login["login_port"] = source.host, source.port
         refused = ""
-        for name in dict.fromkeys([self.wanted.database, params.get("login_db") or "postgres"]):
+        for name in dict.fromkeys([self.wanted.database, login.get("login_db") or "postgres"]):
             try:
-                found = Database(connect(params, name, application_name="dbre.recovery moment"))
+                found = Database(connect(login, name, application_name="dbre.recovery moment"))
             except RecoveryError as error:
                 if refused == "" and self._is_gone(error):
                     refused = error.msg

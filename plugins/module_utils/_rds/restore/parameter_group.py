@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
@@ -89,20 +89,28 @@ def _passes(error: BaseException) -> Optional[str]:
     return error_text(error) if code_of(error) == "InvalidDBParameterGroupState" else busy(error)
 
 
-class ParameterGroup:
-    """One parameter group. ``params`` are the module's."""
+@dataclass(frozen=True)
+class Wanted:
+    """What a group is to be: a copy of ``source``, or a new one of ``family``, with ``parameters`` of its own."""
 
-    def __init__(self, params: Mapping[str, Any], rds: Rds, waiting: Waiting, check_mode: bool = False) -> None:
-        self.params = params
+    source: Optional[str] = None
+    family: Optional[str] = None
+    isolate: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    description: Optional[str] = None
+
+
+class ParameterGroup:
+    """One parameter group of a ``kind`` of KINDS. Its methods return the result of the module."""
+
+    def __init__(self, kind: str, name: str, rds: Rds, waiting: Waiting, check_mode: bool = False) -> None:
         self.rds = rds
         self.waiting = waiting
         self.check_mode = check_mode
-        self.kind = KINDS[params["kind"]]
-        self.name = str(params["name"]).lower()
-
-    def ensure(self) -> dict[str, Any]:
-        """Ensure the state that is asked for; the result of the module."""
-        return self._absent() if self.params["state"] == "absent" else self._present()
+        self.of = kind
+        self.kind = KINDS[kind]
+        self.name = name.lower()
 
     def _find(self, name: str) -> Optional[dict[str, Any]]:
         return next(self.rds.all(self.kind.describe, self.kind.groups, **{self.kind.name: name}), None)
@@ -111,7 +119,8 @@ class ParameterGroup:
         found = self.rds.all(self.kind.parameters, "Parameters", Source=source, **{self.kind.name: name})
         return {parameter["ParameterName"]: parameter for parameter in found}
 
-    def _absent(self) -> dict[str, Any]:
+    def absent(self) -> dict[str, Any]:
+        """Ensure that it is gone."""
         found = self._find(self.name)
         if found is not None and not self.check_mode:
             self._delete()
@@ -131,16 +140,17 @@ class ParameterGroup:
         databases = {
             "instance": "DBInstances[].[DBInstanceIdentifier,DBParameterGroups[].DBParameterGroupName]",
             "cluster": "DBClusters[].[DBClusterIdentifier,DBClusterParameterGroup]",
-        }[self.params["kind"]]
+        }[self.of]
         safe = (
             "It is still there, unchanged: what uses it must have another group first. See: aws rds describe-db-"
-            f"{self.params['kind']}s --region {self.rds.region} --query '{databases}'."
+            f"{self.of}s --region {self.rds.region} --query '{databases}'."
         )
         patient = replace(self.waiting, timeout=min(self.waiting.timeout, COUNTED_AT_MOST))
         when_allowed(patient, f"removal of {self.kind.noun} {self.name}", call, safe, _passes)
 
-    def _present(self) -> dict[str, Any]:
-        source, family = self._source()
+    def present(self, wish: Wanted) -> dict[str, Any]:
+        """Ensure that it is there as it is wanted."""
+        source, family = self._source(wish)
         found = self._find(self.name)
         if found is not None and found["DBParameterGroupFamily"] != family:
             raise RecoveryError(
@@ -148,16 +158,16 @@ class ParameterGroup:
                 "family cannot be changed. It was not touched. Give another name."
             )
         model = self._parameters(source) if source else {}
-        tags = {str(key): str(text) for key, text in (self.params.get("tags") or {}).items()}
-        if self.params.get("isolate"):
+        tags = {str(key): str(text) for key, text in wish.tags.items()}
+        if wish.isolate:
             tags[ISOLATES] = str(source)
         there = self._tags(found)
-        if found is not None and self.params.get("isolate") and ISOLATES not in there:
+        if found is not None and wish.isolate and ISOLATES not in there:
             raise RecoveryError(
                 f"{self.kind.noun} {self.name} is there and was not made to isolate copies (it has no tag {ISOLATES}); "
                 "whatever uses it would lose its subscriptions. It was not touched. Give another name."
             )
-        wanted = self._wanted(source, model)
+        wanted = self._wanted(wish, model)
         now = self._parameters(self.name) if found is not None else dict(model)
         known = now or self._family_parameters(family)
         changes = self._changes(wanted, known)
@@ -176,17 +186,17 @@ class ParameterGroup:
         if self.check_mode:
             return result
         if found is None:
-            self._make(source, family, tags)
+            self._make(source, family, tags, wish.description)
         elif missing_tags:
             self.rds.call("add_tags_to_resource", ResourceName=found[self.kind.arn], Tags=tag_list(missing_tags))
         self._modify(changes)
         return {**result, "arn": (self._find(self.name) or {}).get(self.kind.arn)}
 
-    def _source(self) -> tuple[Optional[str], str]:
+    def _source(self, wish: Wanted) -> tuple[Optional[str], str]:
         """The group to copy and its family; RecoveryError when there is none."""
-        source = self.params.get("source")
+        source = wish.source
         if not source:
-            return None, str(self.params["family"])
+            return None, str(wish.family)
         if str(source).lower() == self.name:
             raise RecoveryError(
                 f"{self.name} cannot be a copy of itself: whatever uses it would be changed. It was not touched. Give "
@@ -200,16 +210,16 @@ class ParameterGroup:
             )
         return str(source), str(found["DBParameterGroupFamily"])
 
-    def _wanted(self, source: Optional[str], model: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    def _wanted(self, wish: Wanted, model: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Parameters that are to have a value of their own."""
         wanted = {
             name: str(parameter["ParameterValue"])
             for name, parameter in model.items()
             if parameter.get("Source") == "user" and parameter.get("ParameterValue") is not None
         }
-        if self.params.get("isolate"):
+        if wish.isolate:
             wanted.update(isolated_parameters(model.values()))
-        wanted.update({name: text_of(value) for name, value in (self.params.get("parameters") or {}).items()})
+        wanted.update({name: text_of(value) for name, value in wish.parameters.items()})
         return wanted
 
     def _family_parameters(self, family: str) -> dict[str, dict[str, Any]]:
@@ -250,8 +260,8 @@ class ParameterGroup:
             return {}
         return tags_of(self.rds.call("list_tags_for_resource", ResourceName=found[self.kind.arn]).get("TagList"))
 
-    def _make(self, source: Optional[str], family: str, tags: Mapping[str, str]) -> None:
-        description = self.params.get("description") or (f"Copy of {source}" if source else f"For {family}")
+    def _make(self, source: Optional[str], family: str, tags: Mapping[str, str], description: Optional[str]) -> None:
+        description = description or (f"Copy of {source}" if source else f"For {family}")
         if source and not source.startswith("default."):
             arguments = {
                 f"Source{self.kind.of_copy}Identifier": source,

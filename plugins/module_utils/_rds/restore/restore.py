@@ -181,7 +181,15 @@ class Restore:
         return self._finish("restore", resource_id, wanted)
 
     def _find(self, at: Optional[datetime]) -> Source:
-        source = SourceFinder(self.params, self.rds, self.regions).find(at)
+        source = SourceFinder(
+            self.option,
+            str(self.params[self.option]),
+            self.rds,
+            self.regions,
+            source_region=self.params.get("source_region"),
+            inherit=self.params.get("inherit", True),
+            source_settings=self.params.get("source_settings"),
+        ).find(at)
         kind = self.params.get("restore_type")
         if kind == "backtrack":
             aurora = source.engine.startswith("aurora-mysql")

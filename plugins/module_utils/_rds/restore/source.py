@@ -81,15 +81,30 @@ def with_members(rds: Rds, cluster: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class SourceFinder:
-    """Finds the source that a module's parameters name.
+    """Finds the source that an option (one of INSTANCE_SOURCES or CLUSTER_SOURCES) names. Changes nothing."""
 
-    ``rds`` is the region that the copy is made in, ``regions`` gives any other. Changes nothing.
-    """
+    def __init__(
+        self,
+        option: str,
+        named: str,
+        rds: Rds,
+        regions: Regions,
+        *,
+        source_region: Optional[str] = None,
+        inherit: bool = True,
+        source_settings: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        """``rds`` is the region that the copy is made in, ``regions`` gives any other.
 
-    def __init__(self, params: Mapping[str, Any], rds: Rds, regions: Regions) -> None:
-        self.params = params
+        ``source_settings`` are those stored of a source that may be gone; without ``inherit`` none are looked for.
+        """
+        self.option = option
+        self.named = named
         self.rds = rds
         self.regions = regions
+        self.source_region = source_region
+        self.inherit = inherit
+        self.source_settings = source_settings
 
     def find(self, at: Optional[datetime]) -> Source:
         """The source; RecoveryError when there is nothing to restore from. ``at`` tells backups of one name apart."""
@@ -102,18 +117,17 @@ class SourceFinder:
             "source_db_cluster_resource_id": self._cluster,
             "db_cluster_snapshot_identifier": self._cluster_snapshot,
         }
-        option = next(option for option in finders if self.params.get(option))
-        source: Source = finders[option](str(self.params[option]), at)
+        source: Source = finders[self.option](self.named, at)
         self._add_settings(source)
         return source
 
     @property
     def _home(self) -> str:
         """The region that the source is in."""
-        return str(self.params.get("source_region") or self.rds.region)
+        return str(self.source_region or self.rds.region)
 
     def _instance(self, named: str, at: Optional[datetime]) -> Source:
-        by_name = bool(self.params.get("source_db_instance_identifier"))
+        by_name = self.option == "source_db_instance_identifier"
         which = {"name": named} if by_name else {"resource_id": named}
         if self._home != self.rds.region:
             windows = instance_windows(self.rds, None, **which)
@@ -206,7 +220,7 @@ class SourceFinder:
                 f"there are no automated backups {arn}. Nothing was changed. List: aws rds "
                 f"describe-db-instance-automated-backups --region {self.rds.region}"
             )
-        home = str(self.params.get("source_region") or region_of(str(found.get("DBInstanceArn"))) or self.rds.region)
+        home = str(self.source_region or region_of(str(found.get("DBInstanceArn"))) or self.rds.region)
         return Source(
             "instance",
             str(found.get("DBInstanceIdentifier")),
@@ -220,7 +234,7 @@ class SourceFinder:
         )
 
     def _cluster(self, named: str, at: Optional[datetime]) -> Source:
-        by_name = bool(self.params.get("source_db_cluster_identifier"))
+        by_name = self.option == "source_db_cluster_identifier"
         if self._home != self.rds.region:
             raise RecoveryError(
                 f"cluster {named} is in {self._home}, and automated backups of a cluster are restored in their own "
@@ -251,7 +265,7 @@ class SourceFinder:
             self._refuse_no_snapshot("db_snapshot_identifier", named)
         snapshot = dict(found or {})
         look_at_snapshot(snapshot, named)
-        home = self.params.get("source_region") or snapshot.get("SourceRegion") or self.rds.region
+        home = self.source_region or snapshot.get("SourceRegion") or self.rds.region
         return Source(
             "instance",
             str(snapshot.get("DBInstanceIdentifier")),
@@ -282,7 +296,7 @@ class SourceFinder:
             str(snapshot.get("DBClusterSnapshotArn") or named),
             "restore_db_cluster_from_snapshot",
             arguments,
-            str(self.params.get("source_region") or origin or self.rds.region),
+            str(self.source_region or origin or self.rds.region),
             snapshot=snapshot,
             settings=_like_cluster(snapshot),
             engine=str(snapshot.get("Engine", "")),
@@ -304,13 +318,13 @@ class SourceFinder:
 
     def _add_settings(self, source: Source) -> None:
         """Settings of the database itself where it still is, else those that were stored, else what backups tell."""
-        if not self.params.get("inherit", True):
+        if not self.inherit:
             source.settings = None
             return
         if source.whole:
             return
         shown, reason = self._look_at_home(source)
-        stored = self.params.get("source_settings")
+        stored = self.source_settings
         if shown is None and stored:
             self._refuse_other_settings(stored, source)
             shown = stored

@@ -17,7 +17,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.progress impor
 from ansible_collections.dbre.recovery.plugins.module_utils._core.times import EPOCH, parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import why_unfit
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.bisect import step
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Search
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Asked, Search
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.restore import Restore
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import target_settings
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import waldump
@@ -54,7 +54,7 @@ def option(playbook: str, name: str, text: str) -> datetime:
 
 
 def searched_in_wal(text: str) -> datetime:
-    request = make_request({"database": "shop", "since": text, "until": text, "target_time": text})
+    request = make_request("shop", since=text, until=text, target_time=text)
     assert request.since == request.until == waldump.parse_time(text, "target_time")
     return EPOCH + timedelta(microseconds=request.since or 0)
 
@@ -76,9 +76,9 @@ def written_for_postgresql(text: str) -> datetime:
 
 
 def searched_on_rds(text: str) -> datetime:
-    params = {"database": "shop", "relations": [], "schemas": [], "since": text, "until": None}
     rds: Any = None  # nothing is asked before the window is known
-    return Search(rds, lambda: None, params, Progress(None), MOMENT + timedelta(hours=1)).since
+    asked = Asked("shop", since=text)
+    return Search(rds, lambda: None, {}, asked, Progress(None), MOMENT + timedelta(hours=1)).since
 
 
 def restored_on_rds(text: str) -> datetime:

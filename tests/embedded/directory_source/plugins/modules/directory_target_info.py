@@ -11,7 +11,11 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.acme.files.plugins.module_utils.directory import Directory
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connection_argument_spec
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
+    connection_argument_spec,
+    login_of,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 
 
@@ -29,9 +33,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    params = module.params
     spool = tempfile.mkdtemp(prefix="recovery-target-", dir=module.tmpdir)
     try:
-        search = Search(module.params, spool, Directory(module.params["directory"]))
+        asked = ("database", "relations", "schemas", "kinds", "min_rows")
+        search = Search(
+            login_of(params),
+            make_request(**{name: params[name] for name in asked}),
+            spool,
+            Directory(params["directory"]),
+            bin_dir=params["bin_dir"],
+        )
         try:
             result = search.find()
         finally:

@@ -14,9 +14,10 @@ import pytest
 from ansible_collections.amazon.aws.plugins.module_utils.retries import AWSRetry
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import RETRIED, Retrying
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Search
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Asked, Search
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.logs import (
     CUT,
     FileReader,
@@ -31,7 +32,7 @@ DATA = Path(__file__).parent / "data" / "log"
 NOW = datetime(2026, 11, 25, 12, 30, tzinfo=timezone.utc)
 SINCE = NOW - timedelta(hours=2)
 LINE = "2026-11-25 12:00:0{} UTC:[local]:app@shop:[7]:LOG:  statement: select {}\n"
-NOWHERE = {"login_host": "127.0.0.1", "login_port": 1, "login_user": "postgres"}
+NOWHERE: Login = {"login_host": "127.0.0.1", "login_port": 1, "login_user": "postgres"}
 
 
 def client(service: str) -> Any:
@@ -52,19 +53,8 @@ class Aws:
         self.rds_stub, self.logs_stub = Stubber(self.rds), Stubber(self.logs)
 
     def search(self, **params: Any) -> Search:
-        given: dict[str, Any] = {
-            "db_instance_identifier": None,
-            "db_cluster_identifier": None,
-            "database": "shop",
-            "relations": ["public.orders"],
-            "schemas": [],
-            "since": SINCE.isoformat(),
-            "until": None,
-            "target_time": None,
-            **NOWHERE,
-            **params,
-        }
-        return Search(Rds(self.rds, "eu-central-1"), lambda: self.logs, given, Progress(None), NOW)
+        asked = Asked(**{"database": "shop", "relations": ["public.orders"], "since": SINCE.isoformat(), **params})
+        return Search(Rds(self.rds, "eu-central-1"), lambda: self.logs, NOWHERE, asked, Progress(None), NOW)
 
     def instance(self, **more: Any) -> None:
         found = {

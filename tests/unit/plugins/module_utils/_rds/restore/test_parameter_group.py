@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Optional
 
 import pytest
@@ -11,7 +12,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import ClientError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Waiting
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.isolate import isolated_parameters
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.parameter_group import ParameterGroup
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.parameter_group import ParameterGroup, Wanted
 from ansible_collections.dbre.recovery.tests.unit.plugins.module_utils._rds.scripted import ScriptedAws
 
 
@@ -27,15 +28,7 @@ SHOP = [
     parameter("autovacuum", "1"),
     parameter("rds.extensions", "many", IsModifiable=False),
 ]
-PARAMS: dict[str, Any] = {
-    "name": "shop-isolated",
-    "kind": "instance",
-    "state": "present",
-    "source": "shop-17",
-    "isolate": True,
-    "parameters": {},
-    "tags": {},
-}
+WANTED = Wanted(source="shop-17", isolate=True)
 
 
 class Groups:
@@ -101,7 +94,12 @@ class Groups:
 
 
 def ensure(aws: ScriptedAws, waiting: Waiting, check_mode: bool = False, **more: Any) -> dict[str, Any]:
-    return ParameterGroup({**PARAMS, **more}, aws.rds(), waiting, check_mode).ensure()
+    name, kind = more.pop("name", "shop-isolated"), more.pop("kind", "instance")
+    return ParameterGroup(kind, name, aws.rds(), waiting, check_mode).present(dataclasses.replace(WANTED, **more))
+
+
+def remove(aws: ScriptedAws, waiting: Waiting, check_mode: bool = False) -> dict[str, Any]:
+    return ParameterGroup("instance", "shop-isolated", aws.rds(), waiting, check_mode).absent()
 
 
 def refused(aws: ScriptedAws, waiting: Waiting, **more: Any) -> str:
@@ -236,10 +234,10 @@ def test_bad_input_is_refused_before_anything_is_changed(
 def test_a_group_is_removed_and_may_be_gone_already(aws: ScriptedAws, waiting: Waiting) -> None:
     groups = Groups(aws)
     ensure(aws, waiting)
-    assert ensure(aws, waiting, state="absent", check_mode=True)["changed"] is True
+    assert remove(aws, waiting, check_mode=True)["changed"] is True
     assert "shop-isolated" in groups.groups
-    assert ensure(aws, waiting, state="absent")["changed"] is True
-    assert ensure(aws, waiting, state="absent")["changed"] is False
+    assert remove(aws, waiting)["changed"] is True
+    assert remove(aws, waiting)["changed"] is False
 
 
 def test_a_group_is_removed_as_soon_as_the_copy_that_is_gone_no_longer_counts_as_its_user(
@@ -249,7 +247,7 @@ def test_a_group_is_removed_as_soon_as_the_copy_that_is_gone_no_longer_counts_as
     ensure(aws, waiting)
     busy = "InvalidDBParameterGroupState"
     aws.script("DeleteDBParameterGroup", busy, "InvalidDBInstanceState", busy, groups.delete)
-    assert ensure(aws, waiting, state="absent")["changed"] is True
+    assert remove(aws, waiting)["changed"] is True
     assert "shop-isolated" not in groups.groups
 
 
@@ -258,7 +256,7 @@ def test_a_group_that_is_used_stays_and_the_error_says_how_to_find_its_user(aws:
     ensure(aws, waiting)
     aws.script("DeleteDBParameterGroup", "InvalidDBParameterGroupState")
     with pytest.raises(RecoveryError) as caught:
-        ensure(aws, waiting, state="absent")
+        remove(aws, waiting)
     assert "removal of parameter group shop-isolated was not done after 300 s" in caught.value.msg
     assert "(InvalidDBParameterGroupState)" in caught.value.msg
     assert "aws rds describe-db-instances --region eu-central-1" in caught.value.msg
@@ -269,7 +267,7 @@ def test_a_removal_that_aws_had_heard_before_is_fine(aws: ScriptedAws, waiting: 
     Groups(aws)
     ensure(aws, waiting)
     aws.script("DeleteDBParameterGroup", "DBParameterGroupNotFound")
-    assert ensure(aws, waiting, state="absent")["changed"] is True
+    assert remove(aws, waiting)["changed"] is True
 
 
 def test_any_other_refusal_of_a_removal_is_no_reason_to_wait(aws: ScriptedAws, waiting: Waiting) -> None:
@@ -277,7 +275,7 @@ def test_any_other_refusal_of_a_removal_is_no_reason_to_wait(aws: ScriptedAws, w
     ensure(aws, waiting)
     aws.script("DeleteDBParameterGroup", "AccessDenied")
     with pytest.raises(ClientError):
-        ensure(aws, waiting, state="absent")
+        remove(aws, waiting)
     assert len(aws.called("DeleteDBParameterGroup")) == 1
 
 
