@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pages import ROOT, write
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVERS = "dr-table-drop"
 # What is generated in README.md is the block below such a mark.
 MARK = "<!-- Generated from playbooks/vars/options.yml by tests/tools/option_tables.py: {}. -->"
@@ -125,23 +125,12 @@ class Pages:
         return text
 
 
-def outdated(root: Path = ROOT) -> dict[Path, str]:
-    """Pages that differ from what the spec says, with the text they should have."""
+def wanted(root: Path = ROOT) -> dict[Path, str]:
+    """README.md and docs/options.md as the spec says them."""
     pages = Pages(yaml.safe_load((root / "playbooks" / "vars" / "options.yml").read_text()))
     readme, page = root / "README.md", root / "docs" / "options.md"
-    wanted = {readme: pages.readme(readme.read_text()), page: pages.all()}
-    return {path: text for path, text in wanted.items() if not path.exists() or path.read_text() != text}
-
-
-def main() -> int:
-    checking = "--check" in sys.argv[1:]
-    files = outdated()
-    for path, text in files.items():
-        print(f"{'differs' if checking else 'written'}: {path.relative_to(ROOT)}")
-        if not checking:
-            path.write_text(text)
-    return 1 if checking and files else 0
+    return {readme: pages.readme(readme.read_text()), page: pages.all()}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(wanted()))

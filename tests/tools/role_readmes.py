@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pages import ROOT, write
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "dbre.recovery"
 
 
@@ -76,27 +76,11 @@ def readme(role: str, specs: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def outdated(root: Path = ROOT) -> dict[Path, str]:
-    """READMEs that differ from what the specs say, with the text they should have."""
-    wanted: dict[Path, str] = {}
-    for file in sorted(root.glob("roles/*/meta/argument_specs.yml")):
-        role = file.parents[1]
-        text = readme(role.name, yaml.safe_load(file.read_text())["argument_specs"])
-        target = role / "README.md"
-        if not target.exists() or target.read_text() != text:
-            wanted[target] = text
-    return wanted
-
-
-def main() -> int:
-    checking = "--check" in sys.argv[1:]
-    files = outdated()
-    for path, text in files.items():
-        print(f"{'differs' if checking else 'written'}: {path.relative_to(ROOT)}")
-        if not checking:
-            path.write_text(text)
-    return 1 if checking and files else 0
+def wanted(root: Path = ROOT) -> dict[Path, str]:
+    """The READMEs of all roles as their specs say them."""
+    roles = {file.parents[1]: yaml.safe_load(file.read_text()) for file in root.glob("roles/*/meta/argument_specs.yml")}
+    return {role / "README.md": readme(role.name, specs["argument_specs"]) for role, specs in sorted(roles.items())}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(wanted()))
