@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds, error_code, error_text
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import endpoint_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.status import look_at_cluster, look_at_instance
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 
@@ -70,14 +71,14 @@ class Kind:
 
     def facts(self, item: Item) -> dict[str, Any]:
         """How a database is called and reached now."""
-        endpoint = item.get("Endpoint")
+        host, port = endpoint_of(item)
         return {
             "identifier": item.get(self.identifier),
             "resource_id": item.get(self.resource_id),
             "arn": item.get(self.arn),
             "status": item.get(self.status),
-            "host": endpoint.get("Address") if isinstance(endpoint, Mapping) else endpoint,
-            "port": endpoint.get("Port") if isinstance(endpoint, Mapping) else item.get("Port"),
+            "host": host,
+            "port": port,
             "deletion_protection": bool(item.get("DeletionProtection")),
         }
 

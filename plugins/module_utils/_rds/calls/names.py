@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Optional
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
@@ -30,6 +31,14 @@ def derived(identifier: str, suffix: str) -> str:
     """``identifier-suffix``, with the identifier cut so that it fits; the suffix makes it unlike others."""
     tail = re.sub(r"[^a-z0-9]+", "-", suffix.lower()).strip("-")[: LONGEST - 2]
     return f"{identifier.lower()[: LONGEST - 1 - len(tail)].rstrip('-')}-{tail}"
+
+
+def endpoint_of(shown: Mapping[str, Any]) -> tuple[Optional[str], Optional[int]]:
+    """Host and port in what AWS shows of a database: an instance has a dictionary there, a cluster a name."""
+    endpoint = shown.get("Endpoint")
+    if isinstance(endpoint, Mapping):
+        return endpoint.get("Address"), endpoint.get("Port")
+    return endpoint, shown.get("Port")
 
 
 def arn_region(arn: str) -> Optional[str]:

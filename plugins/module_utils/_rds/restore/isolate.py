@@ -43,3 +43,38 @@ def isolated_parameters(current: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def libraries(text: str) -> list[str]:
     """Names in a value of ``shared_preload_libraries``."""
     return [name for name in (part.strip().strip('"') for part in text.split(",")) if name]
+
+
+def isolation(group: str, isolated: bool, *, takes_over: bool, cluster: bool, engine: str) -> dict[str, Any]:
+    """Options in which a restored database is unlike its source (``settings``), and what people are told (``notes``).
+
+    An isolated one has the parameter group ``group``; one that ``takes_over`` becomes like its source later.
+    """
+    if not isolated:
+        return {"settings": {}, "notes": _serving(takes_over, cluster)}
+    quiet = "no subscription and no scheduled job of the source comes to life there"
+    settings: dict[str, Any] = {"db_cluster_parameter_group_name" if cluster else "db_parameter_group_name": group}
+    if takes_over:
+        # AWS changes and renames no instance as long as it makes its first backup, which takes hours where it is large.
+        settings.update({} if cluster else {"backup_retention_period": 0})
+        return {
+            "settings": settings,
+            "notes": [f"{quiet}, until just before it takes over", *_serving(takes_over, cluster)],
+        }
+    # A side instance is alone, has no backups of its own (a cluster cannot be without), and may be deleted.
+    settings.update(deletion_protection=False, associated_roles=[], backup_retention_period=1 if cluster else 0)
+    if not cluster:
+        settings["multi_az"] = False
+    elif engine.startswith("aurora"):
+        # A Multi-AZ cluster has its three instances by itself.
+        settings["members"] = [{}]
+    return {"settings": settings, "notes": [quiet, "deleted when what was lost is back and was compared"]}
+
+
+def _serving(takes_over: bool, cluster: bool) -> list[str]:
+    """What is to be known of a database that is to serve."""
+    later = ", backups from when it has taken over" if takes_over and not cluster else ""
+    return [
+        f"restored with all settings of the source{later}",
+        "read once as a whole before it serves, since a restored volume is slow until then",
+    ]

@@ -20,7 +20,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import ClientError, Rds, tags_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import CLUSTER, INSTANCE, Kind, code_of
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import check_identifier, derived, iso
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import (
+    check_identifier,
+    derived,
+    endpoint_of,
+    iso,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.status import look_at_snapshot
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Status, Waiting
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore import settings as tables
@@ -479,9 +484,7 @@ class Restore:
         arguments: Optional[Mapping[str, Any]] = None,
     ) -> dict[str, Any]:
         described = dict(found or {})
-        endpoint = described.get("Endpoint")
-        address = endpoint.get("Address") if isinstance(endpoint, Mapping) else endpoint
-        port = endpoint.get("Port") if isinstance(endpoint, Mapping) else described.get("Port")
+        address, port = endpoint_of(described)
         plan = wanted.plan
         result: dict[str, Any] = {
             "changed": action != "none" or bool(self.changed),

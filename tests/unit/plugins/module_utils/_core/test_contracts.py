@@ -14,6 +14,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.dbre.recovery.plugins.doc_fragments.contracts import ModuleDocFragment
 from ansible_collections.dbre.recovery.plugins.filter.rds_restore_plan import rds_restore_plan
 from ansible_collections.dbre.recovery.plugins.filter.recovered_instance import recovered_instance as proved
+from ansible_collections.dbre.recovery.plugins.filter.recovery_target import recovery_target as made_target
 from ansible_collections.dbre.recovery.plugins.module_utils._core import contracts
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
@@ -134,3 +135,11 @@ def test_a_record_that_somebody_wrote_in_is_refused_by_its_name() -> None:
     for wrong in (["a"], {**RECORD, "outcome": "lost"}, {**RECORD, "events": None}, {"id": "a"}):
         with pytest.raises(RecoveryError, match=r"/incidents/a/record\.json .*Nothing was touched"):
             contracts.incident_record(wrong, "/incidents/a/record.json")
+
+
+def test_a_target_that_a_playbook_makes_is_as_whole_as_one_that_was_found() -> None:
+    made = made_target({"type": "time", "value": "2026-11-23T21:15:04Z", "reason": "the moment of snapshot s"})
+    assert (made["exclusive"], made["timeline"]) == (False, None)
+    for wrong in ({"type": "time", "value": "yesterday"}, {"type": "time", "value": ""}, {"value": "x"}, "yesterday"):
+        with pytest.raises(AnsibleFilterError):
+            made_target(wrong)
