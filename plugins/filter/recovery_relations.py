@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
@@ -65,11 +65,11 @@ _value:
 
 def recovery_relations(
     incident: Optional[Mapping[str, Any]],
-    asked: Union[str, Sequence[str], None],
+    asked: str | Sequence[str] | None,
     database: str,
     scope: str = "transaction",
     load: str = "beside",
-    schemas: Union[str, Sequence[str], None] = None,
+    schemas: str | Sequence[str] | None = None,
 ) -> list[str]:
     try:
         return to_recover(incident or {}, asked, schemas, database, scope, load)

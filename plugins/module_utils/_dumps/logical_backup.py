@@ -383,6 +383,7 @@ class LogicalBackup:
     ) -> tuple[str, list[str]]:
         """Standard output of a program and the lines of its standard error; RecoveryError when it fails."""
         try:
+            # The timers run this too, where there is no module and so no run_command.
             done = subprocess.run(  # pylint: disable=ansible-bad-function
                 [self._program(command[0]), *command[1:]],
                 input=text.encode(),

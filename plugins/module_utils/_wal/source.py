@@ -180,8 +180,8 @@ class WalSource:
         argv += [f"--start={format_lsn(start)}", f"--end={format_lsn(end)}", *options]
         if start >= end:
             return
+        # Its output may be gigabytes, and is read as it comes; a module's run_command would keep it all.
         with subprocess.Popen(  # pylint: disable=ansible-bad-function
-            # its output is read as it comes, and may be gigabytes
             argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, relation_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -27,8 +27,8 @@ def of_incident(incident: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def to_recover(
     incident: Mapping[str, Any],
-    asked: Union[str, Sequence[str], None],
-    schemas: Union[str, Sequence[str], None],
+    asked: str | Sequence[str] | None,
+    schemas: str | Sequence[str] | None,
     database: str,
     scope: str,
     load: str,

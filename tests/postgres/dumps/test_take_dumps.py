@@ -64,7 +64,7 @@ class Blocker:
     def __init__(self, shop: Any) -> None:
         command = [f"{shop.bin_dir}/psql", "-XAtq"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(command, text=True, env=shop.environment("small"), **pipes)  # type: ignore[call-overload]
+        self.process = subprocess.Popen(command, text=True, env=shop.environment("small"), **pipes)
         self.process.stdin.write("BEGIN; LOCK TABLE t; SELECT 'locked';\n")
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "locked\n"

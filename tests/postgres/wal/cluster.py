@@ -54,7 +54,7 @@ class Cluster:
         self.root = root
         self.port = port
         self.bin = newest_bin_dir()
-        self.major = int(re.search(r"(\d+)", call(self.bin / "postgres", "--version")).group(1))  # type: ignore[union-attr]
+        self.major = int(re.search(r"(\d+)", call(self.bin / "postgres", "--version")).group(1))
         self.data = root / data
         self.config = root / "pgbackrest.conf"
 

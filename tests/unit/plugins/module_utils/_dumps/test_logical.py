@@ -12,6 +12,7 @@ import dataclasses
 import shutil
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
@@ -51,9 +52,9 @@ def names(archive: Archive, dump_ids: tuple[int, ...]) -> list[str]:
     return [f"{entry.desc} {entry.tag}" for entry in archive.entries if entry.dump_id in dump_ids]
 
 
-def changed(archive: Archive, desc: str, **fields: str) -> Archive:
+def changed(archive: Archive, desc: str, **fields: Any) -> Archive:
     """The archive with fields of the items of one kind replaced."""
-    entries = tuple(dataclasses.replace(e, **fields) if e.desc == desc else e for e in archive.entries)  # type: ignore[arg-type]
+    entries = tuple(dataclasses.replace(e, **fields) if e.desc == desc else e for e in archive.entries)
     return dataclasses.replace(archive, entries=entries)
 
 
@@ -402,7 +403,7 @@ def test_disk_is_needed_for_the_chosen_rows_only() -> None:
 
 def test_where_the_dump_does_not_say_the_whole_of_it_counts() -> None:
     archive = read_archive(str(RECORDED / "pg15.dump"))
-    piped = changed(archive, "TABLE DATA", position=None)  # type: ignore[arg-type]
+    piped = changed(archive, "TABLE DATA", position=None)
     need = disk_needed(piped, select(piped, ["public.order_lines"], []))
     assert (need["in_dump"], need["known"]) == (archive.size, False)
 
