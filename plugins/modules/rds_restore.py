@@ -303,8 +303,10 @@ request:
            "modified_after": ["monitoring_interval"], "members": []}
 """
 
+from dataclasses import replace
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import (
     WAIT,
     RdsModule,
@@ -313,7 +315,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module im
     run_module,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.remove import ensure_absent
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.restore import Restore
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.restore import Asked, Restore
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settings import argument_spec
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.source import CLUSTER_SOURCES, INSTANCE_SOURCES
 
@@ -322,8 +324,9 @@ def restore(module: RdsModule) -> dict[str, Any]:
     if module.params["state"] == "absent":
         result = ensure_absent(module.params, module.rds(), module.waiting(), module.check_mode)
     else:
+        overrides = {option: module.params[option] for option in argument_spec() if option != "members"}
         result = Restore(
-            module.params,
+            replace(pick(Asked, module.params), overrides=overrides),
             module.rds(),
             lambda region: module.rds(region, patient=False),
             module.waiting(),

@@ -86,7 +86,7 @@ def rights_of(oid: int, about: Mapping[str, Any], grants: Iterable[Mapping[str, 
 
 def psql_of(server: Server, database: str) -> str:
     """How people get into a database by psql, from where we do; who has no passfile is asked for the password."""
-    keywords = libpq_keywords({**server.params, "login_password": None, "ca_cert": None})
+    keywords = libpq_keywords({**server.login, "login_password": None, "ca_cert": None})
     words = " ".join(f"{key}={_conninfo(str(text))}" for key, text in {**keywords, "dbname": database}.items())
     return f"psql -X {shlex.quote(words)}"
 

@@ -205,9 +205,10 @@ class Cluster:
 
     def search(self, spool: str, **given: Any) -> Search:
         """A search for damage, to be closed."""
-        archive = StanzaArchive(STANZA, config=str(self.config))
+        archive = StanzaArchive(STANZA, config=str(given.pop("config", self.config)))
+        login = {**self.login, **{name: given.pop(name) for name in list(given) if name.startswith("login_")}}
         request = make_request(**{"database": "shop", "min_rows": 1000, **given})
-        return Search(self.login, request, spool, archive)
+        return Search(login, request, spool, archive)
 
     def find(self, *relations: str, **given: Any) -> dict[str, Any]:
         """Search for the damage to relations."""

@@ -9,7 +9,7 @@ security group and the default parameters; the rest is modified when the copy is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -91,39 +91,66 @@ class Wanted:
     members: list[Member] = field(default_factory=list)
 
 
-class Restore:
-    """One run. ``params`` are the module's, ``rds`` is the region of the copy, ``regions`` gives others to look in."""
+@dataclass(frozen=True)
+class Asked:
+    """The copy that is asked for, named by one of two options, and what it is restored from, by one of seven.
 
-    def __init__(
-        self, params: Mapping[str, Any], rds: Rds, regions: Regions, waiting: Waiting, check_mode: bool = False
-    ) -> None:
-        self.params = params
+    ``overrides`` are options of ``settings.argument_spec`` in which it is to be unlike its source.
+    """
+
+    db_instance_identifier: Optional[str] = None
+    db_cluster_identifier: Optional[str] = None
+    source_db_instance_identifier: Optional[str] = None
+    source_dbi_resource_id: Optional[str] = None
+    source_db_instance_automated_backups_arn: Optional[str] = None
+    db_snapshot_identifier: Optional[str] = None
+    source_db_cluster_identifier: Optional[str] = None
+    source_db_cluster_resource_id: Optional[str] = None
+    db_cluster_snapshot_identifier: Optional[str] = None
+    source_region: Optional[str] = None
+    source_settings: Optional[Mapping[str, Any]] = None
+    inherit: bool = True
+    at: Optional[str] = None
+    latest: bool = False
+    restore_type: Optional[str] = None
+    members: Optional[Sequence[Mapping[str, Any]]] = None
+    master_user_password: Optional[str] = None
+    incident: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Restore:
+    """One run. ``rds`` is the region of the copy, ``regions`` gives others to look in."""
+
+    def __init__(self, asked: Asked, rds: Rds, regions: Regions, waiting: Waiting, check_mode: bool = False) -> None:
+        self.asked = asked
         self.rds = rds
         self.regions = regions
         self.waiting = waiting
         self.check_mode = check_mode
         self.seconds: dict[str, float] = {}
         self.changed: list[str] = []
-        option, sources = _sources(params)
-        self.option = option
-        self.kind: Kind = CLUSTER if sources is CLUSTER_SOURCES else INSTANCE
+        self.option, self.named = _source(asked)
+        self.kind: Kind = CLUSTER if self.option in CLUSTER_SOURCES else INSTANCE
         self.target = self._target()
         self.at = self._at()
 
     # What was asked for
 
     def _target(self) -> str:
-        wanted = "db_cluster_identifier" if self.kind is CLUSTER else "db_instance_identifier"
-        if not self.params.get(wanted):
+        cluster = self.kind is CLUSTER
+        name = self.asked.db_cluster_identifier if cluster else self.asked.db_instance_identifier
+        wanted = "db_cluster_identifier" if cluster else "db_instance_identifier"
+        if not name:
             raise RecoveryError(
                 f"{self.option} is a {self.kind.word}'s, so the copy is a {self.kind.word}: give {wanted} as its name. "
                 + _MISSING
             )
-        return check_identifier(str(self.params[wanted]), wanted)
+        return check_identifier(name, wanted)
 
     def _at(self) -> Optional[datetime]:
         """The asked moment to the second, which is how exact RDS is; None for the latest or a snapshot."""
-        at, latest = self.params.get("at"), bool(self.params.get("latest"))
+        at, latest = self.asked.at, self.asked.latest
         if "snapshot" in self.option:
             if at or latest:
                 raise RecoveryError(f"a snapshot has its own moment: leave out at and latest. {_MISSING}")
@@ -133,10 +160,7 @@ class Restore:
                 f"give either at (a time with its UTC offset, such as 2026-11-25T03:12:00+00:00) or latest: true. "
                 f"{_MISSING}"
             )
-        return parse_time(str(at), "at").replace(microsecond=0) if at else None
-
-    def _overrides(self) -> dict[str, Any]:
-        return {option: self.params.get(option) for option in tables.argument_spec() if option != "members"}
+        return parse_time(at, "at").replace(microsecond=0) if at else None
 
     def _moment(self, source: Source) -> str:
         if source.snapshot is not None:
@@ -148,7 +172,7 @@ class Restore:
 
     def run(self) -> dict[str, Any]:
         """Ensure that the copy is there and as wanted; the result of the module."""
-        refuse_foreign(self.params, self.rds.region)
+        refuse_foreign(self.asked.overrides, self.rds.region)
         found = self.kind.find(self.rds, self.target)
         if found is None:
             return self._begin()
@@ -169,7 +193,7 @@ class Restore:
             source.identity,
             self._moment(source),
             self.target,
-            str(self.params.get("incident") or ""),
+            self.asked.incident,
             False,
         )
         wanted = self._want(source, origin)
@@ -188,14 +212,14 @@ class Restore:
     def _find(self, at: Optional[datetime]) -> Source:
         source = SourceFinder(
             self.option,
-            str(self.params[self.option]),
+            self.named,
             self.rds,
             self.regions,
-            source_region=self.params.get("source_region"),
-            inherit=self.params.get("inherit", True),
-            source_settings=self.params.get("source_settings"),
+            source_region=self.asked.source_region,
+            inherit=self.asked.inherit,
+            source_settings=self.asked.source_settings,
         ).find(at)
-        kind = self.params.get("restore_type")
+        kind = self.asked.restore_type
         if kind == "backtrack":
             aurora = source.engine.startswith("aurora-mysql")
             raise RecoveryError(
@@ -222,7 +246,7 @@ class Restore:
 
     def _want(self, source: Source, origin: Provenance) -> Wanted:
         """What the copy is to have; RecoveryError where that is not known or makes no sense."""
-        overrides = self._overrides()
+        overrides = self.asked.overrides
         cluster = self.kind is CLUSTER
         table = tables.cluster_settings(source.engine) if cluster else tables.INSTANCE
         elsewhere = source.region if source.region != self.rds.region else None
@@ -242,13 +266,13 @@ class Restore:
                     {"name": f"{member.identifier}.{left['name']}", "reason": left["reason"]}
                     for left in member.plan.not_inherited
                 ]
-        elif self.params.get("members"):
+        elif self.asked.members:
             raise RecoveryError(f"members are given for Aurora clusters only. {_MISSING} Leave members out.")
         return wanted
 
     def _want_members(self, source: Source, overrides: Mapping[str, Any], elsewhere: Optional[str]) -> list[Member]:
         there = source.members
-        given = self.params.get("members")
+        given = self.asked.members
         if given is None and there is None:
             raise RecoveryError(
                 f"Aurora restores a cluster without instances, and which ones {source.name} has is not known"
@@ -281,8 +305,8 @@ class Restore:
         if "to_point_in_time" in source.method:
             time = "RestoreToTime" if self.kind is CLUSTER else "RestoreTime"
             arguments.update({time: self.at} if self.at else {"UseLatestRestorableTime": True})
-        if self.params.get("restore_type"):
-            arguments["RestoreType"] = self.params["restore_type"]
+        if self.asked.restore_type:
+            arguments["RestoreType"] = self.asked.restore_type
         tagged = {**wanted.plan.wanted, "tags": self._tags(wanted)}
         arguments.update(restore_arguments(wanted.table, tagged, self.rds.takes(source.method)))
         return arguments
@@ -345,9 +369,9 @@ class Restore:
         return self._result(action, copy.now(), wanted)
 
     def _set_password(self, copy: Reconciler) -> None:
-        if self.params.get("master_user_password"):
+        if self.asked.master_user_password:
             with self._step("password"):
-                copy.set_password(self.params["master_user_password"])
+                copy.set_password(self.asked.master_user_password)
             self.changed.append("master_user_password")
 
     def _bring_members(self, copy: Reconciler, wanted: Wanted) -> None:
@@ -405,12 +429,12 @@ class Restore:
         if origin is None:
             raise RecoveryError(self._taken(self.kind, self.target))
         asked = iso(self.at) or ("snapshot" if "snapshot" in self.option else "latest")
-        incident = str(self.params.get("incident") or "")
+        incident = self.asked.incident
         if not self._same_source(origin) or not origin.is_moment(asked) or (incident and incident != origin.incident):
             raise RecoveryError(
                 f"{self.kind.noun} {self.target} is there and was restored from {origin}"
                 + (f" for incident {origin.incident}" if origin.incident else "")
-                + f"; what is asked for now is {self.params[self.option]} to {asked}"
+                + f"; what is asked for now is {self.named} to {asked}"
                 + (f" for incident {incident}" if incident else "")
                 + f". A restore never changes a copy into another one. {_MISSING} Give another name, or remove this "
                 f"copy first with state: absent and incident: {origin.incident or 'its incident'}.",
@@ -426,7 +450,7 @@ class Restore:
         return origin
 
     def _same_source(self, origin: Provenance) -> bool:
-        named = str(self.params[self.option])
+        named = self.named
         if self.option.endswith("resource_id"):
             return origin.identity == named
         if "snapshot" in self.option:
@@ -434,7 +458,7 @@ class Restore:
         if self.option.endswith("backups_arn"):
             backups = self.rds.automated_backups(DBInstanceAutomatedBackupsArn=named)
             return any(backup.get("DbiResourceId") == origin.identity for backup in backups)
-        if (self.params.get("source_region") or self.rds.region) == self.rds.region:
+        if (self.asked.source_region or self.rds.region) == self.rds.region:
             # After a swap the name is another database's.
             live = self.kind.find(self.rds, named)
             if live is not None and live.get(self.kind.resource_id) != origin.identity:
@@ -446,11 +470,11 @@ class Restore:
         engine = str(found.get("Engine", ""))
         table = tables.cluster_settings(engine) if self.kind is CLUSTER else tables.INSTANCE
         source = Source(self.kind.word, origin.name, origin.identity, "", {}, self.rds.region, engine=engine)
-        wanted = Wanted(source, table, plan_settings(table, None, self._overrides()), origin)
+        wanted = Wanted(source, table, plan_settings(table, None, self.asked.overrides), origin)
         if self.check_mode:
             changes = differences(table, wanted.plan.wanted, found, self.rds.takes(self.kind.modify))
             self.changed = [setting.option for setting in changes]
-            if self.params.get("master_user_password"):
+            if self.asked.master_user_password:
                 self.changed.append("master_user_password")
             return self._result("none", found, wanted)
         copy = Reconciler(self.rds, self.waiting, self.kind, self.target, str(found[self.kind.resource_id]))
@@ -533,17 +557,17 @@ class Restore:
             self.seconds[name] = round(self.waiting.clock() - began, 1)
 
 
-def _sources(params: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The one option that names the source, and the options of its kind."""
-    given = [option for option in (*INSTANCE_SOURCES, *CLUSTER_SOURCES) if params.get(option)]
+def _source(asked: Asked) -> tuple[str, str]:
+    """The one option that names the source, and the name."""
+    options = (*INSTANCE_SOURCES, *CLUSTER_SOURCES)
+    given = [option for option in options if getattr(asked, option)]
     if len(given) != 1:
-        listed = ", ".join((*INSTANCE_SOURCES, *CLUSTER_SOURCES))
         raise RecoveryError(
-            f"say what to restore from with one of: {listed}"
+            f"say what to restore from with one of: {', '.join(options)}"
             + (f". Given are {', '.join(given)}" if given else "")
             + f". {_MISSING}"
         )
-    return given[0], INSTANCE_SOURCES if given[0] in INSTANCE_SOURCES else CLUSTER_SOURCES
+    return given[0], str(getattr(asked, given[0]))
 
 
 def _never(source: Source) -> datetime:

@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.times import E
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import why_unfit
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.bisect import step
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.incident_time import Asked, Search
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.restore import Restore
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore import restore
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import target_settings
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import waldump
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
@@ -83,8 +83,8 @@ def searched_on_rds(text: str) -> datetime:
 
 def restored_on_rds(text: str) -> datetime:
     nothing: Any = None
-    params = {"source_db_instance_identifier": "shop", "db_instance_identifier": "new", "at": text}
-    return Restore(params, nothing, nothing, nothing).at or EPOCH
+    asked = restore.Asked(source_db_instance_identifier="shop", db_instance_identifier="new", at=text)
+    return restore.Restore(asked, nothing, nothing, nothing).at or EPOCH
 
 
 def bisected_on_rds(text: str) -> datetime:

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Waiting
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.restore import Restore
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.restore import Asked, Restore
 from ansible_collections.dbre.recovery.tests.unit.plugins.module_utils._rds.scripted import ScriptedAws
 
 EARLIEST = datetime(2026, 11, 18, 4, 0, tzinfo=timezone.utc)
@@ -228,7 +230,9 @@ def no_region(region: str) -> Any:
 
 
 def run(aws: ScriptedAws, waiting: Waiting, check_mode: bool = False, **more: Any) -> Any:
-    return Restore({**PARAMS, **more}, aws.rds(), no_region, waiting, check_mode).run()
+    asked = pick(Asked, {**PARAMS, **more})
+    overrides = {option: value for option, value in more.items() if not hasattr(asked, option)}
+    return Restore(dataclasses.replace(asked, overrides=overrides), aws.rds(), no_region, waiting, check_mode).run()
 
 
 def refused(aws: ScriptedAws, waiting: Waiting, **more: Any) -> str:
