@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -38,7 +39,7 @@ def small(shop: Any) -> Iterator[str]:
 def program(shop: Any, **params: Any) -> subprocess.Popen[str]:
     """The program of the timers at work on the database small."""
     file = shop.home / f"jobs-{params.get('name')}.json"
-    file.write_text(json.dumps({"small": dict(shop.backup("small", **params).params)}))
+    file.write_text(json.dumps({"small": dataclasses.asdict(shop.backup("small", **params).asked)}))
     command = [sys.executable, "-c", PROGRAM, str(file), "small"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
