@@ -257,15 +257,15 @@ class DumpRestore:
             execute(connection, "SELECT pg_catalog.set_config('search_path', %s, false)", (SAFE_PATH,))
 
     def _execute_as(self, connection: Any, whom: str, group: Sequence[Entry]) -> None:
-        script = self._script.sql(group, "--no-owner")
-        if not script:
+        items = self._script.items(group, "--no-owner")
+        if not items:
             return
         with ExitStack() as stack:
             if self._single is not None:
                 stack.enter_context(without_default_privileges(connection, whom))
             back = self._lend(connection, whom, group)
             with acting_as(connection, whom) as owner:
-                owner.execute(script)
+                owner.execute_each(items)
             for statement in back:
                 execute(connection, statement)
         for entry in group:

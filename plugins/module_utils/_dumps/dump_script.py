@@ -9,9 +9,9 @@ import itertools
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, NamedTuple, cast
+from typing import IO, NamedTuple, Optional, cast
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_archive import Archive, Entry
@@ -25,6 +25,8 @@ BEGINNING = re.compile(
     r"|client_min_messages|row_security|escape_string_warning|default_with_oids) = .*;\n"
     r"|SELECT pg_catalog\.set_config\('search_path', '', false\);\n)*"
 )
+# What stands before each item (_printTocEntry there).
+HEADER = re.compile(r"^--\n-- (?:Data for )?Name: [^\n]*\n--\n", re.MULTILINE)
 NOTHING = re.compile(r"(?:--.*\n|\s)*")
 BLOCK = 1 << 20
 
@@ -88,6 +90,22 @@ class Script:
             text = strip_restrict(output.read()).decode(self._dump.archive.codec, "surrogateescape")
         text = text[cast("re.Match[str]", BEGINNING.match(text)).end() :]
         return "" if NOTHING.fullmatch(text) else text
+
+    def items(self, entries: Sequence[Entry], *options: str) -> list[str]:
+        """The same, item by item."""
+        parts = split_items(self.sql(entries, *options), len(entries))
+        return [part for entry in entries if (part := self.sql([entry], *options))] if parts is None else parts
+
+
+def split_items(text: str, count: int) -> Optional[list[str]]:
+    """What sql() returns of ``count`` items, item by item; None where they cannot be told apart.
+
+    The text of an item may look like the beginning of another. Then there are more beginnings than items.
+    """
+    begins = [0, *(match.start() for match in HEADER.finditer(text))]  # the first has lost its header
+    if len(begins) != count:
+        return None
+    return [text[begin:end] for begin, end in zip(begins, [*begins[1:], len(text)])]
 
 
 class Rows:

@@ -127,6 +127,11 @@ class Owner:
         if search_path:
             self._set_path(SAFE_PATH)
 
+    def execute_each(self, scripts: Sequence[str]) -> None:
+        """Run scripts. Code that one of them runs does not change what names mean in the next."""
+        path = f"SELECT pg_catalog.set_config('search_path', {quote_literal(SAFE_PATH)}, true);\n"
+        self.execute("\n;".join(f"{path}{script}" for script in scripts))
+
     def _set_path(self, path: str) -> None:
         queries.execute(self.connection, "SELECT pg_catalog.set_config('search_path', %s, true)", (path,))
 

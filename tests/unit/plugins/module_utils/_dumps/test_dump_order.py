@@ -22,7 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_order im
     needs_of_owner,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_restore import COPIED
-from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_script import BEGINNING
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_script import BEGINNING, split_items
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_needs import owners_of_code
 
 RECORDED = Path(__file__).parent / "data" / "logical"
@@ -133,6 +133,52 @@ def test_settings_at_the_beginning_are_left_out_but_not_where_a_table_goes() -> 
     found = BEGINNING.match(script)
     assert found is not None
     assert script[found.end() :].startswith("SET default_tablespace = fast;")
+
+
+# As pg_restore 17 writes it, after what BEGINNING takes away.
+ITEMS = """CREATE TABLE m.one (
+    id integer
+);
+
+
+--
+-- Name: two(); Type: FUNCTION; Schema: m; Owner: -
+--
+
+CREATE FUNCTION m.two() RETURNS text
+    LANGUAGE sql
+    AS $${}$$;
+
+
+SET default_tablespace = fast;
+
+--
+-- Name: three; Type: TABLE; Schema: m; Owner: -
+--
+
+CREATE TABLE m.three (
+    id integer
+);
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+"""
+
+
+def test_a_script_is_told_apart_into_its_items() -> None:
+    parts = split_items(ITEMS.format("SELECT 'x'"), 3)
+    assert parts is not None
+    assert "".join(parts) == ITEMS.format("SELECT 'x'")
+    assert ["one" in parts[0], "two" in parts[1], "three" in parts[2]] == [True] * 3
+    assert "default_tablespace" in parts[1], "it stands before the item that it is for"
+
+
+def test_an_item_that_looks_like_two_is_never_torn() -> None:
+    text = "\n--\n-- Name: four; Type: TABLE; Schema: m; Owner: -\n--\n"
+    assert split_items(ITEMS.format(text), 3) is None
 
 
 def test_who_has_code_in_a_script() -> None:
