@@ -335,7 +335,7 @@ def test_what_somebody_may_need_is_not_overwritten(primary: Any, standby: Any, t
     assert "holds no PostgreSQL cluster" in refused(lambda: standby.ensure_restored(path=str(tmp_path), rebuild=True))
     standby.stop()
     (standby.data / "standby.signal").unlink()
-    assert "not as a standby" in refused(lambda: standby.ensure_restored())
+    assert "not as a standby" in refused(standby.ensure_restored)
 
 
 def test_a_restore_that_was_killed_goes_on(standby: Any) -> None:
