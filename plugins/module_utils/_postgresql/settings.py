@@ -33,6 +33,8 @@ SAFE_SETTINGS = {
     "default_tablespace": "",
     "temp_tablespaces": "",
     "default_table_access_method": "heap",
+    # Where a catalogue is large, its queries look costly, and to compile one takes seconds, far longer than to run it.
+    "jit": "off",
     "local_preload_libraries": "",
     "dbre.allow_drop": "on",
 }

@@ -145,8 +145,8 @@ class Exchange:
 def _begin(connection: Any, tables: Sequence[ExistingTable]) -> None:
     context = tables[0].context
     mark(connection, context.plan["incident"])
-    # What is looked at while writers wait was just read; it must not go through files, nor wait for a compiler.
-    execute(connection, "SET LOCAL random_page_cost = 1; SET LOCAL jit = off")
+    # What is looked at while writers wait was just read; it must not go through files.
+    execute(connection, "SET LOCAL random_page_cost = 1")
     execute(connection, "SELECT pg_catalog.set_config('work_mem', %s, true)", (context.maintenance_work_mem,))
 
 
