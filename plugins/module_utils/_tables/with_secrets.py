@@ -61,7 +61,8 @@ ORDER BY 2, 3
 """
 SUBSCRIPTIONS = """
 SELECT s.subname::text AS name, pg_catalog.pg_get_userbyid(s.subowner)::text AS owner, s.subconninfo AS conninfo,
-       s.subslotname::text AS slot, s.subpublications AS publications
+       s.subslotname::text AS slot, s.subpublications AS publications,
+       pg_catalog.to_jsonb(s) - 'subconninfo' AS settings
 FROM pg_catalog.pg_subscription s
 WHERE s.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
   AND s.xmax::text::int8 = ANY(%(xids)s::int8[]) ORDER BY 1
@@ -76,6 +77,22 @@ UNION ALL SELECT 'mapping', CASE WHEN umuser <> 0 THEN usename::text END, srvnam
 UNION ALL SELECT 'subscription', subname::text, NULL FROM pg_catalog.pg_subscription
           WHERE subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
+
+# Options of CREATE SUBSCRIPTION by their columns of the catalogue, of which some versions lack some, and what each is
+# without being said; the default of streaming is another one since 18.
+SUBSCRIPTION_OPTIONS: dict[str, tuple[str, Any]] = {
+    "subbinary": ("binary", False),
+    "substream": ("streaming", None),
+    "subtwophasestate": ("two_phase", "d"),
+    "subdisableonerr": ("disable_on_error", False),
+    "subpasswordrequired": ("password_required", True),
+    "subrunasowner": ("run_as_owner", False),
+    "suborigin": ("origin", "any"),
+    "subfailover": ("failover", False),
+    "subsynccommit": ("synchronous_commit", "off"),
+}
+# Values of the catalogue in words (src/include/catalog/pg_subscription.h).
+SUBSCRIPTION_WORDS = {True: "on", False: "off", "t": "on", "f": "off", "p": "parallel"}
 
 Have = Collection[tuple[str, Any, Any]]
 
@@ -158,6 +175,24 @@ def mapping_entry(mapping: Mapping[str, Any], have: Have) -> dict[str, Any]:
     return _entry("user mapping", name, command, secret, f"ALTER {of} OPTIONS (ADD ...)")
 
 
+def subscription_options(settings: Mapping[str, Any]) -> list[str]:
+    """The options of a row of pg_subscription that are not the default, as CREATE SUBSCRIPTION takes them."""
+    found = []
+    for column, (name, default) in SUBSCRIPTION_OPTIONS.items():
+        held = settings.get(column)
+        if held is None or held == default:
+            continue
+        if name == "two_phase":
+            # Whether the publisher was already asked for it (pending or enabled) is of the slot that it had.
+            word = "on"
+        elif name in ("origin", "synchronous_commit"):
+            word = quote_literal(held)
+        else:
+            word = SUBSCRIPTION_WORDS[held]
+        found.append(f"{name} = {word}")
+    return found
+
+
 def subscription_entry(subscription: Mapping[str, Any], have: Have) -> dict[str, Any]:
     """The entry of a subscription, which is made without a connection and without a slot of its own."""
     try:
@@ -168,14 +203,20 @@ def subscription_entry(subscription: Mapping[str, Any], have: Have) -> dict[str,
     name = quote_ident(subscription["name"])
     slot = "NONE" if subscription["slot"] is None else quote_literal(subscription["slot"])
     owner = subscription["owner"]
+    options = ["connect = false", f"slot_name = {slot}", *subscription_options(subscription["settings"])]
     command = (
         f"{_with_role(owner, have)}CREATE SUBSCRIPTION {name} CONNECTION {quote_literal(make_dsn(**dict(shown)))} "
         f"PUBLICATION {', '.join(map(quote_ident, subscription['publications']))} "
-        f"WITH (connect = false, slot_name = {slot}); ALTER SUBSCRIPTION {name} OWNER TO {quote_ident(owner)};"
+        f"WITH ({', '.join(options)}); ALTER SUBSCRIPTION {name} OWNER TO {quote_ident(owner)};"
     )
     statement = f"ALTER SUBSCRIPTION {name} CONNECTION"
     entry = _entry("subscription", display_name(None, subscription["name"]), command, secret, statement)
-    after = ". Then see to its slot on the publisher, and ALTER SUBSCRIPTION ... ENABLE and REFRESH PUBLICATION"
+    # Without copy_data = false all rows of the publisher come once more.
+    after = (
+        f". Then see to its slot on the publisher, and run ALTER SUBSCRIPTION {name} ENABLE and at once ALTER "
+        f"SUBSCRIPTION {name} REFRESH PUBLICATION WITH (copy_data = false), since its tables hold their rows. What "
+        "was changed on the publisher meanwhile is missing in them, unless its slot is still there: compare"
+    )
     return {**entry, "reason": entry["reason"] + after}
 
 

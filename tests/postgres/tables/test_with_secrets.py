@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.tests.postgres.tables.conftest import installed_major
 from ansible_collections.dbre.recovery.tests.postgres.tables.test_large_objects import within
 
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
@@ -15,10 +16,18 @@ SELECT string_agg(concat_ws(' ', s.srvname, s.srvowner::regrole, s.srvoptions, m
                   ORDER BY s.srvname, m.usename)
 FROM pg_foreign_server s LEFT JOIN pg_user_mappings m ON m.srvid = s.oid
 """
+# Options that are not the default, by the version that brought them.
+FED_WITH = [
+    *((13, "synchronous_commit = local"), (14, "binary = on"), (14, "streaming = on")),
+    *((15, "two_phase = on"), (15, "disable_on_error = on")),
+    *((16, "origin = none"), (16, "run_as_owner = on"), (16, "password_required = off"), (17, "failover = on")),
+]
+FED = "SELECT (to_jsonb(s) - '{oid,subconninfo}'::text[])::text FROM pg_subscription s"
 
 
 def test_what_holds_passwords_and_went_with_a_table_is_named_with_commands_that_show_none(shop: Any) -> None:
     production = shop.production
+    options = ", ".join(option for since, option in FED_WITH if since <= installed_major())
     production.sql(
         "shop",
         "CREATE EXTENSION postgres_fdw",
@@ -29,9 +38,9 @@ def test_what_holds_passwords_and_went_with_a_table_is_named_with_commands_that_
         f"CREATE USER MAPPING FOR dbre_reader SERVER far OPTIONS (user 'clerk', password '{SECRET}')",
         "CREATE USER MAPPING FOR PUBLIC SERVER odd",
         f"CREATE SUBSCRIPTION fed CONNECTION 'host=there password={SECRET}' PUBLICATION p "
-        "WITH (connect = off, slot_name = fed)",
+        f"WITH (connect = off, slot_name = fed, {options})",
     )
-    was = production.sql("shop", HELD)
+    was, fed = production.sql("shop", HELD), production.sql("shop", FED)
     damage = ("ALTER SUBSCRIPTION fed SET (slot_name = NONE)", "DROP SUBSCRIPTION fed", "DROP SERVER odd CASCADE")
     xid = within(shop, *damage, "DROP EXTENSION postgres_fdw CASCADE", "DROP TABLE orders CASCADE")
 
@@ -58,5 +67,9 @@ def test_what_holds_passwords_and_went_with_a_table_is_named_with_commands_that_
         f"ALTER USER MAPPING FOR dbre_reader SERVER far OPTIONS (ADD password '{SECRET}')",
     )
     assert production.sql("shop", HELD) == was
+    assert production.sql("shop", FED) == fed
+    reason = entries["subscription fed"]["reason"]
+    # Its tables are full: a copy of the publisher's rows would double them.
+    assert 'ALTER SUBSCRIPTION "fed" REFRESH PUBLICATION WITH (copy_data = false)' in reason
     assert production.sql("shop", "SELECT subconninfo || subslotname FROM pg_subscription") == "host=therefed"
     production.sql("shop", "ALTER SUBSCRIPTION fed SET (slot_name = NONE)", "DROP SUBSCRIPTION fed")
