@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import INSUFFICIENT_PRIVILEGE
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct, Owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -17,7 +16,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import Owners, each_as_its_owner
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import orphans, source_of
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 
 
@@ -31,29 +32,30 @@ def shown_key(key: Mapping[str, Any]) -> str:
     return f"{key['name']} on {display_name(key['schema'], key['table'])}"
 
 
+def _breaks(key: Mapping[str, Any]) -> str:
+    """Condition on rows ``f`` of its table."""
+    if not key["match_full"]:
+        return orphans(key)
+    nulls = [f"f.{quote_ident(name)} IS NULL" for name in key["columns"]]
+    return f"({orphans(key)} OR ({' OR '.join(nulls)}) AND NOT ({' AND '.join(nulls)}))"
+
+
 def violation(connection: Any, key: Mapping[str, Any], command: str) -> dict[str, Any]:
     """The entry of ``left_to_do``: how many rows, and some of them; ``command`` is run when they are mended."""
-    table, other = quote_name(key["schema"], key["table"]), quote_name(key["other_schema"], key["other_table"])
     columns = [f"f.{quote_ident(name)}" for name in key["columns"]]
-    match = " AND ".join(f"{column} = t.{quote_ident(name)}" for column, name in zip(columns, key["other_columns"]))
-    without = (
-        f"FROM {table} f WHERE {' AND '.join(f'{column} IS NOT NULL' for column in columns)} "
-        f"AND NOT EXISTS (SELECT FROM {other} t WHERE {match})"
-    )
-    fields = ", ".join(fingerprint.shown_text(column) for column in columns)
+    without = f"FROM {source_of(key)} f WHERE {_breaks(key)}"
+    fields = ", ".join(f"{fingerprint.shown_text(column)} AS v{n}" for n, column in enumerate(columns))
     count, sample = None, []
-    execute(connection, "SAVEPOINT dbre_count")
-    try:
-        with each_as_its_owner(connection, []) as owners:
-            whom = _reader(connection, owners, key)
-            count = whom.value(f"SELECT count(*) {without}")
-            sample = [list(row.values()) for row in whom.rows(f"SELECT {fields} {without} LIMIT 5")]
-    except connection.ProgrammingError as error:
-        # Row security hides rows of one of the tables from us, and a lock to lift it is not worth the number.
-        if error.pgcode != INSUFFICIENT_PRIVILEGE:
-            raise
-        execute(connection, "ROLLBACK TO SAVEPOINT dbre_count")
-    execute(connection, "RELEASE SAVEPOINT dbre_count")
+    # Row security may hide rows of one of the tables from us, or their owner may not compare them. Neither a lock to
+    # lift it nor the run is worth the number.
+    errors: list[Any] = []
+    with savepoint(connection, errors.append):
+        # How many periods cover one together is not asked for each row.
+        if not key["of_periods"]:
+            with each_as_its_owner(connection, []) as owners:
+                whom = _reader(connection, owners, key)
+                count = whom.value(f"SELECT count(*) {without}")
+                sample = [list(row.values()) for row in whom.rows(f"SELECT {fields} {without} LIMIT 5")]
     shown = display_name(key["schema"], key["table"])
     entry = left(
         "foreign key",

@@ -44,7 +44,14 @@ SELECT k.oid::int8 AS oid, k.conname AS name, n.nspname AS schema, c.relname AS 
          AS columns,
        ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS key(number, n)
              JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = key.number ORDER BY key.n)
-         AS other_columns
+         AS other_columns,
+       ARRAY(SELECT pg_catalog.format('OPERATOR(%%I.%%s)', o_n.nspname, o.oprname)
+             FROM unnest(k.conpfeqop) WITH ORDINALITY AS key(operator, n)
+             JOIN pg_catalog.pg_operator o ON o.oid = key.operator
+             JOIN pg_catalog.pg_namespace o_n ON o_n.oid = o.oprnamespace ORDER BY key.n) AS operators,
+       k.confmatchtype = 'f' AS match_full,
+       -- Since PostgreSQL 18.
+       coalesce((pg_catalog.to_jsonb(k) ->> 'conperiod')::bool, false) AS of_periods
 FROM pg_catalog.pg_constraint k
 JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_class rc ON rc.oid = k.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace

@@ -214,6 +214,26 @@ def test_a_role_that_owned_the_table_is_gone_and_made_again(shop: Any) -> None:
 
 
 @pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_rows_that_break_a_foreign_key_are_counted_as_the_key_compares_them(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE EXTENSION ltree",
+        "CREATE EXTENSION citext",
+        "CREATE TABLE places (path ltree, name citext, UNIQUE (path, name))",
+        "INSERT INTO places VALUES ('a.b', 'one')",
+        "CREATE TABLE stays (path ltree, name citext, "
+        "CONSTRAINT stays_place FOREIGN KEY (path, name) REFERENCES places (path, name) MATCH FULL)",
+        "INSERT INTO stays VALUES ('a.b', 'ONE'), (NULL, NULL)",
+    )
+    shop.take_side()
+    production.sql("shop", "DROP TABLE places CASCADE", "INSERT INTO stays VALUES ('a.c', 'ONE'), ('a.b', NULL)")
+    (entry,) = shop.recover("shop", relations=["places"])["result"]["left_to_do"]
+    assert (entry["object"], entry["rows"]) == ("stays_place on public.stays", 2)
+    assert sorted(entry["sample"]) == [["a.b", ""], ["a.c", "ONE"]]
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
 def test_a_copy_made_before_the_drop_does_not_take_the_names_of_constraints(shop: Any) -> None:
     production = shop.production
     shop.take_side()
