@@ -27,6 +27,8 @@ BEGINNING = re.compile(
 )
 # What stands before each item (_printTocEntry there).
 HEADER = re.compile(r"^--\n-- (?:Data for )?Name: [^\n]*\n--\n", re.MULTILINE)
+# What may stand before the first header: where its item is stored, in dumps of before 2018 also its schema.
+STORAGE = re.compile(r"(?:SET (?:default_\w+|search_path) = .*;\n|\n)*")
 NOTHING = re.compile(r"(?:--.*\n|\s)*")
 BLOCK = 1 << 20
 
@@ -102,7 +104,11 @@ def split_items(text: str, count: int) -> Optional[list[str]]:
 
     The text of an item may look like the beginning of another. Then there are more beginnings than items.
     """
-    begins = [0, *(match.start() for match in HEADER.finditer(text))]  # the first has lost its header
+    begins = [match.start() for match in HEADER.finditer(text)]
+    if begins and STORAGE.fullmatch(text, 0, begins[0]):
+        begins[0] = 0
+    else:
+        begins.insert(0, 0)  # the first has lost its header
     if len(begins) != count:
         return None
     return [text[begin:end] for begin, end in zip(begins, [*begins[1:], len(text)])]

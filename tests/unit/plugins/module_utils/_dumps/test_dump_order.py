@@ -181,6 +181,50 @@ def test_an_item_that_looks_like_two_is_never_torn() -> None:
     assert split_items(ITEMS.format(text), 3) is None
 
 
+# As pg_restore 15 writes it, after what BEGINNING takes away: one that is stored begins with where it goes.
+STORED = """SET default_tablespace = fast;
+
+SET default_table_access_method = heap;
+
+--
+-- Name: one; Type: TABLE; Schema: m; Owner: -
+--
+
+CREATE TABLE m.one (
+    id integer DEFAULT {}
+);
+
+
+SET default_tablespace = '';
+
+--
+-- Name: two; Type: TABLE; Schema: m; Owner: -
+--
+
+CREATE TABLE m.two (
+    id integer
+);
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+"""
+
+
+def test_where_the_first_item_goes_is_not_an_item_of_its_own() -> None:
+    parts = split_items(STORED.format("1"), 2)
+    assert parts is not None
+    assert "".join(parts) == STORED.format("1")
+    assert ["TABLE m.one" in parts[0], "TABLE m.two" in parts[1]] == [True] * 2
+    assert parts[0].startswith("SET default_tablespace = fast;")
+
+
+def test_a_stored_item_that_looks_like_two_is_never_torn() -> None:
+    assert split_items(STORED.format("'\n--\n-- Name: three; Type: TABLE; Schema: m; Owner: -\n--\n'"), 2) is None
+
+
 def test_who_has_code_in_a_script() -> None:
     entries = [
         item("FUNCTION", owner="one", number=1),
