@@ -203,9 +203,11 @@ def select(archive: Archive, relations: Sequence[str], schemas: Sequence[str]) -
             without_rows=[_name(table) for table in without],
         )
     left_out = {e.dump_id for e in archive.entries if e.desc == "SUBSCRIPTION"}
-    with_large_objects = whole or _may_name_large_objects(archive, loaded)
-    if not with_large_objects:
-        left_out |= {e.dump_id for e in archive.entries if e.desc in LARGE_OBJECTS}
+    large_objects = {e.dump_id for e in archive.entries if e.desc in LARGE_OBJECTS}
+    # Since 17 their grants and remarks stand among the rows, as they do themselves.
+    large_objects |= {e.dump_id for e in archive.entries if large_objects.intersection(e.deps)}
+    if not whole and not _may_name_large_objects(archive, loaded):
+        left_out |= large_objects
     left_out |= {e.dump_id for e in archive.entries if left_out.intersection(e.deps)}
     early = set() if whole else _early(archive, {_name(table) for table in loaded})
     wanted_rows = {row_items[table.dump_id].dump_id for table in loaded if table.dump_id in row_items}
@@ -223,10 +225,7 @@ def select(archive: Archive, relations: Sequence[str], schemas: Sequence[str]) -
         rows=tuple(
             e.dump_id
             for e in ids(DATA)
-            if whole
-            or e.desc == "SEQUENCE SET"
-            or e.dump_id in wanted_rows
-            or (with_large_objects and e.desc in LARGE_OBJECTS)
+            if whole or e.desc == "SEQUENCE SET" or e.dump_id in wanted_rows or e.dump_id in large_objects
         ),
         late=tuple(e.dump_id for e in ids(POST_DATA) if e.dump_id not in early and (whole or e not in views)),
         unread_views=() if whole else tuple(views),

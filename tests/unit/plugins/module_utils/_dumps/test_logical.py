@@ -210,6 +210,29 @@ def test_without_names_all_rows_and_large_objects_are_restored_but_no_subscripti
     assert chosen.unread_views == ()
 
 
+ORDERS_WITH_OID = "CREATE TABLE public.orders (\n    id bigint NOT NULL,\n    picture oid\n);\n"
+
+
+@BOTH
+def test_large_objects_keep_their_grants_and_remarks(major: int) -> None:
+    archive = recorded(major)
+    (large,) = (e for e in archive.entries if e.desc in ("BLOB", "BLOB METADATA"))
+    # What pg_dump writes of them has no section of its own, so that it takes that of the large object before it.
+    about = [
+        dataclasses.replace(large, dump_id=9000 + number, desc=desc, tag="LARGE OBJECT 4711", deps=(large.dump_id,))
+        for number, desc in enumerate(["COMMENT", "SECURITY LABEL", "ACL"])
+    ]
+    entries = []
+    for entry in archive.entries:
+        defn = ORDERS_WITH_OID if (entry.desc, entry.tag) == ("TABLE", "orders") else entry.defn
+        entries += [dataclasses.replace(entry, defn=defn), *(about if entry is large else [])]
+    archive = dataclasses.replace(archive, entries=tuple(entries))
+    ids = {entry.dump_id for entry in [large, *about]}
+    chosen = select(archive, ["public.orders"], [])
+    assert ids <= {*chosen.definitions, *chosen.rows}
+    assert ids <= {entry.dump_id for entry in select(archive, ["public.customers"], []).left_out}
+
+
 @BOTH
 def test_a_partitioned_table_brings_all_below_it(major: int) -> None:
     archive = recorded(major)
