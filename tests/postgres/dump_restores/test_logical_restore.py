@@ -277,7 +277,7 @@ def test_large_objects_come_with_tables_that_can_name_them(production: Productio
     instance = restore(dump, side, "public.pictures", database="pictured")
     query = "SELECT convert_from(lo_get(oid), 'UTF8'), lomowner::regrole::text FROM pg_largeobject_metadata"
     assert ask(instance, query) == [("a picture", "shop_owner")]
-    plan = LogicalRestore(parameters(dump, side.parent / "other", "public.others", database="pictured")).plan()
+    plan = made_of(parameters(dump, side.parent / "other", "public.others", database="pictured")).plan()
     assert any("BLOB" in item for item in plan["left_out"])
     production.psql("DROP DATABASE pictured")
 
