@@ -40,6 +40,10 @@ QUALIFIED = rf"{IDENT}\.{IDENT}"
 FOREIGN_KEY = re.compile(
     rf"ALTER (?:FOREIGN )?TABLE (?:ONLY )?({QUALIFIED})\s+ADD CONSTRAINT .*? REFERENCES ({QUALIFIED})\(", re.DOTALL
 )
+# A domain, or a column of a table or composite type.
+NAMES_LARGE_OBJECTS = re.compile(
+    rf"^(?:CREATE DOMAIN {QUALIFIED} AS|(?:    |\t){IDENT}) (?:(?:pg_catalog\.)?oid|{IDENT}\.lo)(?![\w$])", re.MULTILINE
+)
 # Role names in what pg_dump writes for grants, default privileges, policies, user mappings and settings of a database.
 ROLE_PLACES = {
     "ACL": re.compile(
@@ -234,19 +238,20 @@ def select(archive: Archive, relations: Sequence[str], schemas: Sequence[str]) -
 
 
 def _may_name_large_objects(archive: Archive, tables: Iterable[Entry]) -> bool:
-    """Whether a column is of type oid, of a domain of it, or of ``lo``, which an extension makes.
+    """Whether a column is of type oid, of ``lo``, which an extension makes, or of a type made of these.
 
+    It may be defined by what the table needs: the table it inherits from, the type it is of, a domain over a domain.
     A dump has all large objects in one or few pieces, and does not say which of them rows name.
     """
-    domains = [
-        re.escape(match[1])
-        for entry in archive.entries
-        if entry.desc == "DOMAIN"
-        and (match := re.match(rf"CREATE DOMAIN ({QUALIFIED}) AS (?:pg_catalog\.)?oid\b", entry.defn))
-    ]
-    types = "|".join([r"(?:pg_catalog\.)?oid", rf"{IDENT}\.lo", *domains])
-    column = re.compile(rf"^    {IDENT} (?:{types})(?![\w$])", re.MULTILINE)
-    return any(column.search(table.defn) for table in tables)
+    definers = {entry.dump_id: entry for entry in archive.entries if entry.desc in ("TABLE", "TYPE", "DOMAIN")}
+    reached: set[int] = set()
+    waiting = [table.dump_id for table in tables]
+    while waiting:
+        dump_id = waiting.pop()
+        if dump_id in definers and dump_id not in reached:
+            reached.add(dump_id)
+            waiting += definers[dump_id].deps
+    return any(NAMES_LARGE_OBJECTS.search(definers[dump_id].defn) for dump_id in reached)
 
 
 def roles_named(archive: Archive) -> dict[str, bool]:

@@ -268,17 +268,24 @@ def test_names_in_another_encoding(production: Production, side: Path) -> None:
 def test_large_objects_come_with_tables_that_can_name_them(production: Production, side: Path) -> None:
     production.psql("CREATE DATABASE pictured")
     production.psql(
-        'CREATE DOMAIN "Large" AS oid; CREATE TABLE pictures (id int, raw "Large" NOT NULL);'
-        "INSERT INTO pictures VALUES (1, lo_from_bytea(4712, 'a picture'));"
-        "ALTER LARGE OBJECT 4712 OWNER TO shop_owner; CREATE TABLE others AS SELECT 1 AS id",
+        'CREATE DOMAIN "Large" AS oid; CREATE DOMAIN larger AS "Large"; CREATE TYPE drawn AS (id int, raw larger[]);'
+        "CREATE TABLE pictures (id int, raw larger NOT NULL); CREATE TABLE photos () INHERITS (pictures);"
+        "CREATE TABLE drawings OF drawn;"
+        "INSERT INTO photos VALUES (1, lo_from_bytea(4712, 'a picture'));"
+        "ALTER LARGE OBJECT 4712 OWNER TO shop_owner; GRANT SELECT ON LARGE OBJECT 4712 TO PUBLIC;"
+        "COMMENT ON LARGE OBJECT 4712 IS 'kept'; CREATE TABLE others AS SELECT 1 AS id",
         "pictured",
     )
     dump = production.dump("-Fc", database="pictured")
-    instance = restore(dump, side, "public.pictures", database="pictured")
-    query = "SELECT convert_from(lo_get(oid), 'UTF8'), lomowner::regrole::text FROM pg_largeobject_metadata"
-    assert ask(instance, query) == [("a picture", "shop_owner")]
-    plan = made_of(parameters(dump, side.parent / "other", "public.others", database="pictured")).plan()
-    assert any("BLOB" in item for item in plan["left_out"])
+    instance = restore(dump, side, "public.photos", database="pictured")
+    query = (
+        "SELECT convert_from(lo_get(oid), 'UTF8'), lomowner::regrole::text, obj_description(oid, 'pg_largeobject'), "
+        "'=r' = ANY (lomacl::text[]::varchar(2)[]) FROM pg_largeobject_metadata"
+    )
+    assert ask(instance, query) == [("a picture", "shop_owner", "kept", True)]
+    for table, are_left_out in (("pictures", False), ("drawings", False), ("others", True)):
+        plan = made_of(parameters(dump, side.parent / "other", f"public.{table}", database="pictured")).plan()
+        assert any("BLOB" in item for item in plan["left_out"]) == are_left_out, table
     production.psql("DROP DATABASE pictured")
 
 

@@ -233,6 +233,42 @@ def test_large_objects_keep_their_grants_and_remarks(major: int) -> None:
     assert ids <= {entry.dump_id for entry in select(archive, ["public.customers"], []).left_out}
 
 
+@pytest.mark.parametrize(
+    ("defn", "needed"),
+    [
+        (ORDERS_WITH_OID, []),
+        ("CREATE TABLE public.orders (\n    picture public.lo\n);\n", []),
+        (
+            "CREATE TABLE public.orders (\n    picture public.larger\n);\n",
+            [
+                ("DOMAIN", "CREATE DOMAIN public.larger AS public.large;\n"),
+                ("DOMAIN", "CREATE DOMAIN public.large AS oid;\n"),
+            ],
+        ),
+        (
+            "CREATE TABLE public.orders (\n)\nINHERITS (public.pictures);\n",
+            [("TABLE", "CREATE TABLE public.pictures (\n    picture oid\n);\n")],
+        ),
+        (
+            "CREATE TABLE public.orders OF public.drawn;\n",
+            [("TYPE", "CREATE TYPE public.drawn AS (\n\tid integer,\n\tpicture oid\n);\n")],
+        ),
+    ],
+)
+def test_a_column_can_name_large_objects_wherever_it_is_defined(defn: str, needed: list[tuple[str, str]]) -> None:
+    archive = recorded(15)
+    (orders,) = (entry for entry in archive.entries if (entry.desc, entry.tag) == ("TABLE", "orders"))
+    chain = [
+        dataclasses.replace(orders, dump_id=9000 + number, desc=desc, tag=f"needed {number}", defn=text, deps=deps)
+        for number, (desc, text) in enumerate(needed)
+        for deps in [(9001 + number,) if number + 1 < len(needed) else ()]
+    ]
+    changed_orders = dataclasses.replace(orders, defn=defn, deps=(9000,) if needed else ())
+    entries = [*chain, *(changed_orders if entry is orders else entry for entry in archive.entries)]
+    chosen = select(dataclasses.replace(archive, entries=tuple(entries)), ["public.orders"], [])
+    assert not any(entry.desc in ("BLOB", "BLOBS") for entry in chosen.left_out)
+
+
 @BOTH
 def test_a_partitioned_table_brings_all_below_it(major: int) -> None:
     archive = recorded(major)
