@@ -206,8 +206,8 @@ class Caged(Owner):
 
 
 def _plain(kind: str, name: str) -> str:
-    """What the server's functions take: a schema by its name itself, a table as SQL writes it."""
-    return name[1:-1].replace('""', '"') if kind == "SCHEMA" else name
+    """What the server's functions take: a schema or tablespace by its name itself, a table as SQL writes it."""
+    return name if kind == "TABLE" else name[1:-1].replace('""', '"')
 
 
 @contextmanager

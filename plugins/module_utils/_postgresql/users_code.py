@@ -154,6 +154,62 @@ def is_harmless_type(connection: Any, oid: int) -> bool:
     return _are_harmless(connection, [], [oid])
 
 
+# Objects whose definition holds constants that are read by the input function of a type which is not the server's own,
+# or as what the columns of another table are now: the bounds of a partition. What such a type runs when that is read
+# can be changed, and another type can take its name.
+WITH_CONSTANTS = """
+WITH named AS (
+  SELECT DISTINCT d.classid, d.objid, d.objsubid FROM pg_catalog.pg_depend d
+  WHERE d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid >= 16384
+), expressions AS (
+  SELECT classid, objid FROM named
+  WHERE classid IN ('pg_catalog.pg_attrdef'::regclass, 'pg_catalog.pg_constraint'::regclass,
+                    'pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_rewrite'::regclass,
+                    'pg_catalog.pg_statistic_ext'::regclass, 'pg_catalog.pg_trigger'::regclass)
+), relations AS (
+  SELECT c.oid, c.relkind FROM named JOIN pg_catalog.pg_class c ON c.oid = named.objid AND c.relkind IN ('i', 'I', 'p')
+  WHERE named.classid = 'pg_catalog.pg_class'::regclass AND named.objsubid = 0
+), bounded AS (
+  SELECT p.partrelid AS oid FROM pg_catalog.pg_partitioned_table p
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = ANY(p.partattrs::int2[])
+  WHERE a.atttypid >= 16384
+  UNION SELECT oid FROM relations WHERE relkind = 'p'
+), found AS (
+  SELECT classid, objid FROM expressions
+  UNION SELECT 'pg_catalog.pg_class'::regclass, oid FROM relations
+  UNION SELECT 'pg_catalog.pg_class'::regclass, i.inhrelid FROM bounded
+        JOIN pg_catalog.pg_inherits i ON i.inhparent = bounded.oid
+  UNION SELECT 'pg_catalog.pg_constraint'::regclass, k.oid FROM relations
+        JOIN pg_catalog.pg_constraint k ON k.conindid = relations.oid AND k.contype = 'x'
+  UNION SELECT 'pg_catalog.pg_class'::regclass, d.adrelid FROM expressions e
+        JOIN pg_catalog.pg_attrdef d ON e.classid = 'pg_catalog.pg_attrdef'::regclass AND d.oid = e.objid
+  UNION SELECT CASE WHEN k.conrelid <> 0 THEN 'pg_catalog.pg_class'::regclass ELSE 'pg_catalog.pg_type'::regclass END,
+               CASE WHEN k.conrelid <> 0 THEN k.conrelid ELSE k.contypid END FROM expressions e
+        JOIN pg_catalog.pg_constraint k ON e.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = e.objid
+  UNION SELECT 'pg_catalog.pg_class'::regclass, r.ev_class FROM expressions e
+        JOIN pg_catalog.pg_rewrite r ON e.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = e.objid
+             AND r.ev_type = '1'
+  UNION SELECT 'pg_catalog.pg_proc'::regclass, p.oid FROM named
+        JOIN pg_catalog.pg_proc p ON named.classid = 'pg_catalog.pg_proc'::regclass AND p.oid = named.objid
+             AND (p.prokind = 'a' OR p.proargdefaults IS NOT NULL
+                  OR pg_catalog.to_jsonb(p) ->> 'prosqlbody' IS NOT NULL)
+  UNION SELECT 'pg_catalog.pg_type'::regclass, t.oid FROM named
+        JOIN pg_catalog.pg_type t ON named.classid = 'pg_catalog.pg_type'::regclass AND t.oid = named.objid
+             AND t.typtype = 'd' AND t.typdefaultbin IS NOT NULL
+)
+SELECT DISTINCT found.classid::int8 AS catalog, found.objid::int8 AS oid FROM found
+"""
+
+
+def objects_with_constants(connection: Any) -> set[tuple[int, int]]:
+    """Objects (catalog OID, OID) of a database that cannot be defined without reading constants of users' types.
+
+    Even a type that runs nothing now may run something when the definition is read again: its owner may give it a
+    check, or put another type in its place.
+    """
+    return {(row["catalog"], row["oid"]) for row in rows(connection, WITH_CONSTANTS)}
+
+
 PLAIN_TYPE = """
 WITH RECURSIVE base AS (
   SELECT t.oid, t.typtype, t.typbasetype, t.typtypmod, 0 AS depth, NULL::int4 AS modifier

@@ -157,8 +157,10 @@ class Attempt:
                 execute(self._connection, part)
             else:
                 aside = without_default_privileges(self._connection, whom.role)
-                with aside, acting_as(self._connection, whom.role, [whom.schema]) as owner:
+                with aside, acting_as(self._connection, whom.role, [whom.schema, *whom.schemas]) as owner:
                     owner.lend("SCHEMA", quote_ident(whom.schema), ["CREATE"])
+                    if whom.tablespace:
+                        owner.lend("TABLESPACE", quote_ident(whom.tablespace), ["CREATE"])
                     if whom.referenced:
                         owner.lend("TABLE", whom.referenced, ["REFERENCES"])
                     owner.execute(statements_of(part))

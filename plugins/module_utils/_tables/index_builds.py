@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import is_another
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import (
     LOCK_NOT_AVAILABLE,
     Lock,
@@ -177,10 +178,11 @@ class IndexBuilds:
         self._groups: list[Group] = []
         every = [*steps.own, *steps.others, *steps.foreign_keys, *steps.after_foreign_keys]
         # What runs code of users while it is read is made as its owner, which only a transaction can be.
+        caged = _caged(context, dump)
         possible = [
             group
             for group in groups_of(every, steps.others)
-            if dump.run_as.keys().isdisjoint(entry.dump_id for entry in [*group.members, *group.hanging])
+            if caged.isdisjoint(entry.dump_id for entry in [*group.members, *group.hanging])
         ]
         entries = {(entry.description, entry.oid): entry for group in possible for entry in group.members}
         if not entries:
@@ -334,6 +336,16 @@ class IndexBuilds:
             "these (ALTER INDEX … ATTACH PARTITION)"
         )
         return [left(build.entry.description.lower(), self._dump.identity(build.entry), reason, lost=True)]
+
+
+def _caged(context: Context, dump: SchemaDump) -> set[int]:
+    """Dump ids of what is made as another than we or a superuser."""
+    production = context.production.connect()
+    try:
+        others = {role for role in {whom.role for whom in dump.run_as.values()} if is_another(production, role)}
+    finally:
+        production.close()
+    return {dump_id for dump_id, whom in dump.run_as.items() if whom.role in others}
 
 
 @contextmanager

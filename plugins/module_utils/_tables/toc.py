@@ -14,7 +14,10 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import is_harmless_type
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import (
+    is_harmless_type,
+    objects_with_constants,
+)
 
 # Descriptions of entries that begin with another description; the longest that fits is the entry's
 # (ArchiveEntry() calls in src/bin/pg_dump/pg_dump.c).
@@ -64,45 +67,55 @@ CODE = ("FUNCTION", "PROCEDURE", "AGGREGATE")
 
 
 class RunAs(NamedTuple):
-    """Whom an entry is made as: a role, the schema it is made in, and the table (SQL) that a foreign key points to."""
+    """Whom an entry is made as: a role, the schema it is made in, and the table (SQL) that a foreign key points to.
+
+    He may lack rights on ``tablespace`` and on ``schemas`` of what the entry needs, which he or a superuser once used.
+    """
 
     role: str
     schema: str
     referenced: Optional[str]
+    tablespace: Optional[str]
+    schemas: tuple[str, ...] = ()
 
 
 OWNERS = """
 WITH tables AS (
-  SELECT c.oid, pg_catalog.pg_get_userbyid(c.relowner) AS role, n.nspname AS schema
+  SELECT c.oid, pg_catalog.pg_get_userbyid(c.relowner) AS role, n.nspname AS schema, s.spcname AS tablespace
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_tablespace s ON s.oid = c.reltablespace
 )
-SELECT 'pg_catalog.pg_class'::regclass::oid::int8 AS catalog, oid::int8 AS oid, role, schema, NULL AS referenced
+SELECT 'pg_catalog.pg_class'::regclass::oid::int8 AS catalog, oid::int8 AS oid, role, schema, NULL AS referenced,
+       tablespace
 FROM tables
 UNION ALL
-SELECT 'pg_catalog.pg_constraint'::regclass::oid::int8, k.oid::int8, role, schema,
-       CASE WHEN k.contype = 'f' THEN k.confrelid::regclass::text END
+SELECT 'pg_catalog.pg_constraint'::regclass::oid::int8, k.oid::int8, t.role, t.schema,
+       CASE WHEN k.contype = 'f' THEN k.confrelid::regclass::text END, i.tablespace
 FROM pg_catalog.pg_constraint k JOIN tables t ON t.oid = k.conrelid
+LEFT JOIN tables i ON i.oid = k.conindid AND k.contype IN ('p', 'u', 'x')
 UNION ALL
-SELECT 'pg_catalog.pg_attrdef'::regclass::oid::int8, d.oid::int8, role, schema, NULL
+SELECT 'pg_catalog.pg_attrdef'::regclass::oid::int8, d.oid::int8, role, schema, NULL, NULL
 FROM pg_catalog.pg_attrdef d JOIN tables t ON t.oid = d.adrelid
 UNION ALL
-SELECT 'pg_catalog.pg_trigger'::regclass::oid::int8, g.oid::int8, role, schema, NULL
+SELECT 'pg_catalog.pg_trigger'::regclass::oid::int8, g.oid::int8, role, schema, NULL, NULL
 FROM pg_catalog.pg_trigger g JOIN tables t ON t.oid = g.tgrelid
 UNION ALL
-SELECT 'pg_catalog.pg_policy'::regclass::oid::int8, p.oid::int8, role, schema, NULL
+SELECT 'pg_catalog.pg_policy'::regclass::oid::int8, p.oid::int8, role, schema, NULL, NULL
 FROM pg_catalog.pg_policy p JOIN tables t ON t.oid = p.polrelid
 UNION ALL
-SELECT 'pg_catalog.pg_rewrite'::regclass::oid::int8, r.oid::int8, role, schema, NULL
+SELECT 'pg_catalog.pg_rewrite'::regclass::oid::int8, r.oid::int8, role, schema, NULL, NULL
 FROM pg_catalog.pg_rewrite r JOIN tables t ON t.oid = r.ev_class
 UNION ALL
 SELECT 'pg_catalog.pg_statistic_ext'::regclass::oid::int8, s.oid::int8, pg_catalog.pg_get_userbyid(s.stxowner),
-       n.nspname, NULL
+       n.nspname, NULL, NULL
 FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
 UNION ALL
-SELECT 'pg_catalog.pg_proc'::regclass::oid::int8, p.oid::int8, pg_catalog.pg_get_userbyid(p.proowner), n.nspname, NULL
+SELECT 'pg_catalog.pg_proc'::regclass::oid::int8, p.oid::int8, pg_catalog.pg_get_userbyid(p.proowner), n.nspname, NULL,
+       NULL
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 UNION ALL
-SELECT 'pg_catalog.pg_type'::regclass::oid::int8, y.oid::int8, pg_catalog.pg_get_userbyid(y.typowner), n.nspname, NULL
+SELECT 'pg_catalog.pg_type'::regclass::oid::int8, y.oid::int8, pg_catalog.pg_get_userbyid(y.typowner), n.nspname, NULL,
+       NULL
 FROM pg_catalog.pg_type y JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
 """
 
@@ -195,11 +208,15 @@ def needing(entries: Sequence[Entry], roots: Collection[int]) -> set[int]:
     return found
 
 
-def running_entries(entries: Sequence[Entry], harmful: Collection[int] = ()) -> list[Entry]:
+def running_entries(
+    entries: Sequence[Entry], harmful: Collection[int] = (), with_constants: Collection[tuple[int, int]] = ()
+) -> list[Entry]:
     """Those of all ``entries`` of a dump that cannot be made without running functions of users.
 
     ``harmful`` are dump ids of domains whose checks call what does harm, though only functions of the server. Constants
-    of a type with a domain in it are read when a definition is parsed, and that runs the domain's check.
+    of a type with a domain in it are read when a definition is parsed, and that runs the domain's check. What such
+    a type is by then only production knows, so that all ``with_constants`` of users' types are among them, see
+    :func:`objects_with_constants`; the constants of a partition stand where it is attached.
     """
     near = needing(entries, {entry.dump_id for entry in entries if entry.description in CODE})
     domains = {entry.dump_id for entry in entries if entry.description == "DOMAIN" and entry.dump_id in near}
@@ -207,6 +224,9 @@ def running_entries(entries: Sequence[Entry], harmful: Collection[int] = ()) -> 
     nearer = needing(entries, domains)
     # A foreign key is checked by a query on both tables, which runs parts of their index expressions.
     keys = {entry.dump_id for entry in entries if entry.description == "FK CONSTRAINT" and near}
+    reading = {entry.dump_id for entry in entries if (entry.catalog, entry.oid) in with_constants}
+    nearer |= reading
+    nearer |= {entry.dump_id for entry in entries if entry.description == "TABLE ATTACH" and reading & {*entry.depends}}
     running = near | nearer | keys
     return [entry for entry in entries if entry.dump_id in (running if entry.description in RUNNING else nearer)]
 
@@ -265,11 +285,11 @@ class SchemaDump:
         try:
             domains = [entry for entry in self.entries if entry.description == "DOMAIN"]
             harmful = {entry.dump_id for entry in domains if not is_harmless_type(connection, entry.oid)}
-            running = running_entries(self.entries, harmful)
+            running = running_entries(self.entries, harmful, objects_with_constants(connection))
             if not running:
                 return {}
             known = {
-                (row["catalog"], row["oid"]): RunAs(row["role"], row["schema"], row["referenced"])
+                (row["catalog"], row["oid"]): RunAs(row["role"], row["schema"], row["referenced"], row["tablespace"])
                 for row in rows(connection, OWNERS)
             }
         finally:
@@ -281,7 +301,10 @@ class SchemaDump:
             whose = [by_id.get(dump_id) for dump_id in (entry.dump_id, *entry.depends)]
             owner = next((item for item in whose if item is not None), None)
             if owner is not None:
-                found[entry.dump_id] = owner
+                schemas = {item.schema for item in whose if item is not None} - {owner.schema}
+                found[entry.dump_id] = owner._replace(schemas=tuple(sorted(schemas)))
+                if (entry.catalog, entry.oid) in self.without_home:
+                    found[entry.dump_id] = found[entry.dump_id]._replace(tablespace=None)
         return found
 
     def identity(self, entry: Entry) -> str:

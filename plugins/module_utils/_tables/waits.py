@@ -28,7 +28,7 @@ WHERE d.refclassid = 'pg_catalog.pg_constraint'::regclass AND d.refobjid = ANY(%
   AND d.classid NOT IN ('pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_class'::regclass)
 """
 # What is on materialized views is not built CONCURRENTLY, nor what is on tables with domains whose checks run functions
-# of users, since that is made as their owners.
+# of users, nor indexes that hold constants of types of users, since that is made as their owners.
 NOT_BESIDE = """
 SELECT c.oid::int8 AS oid FROM pg_catalog.pg_class c WHERE c.oid = ANY(%(oids)s::oid[]) AND c.relkind = 'm'
 UNION
@@ -37,6 +37,12 @@ JOIN pg_catalog.pg_constraint k ON k.contypid = a.atttypid
 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
   AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384
 WHERE a.attrelid = ANY(%(oids)s::oid[]) AND NOT a.attisdropped
+UNION
+SELECT d.objid::int8 FROM pg_catalog.pg_depend d
+JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind IN ('i', 'I')
+JOIN pg_catalog.pg_roles r ON r.oid = c.relowner AND NOT r.rolsuper AND r.rolname <> current_user
+WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = ANY(%(oids)s::oid[])
+  AND d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid >= 16384
 """
 # Foreign keys between partitioned tables.
 OF_TREES = """
@@ -91,8 +97,8 @@ def built(
 ) -> list[Wait]:
     """Indexes and keys of a closure's missing ``objects`` that come back under a lock on tables which were not lost.
 
-    All others are built while production writes. ``needed`` and ``not_beside`` are OIDs of keys and tables, see
-    ``NEEDED`` and ``NOT_BESIDE``.
+    All others are built while production writes. ``needed`` are OIDs of keys and ``not_beside`` those of tables and
+    indexes, see ``NEEDED`` and ``NOT_BESIDE``.
     """
     objects = list(objects)
     lost = _lost(objects)
@@ -104,7 +110,7 @@ def built(
     waits = [
         Wait(item["index_of"], "writers", f"to build index {item['identity']}", INDEXED)
         for item in indexes
-        if item["index_of"] in not_beside
+        if item["index_of"] in not_beside or item["objid"] in not_beside
     ]
     waits += [
         Wait(item["relation"], "readers and writers", f"to build {item['identity']}", INDEXED)
@@ -136,9 +142,10 @@ def waits_of(
     """Which tables others may wait for longer than a second during a load plan, who, why and how long."""
     objects = list(objects)
     constraints = [item["objid"] for item in objects if item["catalog"] == "pg_constraint"]
-    tables = {"oids": sorted({item["index_of"] or item["relation"] or 0 for item in objects} - {0})}
+    on = {item["index_of"] or item["relation"] or 0 for item in objects} - {0}
+    built_on = {"oids": sorted(on | {item["objid"] for item in objects if item["index_of"]})}
     needed = {row["oid"] for row in rows(side, NEEDED, (constraints,))}
-    not_beside = {row["oid"] for row in rows(side, NOT_BESIDE, tables)}
+    not_beside = {row["oid"] for row in rows(side, NOT_BESIDE, built_on)}
     waits = [*exchanged(relations), *built(objects, needed, not_beside)]
     waits += checked(objects, rows(side, OF_TREES, (constraints,)))
     wanted = [table for wait in waits for table in (wait.table, wait.size_of) if table]

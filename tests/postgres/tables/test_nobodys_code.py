@@ -161,3 +161,69 @@ def test_who_reaches_for_the_cage_itself_is_named(mallory: Any) -> None:
             take_fingerprint(connection, [{"schema": "m", "name": "indexed"}], [])
     finally:
         connection.close()
+
+
+# Domains without any code, and all kinds of definitions that hold constants of them.
+BARE = """
+CREATE DOMAIN m.bare AS text;
+CREATE FUNCTION m.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TABLE m.kept (id int PRIMARY KEY, v int, w int, x m.bare[]);
+CREATE INDEX kept_index ON m.kept (v) WHERE x <> '{(1)}';
+CREATE STATISTICS m.kept_statistics ON (x = '{(2)}'), v FROM m.kept;
+ALTER TABLE m.kept ADD CONSTRAINT kept_check CHECK (v > 0 OR x <> '{(3)}');
+CREATE TABLE m.gone (id int PRIMARY KEY, v int, x m.bare[] DEFAULT '{(4)}' CHECK (x <> '{(5)}'));
+CREATE INDEX gone_index ON m.gone (v) WHERE x <> '{(6)}';
+CREATE POLICY gone_policy ON m.gone USING (x <> '{(7)}');
+CREATE TRIGGER gone_trigger BEFORE UPDATE ON m.gone FOR EACH ROW WHEN (NEW.x = '{(8)}') EXECUTE FUNCTION m.nothing();
+CREATE VIEW m.gone_view AS SELECT id FROM m.gone WHERE x <> '{(9)}';
+CREATE RULE gone_rule AS ON INSERT TO m.gone WHERE NEW.x = '{(10)}' DO INSTEAD NOTHING;
+CREATE FUNCTION m.gone_function(m.gone, x m.bare[] DEFAULT '{(11)}') RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE TABLE m.split (x m.bare[]) PARTITION BY LIST (x);
+CREATE TABLE m.split_a PARTITION OF m.split FOR VALUES IN ('{(12)}');
+CREATE TABLE m.split_b PARTITION OF m.split FOR VALUES IN ('{(13)}');
+INSERT INTO m.kept SELECT g, g, g, '{}' FROM generate_series(1, 3) g;
+INSERT INTO m.gone SELECT g, g, '{}' FROM generate_series(1, 3) g;
+INSERT INTO m.split VALUES ('{(12)}'), ('{(13)}')
+"""
+INCIDENT = "ALTER TABLE m.kept DROP COLUMN v CASCADE; DROP TABLE m.gone CASCADE; DROP TABLE m.split_b"
+CAME_BACK = """
+SELECT ARRAY[to_regclass('m.kept_index')::text, to_regclass('m.gone_index')::text, to_regclass('m.gone_view')::text,
+             (SELECT stxname FROM pg_statistic_ext WHERE stxname = 'kept_statistics'),
+             (SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conname ~ '(kept|gone).*check'),
+             to_regclass('m.split_b')::text]
+"""
+
+
+def test_code_that_came_after_the_incident_stays_its_owners(mallory: Any) -> None:
+    as_mallory(mallory, BARE)
+    # Enough to be waited for.
+    mallory.production.sql("mallory", "UPDATE pg_class SET reltuples = 300000 WHERE oid = 'm.kept'::regclass")
+    if "login_user" not in mallory.params:
+        # What the owner may not use himself.
+        mallory.production.sql(
+            "mallory",
+            "CREATE SCHEMA kinds",
+            "CREATE TYPE kinds.size AS ENUM ('small', 'big')",
+            "ALTER TABLE m.gone ADD size kinds.size DEFAULT 'big'",
+            "ALTER TABLE m.gone SET TABLESPACE dbre_space",
+        )
+    mallory.take_side()
+    as_mallory(mallory, INCIDENT, "ALTER DOMAIN m.bare ADD CHECK (m.ok('added to a domain')) NOT VALID")
+
+    answer = mallory.recover("mallory", relations=["m.kept", "m.gone", "m.split_b"])
+
+    names = ["m.kept_index", "m.gone_index", "m.gone_view", "kept_statistics", "gone_x_check kept_check", "m.split_b"]
+    assert mallory.production.sql("mallory", CAME_BACK) == names
+    assert [entry for entry in answer["result"]["left_to_do"] if entry["lost"]] == []
+    # Nobody can act as another outside of a transaction, as an index is built that writers need not wait for.
+    waits = [(wait["object"], wait["whom"], wait["why"]) for wait in answer["plan"]["waits"]]
+    assert waits == [("m.kept", "writers", "to build index m.kept_index")]
+
+
+def test_a_type_that_took_the_place_of_another_runs_nothing_as_us(mallory: Any) -> None:
+    as_mallory(mallory, BARE)
+    mallory.take_side()
+    another = "DROP DOMAIN m.bare CASCADE; CREATE TYPE m.bare AS (a m.amount); ALTER TABLE m.kept ADD x m.bare[]"
+    as_mallory(mallory, INCIDENT, another)
+
+    mallory.recover("mallory", relations=["m.kept", "m.gone"])

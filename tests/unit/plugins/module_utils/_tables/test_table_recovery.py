@@ -422,4 +422,7 @@ def test_what_runs_functions_of_users_when_it_is_made_is_known():
         "9; 2606 107 FK CONSTRAINT m plain plain_fkey mallory\n;\tdepends on: 5\n"
     )
     assert [entry.dump_id for entry in running_entries(entries)] == [3, 4, 7, 8, 9]
-    assert running_entries([entry for entry in entries if entry.description != "FUNCTION"]) == []
+    without_functions = [entry for entry in entries if entry.description != "FUNCTION"]
+    assert running_entries(without_functions) == []
+    # Constants of a type that may run something by the time they are read.
+    assert [entry.dump_id for entry in running_entries(without_functions, (), {(1259, 104)})] == [5, 8]

@@ -70,6 +70,7 @@ def test_an_index_that_cannot_be_built_beside_is_waited_for_once() -> None:
     assert waits([], []) == [excluded]
     assert waits([23], [10]) == [key, excluded]
     assert waits([], [20]) == [index, key, excluded]
+    assert waits([], [21]) == [index, excluded]
 
 
 def test_both_ends_of_a_foreign_key_between_partitioned_tables_wait_while_its_rows_are_looked_at() -> None:
