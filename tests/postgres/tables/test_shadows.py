@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_backup import LogicalBackup
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_backup import DumpSet, LogicalBackup
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.containment import ReadOnly
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.protection import DropProtection
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
@@ -71,14 +71,9 @@ def shadows(world: Any) -> Shadows:
 
 
 def backup(shadows: Shadows, **asked: Any) -> None:
-    params = {
-        **{"database": NAME, "globals": False, "name": None, "path": str(shadows.world.root / "dumps"), "jobs": 1},
-        **{"format": "custom", "compress": None, "schema_only": False, "tables": [], "exclude_tables": []},
-        **{"keep_days": None, "keep_count": None, "bin_dir": shadows.world.bin_dir, "login_user": None},
-        **{name: shadows.params[name] for name in ("login_unix_socket", "login_port")},
-        **asked,
-    }
-    LogicalBackup(params).take()
+    place = {"path": str(shadows.world.root / "dumps"), "bin_dir": shadows.world.bin_dir}
+    login = {name: shadows.params[name] for name in ("login_unix_socket", "login_port")}
+    LogicalBackup(DumpSet(**{"database": NAME, **place, **login, **asked})).take()
 
 
 def test_no_shadow_of_a_function_or_operator_is_called(shadows: Shadows) -> None:
