@@ -95,7 +95,8 @@ class Script:
 
     def items(self, entries: Sequence[Entry], *options: str) -> list[str]:
         """The same, item by item."""
-        parts = split_items(self.sql(entries, *options), len(entries))
+        text = self.sql(entries, *options)
+        parts = split_items(text, len(entries)) if text else []
         return [part for entry in entries if (part := self.sql([entry], *options))] if parts is None else parts
 
 
