@@ -97,7 +97,7 @@ class Build(NamedTuple):
     """The statement that makes the key of the index; empty for what is no key."""
     primary: bool
     more: tuple[str, ...]
-    """Further statements that belong to a key."""
+    """Further statements that describe the index of a key."""
 
     @property
     def statement(self) -> str:
@@ -270,8 +270,7 @@ class IndexBuilds:
                 return f"{nullable} is not NOT NULL, which a primary key needs"
             errors: list[Any] = []
             with savepoint(connection, errors.append):
-                for statement in (build.key, *build.more):
-                    execute(connection, statement)
+                execute(connection, build.key)
             return server_message(errors[0]) if errors else None
 
         return patiently(connection, work, locks=locks)
@@ -285,7 +284,13 @@ class IndexBuilds:
         tops = {build.table for build in parts}
         wanted = [Lock(table, "ACCESS EXCLUSIVE", tree=True) for table in sorted(tops)]
         locks = Locks(connection)
-        descriptions = [self._description(build) for build in self._of(group) if build.entry.dump_id not in failed]
+        descriptions = [
+            (build, statement)
+            for build in self._of(group)
+            if build.entry.dump_id not in failed
+            for statement in self._descriptions(build)
+        ]
+        described = [Lock(build.table, lock_for(statement)) for build, statement in descriptions]
 
         def work() -> list[dict[str, Any]]:
             mark(connection, self._context.plan["incident"])
@@ -298,11 +303,10 @@ class IndexBuilds:
                     attempt.refuse(build.entry, NEEDS_ANOTHER, command)
             made = [] if failed else [build.entry for build in parts if not self._is_there(connection, build)]
             attempt.prepare([[*made, *group.hanging]])
-            locks.take([*(wanted if made else []), *keys.locks()])
-            for statement in filter(None, descriptions):
-                execute(connection, statement)
+            locks.take([*(wanted if made else []), *described, *keys.locks()])
+            left_to_do = [entry for item in descriptions for entry in self._describe(connection, *item)]
             attempt.make([*made, *group.hanging])
-            left_to_do = keys.add(connection)
+            left_to_do += keys.add(connection)
             attempt.make([entry for entry in group.after if entry not in keys.late(group.after)])
             return [*(item.left() for item in attempt.refused), *left_to_do]
 
@@ -317,13 +321,23 @@ class IndexBuilds:
     def _is_there(connection: Any, build: Build) -> bool:
         return bool(rows(connection, THERE, (build.name, build.table)))
 
-    def _description(self, build: Build) -> str:
-        """What else the dump says of an index: statistics of its expressions, whether the table is clustered by it."""
+    def _descriptions(self, build: Build) -> Sequence[str]:
+        """What else is said of an index: statistics of its expressions, whether the table is clustered by it."""
         if build.key or build.partitioned:
-            return ""
+            return () if build.partitioned else build.more
         script = statements_of(self._dump.script([build.entry])).strip()
         begin = f"{build.definition};"
-        return script[len(begin) :].strip() if script.startswith(begin) else ""
+        # Names may hold what looks like the end of a statement, so this stays one.
+        return [rest] if script.startswith(begin) and (rest := script[len(begin) :].strip()) else []
+
+    def _describe(self, connection: Any, build: Build, statement: str) -> list[dict[str, Any]]:
+        """Say it, in the caller's transaction; what is left to do."""
+        errors: list[Any] = []
+        with savepoint(connection, errors.append):
+            execute(connection, statement)
+        kind, name = build.entry.description.lower(), self._dump.identity(build.entry)
+        command = f"{statement.rstrip(';')};"
+        return [left(kind, name, server_message(error), command, lost=True) for error in errors]
 
     def _incomplete(self, connection: Any, build: Build) -> list[dict[str, Any]]:
         """The index of a partitioned table that some partition has no part of."""
@@ -346,6 +360,11 @@ def _caged(context: Context, dump: SchemaDump) -> set[int]:
     finally:
         production.close()
     return {dump_id for dump_id, whom in dump.run_as.items() if whom.role in others}
+
+
+def lock_for(statement: str) -> str:
+    """What a statement that describes an index locks its table with, at the most (tablecmds.c)."""
+    return "ACCESS EXCLUSIVE" if "REPLICA IDENTITY" in statement else "SHARE UPDATE EXCLUSIVE"
 
 
 @contextmanager

@@ -234,6 +234,35 @@ def test_rows_that_break_a_foreign_key_are_counted_as_the_key_compares_them(shop
 
 
 @pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_an_index_that_can_tell_rows_apart_no_more_comes_back_for_what_else_it_does(shop: Any) -> None:
+    production = shop.production
+    for name in ("slips", "tags"):
+        production.sql(
+            "shop",
+            f"CREATE TABLE {name} (id int PRIMARY KEY, code text NOT NULL)",
+            f"INSERT INTO {name} VALUES (1, 'one')",
+            "CREATE UNIQUE INDEX slips_code ON slips (code)"
+            if name == "slips"
+            else "ALTER TABLE tags ADD CONSTRAINT tags_code UNIQUE (code)",
+            f"ALTER TABLE {name} REPLICA IDENTITY USING INDEX {name}_code",
+        )
+    shop.take_side()
+    for name in ("slips", "tags"):
+        # The row of after has nothing in the column that comes back.
+        production.sql("shop", f"ALTER TABLE {name} DROP COLUMN code CASCADE", f"INSERT INTO {name} VALUES (2)")
+    answer = shop.recover("shop", relations=["slips", "tags"])
+    again = shop.recover("shop", relations=["slips", "tags"], plan=answer["plan"])
+    for result in (answer["result"], again["result"]):
+        left = {item["object"]: item["command"] for item in result["left_to_do"] if "_code" in item["object"]}
+        assert left == {
+            "public.slips_code": "ALTER TABLE ONLY public.slips REPLICA IDENTITY USING INDEX slips_code;",
+            "tags_code on public.tags": 'ALTER TABLE ONLY "public"."tags" REPLICA IDENTITY USING INDEX "tags_code";',
+        }
+    valid = "SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid::regclass::text LIKE '%s_code'"
+    assert production.sql("shop", valid) == 2
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
 def test_a_copy_made_before_the_drop_does_not_take_the_names_of_constraints(shop: Any) -> None:
     production = shop.production
     shop.take_side()
