@@ -19,7 +19,9 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import is_another
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import (
+    DEADLOCK,
     LOCK_NOT_AVAILABLE,
+    LOCKED,
     Lock,
     Locks,
     patiently,
@@ -41,6 +43,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import E
 
 # How long transactions of others may keep an index from being built.
 PATIENCE = "10min"
+# How often somebody may get in its way so that neither gets on.
+ATTEMPTS = 5
 # What can be built so: not a constraint of exclusion, nor what is on a materialized view.
 DEFINITIONS = """
 SELECT CASE WHEN k.oid IS NULL THEN 'INDEX' ELSE 'CONSTRAINT' END AS description,
@@ -227,36 +231,20 @@ class IndexBuilds:
         """Build one index, and make a key of it; why that cannot be."""
         there = rows(connection, THERE, (build.name, build.table))
         connection.commit()
-        if not there or not there[0]["valid"]:
-            error = self._build(connection, build, bool(there))
-            if error is not None and error.pgcode == LOCK_NOT_AVAILABLE:
-                return f"for {PATIENCE} others had transactions open that are older than its building"
-            if error is not None:
-                return server_message(error)
+        made = not there or not there[0]["valid"]
+        if made:
+            reason = build_index(connection, build)
+            if reason is not None:
+                return reason
         if not build.key or (there and there[0]["is_key"]):
             return None
         reason = self._make_key(connection, build)
-        if reason is not None:
+        if reason is not None and made:
             with _alone(connection):
-                execute(connection, f"DROP INDEX CONCURRENTLY IF EXISTS {build.name}")
+                reason += _drop(connection, build)
+        elif reason is not None:
+            reason += f"; the index {build.name} was there before and stays"
         return reason
-
-    def _build(self, connection: Any, build: Build, broken: bool) -> Any:
-        """Build one index anew; the error where it does not fit the rows that are there now."""
-        with _alone(connection):
-            execute(connection, "SELECT pg_catalog.set_config('default_tablespace', %s, false)", (build.tablespace,))
-            if broken:
-                execute(connection, f"DROP INDEX CONCURRENTLY {build.name}")
-            try:
-                execute(connection, build.statement)
-            except connection.DatabaseError as error:
-                if is_passing(error) and error.pgcode != LOCK_NOT_AVAILABLE:
-                    raise
-                there = rows(connection, THERE, (build.name, build.table))
-                if there and not there[0]["valid"]:
-                    execute(connection, f"DROP INDEX CONCURRENTLY {build.name}")
-                return error
-        return None
 
     def _make_key(self, connection: Any, build: Build) -> Optional[str]:
         """Make a key of an index that is there; why that cannot be."""
@@ -368,16 +356,59 @@ def lock_for(statement: str) -> str:
 
 
 @contextmanager
-def _alone(connection: Any) -> Iterator[None]:
+def _alone(connection: Any, patience: str = PATIENCE) -> Iterator[None]:
     """Statements that stand outside of transactions, and wait for those of others."""
     connection.autocommit = True
     try:
-        execute(connection, f"SET SESSION lock_timeout = '{PATIENCE}'")
+        execute(connection, f"SET SESSION lock_timeout = '{patience}'")
         yield
     finally:
         if not connection.closed:
             execute(connection, "RESET default_tablespace; RESET lock_timeout")
             connection.autocommit = False
+
+
+def build_index(connection: Any, build: Build, patience: str = PATIENCE) -> Optional[str]:
+    """Build one index anew, in a session that is in no transaction; why that cannot be."""
+    with _alone(connection, patience):
+        execute(connection, "SELECT pg_catalog.set_config('default_tablespace', %s, false)", (build.tablespace,))
+        for _attempt in range(ATTEMPTS):
+            # What a killed run left, or an attempt.
+            remains = _drop(connection, build)
+            if remains:
+                return f"one that is not valid is in its place{remains}"
+            try:
+                execute(connection, build.statement)
+                return None
+            except connection.DatabaseError as error:
+                if is_passing(error) and error.pgcode not in LOCKED:
+                    raise
+                reason = server_message(error)
+                if error.pgcode == LOCK_NOT_AVAILABLE:
+                    reason = f"for {patience} others had transactions open that are older than its building"
+                if error.pgcode != DEADLOCK:
+                    break
+        return reason + _drop(connection, build)
+
+
+def _drop(connection: Any, build: Build) -> str:
+    """Drop an index of ours; what to do, for people, where others keep us from it."""
+    statement = f"DROP INDEX CONCURRENTLY {build.name}"
+    for _attempt in range(ATTEMPTS):
+        there = rows(connection, THERE, (build.name, build.table))
+        if not there:
+            return ""
+        try:
+            execute(connection, statement)
+        except connection.DatabaseError as error:
+            if error.pgcode not in LOCKED:
+                raise
+            if error.pgcode == LOCK_NOT_AVAILABLE:
+                break
+    return (
+        "; others had transactions open that kept it from being dropped. It serves no query, but refuses duplicates if "
+        f"it is unique: run {statement}; before the command"
+    )
 
 
 def build_of(entry: Entry, item: Mapping[str, Any], tablespace: str) -> Build:

@@ -9,6 +9,8 @@ from typing import Any
 
 import psycopg2
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.index_builds import Build, build_index
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import parse_toc
 
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
 
@@ -222,6 +224,45 @@ def test_writers_go_on_while_an_index_of_a_table_that_was_not_lost_is_built(shop
     assert production.sql("shop", INDEXES) == "parcels_customer parcels_once parcels_pkey parcels_sent parcels_spelt"
     shop.remove("shop")
     assert production.definition("shop") == definition
+
+
+ENTRY = "3237; 1259 16426 INDEX public tags_code postgres"
+
+
+def test_an_index_that_others_keep_from_being_built_and_dropped_is_left_to_do(shop: Any) -> None:
+    production = shop.production
+    production.sql("postgres", "CREATE DATABASE tags")
+    production.sql("tags", "CREATE TABLE tags (code int)", "INSERT INTO tags VALUES (1)")
+    definition = "CREATE UNIQUE INDEX tags_code ON public.tags USING btree (code)"
+    build = Build(parse_toc(ENTRY)[0], "public.tags_code", "public.tags", False, definition, "", "", False, ())
+    ours, reader = production.connect("tags"), production.connect("tags")
+    with ours.cursor() as cursor:
+        cursor.execute("SET deadlock_timeout = '3s'")
+    ours.autocommit = False
+    with reader.cursor() as cursor:
+        cursor.execute("SET deadlock_timeout = '1min'")
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM tags")
+        for _run in range(2):
+            reason = build_index(ours, build, "100ms")
+            assert reason is not None
+            assert "run DROP INDEX CONCURRENTLY public.tags_code; before" in reason
+        cursor.execute("COMMIT; BEGIN; INSERT INTO tags VALUES (2)")
+        # The server finds that each waits for the other, and ends ours.
+        found: list[Any] = []
+        building = threading.Thread(target=lambda: found.append(build_index(ours, build, "1min")))
+        building.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('virtualxid', 'transactionid')"
+        count = 0
+        while not count and building.is_alive():
+            cursor.execute(waiting)
+            (count,) = cursor.fetchone()
+        cursor.execute("LOCK TABLE tags IN SHARE UPDATE EXCLUSIVE MODE; COMMIT")
+        building.join()
+        assert found == [None]
+    valid = "SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid = 'tags_code'::regclass"
+    assert production.sql("tags", valid) is True
+    for connection in (ours, reader):
+        connection.close()
 
 
 # Compressed it fits into an index, and takes a while to compare.
