@@ -181,7 +181,9 @@ def _require_parents(
     orphaned = f"FROM {source} f WHERE {condition}"
     count = child.value(f"SELECT count(*) {orphaned}")
     if count:
-        fields = ", ".join(fingerprint.shown_text(f"f.{quote_ident(name)}") for name in key["columns"])
+        # Columns without names would overwrite each other in a row.
+        shown = (fingerprint.shown_text(f"f.{quote_ident(name)}") for name in key["columns"])
+        fields = ", ".join(f"{text} AS c{number}" for number, text in enumerate(shown))
         sample = [list(row.values()) for row in child.rows(f"SELECT {fields} {orphaned} LIMIT {SAMPLE}")]
         raise RecoveryError(
             f"{', '.join(table.shown for table in tables)} on {host_name()} cannot be replaced by what it was: {count} "
