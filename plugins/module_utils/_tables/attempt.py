@@ -153,6 +153,8 @@ class Attempt:
             return
         for whom, group in groups:
             part = self._dump.script(group)
+            if not part:
+                continue  # some entries write nothing
             if whom is None:
                 execute(self._connection, part)
             else:
