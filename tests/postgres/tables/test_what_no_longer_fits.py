@@ -254,6 +254,8 @@ def test_an_index_that_can_tell_rows_apart_no_more_comes_back_for_what_else_it_d
     again = shop.recover("shop", relations=["slips", "tags"], plan=answer["plan"])
     for result in (answer["result"], again["result"]):
         left = {item["object"]: item["command"] for item in result["left_to_do"] if "_code" in item["object"]}
+        # That the column is NOT NULL has a name of its own on 18, and is left to do as well.
+        left = {name: command for name, command in left.items() if "not_null" not in name}
         assert left == {
             "public.slips_code": "ALTER TABLE ONLY public.slips REPLICA IDENTITY USING INDEX slips_code;",
             "tags_code on public.tags": 'ALTER TABLE ONLY "public"."tags" REPLICA IDENTITY USING INDEX "tags_code";',
