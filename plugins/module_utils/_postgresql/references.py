@@ -16,9 +16,21 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 
+# Columns of both ends of a foreign key k, in its order, and the operators that compare them.
+ENDS = """ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS key(number, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = key.number ORDER BY key.n)
+         AS columns,
+       ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS key(number, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = key.number ORDER BY key.n)
+         AS other_columns,
+       ARRAY(SELECT pg_catalog.format('OPERATOR(%%I.%%s)', o_n.nspname, o.oprname)
+             FROM unnest(k.conpfeqop) WITH ORDINALITY AS key(operator, n)
+             JOIN pg_catalog.pg_operator o ON o.oid = key.operator
+             JOIN pg_catalog.pg_namespace o_n ON o_n.oid = o.oprnamespace ORDER BY key.n) AS operators"""
 # A key of a partitioned table is also one of each partition, and one on each partition of the table it points to: only
 # the topmost counts. ``root`` is the one of the tables asked for that has the rows.
-REFERENCES = """
+REFERENCES = (
+    """
 WITH RECURSIVE asked AS (
   SELECT root, root AS member FROM unnest(%(oids)s::oid[]) AS root
   UNION
@@ -39,16 +51,9 @@ SELECT DISTINCT ON (k.oid) k.oid::int8 AS oid, k.conname AS name, a.root::int8 A
        n.nspname AS schema, c.relname AS table, c.relkind AS kind, k.conrelid::int8 AS relation,
        rn.nspname AS other_schema, rc.relname AS other_table, rc.relkind AS other_kind,
        k.confrelid::int8 AS other_relation,
-       ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS key(number, n)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = key.number ORDER BY key.n)
-         AS columns,
-       ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS key(number, n)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = key.number ORDER BY key.n)
-         AS other_columns,
-       ARRAY(SELECT pg_catalog.format('OPERATOR(%%I.%%s)', o_n.nspname, o.oprname)
-             FROM unnest(k.conpfeqop) WITH ORDINALITY AS key(operator, n)
-             JOIN pg_catalog.pg_operator o ON o.oid = key.operator
-             JOIN pg_catalog.pg_namespace o_n ON o_n.oid = o.oprnamespace ORDER BY key.n) AS operators
+       """
+    + ENDS
+    + """
 FROM found f JOIN pg_catalog.pg_constraint k ON k.oid = f.oid
 JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_class rc ON rc.oid = k.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace
@@ -56,6 +61,7 @@ LEFT JOIN asked a ON a.member = k.{side}
 WHERE k.convalidated
 ORDER BY k.oid
 """
+)
 
 # In a session that is a replica, those of the origin do not fire: the others do. Only what fires for rows that come,
 # change or go (INSERT 4, DELETE 8, UPDATE 16, TRUNCATE 32; src/include/catalog/pg_trigger.h) counts.

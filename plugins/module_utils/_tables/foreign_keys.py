@@ -24,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import runs_as_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import ENDS
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import Attempt, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.broken_keys import (
     shown_key,
@@ -34,21 +35,15 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import 
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import Entry
 
-FOREIGN_KEYS = """
+FOREIGN_KEYS = (
+    """
 SELECT k.oid::int8 AS oid, k.conname AS name, n.nspname AS schema, c.relname AS table, c.relkind AS kind,
        k.conrelid::int8 AS relation, k.confrelid::int8 AS other_relation,
        pg_catalog.pg_get_constraintdef(k.oid) AS definition, k.convalidated AS validated,
        rn.nspname AS other_schema, rc.relname AS other_table, rc.relkind AS other_kind,
-       ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS key(number, n)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = key.number ORDER BY key.n)
-         AS columns,
-       ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS key(number, n)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = key.number ORDER BY key.n)
-         AS other_columns,
-       ARRAY(SELECT pg_catalog.format('OPERATOR(%%I.%%s)', o_n.nspname, o.oprname)
-             FROM unnest(k.conpfeqop) WITH ORDINALITY AS key(operator, n)
-             JOIN pg_catalog.pg_operator o ON o.oid = key.operator
-             JOIN pg_catalog.pg_namespace o_n ON o_n.oid = o.oprnamespace ORDER BY key.n) AS operators,
+       """
+    + ENDS
+    + """,
        k.confmatchtype = 'f' AS match_full,
        -- Since PostgreSQL 18.
        coalesce((pg_catalog.to_jsonb(k) ->> 'conperiod')::bool, false) AS of_periods
@@ -58,6 +53,7 @@ JOIN pg_catalog.pg_class rc ON rc.oid = k.confrelid JOIN pg_catalog.pg_namespace
 WHERE k.contype = 'f' AND k.oid = ANY(%s::oid[])
 ORDER BY k.oid
 """
+)
 # What the keys of partitioned tables are called on their partitions.
 NAMES_BELOW = """
 WITH RECURSIVE below AS (
