@@ -113,17 +113,21 @@ settings:
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.backup_settings import (
+    SETTINGS,
     Settings,
+    desired_settings,
     ensure_settings,
-    wish_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import kind_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
 
 
 def run(module: RdsModule) -> dict[str, Any]:
-    kind, identifier = kind_of(module.params)
-    wish = wish_of(module.params)
+    params = module.params
+    kind, identifier = kind_of(params["db_instance_identifier"], params["db_cluster_identifier"])
+    wish = desired_settings(
+        **{option: params[option] for option in SETTINGS}, allow_shorter_retention=params["allow_shorter_retention"]
+    )
     return ensure_settings(Settings(module.rds(), module.waiting(), kind, identifier), wish, module.check_mode)
 
 

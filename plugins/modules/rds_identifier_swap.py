@@ -203,7 +203,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.takeover.swap i
 
 def run(module: RdsModule) -> dict[str, Any]:
     params = module.params
-    kind, production = kind_of(params)
+    kind, production = kind_of(params["db_instance_identifier"], params["db_cluster_identifier"])
     names = Names(production, params["replacement_identifier"], params["kept_identifier"])
     ids = (params["resource_id"], params["replacement_resource_id"])
     return ensure_swap(Swap(module.rds(), module.waiting(), kind, names, *ids), module.check_mode)

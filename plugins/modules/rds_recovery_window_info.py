@@ -271,14 +271,19 @@ able:
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import kind_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import RdsModule, plain, run_module
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.recovery_window import recovery_window
 
 
 def info(module: RdsModule) -> dict[str, Any]:
     home = module.rds(patient=False)
-    others = [module.rds(region, patient=False) for region in module.params["regions"]]
-    return dict(plain(recovery_window(module.params, home, others, datetime.now(timezone.utc))))
+    params = module.params
+    others = [module.rds(region, patient=False) for region in params["regions"]]
+    kind, name = kind_of(params["db_instance_identifier"], params["db_cluster_identifier"])
+    at = parse_time(params["at"], "at") if params["at"] else None
+    return dict(plain(recovery_window(kind, name, home, others, datetime.now(timezone.utc), at)))
 
 
 def main() -> None:

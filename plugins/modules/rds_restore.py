@@ -307,6 +307,7 @@ from dataclasses import replace
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import kind_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import (
     WAIT,
     RdsModule,
@@ -321,12 +322,20 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.source 
 
 
 def restore(module: RdsModule) -> dict[str, Any]:
-    if module.params["state"] == "absent":
-        result = ensure_absent(module.params, module.rds(), module.waiting(), module.check_mode)
+    params = module.params
+    if params["state"] == "absent":
+        result = ensure_absent(
+            *kind_of(params["db_instance_identifier"], params["db_cluster_identifier"]),
+            params["incident"],
+            module.rds(),
+            module.waiting(),
+            final_snapshot=params["final_snapshot_identifier"],
+            check_mode=module.check_mode,
+        )
     else:
-        overrides = {option: module.params[option] for option in argument_spec() if option != "members"}
+        overrides = {option: params[option] for option in argument_spec() if option != "members"}
         result = Restore(
-            replace(pick(Asked, module.params), overrides=overrides),
+            replace(pick(Asked, params), overrides=overrides),
             module.rds(),
             lambda region: module.rds(region, patient=False),
             module.waiting(),

@@ -138,7 +138,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module im
 
 def run(module: RdsModule) -> dict[str, Any]:
     params = module.params
-    kind, source = kind_of(params)
+    kind, source = kind_of(params["db_instance_identifier"], params["db_cluster_identifier"])
     snapshots = Snapshots(module.rds(), module.waiting(), OF_INSTANCE if kind is INSTANCE else OF_CLUSTER)
     name, resource_id = params["db_snapshot_identifier"], params["resource_id"]
     if params["state"] == "absent":

@@ -140,14 +140,19 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.copies 
     ensure_copy,
     source_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.snapshots import Snapshots
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.snapshots import (
+    OF_CLUSTER,
+    OF_INSTANCE,
+    Snapshots,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import WAIT, RdsModule, run_module
 
 
 def run(module: RdsModule) -> dict[str, Any]:
     params = module.params
     here = module.rds()
-    source = source_of(params, here.region)
+    kind = OF_INSTANCE if params[OF_INSTANCE.option] else OF_CLUSTER
+    source = source_of(kind, params[kind.option], params["source_region"], here.region)
     wish = DesiredSettings(
         identifier=params["copy_identifier"] or default_name(source, here.region),
         kms_key_id=params["kms_key_id"],

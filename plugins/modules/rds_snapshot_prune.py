@@ -142,7 +142,7 @@ def run(module: RdsModule) -> dict[str, Any]:
             f"keep_count {params['keep_count']} would keep none, and the newest good one always stays. Nothing was "
             "deleted. Give 1 or more."
         )
-    kind, identifier = kind_of(params)
+    kind, identifier = kind_of(params["db_instance_identifier"], params["db_cluster_identifier"])
     snapshots = Snapshots(module.rds(), module.waiting(), OF_INSTANCE if kind is INSTANCE else OF_CLUSTER)
     rule = Rule(
         source_resource_id(snapshots.rds, snapshots.kind, identifier, params["source_resource_id"]),

@@ -69,22 +69,29 @@ class DesiredSettings:
     allow_shorter_retention: bool = False
 
 
-def wish_of(params: Mapping[str, Any]) -> DesiredSettings:
-    """The wish from the module's options; RecoveryError for what AWS would refuse."""
-    settings = {key: params[option] for option, key in SETTINGS.items() if params.get(option) is not None}
-    days = settings.get(RETENTION)
+def desired_settings(
+    *,
+    backup_retention_period: Optional[int] = None,
+    preferred_backup_window: Optional[str] = None,
+    deletion_protection: Optional[bool] = None,
+    copy_tags_to_snapshot: Optional[bool] = None,
+    allow_shorter_retention: bool = False,
+) -> DesiredSettings:
+    """What is wished for; None leaves a setting as it is. RecoveryError for what AWS would refuse."""
+    days, window = backup_retention_period, preferred_backup_window
     if days is not None and not SHORTEST_RETENTION <= days <= LONGEST_RETENTION:
         raise RecoveryError(
             f"backup_retention_period {days} is not from {SHORTEST_RETENTION} to {LONGEST_RETENTION} days. Nothing was "
             "changed. Keep what must be older as copies of snapshots (dbre.recovery.rds_snapshot_copy)."
         )
-    window = settings.get("PreferredBackupWindow")
     if window is not None and _daily(window) is None:
         raise RecoveryError(
             f"preferred_backup_window {window!r} is no window of at least {WINDOW_MINUTES} minutes. Nothing was "
             "changed. Write it as HH:MM-HH:MM in UTC, such as 01:00-01:30."
         )
-    return DesiredSettings(settings, bool(params.get("allow_shorter_retention")))
+    wanted = dict(zip(SETTINGS.values(), (days, window, deletion_protection, copy_tags_to_snapshot)))
+    settings = {key: value for key, value in wanted.items() if value is not None}
+    return DesiredSettings(settings, allow_shorter_retention)
 
 
 def _daily(window: str) -> Optional[tuple[int, int]]:

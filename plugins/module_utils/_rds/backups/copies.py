@@ -49,10 +49,11 @@ class DesiredSettings:
     option_group_name: Optional[str]
 
 
-def source_of(params: Mapping[str, Any], region: str) -> Source:
-    """The source from the module's options: a name with its region, or an ARN, which says the region itself."""
-    kind = OF_INSTANCE if params.get(OF_INSTANCE.option) else OF_CLUSTER
-    given, from_option = str(params[kind.option]), params.get("source_region")
+def source_of(kind: SnapshotKind, given: str, from_option: Optional[str], region: str) -> Source:
+    """The source: ``given`` is a name, with its region from the option, or an ARN, which says the region itself.
+
+    Raises RecoveryError for an ARN of another region than the option's, or of another kind.
+    """
     from_arn = arn_region(given)
     if from_arn and from_option and from_arn != from_option:
         raise RecoveryError(

@@ -126,10 +126,9 @@ CLUSTER = Kind(
 )
 
 
-def kind_of(params: Mapping[str, Any]) -> tuple[Kind, str]:
-    """Which kind the module was asked for, and the identifier."""
-    kind = INSTANCE if params.get(INSTANCE.option) else CLUSTER
-    return kind, str(params[kind.option])
+def kind_of(instance: Optional[str], cluster: Optional[str]) -> tuple[Kind, str]:
+    """Which kind a module was asked for, by its two options, and the identifier."""
+    return (INSTANCE, instance) if instance else (CLUSTER, str(cluster))
 
 
 def code_of(error: BaseException) -> str:

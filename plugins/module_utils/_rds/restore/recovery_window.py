@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds, error_code, error_text
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import CLUSTER, Kind
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.source import with_members
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.window import (
     Window,
@@ -31,14 +31,13 @@ except ImportError:  # AnsibleAWSModule says so
 _TROUBLE = ("InternalError", "InternalFailure", "RequestTimeout", "ServiceUnavailable", "Unavailable")
 
 
-def recovery_window(params: Mapping[str, Any], home: Rds, others: Sequence[Rds], now: datetime) -> dict[str, Any]:
+def recovery_window(
+    kind: Kind, name: str, home: Rds, others: Sequence[Rds], now: datetime, at: Optional[datetime] = None
+) -> dict[str, Any]:
     """The result of the module. ``home`` is the region of the database; ``now`` counts ages.
 
     Raises RecoveryError when nothing of that name is found anywhere, and when no region can restore ``at``.
     """
-    kind = "cluster" if params.get("db_cluster_identifier") else "instance"
-    name = str(params.get(f"db_{kind}_identifier"))
-    at = parse_time(str(params["at"]), "at") if params.get("at") else None
     windows: list[Window] = []
     snapshots: list[dict[str, Any]] = []
     settings: dict[str, Any] = {}
@@ -61,7 +60,7 @@ def recovery_window(params: Mapping[str, Any], home: Rds, others: Sequence[Rds],
     lost = [f"{region} ({state['error']})" for region, state in regions.items() if not state["reachable"]]
     if not (settings or windows or snapshots):
         raise RecoveryError(
-            f"there is no {kind} {name}, and no backup and no snapshot of it, in "
+            f"there is no {kind.word} {name}, and no backup and no snapshot of it, in "
             f"{', '.join(region for region, state in regions.items() if state['reachable']) or 'any region'}"
             + (f"; not reached: {', '.join(lost)}" if lost else "")
             + ". Nothing was changed. Check the name, and give the regions that its backups are copied to.",
@@ -86,12 +85,12 @@ def recovery_window(params: Mapping[str, Any], home: Rds, others: Sequence[Rds],
     return result
 
 
-def _look(rds: Rds, kind: str, name: str, now: datetime) -> tuple[dict[str, Any], list[Window], list[dict[str, Any]]]:
+def _look(rds: Rds, kind: Kind, name: str, now: datetime) -> tuple[dict[str, Any], list[Window], list[dict[str, Any]]]:
     """What one region has: the database itself, windows and snapshots."""
-    found = rds.cluster(name) if kind == "cluster" else rds.instance(name)
-    if kind == "cluster":
+    found = kind.find(rds, name)
+    if kind is CLUSTER:
         windows = cluster_windows(rds, found, name)
         found = with_members(rds, found) if found else None
     else:
         windows = instance_windows(rds, found, name)
-    return dict(found or {}), windows, list_snapshots(rds, kind, name, now)
+    return dict(found or {}), windows, list_snapshots(rds, kind.word, name, now)

@@ -27,17 +27,27 @@ BROKEN = ("failed", "incompatible-network", "incompatible-restore")
 _SAFE = "Nothing else is touched."
 
 
-def ensure_absent(params: Mapping[str, Any], rds: Rds, waiting: Waiting, check_mode: bool = False) -> dict[str, Any]:
-    """Ensure that a restored copy is gone; the result of the module. Raises RecoveryError for anything else."""
-    kind = CLUSTER if params.get("db_cluster_identifier") else INSTANCE
-    option = "db_cluster_identifier" if kind is CLUSTER else "db_instance_identifier"
-    target = check_identifier(str(params.get(option) or ""), option)
+def ensure_absent(
+    kind: Kind,
+    identifier: str,
+    incident: str,
+    rds: Rds,
+    waiting: Waiting,
+    *,
+    final_snapshot: Optional[str] = None,
+    check_mode: bool = False,
+) -> dict[str, Any]:
+    """Ensure that the copy restored for ``incident`` is gone; the result of the module.
+
+    Raises RecoveryError for anything else of that identifier.
+    """
+    target = check_identifier(identifier, kind.option)
     found = kind.find(rds, target)
     result: dict[str, Any] = {"changed": found is not None, "action": "none" if found is None else "remove"}
     if found is None:
         return result
-    origin = _refuse_others(kind, target, found, str(params.get("incident") or ""))
-    if params.get("final_snapshot_identifier") and _status(found) in BROKEN:
+    origin = _refuse_others(kind, target, found, incident)
+    if final_snapshot and _status(found) in BROKEN:
         raise RecoveryError(
             f"{kind.noun} {target} is in status '{_status(found)}', of which AWS makes no snapshot. It was not "
             "touched. Leave final_snapshot_identifier out."
@@ -46,7 +56,7 @@ def ensure_absent(params: Mapping[str, Any], rds: Rds, waiting: Waiting, check_m
     if check_mode:
         return result
     if _status(found) != "deleting":
-        _delete(kind, found, rds, waiting, params.get("final_snapshot_identifier"))
+        _delete(kind, found, rds, waiting, final_snapshot)
     resource_id = str(found[kind.resource_id])
     waiting.until(
         f"removal of {target}",

@@ -13,10 +13,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.backup_settings import (
     SETTINGS,
     Settings,
+    desired_settings,
     ensure_settings,
     lasting,
     overlap,
-    wish_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import CLUSTER, INSTANCE
 
@@ -58,7 +58,7 @@ def cluster(**more: Any) -> dict[str, Any]:
 
 def ensure(world: Any, here: Any, check_mode: bool = False, shorter: bool = False, **wanted: Any) -> dict[str, Any]:
     settings = Settings(here.rds, world.waiting, INSTANCE, "shop")
-    return ensure_settings(settings, wish_of({**wanted, "allow_shorter_retention": shorter}), check_mode)
+    return ensure_settings(settings, desired_settings(**wanted, allow_shorter_retention=shorter), check_mode)
 
 
 @pytest.mark.parametrize("option", SETTINGS)
@@ -197,7 +197,7 @@ def test_a_cluster_is_changed_at_once_and_shown_with_its_members(world: Any, her
     here.answers("describe_db_clusters", cluster(**members, BackupRetentionPeriod=21))
     here.answers("describe_db_instances", instance(), DBInstanceIdentifier="shop")
     settings = Settings(here.rds, world.waiting, CLUSTER, "orders")
-    result = ensure_settings(settings, wish_of({"backup_retention_period": 21}), False)
+    result = ensure_settings(settings, desired_settings(backup_retention_period=21), False)
     assert result["resource_id"] == "cluster-A"
     assert [member["DBInstanceIdentifier"] for member in result["settings"]["Members"]] == ["shop"]
     assert "DBInstanceStatus" not in result["settings"]["Members"][0]
@@ -215,7 +215,7 @@ def test_a_cluster_is_changed_at_once_and_shown_with_its_members(world: Any, her
 )
 def test_what_aws_would_refuse_is_refused_before_anything_is_asked(wanted: dict[str, Any], says: str) -> None:
     with pytest.raises(RecoveryError, match=says):
-        wish_of(wanted)
+        desired_settings(**wanted)
 
 
 @pytest.mark.parametrize(

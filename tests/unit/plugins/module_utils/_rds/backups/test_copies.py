@@ -16,7 +16,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.copies 
     ensure_copy,
     source_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.snapshots import Snapshots
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.backups.snapshots import (
+    OF_CLUSTER,
+    OF_INSTANCE,
+    Snapshots,
+)
 
 TAKEN = datetime(2026, 11, 25, 3, 12, tzinfo=timezone.utc)
 FAR, NEAR = "eu-central-1", "eu-west-1"
@@ -55,8 +59,8 @@ def copied(status: str = "available", source: Optional[str] = ARN, **more: Any) 
 
 
 def copying(world: Any, region: str = NEAR, **options: Any) -> Copying:
-    params = {"db_snapshot_identifier": "rds:shop-1", "source_region": FAR, **options}
-    source = source_of(params, region)
+    params = {"kind": OF_INSTANCE, "snapshot": "rds:shop-1", "source_region": FAR, **options}
+    source = source_of(params["kind"], params["snapshot"], params["source_region"], region)
     wish = DesiredSettings(
         identifier=params.get("copy_identifier") or default_name(source, region),
         kms_key_id=params.get("kms_key_id", KEY),
@@ -205,13 +209,13 @@ def test_check_mode_copies_nothing(world: Any) -> None:
 
 
 def test_an_arn_says_its_region_and_must_not_contradict_the_option() -> None:
-    assert source_of({"db_snapshot_identifier": ARN}, NEAR).region == FAR
-    assert source_of({"db_snapshot_identifier": ARN}, NEAR).identifier == "rds:shop-1"
-    assert source_of({"db_snapshot_identifier": "shop-1"}, NEAR).region == NEAR
+    assert source_of(OF_INSTANCE, ARN, None, NEAR).region == FAR
+    assert source_of(OF_INSTANCE, ARN, None, NEAR).identifier == "rds:shop-1"
+    assert source_of(OF_INSTANCE, "shop-1", None, NEAR).region == NEAR
     with pytest.raises(RecoveryError, match="source_region says us-east-1"):
-        source_of({"db_snapshot_identifier": ARN, "source_region": "us-east-1"}, NEAR)
+        source_of(OF_INSTANCE, ARN, "us-east-1", NEAR)
     with pytest.raises(RecoveryError, match="db_cluster_snapshot_identifier"):
-        source_of({"db_snapshot_identifier": CLUSTER_ARN}, NEAR)
+        source_of(OF_INSTANCE, CLUSTER_ARN, None, NEAR)
 
 
 def test_an_arn_of_another_account_is_not_taken_for_the_snapshot_of_that_name(world: Any) -> None:
@@ -219,7 +223,7 @@ def test_an_arn_of_another_account_is_not_taken_for_the_snapshot_of_that_name(wo
     world.region(FAR).answers("describe_db_snapshots", original())
     other = ARN.replace("123456789012", "999999999999")
     with pytest.raises(RecoveryError, match="999999999999"):
-        ensure_copy(copying(world, db_snapshot_identifier=other, source_region=None), False)
+        ensure_copy(copying(world, snapshot=other, source_region=None), False)
 
 
 def test_a_copy_within_the_region_is_known_by_the_moment_of_its_original(world: Any) -> None:
@@ -247,7 +251,7 @@ def test_a_copy_within_the_region_is_asked_for_by_name_and_without_another_regio
 
 def test_a_copy_within_the_region_needs_a_name_of_its_own() -> None:
     with pytest.raises(RecoveryError, match="copy_identifier"):
-        default_name(source_of({"db_snapshot_identifier": "before"}, NEAR), NEAR)
+        default_name(source_of(OF_INSTANCE, "before", None, NEAR), NEAR)
 
 
 def cluster_snapshot(encrypted: bool) -> dict[str, Any]:
@@ -276,14 +280,14 @@ def test_a_cluster_snapshot_is_copied_by_its_own_names(world: Any) -> None:
     )
     made = {"DBClusterSnapshotIdentifier": "before", "SourceDBClusterSnapshotArn": CLUSTER_ARN, "Status": "available"}
     near.answers("describe_db_cluster_snapshots", {"DBClusterSnapshots": [made]})
-    options = {"db_snapshot_identifier": None, "db_cluster_snapshot_identifier": CLUSTER_ARN}
+    options = {"kind": OF_CLUSTER, "snapshot": CLUSTER_ARN}
     assert ensure_copy(copying(world, **options), False)["snapshot"]["copied_from"] == CLUSTER_ARN
 
 
 def test_a_cluster_snapshot_cannot_be_encrypted_by_copying(world: Any) -> None:
     world.region(NEAR).refuses("describe_db_cluster_snapshots", "DBClusterSnapshotNotFoundFault")
     world.region(FAR).answers("describe_db_cluster_snapshots", cluster_snapshot(False))
-    options = {"db_snapshot_identifier": None, "db_cluster_snapshot_identifier": CLUSTER_ARN}
+    options = {"kind": OF_CLUSTER, "snapshot": CLUSTER_ARN}
     with pytest.raises(RecoveryError, match="cannot encrypt a cluster snapshot"):
         ensure_copy(copying(world, **options), False)
     with pytest.raises(RecoveryError, match="option_group_name"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import ClientError
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import kind_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.recovery_window import recovery_window
 from ansible_collections.dbre.recovery.tests.unit.plugins.module_utils._rds.scripted import ScriptedAws
 from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
@@ -77,8 +78,9 @@ def backups_of(here: set[str], backups: list[dict[str, Any]]) -> Callable[[dict[
 
 
 def look(home: ScriptedAws, *others: ScriptedAws, **more: Any) -> dict[str, Any]:
-    params = {"db_instance_identifier": "shop", **more}
-    return recovery_window(params, home.rds(), [other.rds() for other in others], NOW)
+    at = datetime.fromisoformat(more["at"].replace("Z", "+00:00")) if more.get("at") else None
+    kind, name = kind_of(more.get("instance", "shop"), more.get("cluster"))
+    return recovery_window(kind, name, home.rds(), [other.rds() for other in others], NOW, at)
 
 
 def test_window_and_snapshots_of_an_instance(aws: ScriptedAws) -> None:
@@ -142,7 +144,7 @@ def test_backups_are_found_by_the_name_of_an_instance_that_is_not_there(
     others = {**BACKUP, "DBInstanceIdentifier": "shop-2", "DbiResourceId": "db-2"}
     region(aws).script("DescribeDBInstanceAutomatedBackups", backups_of({"shop-2"}, [others, retained]))
     away.script("DescribeDBInstanceAutomatedBackups", backups_of(set(), [others, BACKUP]))
-    result = look(aws, away, db_instance_identifier="Shop")
+    result = look(aws, away, instance="Shop")
     assert [(window["region"], window["identifier"], window["kind"]) for window in result["windows"]] == [
         ("eu-central-1", "shop", "retained"),
         ("eu-west-1", "shop", "replicated"),
@@ -242,7 +244,7 @@ def test_a_cluster_tells_its_own_window_and_its_members(aws: ScriptedAws) -> Non
     aws.script("DescribeDBInstances", {"DBInstances": [{"DBInstanceIdentifier": "orders-a", "PromotionTier": 1}]})
     aws.script("DescribeDBClusterAutomatedBackups", {"DBClusterAutomatedBackups": [own, older]})
     aws.script("DescribeDBClusterSnapshots", {"DBClusterSnapshots": [snapshot]})
-    result = look(aws, db_instance_identifier=None, db_cluster_identifier="orders", at="2026-11-25T03:00:00Z")
+    result = look(aws, instance=None, cluster="orders", at="2026-11-25T03:00:00Z")
     assert [window["resource_id"] for window in result["windows"]] == ["cluster-ORDERS", "cluster-OLD"]
     assert [window["resource_id"] for window in result["able"]] == ["cluster-ORDERS"]
     assert result["settings"]["Members"][0]["DBInstanceIdentifier"] == "orders-a"
