@@ -154,10 +154,21 @@ def keeps_times(request: pytest.FixtureRequest, server: Server) -> bool:
     return bool(request.param)
 
 
+def empty_log(server: Server) -> None:
+    """The log is written by a process of its own, in the order of the messages: the last one may still be on its way."""
+    mark = f"nothing is on its way: {time.monotonic_ns()}"
+    server.sql(f"DO $$ BEGIN RAISE LOG '{mark}'; END $$")
+    deadline = time.monotonic() + 30
+    while not any(mark in log.read_text() for log in (server.data / "log").glob("postgresql.log*")):
+        assert time.monotonic() < deadline, f"the log of {server.data} is not written"
+        time.sleep(0.02)
+    for log in (server.data / "log").glob("postgresql.log*"):
+        log.write_bytes(b"")
+
+
 @pytest.fixture
 def shop(server: Server, keeps_times: bool) -> Iterator[Shop]:
-    for log in (server.data / "log").glob("postgresql.log*"):
-        log.write_bytes(b"")  # each test has its own incident
+    empty_log(server)  # each test has its own incident
     server.sql("CREATE DATABASE shop OWNER master")
     server.sql("CREATE EXTENSION pg_stat_statements", "shop")
     server.sql("SELECT pg_stat_statements_reset()", "shop")
