@@ -21,7 +21,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage imp
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import match, parent_of
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
+    checked,
+    has_parent,
+    match,
+    parent_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
 
 PRIVILEGES = ["SELECT", "INSERT", "UPDATE", "DELETE"]
@@ -116,16 +121,13 @@ class Parents:
         key = self._key
         fields = ", ".join(quote_ident(name) for name in key["columns"])
         execute(self._connection, f"DELETE FROM {self._found}")
-        self._parent.execute(
-            f"INSERT INTO {self._found} SELECT {fields} FROM {self._wanted} f "
-            f"WHERE EXISTS (SELECT FROM {parent_of(key)} t WHERE {match(key)})"
-        )
+        self._parent.execute(f"INSERT INTO {self._found} SELECT {fields} FROM {self._wanted} f WHERE {has_parent(key)}")
 
     def orphans(self) -> str:
-        """Condition on rows ``f`` of the child: their foreign key points nowhere (MATCH SIMPLE)."""
+        """Condition on rows ``f`` of the child: their foreign key points nowhere."""
         mine, found = (", ".join(f"{row}.{quote_ident(name)}" for name in self._key["columns"]) for row in ("f", "p"))
         same = f'ROW({found})::text COLLATE "C" = ROW({mine})::text COLLATE "C"'
-        return f"{_present(self._key)} AND NOT EXISTS (SELECT FROM {self._found} p WHERE {same})"
+        return f"{checked(self._key)} AND NOT EXISTS (SELECT FROM {self._found} p WHERE {same})"
 
 
 def _present(key: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 
-# Columns of both ends of a foreign key k, in its order, and the operators that compare them.
+# Columns of both ends of a foreign key k, in its order, the operators that compare them, and how they must match.
 ENDS = """ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS key(number, n)
              JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = key.number ORDER BY key.n)
          AS columns,
@@ -26,7 +26,10 @@ ENDS = """ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS key(nu
        ARRAY(SELECT pg_catalog.format('OPERATOR(%%I.%%s)', o_n.nspname, o.oprname)
              FROM unnest(k.conpfeqop) WITH ORDINALITY AS key(operator, n)
              JOIN pg_catalog.pg_operator o ON o.oid = key.operator
-             JOIN pg_catalog.pg_namespace o_n ON o_n.oid = o.oprnamespace ORDER BY key.n) AS operators"""
+             JOIN pg_catalog.pg_namespace o_n ON o_n.oid = o.oprnamespace ORDER BY key.n) AS operators,
+       k.confmatchtype = 'f' AS match_full,
+       -- PERIOD is of 18.
+       coalesce((pg_catalog.to_jsonb(k) ->> 'conperiod')::bool, false) AS of_periods"""
 # A key of a partitioned table is also one of each partition, and one on each partition of the table it points to: only
 # the topmost counts. ``root`` is the one of the tables asked for that has the rows.
 REFERENCES = (
@@ -108,7 +111,7 @@ def shown_key(key: Mapping[str, Any]) -> str:
 
 
 def match(key: Mapping[str, Any]) -> str:
-    """Condition: row ``t`` is the one that the foreign key of row ``f`` points to."""
+    """Condition: row ``t`` is the one that the foreign key of row ``f`` points to; with a period, one of them."""
     return " AND ".join(
         f"t.{quote_ident(other)} {operator} f.{quote_ident(name)}"
         for name, other, operator in zip(key["columns"], key["other_columns"], key["operators"])
@@ -119,10 +122,25 @@ def parent_of(key: Mapping[str, Any]) -> str:
     return ("" if key["other_kind"] == "p" else "ONLY ") + quote_name(key["other_schema"], key["other_table"])
 
 
+def checked(key: Mapping[str, Any]) -> str:
+    """Condition on rows ``f``: they must have a parent. Those of MATCH FULL that are null in part can have none."""
+    either = " OR " if key["match_full"] else " AND "
+    return f"({either.join(f'f.{quote_ident(name)} IS NOT NULL' for name in key['columns'])})"
+
+
+def has_parent(key: Mapping[str, Any]) -> str:
+    """Condition on rows ``f``: what they point to is there, and where the key has a period, at all times of it."""
+    parents = f"FROM {parent_of(key)} t WHERE {match(key)}"
+    if not key["of_periods"]:
+        return f"EXISTS (SELECT {parents})"
+    mine, other = f"f.{quote_ident(key['columns'][-1])}", f"t.{quote_ident(key['other_columns'][-1])}"
+    covered = f"{mine} OPERATOR(pg_catalog.<@) (SELECT pg_catalog.range_agg({other}) {parents})"
+    return f"coalesce({covered}, false)"
+
+
 def orphans(key: Mapping[str, Any]) -> str:
-    """Condition on rows ``f`` of a table: their foreign key points nowhere (MATCH SIMPLE)."""
-    present = " AND ".join(f"f.{quote_ident(name)} IS NOT NULL" for name in key["columns"])
-    return f"{present} AND NOT EXISTS (SELECT FROM {parent_of(key)} t WHERE {match(key)})"
+    """Condition on rows ``f`` of a table: their foreign key points nowhere."""
+    return f"{checked(key)} AND NOT {has_parent(key)}"
 
 
 def hold_parents(connection: Any, key: Mapping[str, Any], rows_of: str) -> None:

@@ -32,30 +32,19 @@ def shown_key(key: Mapping[str, Any]) -> str:
     return f"{key['name']} on {display_name(key['schema'], key['table'])}"
 
 
-def _breaks(key: Mapping[str, Any]) -> str:
-    """Condition on rows ``f`` of its table."""
-    if not key["match_full"]:
-        return orphans(key)
-    nulls = [f"f.{quote_ident(name)} IS NULL" for name in key["columns"]]
-    return f"({orphans(key)} OR ({' OR '.join(nulls)}) AND NOT ({' AND '.join(nulls)}))"
-
-
 def violation(connection: Any, key: Mapping[str, Any], command: str) -> dict[str, Any]:
     """The entry of ``left_to_do``: how many rows, and some of them; ``command`` is run when they are mended."""
     columns = [f"f.{quote_ident(name)}" for name in key["columns"]]
-    without = f"FROM {source_of(key)} f WHERE {_breaks(key)}"
+    without = f"FROM {source_of(key)} f WHERE {orphans(key)}"
     fields = ", ".join(f"{fingerprint.shown_text(column)} AS v{n}" for n, column in enumerate(columns))
     count, sample = None, []
     # Row security may hide rows of one of the tables from us, or their owner may not compare them. Neither a lock to
     # lift it nor the run is worth the number.
     errors: list[Any] = []
-    with savepoint(connection, errors.append):
-        # How many periods cover one together is not asked for each row.
-        if not key["of_periods"]:
-            with each_as_its_owner(connection, []) as owners:
-                whom = _reader(connection, owners, key)
-                count = whom.value(f"SELECT count(*) {without}")
-                sample = [list(row.values()) for row in whom.rows(f"SELECT {fields} {without} LIMIT 5")]
+    with savepoint(connection, errors.append), each_as_its_owner(connection, []) as owners:
+        whom = _reader(connection, owners, key)
+        count = whom.value(f"SELECT count(*) {without}")
+        sample = [list(row.values()) for row in whom.rows(f"SELECT {fields} {without} LIMIT 5")]
     shown = display_name(key["schema"], key["table"])
     entry = left(
         "foreign key",

@@ -43,10 +43,7 @@ SELECT k.oid::int8 AS oid, k.conname AS name, n.nspname AS schema, c.relname AS 
        rn.nspname AS other_schema, rc.relname AS other_table, rc.relkind AS other_kind,
        """
     + ENDS
-    + """,
-       k.confmatchtype = 'f' AS match_full,
-       -- Since PostgreSQL 18.
-       coalesce((pg_catalog.to_jsonb(k) ->> 'conperiod')::bool, false) AS of_periods
+    + """
 FROM pg_catalog.pg_constraint k
 JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_class rc ON rc.oid = k.confrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace

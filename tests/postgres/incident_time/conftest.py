@@ -155,7 +155,7 @@ def keeps_times(request: pytest.FixtureRequest, server: Server) -> bool:
 
 
 def empty_log(server: Server) -> None:
-    """The log is written by a process of its own, in the order of the messages: the last one may still be on its way."""
+    """A process of its own writes the log, in the order of the messages: the last one may be on its way."""
     mark = f"nothing is on its way: {time.monotonic_ns()}"
     server.sql(f"DO $$ BEGIN RAISE LOG '{mark}'; END $$")
     deadline = time.monotonic() + 30

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg2
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
+    orphans,
+    outgoing_keys,
+    source_of,
+)
+from ansible_collections.dbre.recovery.tests.postgres.tables.conftest import installed_major
 
 CHAIN = "customers, orders, lines"
 LONG = [
@@ -200,3 +207,77 @@ def test_rules_that_act_always_are_refused_with_the_command_that_helps(linked: A
     linked.recover("linked", relations=["lines"], load="merge")
     assert production.sql("linked", "SELECT count(*) FROM lines") == 5000
     assert production.sql("linked", "SELECT count(*) FROM audit") == 0
+
+
+KEYS = {
+    "simple": (
+        "CREATE TABLE rooms (house int, number int, PRIMARY KEY (house, number))",
+        "INSERT INTO rooms VALUES (1, 1), (1, 2)",
+        "house int, number int",
+        "(house, number) REFERENCES rooms",
+        ["1, 1", "1, 3", "2, 1", "1, NULL", "NULL, 3", "NULL, NULL"],
+    ),
+    "full": (
+        "CREATE TABLE rooms (house int, number int, PRIMARY KEY (house, number))",
+        "INSERT INTO rooms VALUES (1, 1), (1, 2)",
+        "house int, number int",
+        "(house, number) REFERENCES rooms MATCH FULL",
+        ["1, 1", "1, 3", "2, 1", "1, NULL", "NULL, 3", "NULL, NULL"],
+    ),
+    "periods": (
+        (
+            "CREATE EXTENSION btree_gist;"
+            "CREATE TABLE rooms (house int, during int4range, PRIMARY KEY (house, during WITHOUT OVERLAPS))"
+        ),
+        "INSERT INTO rooms VALUES (1, '[1,5)'), (1, '[5,9)'), (1, '[10,20)'), (2, '[1,100)')",
+        "house int, during int4range",
+        "(house, PERIOD during) REFERENCES rooms",
+        ["1, '[2,7)'", "1, '[8,12)'", "1, '[10,20)'", "1, '[10,21)'", "2, '[2,7)'", "3, '[2,7)'", "NULL, '[2,7)'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KEYS if kind != "periods" or installed_major() >= 18])
+def test_a_row_fits_where_the_server_says_that_it_does(linked: Any, kind: str) -> None:
+    parent, parents, columns, key, values = KEYS[kind]
+    production = linked.production
+    production.sql("linked", parent, parents, f"CREATE TABLE stays ({columns}, FOREIGN KEY {key})")
+    refused = []
+    for row in values:
+        try:
+            production.sql("linked", f"INSERT INTO stays VALUES ({row})")
+        except psycopg2.errors.ForeignKeyViolation:
+            refused.append(row)
+    assert 0 < len(refused) < len(values)
+    production.sql("linked", "TRUNCATE stays")
+    connection = production.connect("linked")
+    oid = production.sql("linked", "SELECT 'stays'::regclass::oid::int8")
+    with connection, connection.cursor() as cursor:
+        (found,) = outgoing_keys(connection, [oid])
+        cursor.execute("SET session_replication_role = replica")
+        for row in values:
+            cursor.execute(f"INSERT INTO stays VALUES ({row})")
+            cursor.execute(f"SELECT count(*) FROM {source_of(found)} f WHERE {orphans(found)}")
+            assert cursor.fetchone() == (int(row in refused),), row
+            cursor.execute("DELETE FROM stays")
+    connection.close()
+
+
+@pytest.mark.skipif(installed_major() < 18, reason="keys with periods are of PostgreSQL 18")
+def test_a_stay_for_which_the_room_is_there_only_in_part_does_not_fit(linked: Any) -> None:
+    parent, parents, columns, key, _values = KEYS["periods"]
+    production = linked.production
+    production.sql(
+        "linked",
+        parent,
+        parents,
+        f"CREATE TABLE stays (id int PRIMARY KEY, {columns}, FOREIGN KEY {key})",
+        "INSERT INTO stays VALUES (1, 1, '[2,7)'), (2, 1, '[11,12)')",
+    )
+    owner = production.sql("linked", "SELECT relowner::regrole::text FROM pg_class WHERE oid = 'customers'::regclass")
+    production.sql("linked", *(f"ALTER TABLE {table} OWNER TO {owner}" for table in ("rooms", "stays")))
+    linked.take_side()
+    production.sql("linked", "DELETE FROM stays", "DELETE FROM rooms WHERE during = '[5,9)'")
+    answer = linked.recover("linked", relations=["stays"], load="merge")
+    assert lost(answer) == [("public.stays", 1)]
+    assert production.sql("linked", "SELECT id FROM stays") == 2
