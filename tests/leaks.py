@@ -20,28 +20,27 @@ SYSLOG = Path("/dev/log")
 
 
 class Planted:
-    """Secrets by the place where they were planted. Each begins and ends in a way that no escaping changes."""
+    """Secrets by the place where they were planted. Each begins and ends in a way that no escaping changes.
+
+    Both ends begin with the same mark: data without it, which is nearly all, need not be searched for each of them.
+    """
 
     def __init__(self) -> None:
-        self._cores: dict[str, tuple[str, str]] = {}
+        self._mark = secrets.token_hex(4)
+        self._forms_of_mark = list(_forms(self._mark))
+        self._forms: dict[str, list[bytes]] = {}
 
     def plant(self, place: str, between: str = "'\"%s\\$") -> str:
         """A new secret; what is ``between`` its ends is what quoting and masking may stumble over."""
-        first, last = secrets.token_hex(10), secrets.token_hex(10)
-        self._cores[place] = (first, last)
+        first, last = (self._mark + secrets.token_hex(6) for _end in range(2))
+        self._forms[place] = [*_forms(first), *_forms(last)]
         return f"{first}{between}{last}"
-
-    def take(self, place: str, secret: str) -> None:
-        """Search for a secret that somebody else made."""
-        self._cores[place] = (secret, secret)
 
     def found_in(self, data: bytes) -> list[str]:
         """Places whose secret, or a part of it, stands in ``data`` as it is, in base64 or in hexadecimal digits."""
-        return [
-            place
-            for place, cores in self._cores.items()
-            if any(form in data for core in set(cores) for form in _forms(core))
-        ]
+        if not any(form in data for form in self._forms_of_mark):
+            return []
+        return [place for place, forms in self._forms.items() if any(form in data for form in forms)]
 
 
 def _forms(core: str) -> Iterator[bytes]:
@@ -98,9 +97,9 @@ class Watch:
 
     def _commands(self) -> None:
         while not self._stop.is_set():
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    self._note("a command line", path.read_bytes())
+            for pid in filter(str.isdigit, os.listdir("/proc")):
+                with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+                    self._note("a command line", file.read())
             time.sleep(0.02)
 
     def _log(self, log: socket.socket) -> None:
