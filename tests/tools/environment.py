@@ -92,7 +92,11 @@ def make_environment(path: Path, python: Path) -> None:
     with step(f"environment {path.name}") as log:
         shutil.rmtree(path, ignore_errors=True)
         log.must(python, "-m", "venv", path)
-        log.must(path / "bin" / "pip", "install", "--disable-pip-version-check", "--requirement", requirements)
+        pip = (path / "bin" / "pip", "install", "--disable-pip-version-check", "--no-compile")
+        log.must(*pip, "--requirement", requirements)
+        # Not the community's collections, which are most of it: Ansible reads their sources at each start.
+        compileall = (path / "bin" / "python", "-m", "compileall", "-q", "-x", "/site-packages/ansible_collections/")
+        log.run(*compileall, path / "lib")  # of some packages a file cannot be compiled, as pip knows too
         stamp.write_text(wanted)
 
 
