@@ -2,7 +2,7 @@
 RUN = python3 tests/tools/run.py
 SCENARIO ?=
 
-.PHONY: test test-matrix lint sanity unit suites docs molecule incidents hosts build clean demo demo-clean demo-rds bench
+.PHONY: test test-matrix lint sanity unit page suites docs molecule incidents hosts build clean demo demo-clean demo-rds bench
 
 test: ## everything, from a clean clone; ends with one line "N passed, N failed"
 	@$(RUN) test
@@ -10,7 +10,7 @@ test: ## everything, from a clean clone; ends with one line "N passed, N failed"
 test-matrix: ## the same with every case on every version and at every site, which takes about half as long again
 	@$(RUN) test-matrix
 
-lint sanity unit suites hosts build clean docs:
+lint sanity unit page suites hosts build clean docs:
 	@$(RUN) $@
 
 molecule: ## all scenarios, or SCENARIO=name, or SCENARIO="name --whole" with its whole matrix; the hosts are kept

@@ -39,8 +39,8 @@ PACKAGES = {
 SUITE_PACKAGES = ("pgbackrest", "pgbouncer", "postgresql", "postgresql-common", "python3-psycopg2", "python3-pytest")
 
 
-def install_packages(wanted: Collection[str]) -> None:
-    """Install the Debian packages that are missing."""
+def install_packages(wanted: Collection[str], name: str = "packages") -> None:
+    """Install the Debian packages that are missing, in a step of this name."""
     asked = subprocess.run(
         ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *wanted],
         capture_output=True,
@@ -51,7 +51,7 @@ def install_packages(wanted: Collection[str]) -> None:
     missing = sorted(set(wanted) - present)
     if not missing:
         return
-    with step("packages") as log:
+    with step(name) as log:
         if "postgresql-common" in missing:  # a fresh PostgreSQL would make a cluster of its own
             place = "/etc/postgresql-common"
             write = f"mkdir -p {place} && echo create_main_cluster=false >> {place}/createcluster.conf"

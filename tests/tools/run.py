@@ -40,6 +40,10 @@ from steps import ROOT, TALLY, WORK, StepFailed, step
 # Only for a developer's suites on this machine: in a whole run the test hosts run them.
 SUITE_PACKAGES = ("pgbackrest", "pgbouncer", "postgresql", "postgresql-common", "python3-psycopg2", "python3-pytest")
 
+# What reads prints, and letters; a browser, unless there is one: Ubuntu has no package of it that runs without snapd.
+PAGE_PACKAGES = ("fonts-dejavu-core", "poppler-utils")
+BROWSERS = ("chromium", "google-chrome")
+
 # Caches of pytest would lie in the installed artifact.
 PYTEST = ("-p", "no:cacheprovider")
 
@@ -59,6 +63,7 @@ SECONDS = {
     "molecule suites": 2000,
     "molecule table_drop": 1000,
     "oldest core table_drop": 200,
+    "page": 150,
     "sanity newest": 450,
     "sanity oldest": 165,
 }
@@ -149,6 +154,17 @@ def unit() -> None:
         log.ok = TALLY.add_junit(ran, report)
 
 
+def page() -> None:
+    """The report page in a real browser. What it looked like is in .work/page."""
+    browser = () if any(map(shutil.which, BROWSERS)) else BROWSERS[:1]
+    install_packages((*browser, *PAGE_PACKAGES), "page packages")
+    with step("page") as log:
+        report, shots = WORK / "junit" / "page.xml", WORK / "page"
+        env = {**tool_env(), "PYTHONPATH": str(COLLECTIONS), "PYTHONDONTWRITEBYTECODE": "1"}
+        pytest = (NEWEST / "bin" / "pytest", *PYTEST, "--junitxml", report, "--basetemp", shots)
+        log.ok = TALLY.add_junit(log.run(*pytest, INSTALLED / "tests" / "page", env=env, cwd=COLLECTIONS), report)
+
+
 def suites() -> None:
     """The suites that need a real PostgreSQL, on this machine's: run as postgres, who may not read our home.
 
@@ -199,7 +215,7 @@ def docs() -> None:
 
 def test_all(whole: bool) -> None:
     """Everything; ``whole``: each case on every version and at every site, also where that cannot matter."""
-    here = [Job("unit", unit), *lint_jobs(), *sanity_jobs(whole)]
+    here = [Job("unit", unit), Job("page", page), *lint_jobs(), *sanity_jobs(whole)]
     try:
         run_jobs([Job("hosts", hosts), *here, *scenario_jobs(whole=whole), oldest_job()], AT_ONCE, SECONDS)
     finally:
@@ -229,7 +245,7 @@ def main() -> int:
         "lint": lambda: run_jobs(lint_jobs(), AT_ONCE, SECONDS),
         "sanity": lambda: run_jobs(sanity_jobs(), AT_ONCE, SECONDS),
         "molecule": lambda: run_scenarios(arguments.scenario, arguments.whole),
-        **{step.__name__: step for step in (unit, suites, hosts, docs)},
+        **{step.__name__: step for step in (unit, page, suites, hosts, docs)},
         "build": lambda: None,
     }
     parser.add_argument("step", choices=[*steps, "clean"])

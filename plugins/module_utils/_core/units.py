@@ -55,6 +55,19 @@ def counted(count: Any, noun: str, nouns: str = "") -> str:
     return f"{number(count)} {noun if count == 1 else nouns or noun + 's'}"
 
 
+_ROWS_UNKNOWN = {
+    "p": "they are in its partitions",
+    "f": "another database holds them",
+}
+
+
+def rows_text(rows: Any, estimated: bool = False, kind: Any = None) -> str:
+    """How many rows a relation of ``kind`` (relkind) lost, and where nobody knows, why; also of an empty one."""
+    if rows is None:
+        return f"rows unknown: {_ROWS_UNKNOWN.get(str(kind), 'no ANALYZE had counted them')}"
+    return ("about " if estimated else "") + counted(rows, "row")
+
+
 def moment(text: Any) -> str:
     """A time for people: ``2026-11-23 21:30:07+00:00``. What is no time comes back as it is.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import rows_text
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import ClassRow
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.history import History, Removal
@@ -97,14 +98,7 @@ class Harm:
         name = quoted(self.schema, self.name) if self.name is not None else f"the relation with OID {self.oid}"
         if self.columns:
             return f"{name} (column {', '.join(self.columns)})"
-        return name if self.kind in ("v", "S") else f"{name} ({rows_text(self.rows, self.estimated)})"
-
-
-def rows_text(rows: Optional[int], estimated: bool = False) -> str:
-    """A number of rows in words."""
-    if rows is None:
-        return "rows unknown"
-    return f"{'about ' if estimated else ''}{rows:,} row{'' if rows == 1 else 's'}"
+        return name if self.kind in ("v", "S") else f"{name} ({rows_text(self.rows, self.estimated, self.kind)})"
 
 
 def quoted(schema: Optional[str], name: str) -> str:

@@ -7,22 +7,63 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, relation_name
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, relation_name, rows_text
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import KIND_OF
 
 # Tables, partitioned and foreign tables, views. Indexes and sequences come with what they belong to.
 WHOLE = ("r", "p", "f", "v", "m")
 SCOPES = ("transaction", "named")
+_NAMES_SHOWN = 8
+_SENTENCES = {
+    "drop_schema": "DROP SCHEMA took {names} from database {database}",
+    "drop_table": "DROP TABLE took {names} from database {database}",
+    "drop_database": "DROP DATABASE took database {database}",
+    "truncate": "TRUNCATE emptied {names} in database {database}",
+    "delete": "DELETE took rows of {names} in database {database}",
+    "update": "UPDATE changed rows of {names} in database {database}",
+    "drop_column": "A column of {names} was dropped in database {database}",
+    "ddl": "The definition of {names} was changed in database {database}",
+    "explicit": "Damage to {names} in database {database} after {moment}",
+}
 
 
 def of_incident(incident: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the transaction damaged and people know by name, in the order it was told."""
     return [item for item in incident.get("relations") or [] if item.get("kind", "r") in WHOLE]
+
+
+def names(relations: Any) -> str:
+    """A list of relations in one line, shortened when it is long."""
+    listed = [relation_name(item) for item in relations or []]
+    more = len(listed) - _NAMES_SHOWN
+    return ", ".join(listed[:_NAMES_SHOWN]) + (f" and {counted(more, 'more', 'more')}" if more > 0 else "")
+
+
+def kind_of(incident: Mapping[str, Any]) -> str:
+    """What the transaction did, also one that was given, where WAL tells; else ``explicit``: only a moment is known."""
+    done = {item.get("damage") for item in incident.get("relations") or []}
+    known = [kind for damage, kind in KIND_OF.items() if damage in done]
+    kind = str(incident.get("kind") or "unknown")
+    return known[0] if kind == "explicit" and known else kind
+
+
+def what_happened(incident: Mapping[str, Any]) -> str:
+    """The damage in a sentence; of what was not looked for it says only after which moment it came."""
+    kind, relations = kind_of(incident), of_incident(incident)
+    did = [item for item in relations if KIND_OF.get(str(item.get("damage"))) == kind]
+    found_by = str(incident.get("found_by"))
+    return _SENTENCES.get(kind, "Damage to {names} in database {database}").format(
+        names=names(did or relations) or "what was lost",
+        database=incident.get("database", "unknown"),
+        # Who gave it is a person, and anything else is a way to search.
+        moment=f"the moment that {found_by} found" if found_by.startswith("a ") else "the moment that was given",
+    )
 
 
 def to_recover(
@@ -67,18 +108,19 @@ def stays_lost(incident: Mapping[str, Any], parameters: Mapping[str, Any]) -> li
     ]
 
 
-def rows_text(rows: Optional[int]) -> str:
-    """How many rows, in words; those of an empty table, too, since it is seldom the one that is missed."""
-    return "rows unknown" if rows is None else counted(rows, "row")
+def hit_text(item: Mapping[str, Any]) -> str:
+    """What was done to one relation: ``drop, 5,000 rows``."""
+    done = str(item.get("damage") or "hit").replace("_", " ")
+    if item.get("columns"):
+        return f"{done}, column {', '.join(map(str, item['columns']))}"
+    if item.get("kind") == "v":
+        return done
+    return f"{done}, {rows_text(item.get('rows'), bool(item.get('rows_estimated')), item.get('kind'))}"
 
 
 def relation_line(item: Mapping[str, Any], comes_back: bool, scope: str) -> str:
     """One damaged relation for the plan: its name, what was done to how many rows of it, and what becomes of it."""
-    done = str(item.get("damage") or "hit").replace("_", " ")
-    hit = ("about " if item.get("rows_estimated") else "") + rows_text(item.get("rows"))
-    if item.get("columns"):
-        hit = f"column {', '.join(map(str, item['columns']))}"
-    text = f"{relation_name(item)}: {done}, {hit}"
+    text = f"{relation_name(item)}: {hit_text(item)}"
     if not comes_back:
         way = "dr_scope=transaction brings it back" if scope == "named" else "dr_load=merge brings it back, too"
         return f"{text}; NOT ASKED FOR, stays lost ({way})"
@@ -88,9 +130,11 @@ def relation_line(item: Mapping[str, Any], comes_back: bool, scope: str) -> str:
 def candidate_line(item: Mapping[str, Any], chosen: bool) -> str:
     """One transaction that may have done the damage, for the plan."""
     kind = str(item.get("kind") or "unknown").replace("_", " ")
-    hit = "; ".join(f"{relation_name(one)} {rows_text(one.get('rows'))}" for one in of_incident(item)[:4])
-    if not hit:
-        hit = rows_text(item.get("rows"))
+    hit = "; ".join(
+        f"{relation_name(one)} {rows_text(one.get('rows'), bool(one.get('rows_estimated')), one.get('kind'))}"
+        for one in of_incident(item)[:4]
+    )
+    hit = hit or rows_text(item.get("rows"))
     text = f"{item.get('commit_time', 'unknown')} {kind}, transaction {item.get('xid')}, LSN {item.get('lsn')}: {hit}"
     if item.get("ours"):
         text += " (done by this collection)"

@@ -24,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage imp
     of_incident,
     relation_line,
     stays_lost,
+    what_happened,
 )
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.impact import bystander_lines, limit_lines
 
@@ -44,13 +45,6 @@ LOAD = {
 }
 
 
-def names(relations: Any) -> str:
-    """A list of relations in one line, shortened when it is long."""
-    listed = [relation_name(item) for item in relations or []]
-    more = len(listed) - _NAMES_SHOWN
-    return ", ".join(listed[:_NAMES_SHOWN]) + (f" and {counted(more, 'more', 'more')}" if more > 0 else "")
-
-
 def target_text(target: Mapping[str, Any]) -> str:
     """One line that says up to where is replayed."""
     text = f"{str(target.get('type', 'unknown')).upper()} {target.get('value', '')}".strip()
@@ -67,19 +61,12 @@ def _name_of(item: Any) -> str:
     )
 
 
-def kind_text(kind: Any) -> str:
-    return str(kind or "unknown").replace("_", " ").upper()
-
-
 def _incident_lines(data: Mapping[str, Any], now: str) -> list[str]:
     incident = data.get("incident") or {}
     if not incident:
         return []
-    line = f"{kind_text(incident.get('kind'))} in database {incident.get('database', 'unknown')}"
     told = any("damage" in item for item in incident.get("relations") or [])
-    if incident.get("relations") and not told:
-        line += f": {names(incident['relations'])}"
-    lines = [line]
+    lines = [what_happened(incident)]
     if incident.get("rows") and not told:
         lines.append(f"{counted(incident['rows'], 'row')} hit")
     if incident.get("ours"):

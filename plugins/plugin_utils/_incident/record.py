@@ -38,7 +38,8 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history im
     phase_seconds,
 )
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import RunLock, this_run
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import build_report, render_html
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.page import render_html
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import build_report
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.values import merge
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.verdict import needs_side_instance
 

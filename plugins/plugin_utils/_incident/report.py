@@ -6,22 +6,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core import units
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import verdict
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import deleted_since
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.impact import measured_lines
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import kind_text, target_text
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import deleted_since, kind_of
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.proof import (
     check_isolation,
     compare_fingerprints,
     count_differences,
 )
-from jinja2 import ChainableUndefined, Environment
 
 
 def _seconds(start: Any, end: Any) -> float | None:
@@ -84,14 +79,18 @@ def _came_back(data: Mapping[str, Any]) -> dict[str, Any]:
     for relation in recovery.get("relations") or []:
         planned = sizes.get(units.relation_name(relation)) or {}
         relations.append({**{key: planned.get(key) for key in ("state", "action", "bytes", "kind")}, **relation})
-    objects = [item for item in plan.get("objects") or [] if item.get("state") in (None, "missing")]
+    # What is implied comes with something else, as the type of its rows does with a table.
+    objects = [
+        {"type": str(item.get("type")), "name": str(item.get("identity") or item.get("name"))}
+        for item in plan.get("objects") or []
+        if item.get("state") in (None, "missing") and not item.get("implied")
+    ]
+    tables = {units.relation_name(item) for item in relations}
     return {
         "relations": relations,
         "rows": sum(int(item.get("rows") or 0) for item in relations),
         "bytes": sum(int(item.get("bytes") or 0) for item in relations),
-        "objects": [
-            {"type": str(item.get("type")), "name": str(item.get("identity") or item.get("name"))} for item in objects
-        ]
+        "objects": [item for item in objects if item["type"] != "table" or item["name"] not in tables]
         if recovery
         else [],
         "merged": recovery.get("merged"),
@@ -140,6 +139,21 @@ def measure_time(state: Mapping[str, Any], data: Mapping[str, Any], recovered: b
     return {**measured, "seconds": command, "from_damage_seconds": damage}
 
 
+def _gone(data: Mapping[str, Any], measured: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """From when to when production was without what was lost: ``{since, exact, until, seconds}``, null if unknown.
+
+    ``until`` is null where nothing is back and verified; a copy beside what is in use brings nothing back. Not
+    ``exact``: the damage came after ``since``, which is all that a moment tells that was given.
+    """
+    incident, target = data.get("incident") or {}, data.get("target") or {}
+    exact = kind_of(incident) != "explicit" and bool(incident.get("commit_time"))
+    since = incident.get("commit_time") or (target.get("value") if target.get("type") == "time" else None)
+    relations = (data.get("recovery") or {}).get("relations") or []
+    back = not relations or any(item.get("action") != "beside" for item in relations)
+    until = _verified(state) if back and measured["seconds"] is not None else None
+    return {"since": since, "exact": exact, "until": until, "seconds": _seconds(since, until)}
+
+
 def build_report(
     state: Mapping[str, Any], data: Mapping[str, Any], plan: Mapping[str, Any] | None, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
@@ -169,6 +183,7 @@ def build_report(
             "command": f"ansible-playbook ... -e dr_incident_id={state['id']}",
         }
         left.insert(0, again)
+    rto = measure_time(state, data, recovered and state["outcome"] == "done")
     return {
         "format": 1,
         "id": state["id"],
@@ -191,7 +206,8 @@ def build_report(
         "confirmation": data.get("confirmation"),
         "seconds": dict(seconds),
         "timeline": _timeline(state),
-        "rto": measure_time(state, data, recovered and state["outcome"] == "done"),
+        "gone": _gone(data, rto, state),
+        "rto": rto,
         "rpo": {**_objective(loss["seconds"], objectives.get("rpo_seconds")), **loss},
         "tier": objectives.get("tier"),
         "incident": data.get("incident"),
@@ -248,36 +264,3 @@ def finished_text(record: Mapping[str, Any]) -> str:
         f"Report: {record['path']}/report.html\n"
         "If it happened again, that is another incident: leave dr_incident_id out, or give another one."
     )
-
-
-def _shown(value: Any) -> str:
-    """A property of a fingerprint in one cell."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return units.number(value)
-    if isinstance(value, (list, dict)):
-        return str(len(value)) if value else "none"
-    return str(value)
-
-
-def render_html(report: Mapping[str, Any]) -> str:
-    """``report.html``: one file that needs nothing else, every value escaped."""
-    environment = Environment(autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(
-        size=units.size,
-        duration=units.duration,
-        number=units.number,
-        moment=units.moment,
-        relation=units.relation_name,
-        counted=units.counted,
-        kind=kind_text,
-        measured=measured_lines,
-        target=target_text,
-        shown=_shown,
-    )
-    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
-    by_type = Counter(item["type"] for item in report["came_back"]["objects"])
-    return template.render(report=report, objects_by_type=sorted(by_type.items()))

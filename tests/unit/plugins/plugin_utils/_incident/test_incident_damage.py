@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import (
     deleted_since,
+    hit_text,
     stays_lost,
     to_recover,
+    what_happened,
 )
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.verdict import missing
@@ -98,6 +100,35 @@ def test_the_plan_shows_all_that_was_damaged_with_its_rows_and_all_candidates() 
     assert "(done by this collection)" in text
     assert "<- this one" in text
     assert "2 segments, LSN 0/3 to 0/A" in text
+
+
+@pytest.mark.parametrize(
+    ("incident", "sentence"),
+    [
+        ({"kind": "truncate", "relations": [damaged("a", True)]}, "TRUNCATE emptied public.a in database shop"),
+        ({"kind": "drop_database", "relations": []}, "DROP DATABASE took database shop"),
+        ({"kind": "explicit", "relations": [damaged("a", True, damage="delete")]}, "DELETE took rows of public.a in"),
+        (
+            {"kind": "explicit", "relations": [{"schema": "public", "name": "a", "damage": None}]},
+            "Damage to public.a in database shop after the moment that was given",
+        ),
+        (
+            {"kind": "explicit", "relations": [], "found_by": "a search by restores"},
+            "Damage to what was lost in database shop after the moment that a search by restores found",
+        ),
+        ({"relations": []}, "Damage to what was lost in database shop"),
+    ],
+)
+def test_what_happened_is_a_sentence_also_where_only_the_moment_is_known(
+    incident: dict[str, Any], sentence: str
+) -> None:
+    assert what_happened({"database": "shop", **incident}).startswith(sentence)
+
+
+def test_rows_that_nobody_knows_have_their_reason() -> None:
+    assert hit_text(damaged("a", True, kind="p")) == "truncate, rows unknown: they are in its partitions"
+    assert hit_text(damaged("a", True)) == "truncate, rows unknown: no ANALYZE had counted them"
+    assert hit_text(damaged("v", True, kind="v", damage="drop")) == "drop"
 
 
 def test_the_plan_says_what_stays_lost_when_only_named_tables_are_wanted() -> None:

@@ -13,12 +13,12 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.filter.rds_restore_plan import rds_restore_plan
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.shown import dump_shown
 from ansible_collections.dbre.recovery.plugins.module_utils._side.shown import side_restore_shown
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.page import lanes, render_html
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import (
     build_report,
     compare_fingerprints,
     measure_loss,
-    render_html,
     summary,
 )
 
@@ -183,7 +183,7 @@ def test_what_differs_by_what_is_left_to_do_is_no_doubt() -> None:
 
     told = report(rename)
     assert told["verdict"] == "proved"
-    assert "by what is left to do" in render_html(told)
+    assert "differs by what is left to do" in render_html(told)
 
     def and_another(data: dict[str, Any]) -> None:
         rename(data)
@@ -243,6 +243,8 @@ def test_a_copy_beside_is_a_recovery_in_part() -> None:
     told = report(beside)
     assert told["verdict"] == "in_part"
     assert "recovered_1.orders, is complete" in summary(told)
+    assert told["gone"]["until"] is None
+    assert "What is in use is as it was left; what it was before is in the copy beside it." in render_html(told)
 
 
 def test_a_run_that_failed_or_was_declined_shows_no_time_to_recover_and_no_loss() -> None:
@@ -283,6 +285,44 @@ def test_a_run_that_failed_at_once_still_gives_a_report() -> None:
     assert "-e dr_incident_id=orders-dropped" in page
 
 
+def test_what_is_equal_is_counted_and_of_what_differs_only_that_is_shown() -> None:
+    def other_index(data: dict[str, Any]) -> None:
+        side, production = (
+            data["recovery"]["fingerprints"][one]["public.orders"] for one in ("recovered", "production")
+        )
+        side["indexes"] = [f"index {number}" for number in range(9)]
+        production["indexes"] = [*side["indexes"][:2], "another index"]
+
+    assert "<summary>8 properties equal</summary>" in render_html(report())
+    page = render_html(report(other_index))
+    assert "<summary>7 properties equal</summary>" in page
+    assert "index 7\nand 1 more</td>" in page
+    assert ">another index</td>" in page
+
+
+def test_the_page_says_from_when_to_when_it_was_gone() -> None:
+    page = " ".join(re.sub(r"<[^>]+>", "", render_html(report())).split())
+    assert "Gone from 2026-11-23 21:30:07+00:00 to 2026-11-23 21:43:07+00:00: 13 min." in page
+    assert "12 min until the command 1 min until it was verified".replace("command ", "command") in page
+    assert "Nothing is back so far." in render_html(report(lambda data: data.pop("recovery"), outcome="failed"))
+
+
+def test_what_comes_with_a_table_by_itself_is_not_counted() -> None:
+    def array(data: dict[str, Any]) -> None:
+        data["load_plan"]["objects"] += [
+            {"type": "type", "identity": "public.orders[]", "state": "missing", "implied": True},
+            {"type": "table", "identity": "public.orders", "state": "missing", "implied": False},
+        ]
+
+    assert report(array)["came_back"]["objects"] == [{"type": "INDEX", "name": "public.orders_pkey"}]
+
+
+def test_a_phase_that_several_runs_went_through_is_drawn_once() -> None:
+    tries = [{**STATE["events"][0], "outcome": "interrupted"}, STATE["events"][0]]
+    (lane,) = lanes(report(events=tries)["timeline"])
+    assert (lane["phase"], len(lane["bars"]), lane["seconds"], lane["outcome"]) == ("restore", 2, 60.0, "ok")
+
+
 def test_names_cannot_bring_markup_into_the_page() -> None:
     page = render_html(report())
     assert "<script" not in page
@@ -316,7 +356,7 @@ def test_the_plan_fits_the_screen_and_names_what_matters() -> None:
     text = plan_text({"id": "a", "scenario": "table-drop", "data": DATA, "past_seconds": None}, STATE["started"])
     assert max(map(len, text.splitlines())) <= 100
     for part in (
-        "DROP TABLE in database shop: public.orders",
+        "DROP TABLE took public.orders",
         "committed 2026-11-23 21:30:07+00:00 (12 min ago)",
         "LSN 0/3008940 (everything before it, itself not), timeline 1",
         "20261123-200000F (full)",
@@ -472,6 +512,7 @@ SWITCH = {
     "proved": True,
     "how": "another DbiResourceId answers at shop",
     "kept": "shop-before-4711",
+    "events": [{"time": "2026-11-25T03:30:00.5+00:00", "message": "failover started", "source": "shop"}],
 }
 
 
@@ -519,6 +560,8 @@ def test_a_takeover_is_shown_with_its_outage_and_how_it_is_known() -> None:
     html = render_html(report)
     assert "another DbiResourceId answers at shop" in html
     assert "shop-before-4711" in html
+    assert "2026-11-25 03:30:00+00:00</th><td>failover started" in html
+    assert "<h2>Proof" not in html, "there was nothing to compare with"
 
 
 def test_a_takeover_that_nobody_proved_is_not_called_proved() -> None:
