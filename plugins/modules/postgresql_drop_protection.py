@@ -11,7 +11,7 @@ short_description: Refuse DROP of tables and schemas that must not go by mistake
 version_added: "0.1.0"
 description:
   - Ensures that one database refuses to drop the tables and schemas named here, and that application roles hold no
-    privilege to empty them.
+    privilege to empty them. What was protected before stays protected.
   - An event trigger with its function in the schema C(dbre_protection) refuses C(DROP) of protected
     tables, foreign tables, views and materialized views, by whoever, with one clear message. What an
     upgrade of an extension drops, and temporary tables, are let through.
@@ -47,8 +47,8 @@ options:
     default: [TRUNCATE, DELETE]
   state:
     description:
-      - V(present) protects exactly what is named here and nothing else. V(absent) removes the protection whole and
-        grants again what was revoked.
+      - V(present) protects what is named here, too. V(absent) ends the protection of what is named here, or of all
+        where nothing is named, and grants again what was revoked there.
     type: str
     choices: [present, absent]
     default: present
@@ -77,7 +77,15 @@ EXAMPLES = r"""
   become: true
   become_user: postgres
 
-- name: Remove the protection
+- name: Let one of them be dropped again
+  dbre.recovery.postgresql_drop_protection:
+    login_db: shop
+    relations: public.orders
+    state: absent
+  become: true
+  become_user: postgres
+
+- name: Remove the protection whole
   dbre.recovery.postgresql_drop_protection:
     login_db: shop
     state: absent

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
@@ -94,9 +94,10 @@ def _shown(item: tuple[str, Any]) -> str:
 
 
 class DropProtection:
-    """The protection of one database: what there is, what is wanted, and the statements in between.
+    """The protection of one database: what there is, what is to be added or taken away, and the statements for it.
 
-    ``relations`` are ``{schema, name}``, ``schemas`` real names; ``revoke`` are privileges taken from ``roles``.
+    ``relations`` are ``{schema, name}``, ``schemas`` real names; ``revoke`` are privileges taken from ``roles``. What
+    others have protected stays: each incident protects its own tables.
     """
 
     def __init__(
@@ -119,15 +120,21 @@ class DropProtection:
         there = bool(self._rows("SELECT 1 AS one FROM pg_catalog.pg_namespace WHERE nspname = %s", (SCHEMA,)))
         protected = self._protected() if there else set()
         taken = self._taken() if there else set()
+        named = {*self.relations, *((schema, None) for schema in self.schemas)}
+        left, kept = protected | named, taken
+        commands: list[str] = []
         if state == "present":
             self._require_names()
-            wanted = {*self.relations, *((schema, None) for schema in self.schemas)}
-            now, keep = self._grants(), self._wanted_tables()
-            grant = {item for item in taken if not self._is_wanted(item, keep)}
-            commands = self._install(there) + self._list(protected, wanted) + self._privileges(now - taken, now, grant)
+            now = self._grants()
+            kept = taken | now
+            commands = self._install(there) + self._list(named - protected, set()) + self._privileges(now - taken, now)
+        elif there:
+            left = protected - named if named else set()
+            kept = {item for item in taken if self._is_covered(item, left)}
+            commands = self._privileges(set(), set(), taken - kept)
+            commands += self._list(set(), protected & named) if left else self._remove()
         else:
-            wanted = set()
-            commands = (self._privileges(set(), set(), taken) + self._remove()) if there else []
+            left = set()
         if commands and not check_mode:
             # A grant is taken back by the table's owner: from others, REVOKE does nothing and says nothing.
             tables = {(item.schema, item.name) for item in taken} | self._wanted_tables()
@@ -140,9 +147,9 @@ class DropProtection:
         return {
             "changed": bool(commands),
             "commands": commands,
-            "protected": sorted(map(_shown, wanted)),
+            "protected": sorted(map(_shown, left)),
             "findings": findings,
-            "diff": {"before": self._text(protected, taken), "after": self._text(wanted, self._after(state, taken))},
+            "diff": {"before": self._text(protected, taken), "after": self._text(left, kept)},
         }
 
     # What there is.
@@ -216,8 +223,9 @@ class DropProtection:
         tables = {(row["schema"], row["name"]) for row in found}
         return {table for table in tables if table in self.relations or table[0] in self.schemas}
 
-    def _is_wanted(self, item: Revoked, tables: set[tuple[str, str]]) -> bool:
-        return (item.schema, item.name) in tables and item.role in self.roles and item.privilege in self.revoke
+    @staticmethod
+    def _is_covered(item: Revoked, protected: set[tuple[str, Any]]) -> bool:
+        return bool({(item.schema, item.name), (item.schema, None)} & protected)
 
     def _grants(self) -> set[Revoked]:
         """Privileges to be revoked that the application roles hold now, granted to them by name."""
@@ -278,20 +286,19 @@ class DropProtection:
         return commands
 
     @staticmethod
-    def _list(old: set[tuple[str, Any]], new: set[tuple[str, Any]]) -> list[str]:
+    def _list(added: set[tuple[str, Any]], removed: set[tuple[str, Any]]) -> list[str]:
         def values(item: tuple[str, Any]) -> tuple[str, str]:
             return quote_literal(item[0]), quote_literal(item[1]) if item[1] else "NULL"
 
-        key = str
-        added = [values(item) for item in sorted(new - old, key=key)]
-        removed = [values(item) for item in sorted(old - new, key=key)]
-        return [f"INSERT INTO {SCHEMA}.protected VALUES ({schema}, {name})" for schema, name in added] + [
+        inserted = [values(item) for item in sorted(added, key=str)]
+        deleted = [values(item) for item in sorted(removed, key=str)]
+        return [f"INSERT INTO {SCHEMA}.protected VALUES ({schema}, {name})" for schema, name in inserted] + [
             f"DELETE FROM {SCHEMA}.protected WHERE schema_name = {schema} AND object_name IS NOT DISTINCT FROM {name}"
-            for schema, name in removed
+            for schema, name in deleted
         ]
 
     @staticmethod
-    def _privileges(remember: set[Revoked], take: set[Revoked], give_back: set[Revoked]) -> list[str]:
+    def _privileges(remember: set[Revoked], take: set[Revoked], grant: Iterable[Revoked] = ()) -> list[str]:
         commands = []
         for item in sorted(take):
             commands.append(
@@ -300,7 +307,7 @@ class DropProtection:
         for item in sorted(remember):
             texts = ", ".join(map(quote_literal, item[:4]))
             commands.append(f"INSERT INTO {SCHEMA}.revoked VALUES ({texts}, {str(item.grantable).lower()})")
-        for item in sorted(give_back):
+        for item in sorted(grant):
             option = " WITH GRANT OPTION" if item.grantable else ""
             table, role = quote_name(item.schema, item.name), quote_ident(item.role)
             texts = " AND ".join(
@@ -356,12 +363,6 @@ class DropProtection:
             if why:
                 findings.append({"relation": display_name(row["schema"], row["name"]), "role": row["role"], "why": why})
         return findings
-
-    def _after(self, state: str, taken: set[Revoked]) -> set[Revoked]:
-        if state == "absent":
-            return set()
-        tables = self._wanted_tables()
-        return {item for item in taken if self._is_wanted(item, tables)} | self._grants()
 
     @staticmethod
     def _text(protected: set[tuple[str, Any]], taken: set[Revoked]) -> str:

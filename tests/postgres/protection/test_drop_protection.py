@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 import psycopg2
 import pytest
@@ -43,7 +43,7 @@ def shop(server: Server) -> Iterator[Server]:
 
 def protect(
     server: Server,
-    relations: str = "orders",
+    relations: Optional[str] = None,
     schemas: tuple[str, ...] = (),
     roles: tuple[str, ...] = (),
     revoke: tuple[str, ...] = ("TRUNCATE", "DELETE"),
@@ -52,8 +52,9 @@ def protect(
     user: str = "postgres",
 ) -> dict[str, Any]:
     connection = connect({**server.params(), "login_user": user}, "shop")
+    named = ("orders" if state == "present" else "") if relations is None else relations
     try:
-        protection = DropProtection(connection, parse_relation_list(relations), schemas, roles, revoke)
+        protection = DropProtection(connection, parse_relation_list(named), schemas, roles, revoke)
         return protection.ensure(state, check_mode)
     finally:
         connection.close()
@@ -123,7 +124,8 @@ def test_applications_can_no_longer_empty_it_and_can_again_afterwards(shop: Serv
             shop.sql(statement, "shop", "app")
     shop.sql("INSERT INTO orders VALUES (1)", "shop", "app")
     protect(shop, roles=("app",), revoke=("TRUNCATE",))
-    shop.sql("DELETE FROM orders", "shop", "app")
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        shop.sql("DELETE FROM orders", "shop", "app")
     protect(shop, state="absent")
     assert shop.sql("SELECT relacl::text FROM pg_class WHERE relname = 'orders'", "shop") == before
 
@@ -151,10 +153,20 @@ def test_a_second_time_nothing_changes(shop: Server) -> None:
     assert protect(shop, state="absent")["commands"] == []
 
 
-def test_only_what_is_named_is_protected(shop: Server) -> None:
-    protect(shop, "orders")
-    assert protect(shop, "notes")["protected"] == ["public.notes"]
+def test_what_one_incident_protected_stays_protected_after_the_next(shop: Server) -> None:
+    before = shop.sql("SELECT relname, relacl::text FROM pg_class WHERE relname IN ('orders', 'notes')", "shop")
+    protect(shop, "orders", roles=("app",))
+    assert protect(shop, "notes")["protected"] == ["public.notes", "public.orders"]
+    for table in ("orders", "notes"):
+        with pytest.raises(Refused, match="is protected from being dropped"):
+            shop.sql(f"DROP TABLE {table}", "shop")
+    with pytest.raises(Refused, match="permission denied"):
+        shop.sql("TRUNCATE orders", "shop", "app")
+    assert protect(shop, "orders", state="absent")["protected"] == ["public.notes"]
+    assert shop.sql("SELECT relname, relacl::text FROM pg_class WHERE relname IN ('orders', 'notes')", "shop") == before
     shop.sql("DROP TABLE orders", "shop")
+    assert protect(shop, "notes", state="absent")["protected"] == []
+    assert shop.sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'dbre%'", "shop") == []
 
 
 def test_check_mode_says_what_it_would_do_and_does_nothing(shop: Server) -> None:
