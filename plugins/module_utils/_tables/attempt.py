@@ -17,7 +17,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     user_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as, is_another
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import is_concurrent
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import (
+    Lock,
+    Locks,
+    is_concurrent,
+    patiently,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
@@ -140,6 +146,10 @@ class Attempt:
         self._without.add(entry.dump_id)
         self.refused.append(Refused(entry, self._dump.identity(entry), reason, command))
 
+    def go_on_after(self, refused: Iterable[Refused]) -> None:
+        """Leave out what an earlier transaction was refused, which was said there."""
+        self._without |= {item.entry.dump_id for item in refused}
+
     def withdraw(self, refused: Refused) -> None:
         """One that was refused was made in another way: what needs it can be made."""
         self._without.discard(refused.entry.dump_id)
@@ -250,3 +260,31 @@ class Attempt:
         self._without.add(entry.dump_id)
         name = self._dump.identity(entry)
         self.refused.append(Refused(entry, name, reason, statements_of(script), sqlstate))
+
+
+class Transactions:
+    """Transactions of which each goes on after what those before it were refused."""
+
+    def __init__(self, connection: Any, incident: str, attempt_of: Callable[[], Attempt]) -> None:
+        self._connection = connection
+        self._incident = incident
+        self._attempt_of = attempt_of
+        self.refused: list[Refused] = []
+
+    def run(
+        self, wanted: Sequence[Lock], entries: Sequence[Entry], work: Callable[[Attempt], list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """Do ``work``, which makes ``entries`` of the dump under the locks that are ``wanted``; what is left to do."""
+        locks = Locks(self._connection)
+
+        def once() -> tuple[list[dict[str, Any]], list[Refused]]:
+            mark(self._connection, self._incident)
+            attempt = self._attempt_of()
+            attempt.go_on_after(self.refused)
+            attempt.prepare([entries])
+            locks.take(wanted)
+            return work(attempt), attempt.refused
+
+        left_to_do, refused = patiently(self._connection, once, locks=locks)
+        self.refused += refused
+        return [*(item.left() for item in refused), *left_to_do]

@@ -101,11 +101,17 @@ class ForeignKeys:
             }
         finally:
             side.close()
+        # Those that rows of ours or of production did not let be made, each with its statement.
+        self._broken: list[tuple[Mapping[str, Any], str]] = []
         self._keys = [key for key in every if key["oid"] not in trees]
         self._trees = [key for key in every if key["oid"] in trees]
 
     def add(self, connection: Any) -> list[dict[str, Any]]:
-        """Make those that are not there, in the caller's transaction; what could not be made."""
+        """Make those that are not there, in the caller's transaction; what could not be made.
+
+        But what rows do not allow, of which :meth:`violations` tells when nobody waits for these any more.
+        """
+        self._broken = []
         left_to_do = []
         for key in self._keys:
             left_to_do += self._add(connection, key)
@@ -162,12 +168,18 @@ class ForeignKeys:
         left_to_do = []
         for error in errors:
             if isinstance(error, connection.IntegrityError):
-                left_to_do.append({**violation(connection, key, f"{statement};"), "lost": True})
+                self._broken.append((key, f"{statement};"))
             else:
                 left_to_do.append(
                     left("foreign key", shown_key(key), server_message(error), f"{statement};", lost=True)
                 )
         return left_to_do
+
+    def violations(self, connection: Any) -> list[dict[str, Any]]:
+        """What of the keys could not be made for the rows that are there, after the transaction that tried it."""
+        found = [{**violation(connection, key, command), "lost": True} for key, command in self._broken]
+        connection.rollback()
+        return found
 
     def finish(
         self, connection: Any, comments: Sequence[Entry], attempt_of: Callable[[], Attempt]

@@ -7,65 +7,44 @@ CREATE INDEX CONCURRENTLY stands outside of transactions, so that a killed run l
 waits for transactions that are older than itself, but nobody who reads or writes waits for it (CREATE INDEX in
 PostgreSQL's documentation, "Building Indexes Concurrently"). A key is made of its index in a moment (ALTER TABLE, "ADD
 table_constraint_using_index"), the index of a partitioned table of those of its partitions (ALTER INDEX, "ATTACH
-PARTITION"). What needs a key, the foreign keys of others and what is said of it, follows it.
+PARTITION"), some of them at a time. What needs a key, the foreign keys of others and what is said of it, follows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import is_another
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import (
-    DEADLOCK,
-    LOCK_NOT_AVAILABLE,
-    LOCKED,
-    Lock,
-    Locks,
-    patiently,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import (
     NEEDS_ANOTHER,
     Attempt,
-    is_passing,
+    Transactions,
     savepoint,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.concurrent_index import (
+    There,
+    alone,
+    build_index,
+    drop_index,
+    what_is_there,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.foreign_keys import ForeignKeys
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.index_groups import (
+    Build,
+    Group,
+    find_builds,
+    part_of,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import Steps
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import Entry, SchemaDump, statements_of
 
-# How long transactions of others may keep an index from being built.
-PATIENCE = "10min"
-# How often somebody may get in its way so that neither gets on.
-ATTEMPTS = 5
-# What can be built so: not a constraint of exclusion, nor what is on a materialized view.
-DEFINITIONS = """
-SELECT CASE WHEN k.oid IS NULL THEN 'INDEX' ELSE 'CONSTRAINT' END AS description,
-       coalesce(k.oid, i.indexrelid)::int8 AS oid, n.nspname AS schema, c.relname AS name, tn.nspname AS table_schema,
-       t.relname AS table, t.relkind = 'p' AS partitioned, pg_catalog.pg_get_indexdef(i.indexrelid) AS definition,
-       s.spcname AS tablespace, k.contype AS key, k.conname, k.condeferrable, k.condeferred,
-       i.indisclustered AS clustered, i.indisreplident AS identity
-FROM pg_catalog.pg_index i
-JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_class t ON t.oid = i.indrelid AND t.relkind IN ('r', 'p')
-JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
-LEFT JOIN pg_catalog.pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')
-LEFT JOIN pg_catalog.pg_tablespace s ON s.oid = c.reltablespace
-WHERE (i.indexrelid = ANY(%s::oid[]) AND k.oid IS NULL OR k.oid = ANY(%s::oid[])) AND NOT i.indisexclusion
-"""
-THERE = """
-SELECT i.indisvalid AS valid, EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid
-                                      AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u')) AS is_key
-FROM pg_catalog.pg_index i
-WHERE i.indexrelid = pg_catalog.to_regclass(%s) AND i.indrelid = pg_catalog.to_regclass(%s)
-"""
 # A primary key of such columns would look at all rows under its lock.
 NULLABLE = """
 SELECT string_agg(pg_catalog.quote_ident(a.attname), ', ') FROM pg_catalog.pg_index i
@@ -81,95 +60,29 @@ WHERE i.indexrelid = pg_catalog.to_regclass(%s) AND NOT i.indisvalid AND NOT EXI
   SELECT FROM pg_catalog.pg_inherits part JOIN pg_catalog.pg_index other ON other.indexrelid = part.inhrelid
   WHERE part.inhparent = i.indexrelid AND other.indrelid = p.inhrelid)
 """
-# What may hang on an index or a key that is built late.
-HANGING = ("COMMENT", "INDEX ATTACH")
+# Which indexes are parts of others already.
+ATTACHED = """
+SELECT pair.part FROM unnest(%s::text[], %s::text[]) AS pair(part, whole) JOIN pg_catalog.pg_inherits i
+  ON i.inhrelid = pg_catalog.to_regclass(pair.part) AND i.inhparent = pg_catalog.to_regclass(pair.whole)
+"""
+# The kind of journal entries that name what we began to build, which is then ours whatever a killed run made of it.
+BEGUN = "index"
+# How many partitions are locked at a time: the server looks at all others for each that is attached.
+BATCH = 20
 
 
-class Build(NamedTuple):
-    """One index or key of a table: its entry of the dump, and what the recovered instance says of it."""
+class Part(NamedTuple):
+    """What is done of an index or key after it was built: it is described, and attached to that of the table above."""
 
-    entry: Entry
-    name: str
-    """SQL name."""
-    table: str
-    """SQL name."""
-    partitioned: bool
-    """Whether it is only made of those of partitions."""
-    definition: str
-    tablespace: str
-    key: str
-    """The statement that makes the key of the index; empty for what is no key."""
-    primary: bool
-    more: tuple[str, ...]
-    """Further statements that describe the index of a key."""
+    build: Build
+    descriptions: Sequence[str]
+    attachments: Sequence[Entry]
 
     @property
-    def statement(self) -> str:
-        """What builds the index."""
-        words = self.definition.split(" INDEX ", 1)
-        return f"{words[0]} INDEX CONCURRENTLY {words[1]}"
-
-    @property
-    def command(self) -> str:
-        """What makes all of it, each statement by itself."""
-        return f"{self.statement};\n{self.key};" if self.key else f"{self.statement};"
-
-
-class Group(NamedTuple):
-    """What is built together: an index or a key, or those of a whole partitioned table, and what hangs on them."""
-
-    members: list[Entry]
-    hanging: list[Entry]
-    foreign_keys: list[Entry]
-    after: list[Entry]
-    """Comments on the foreign keys."""
-
-    @property
-    def entries(self) -> list[Entry]:
-        """All of them."""
-        return [*self.members, *self.hanging, *self.foreign_keys, *self.after]
-
-
-def _tied(entries: Sequence[Entry], chosen: Sequence[Entry]) -> dict[int, int]:
-    """For each of ``chosen`` one of those that it is tied to, the same for all of these; by dump ids.
-
-    The index of a partition needs that of the table above it, and an attachment needs both.
-    """
-    first = {entry.dump_id: entry.dump_id for entry in chosen}
-    for entry in entries:
-        if entry.dump_id in first or entry.description == "INDEX ATTACH":
-            tied = {first[dump_id] for dump_id in (entry.dump_id, *entry.depends) if dump_id in first}
-            first.update({dump_id: min(tied) for dump_id, other in first.items() if other in tied})
-    return first
-
-
-def groups_of(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Group]:
-    """Indexes and keys among ``others`` by what must be built together, but what anything else of ``entries`` needs.
-
-    Only comments, attachments and foreign keys may need them.
-    """
-    first = _tied(entries, [entry for entry in others if entry.description in ("INDEX", "CONSTRAINT")])
-    found = {dump_id: Group([], [], [], []) for dump_id in first.values()}
-    needed: set[int] = set()
-    of_keys: dict[int, set[int]] = {}
-    for entry in entries:
-        above = {first[dump_id] for dump_id in entry.depends if dump_id in first}
-        if entry.dump_id in first:
-            found[first[entry.dump_id]].members.append(entry)
-        elif entry.description == "FK CONSTRAINT":
-            of_keys[entry.dump_id] = above
-            # What needs two groups cannot follow one of them.
-            needed |= above if len(above) > 1 else set()
-            for dump_id in above:
-                found[dump_id].foreign_keys.append(entry)
-        elif entry.description in HANGING:
-            for dump_id in above:
-                found[dump_id].hanging.append(entry)
-            for dump_id in {dump_id for key in entry.depends for dump_id in of_keys.get(key, ())}:
-                found[dump_id].after.append(entry)
-        else:
-            needed |= above
-    return [group for dump_id, group in found.items() if dump_id not in needed]
+    def locks(self) -> list[Lock]:
+        """The locks under which that is done. To attach an index locks it, and whoever uses its table uses it."""
+        wanted = [Lock(self.build.table, lock_for(statement)) for statement in self.descriptions]
+        return [*wanted, *(Lock(self.build.table, "ACCESS EXCLUSIVE") for _entry in self.attachments)]
 
 
 class IndexBuilds:
@@ -178,32 +91,9 @@ class IndexBuilds:
     def __init__(self, context: Context, dump: SchemaDump, steps: Steps) -> None:
         self._context = context
         self._dump = dump
-        self._builds: dict[int, Build] = {}
-        self._groups: list[Group] = []
-        every = [*steps.own, *steps.others, *steps.foreign_keys, *steps.after_foreign_keys]
-        # What runs code of users while it is read is made as its owner, which only a transaction can be.
-        caged = _caged(context, dump)
-        possible = [
-            group
-            for group in groups_of(every, steps.others)
-            if caged.isdisjoint(entry.dump_id for entry in [*group.members, *group.hanging])
-        ]
-        entries = {(entry.description, entry.oid): entry for group in possible for entry in group.members}
-        if not entries:
-            return
-        oids = [[oid for kind, oid in entries if kind == wanted] for wanted in ("INDEX", "CONSTRAINT")]
-        side = context.side.connect(context.side_database)
-        try:
-            found = rows(side, DEFINITIONS, tuple(oids))
-        finally:
-            side.close()
-        for item in found:
-            entry = entries[item["description"], item["oid"]]
-            lost_space = (entry.catalog, entry.oid) in dump.without_home
-            self._builds[entry.dump_id] = build_of(entry, item, "" if lost_space else item["tablespace"] or "")
-        self._groups = [
-            group for group in possible if self._builds.keys() >= {entry.dump_id for entry in group.members}
-        ]
+        self._groups, self._builds = find_builds(context, dump, steps)
+        # Addresses of what earlier runs began to build, and this one.
+        self._begun: set[tuple[int, int]] = set()
 
     def without(self, steps: Steps) -> Steps:
         """The steps without them, and without what needs them."""
@@ -216,32 +106,82 @@ class IndexBuilds:
 
     def make(self, connection: Any, attempt_of: Callable[[], Attempt]) -> list[dict[str, Any]]:
         """Build those that are not there, in a session that is in no transaction; what is left to do."""
+        if not self._groups:
+            return []
+        journal = read_journal(connection, self._context.staging)
+        connection.commit()
+        self._begun = {(item["catalog"], item["oid"]) for item in journal.get(BEGUN, [])}
         left_to_do: list[dict[str, Any]] = []
         for group in self._groups:
-            reasons = {
-                entry.dump_id: self._complete(connection, self._builds[entry.dump_id])
-                for entry in group.members
-                if not self._builds[entry.dump_id].partitioned
-            }
-            failed = {dump_id: reason for dump_id, reason in reasons.items() if reason is not None}
-            left_to_do += self._join(connection, group, failed, attempt_of)
+            transactions = Transactions(connection, self._context.plan["incident"], attempt_of)
+            failed = self._unlike_tops(connection, group) or self._failed(connection, group)
+            left_to_do += self._make_tops(connection, group, failed, transactions)
+            left_to_do += self._join(connection, group, failed, transactions)
+            left_to_do += self._follow(connection, group, transactions, attempt_of)
+            for build in self._of(group):
+                left_to_do += self._incomplete(connection, build) if build.partitioned else []
         return left_to_do
+
+    def _of(self, group: Group) -> list[Build]:
+        return [self._builds[entry.dump_id] for entry in group.members]
+
+    def _failed(self, connection: Any, group: Group) -> dict[int, str]:
+        """Complete those of tables that hold rows; why some cannot be, by dump id."""
+        reasons = {
+            build.entry.dump_id: self._complete(connection, build) for build in self._of(group) if not build.partitioned
+        }
+        return {dump_id: reason for dump_id, reason in reasons.items() if reason is not None}
+
+    def _unlike_tops(self, connection: Any, group: Group) -> dict[int, str]:
+        """Why what is in the place of those of partitioned tables cannot become these, by dump id."""
+        reasons = {
+            build.entry.dump_id: self._unlike(build, what_is_there(connection, build))
+            for build in self._of(group)
+            if build.partitioned
+        }
+        connection.commit()
+        found = {dump_id: reason for dump_id, reason in reasons.items() if reason is not None}
+        parts = [build.entry.dump_id for build in self._of(group) if not build.partitioned]
+        return {**dict.fromkeys(parts, NEEDS_ANOTHER), **found} if found else {}
+
+    def _unlike(self, build: Build, there: Optional[There]) -> Optional[str]:
+        """Why what is there cannot become an index or key.
+
+        An expression may be written in another way when it was read once more, so that ours may look unlike itself.
+        """
+        return None if there is None or _address(build) in self._begun else there.unlike(build)
+
+    def _begin(self, connection: Any, builds: Sequence[Build]) -> None:
+        """Note, in the caller's transaction, that what will be there is ours."""
+        for build in builds:
+            if _address(build) not in self._begun:
+                self._context.journal(connection, BEGUN, dict(zip(("catalog", "oid"), _address(build))))
 
     def _complete(self, connection: Any, build: Build) -> Optional[str]:
         """Build one index, and make a key of it; why that cannot be."""
-        there = rows(connection, THERE, (build.name, build.table))
+        there = what_is_there(connection, build)
         connection.commit()
-        made = not there or not there[0]["valid"]
-        if made:
+        unlike = self._unlike(build, there)
+        if unlike is not None:
+            return unlike
+        valid = there is not None and there.valid
+        if not valid:
+
+            def begin() -> None:
+                mark(connection, self._context.plan["incident"])
+                self._begin(connection, [build])
+
+            patiently(connection, begin)
+            self._begun.add(_address(build))
             reason = build_index(connection, build)
             if reason is not None:
                 return reason
-        if not build.key or (there and there[0]["is_key"]):
+        if not build.key or (there is not None and there.constraint is not None):
             return None
         reason = self._make_key(connection, build)
-        if reason is not None and made:
-            with _alone(connection):
-                reason += _drop(connection, build)
+        if reason is not None and not valid:
+            with alone(connection):
+                reason += drop_index(connection, build)
         elif reason is not None:
             reason += f"; the index {build.name} was there before and stays"
         return reason
@@ -263,51 +203,102 @@ class IndexBuilds:
 
         return patiently(connection, work, locks=locks)
 
-    def _join(
-        self, connection: Any, group: Group, failed: Mapping[int, str], attempt_of: Callable[[], Attempt]
+    def _make_tops(
+        self, connection: Any, group: Group, failed: Mapping[int, str], transactions: Transactions
     ) -> list[dict[str, Any]]:
-        """Make what is made of the parts, and what hangs on all of them, in one transaction; what is left to do."""
-        keys = ForeignKeys(self._context, group.foreign_keys)
-        parts = [build for build in self._of(group) if build.partitioned]
-        tops = {build.table for build in parts}
-        wanted = [Lock(table, "ACCESS EXCLUSIVE", tree=True) for table in sorted(tops)]
-        locks = Locks(connection)
-        descriptions = [
-            (build, statement)
-            for build in self._of(group)
-            if build.entry.dump_id not in failed
-            for statement in self._descriptions(build)
-        ]
-        described = [Lock(build.table, lock_for(statement)) for build, statement in descriptions]
+        """Make those of partitioned tables, still without parts, unless others have ``failed``; what is left to do."""
+        tops = [build for build in self._of(group) if build.partitioned]
+        made = [] if failed else [build for build in tops if what_is_there(connection, build) is None]
+        connection.commit()
+        if not (made or failed):
+            return []
 
-        def work() -> list[dict[str, Any]]:
-            mark(connection, self._context.plan["incident"])
-            attempt = attempt_of()
+        def work(attempt: Attempt) -> list[dict[str, Any]]:
             for build in self._of(group):
-                if build.entry.dump_id in failed:
-                    attempt.refuse(build.entry, failed[build.entry.dump_id], build.command)
-                elif failed and build.partitioned:
-                    command = statements_of(self._dump.script([build.entry]))
-                    attempt.refuse(build.entry, NEEDS_ANOTHER, command)
-            made = [] if failed else [build.entry for build in parts if not self._is_there(connection, build)]
-            attempt.prepare([[*made, *group.hanging]])
-            locks.take([*(wanted if made else []), *described, *keys.locks()])
-            left_to_do = [entry for item in descriptions for entry in self._describe(connection, *item)]
-            attempt.make([*made, *group.hanging])
-            left_to_do += keys.add(connection)
-            attempt.make([entry for entry in group.after if entry not in keys.late(group.after)])
-            return [*(item.left() for item in attempt.refused), *left_to_do]
+                whole = statements_of(self._dump.script([build.entry])) if failed and build.partitioned else ""
+                if build.entry.dump_id in failed or whole:
+                    reason = failed.get(build.entry.dump_id, NEEDS_ANOTHER)
+                    attempt.refuse(build.entry, reason, whole or build.command)
+            self._begin(connection, made)
+            attempt.make([build.entry for build in made])
+            return []
 
-        left_to_do = patiently(connection, work, locks=locks)
-        left_to_do += keys.finish(connection, keys.late(group.after), attempt_of)
-        return left_to_do + [entry for build in parts for entry in self._incomplete(connection, build)]
+        left_to_do = transactions.run(
+            [lock_on_top(connection, build) for build in made], [build.entry for build in made], work
+        )
+        self._begun |= {_address(build) for build in made}
+        return left_to_do
 
-    def _of(self, group: Group) -> list[Build]:
-        return [self._builds[entry.dump_id] for entry in group.members]
+    def _join(
+        self, connection: Any, group: Group, failed: Mapping[int, str], transactions: Transactions
+    ) -> list[dict[str, Any]]:
+        """Describe them, and attach those of partitions, some at a time; what is left to do."""
+        left_to_do: list[dict[str, Any]] = []
+        parts = self._parts(connection, group, failed, transactions)
+        for number in range(0, len(parts), BATCH):
+            batch = parts[number : number + BATCH]
+            attachments = [entry for part in batch for entry in part.attachments]
 
-    @staticmethod
-    def _is_there(connection: Any, build: Build) -> bool:
-        return bool(rows(connection, THERE, (build.name, build.table)))
+            def work(attempt: Attempt, batch: Sequence[Part] = batch) -> list[dict[str, Any]]:
+                left_to_do = [
+                    entry
+                    for part in batch
+                    for statement in part.descriptions
+                    for entry in self._describe(connection, part.build, statement)
+                ]
+                attempt.make([entry for part in batch for entry in part.attachments])
+                return left_to_do
+
+            left_to_do += transactions.run([lock for part in batch for lock in part.locks], attachments, work)
+        return left_to_do
+
+    def _parts(
+        self, connection: Any, group: Group, failed: Mapping[int, str], transactions: Transactions
+    ) -> list[Part]:
+        """From the lowest up: what becomes complete with its last part locks that of the table above."""
+        above: dict[int, int] = {}
+        attachments: dict[int, Entry] = {}
+        for entry in _attachable(group, transactions):
+            lower, upper = part_of(entry, group.members)
+            above[lower.dump_id], attachments[lower.dump_id] = upper.dump_id, entry
+        pairs = [[self._builds[dump_id].name for dump_id in side] for side in (above.keys(), above.values())]
+        attached = {row["part"] for row in rows(connection, ATTACHED, tuple(pairs))}
+        connection.commit()
+        parts = []
+        for build in self._of(group):
+            own = [attachments[build.entry.dump_id]] if build.entry.dump_id in attachments else []
+            descriptions = [] if build.entry.dump_id in failed else self._descriptions(build)
+            part = Part(build, descriptions, [] if build.name in attached else own)
+            parts += [part] if part.descriptions or part.attachments else []
+
+        def depth(part: Part) -> int:
+            steps, dump_id = 0, part.build.entry.dump_id
+            while dump_id in above:
+                steps, dump_id = steps + 1, above[dump_id]
+            return steps
+
+        return sorted(parts, key=depth, reverse=True)
+
+    def _follow(
+        self, connection: Any, group: Group, transactions: Transactions, attempt_of: Callable[[], Attempt]
+    ) -> list[dict[str, Any]]:
+        """Comments, and the foreign keys that need them; what is left to do."""
+        attachable = _attachable(group, transactions)
+        rest = [entry for entry in group.hanging if entry not in attachable]
+        if not (rest or group.foreign_keys):
+            return []
+        keys = ForeignKeys(self._context, group.foreign_keys)
+        late = keys.late(group.after)
+
+        def work(attempt: Attempt) -> list[dict[str, Any]]:
+            attempt.make(rest)
+            left_to_do = keys.add(connection)
+            attempt.make([entry for entry in group.after if entry not in late])
+            return left_to_do
+
+        left_to_do = transactions.run(keys.locks(), rest, work)
+        left_to_do += keys.violations(connection)
+        return left_to_do + keys.finish(connection, late, attempt_of)
 
     def _descriptions(self, build: Build) -> Sequence[str]:
         """What else is said of an index: statistics of its expressions, whether the table is clustered by it."""
@@ -340,89 +331,28 @@ class IndexBuilds:
         return [left(build.entry.description.lower(), self._dump.identity(build.entry), reason, lost=True)]
 
 
-def _caged(context: Context, dump: SchemaDump) -> set[int]:
-    """Dump ids of what is made as another than we or a superuser."""
-    production = context.production.connect()
-    try:
-        others = {role for role in {whom.role for whom in dump.run_as.values()} if is_another(production, role)}
-    finally:
-        production.close()
-    return {dump_id for dump_id, whom in dump.run_as.items() if whom.role in others}
+def _address(build: Build) -> tuple[int, int]:
+    return build.entry.catalog, build.entry.oid
+
+
+def _attachable(group: Group, transactions: Transactions) -> list[Entry]:
+    """The attachments of which nothing was refused that they need."""
+    refused = {item.entry.dump_id for item in transactions.refused}
+    return [
+        entry for entry in group.hanging if entry.description == "INDEX ATTACH" and refused.isdisjoint(entry.depends)
+    ]
+
+
+def lock_on_top(connection: Any, build: Build) -> Lock:
+    """What the index or key of a partitioned table, still without parts, is made under.
+
+    Since PostgreSQL 18 a primary key looks for NOT NULL on the partitions (ATPrepAddPrimaryKey() in tablecmds.c).
+    """
+    if not build.key:
+        return Lock(build.table, "SHARE")
+    return Lock(build.table, "ACCESS EXCLUSIVE", tree=build.primary and connection.server_version >= 180000)
 
 
 def lock_for(statement: str) -> str:
     """What a statement that describes an index locks its table with, at the most (tablecmds.c)."""
     return "ACCESS EXCLUSIVE" if "REPLICA IDENTITY" in statement else "SHARE UPDATE EXCLUSIVE"
-
-
-@contextmanager
-def _alone(connection: Any, patience: str = PATIENCE) -> Iterator[None]:
-    """Statements that stand outside of transactions, and wait for those of others."""
-    connection.autocommit = True
-    try:
-        execute(connection, f"SET SESSION lock_timeout = '{patience}'")
-        yield
-    finally:
-        if not connection.closed:
-            execute(connection, "RESET default_tablespace; RESET lock_timeout")
-            connection.autocommit = False
-
-
-def build_index(connection: Any, build: Build, patience: str = PATIENCE) -> Optional[str]:
-    """Build one index anew, in a session that is in no transaction; why that cannot be."""
-    with _alone(connection, patience):
-        execute(connection, "SELECT pg_catalog.set_config('default_tablespace', %s, false)", (build.tablespace,))
-        for _attempt in range(ATTEMPTS):
-            # What a killed run left, or an attempt.
-            remains = _drop(connection, build)
-            if remains:
-                return f"one that is not valid is in its place{remains}"
-            try:
-                execute(connection, build.statement)
-                return None
-            except connection.DatabaseError as error:
-                if is_passing(error) and error.pgcode not in LOCKED:
-                    raise
-                reason = server_message(error)
-                if error.pgcode == LOCK_NOT_AVAILABLE:
-                    reason = f"for {patience} others had transactions open that are older than its building"
-                if error.pgcode != DEADLOCK:
-                    break
-        return reason + _drop(connection, build)
-
-
-def _drop(connection: Any, build: Build) -> str:
-    """Drop an index of ours; what to do, for people, where others keep us from it."""
-    statement = f"DROP INDEX CONCURRENTLY {build.name}"
-    for _attempt in range(ATTEMPTS):
-        there = rows(connection, THERE, (build.name, build.table))
-        if not there:
-            return ""
-        try:
-            execute(connection, statement)
-        except connection.DatabaseError as error:
-            if error.pgcode not in LOCKED:
-                raise
-            if error.pgcode == LOCK_NOT_AVAILABLE:
-                break
-    return (
-        "; others had transactions open that kept it from being dropped. It serves no query, but refuses duplicates if "
-        f"it is unique: run {statement}; before the command"
-    )
-
-
-def build_of(entry: Entry, item: Mapping[str, Any], tablespace: str) -> Build:
-    """What one row of ``DEFINITIONS`` says."""
-    name, table = quote_name(item["schema"], item["name"]), quote_name(item["table_schema"], item["table"])
-    key, more = "", []
-    if item["key"]:
-        key = f"ALTER TABLE ONLY {table} ADD CONSTRAINT {quote_ident(item['conname'])} "
-        key += f"{'PRIMARY KEY' if item['key'] == 'p' else 'UNIQUE'} USING INDEX {quote_ident(item['name'])}"
-        key += " DEFERRABLE" if item["condeferrable"] else ""
-        key += " INITIALLY DEFERRED" if item["condeferred"] else ""
-        more += [f"ALTER TABLE {table} CLUSTER ON {quote_ident(item['name'])}"] if item["clustered"] else []
-        if item["identity"]:
-            more.append(f"ALTER TABLE ONLY {table} REPLICA IDENTITY USING INDEX {quote_ident(item['name'])}")
-    return Build(
-        entry, name, table, item["partitioned"], item["definition"], tablespace, key, item["key"] == "p", tuple(more)
-    )

@@ -600,7 +600,19 @@ class TableRecovery:
             self.context.journal(main, "published", {"left_to_do": left_to_do})
 
         patiently(main, work, locks=locks)
+        self._note_violations(main, keys)
         self.context.progress.say("publish", len(self.plan["objects"]), len(self.plan["objects"]), "objects")
+
+    def _note_violations(self, main: Any, keys: ForeignKeys) -> None:
+        """Keep in the journal what rows do not allow, counted while nobody waits."""
+        left_to_do = keys.violations(main)
+
+        def note() -> None:
+            mark(main, self.plan["incident"])
+            self.context.journal(main, "published", {"left_to_do": left_to_do})
+
+        if left_to_do:
+            patiently(main, note)
 
     def _finish_keys(self, main: Any, steps: Steps, attempt_of: Callable[[], Attempt]) -> list[dict[str, Any]]:
         """Foreign keys are valid, or what of their tables' rows is left to do."""

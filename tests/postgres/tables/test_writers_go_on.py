@@ -9,7 +9,8 @@ from typing import Any
 
 import psycopg2
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.index_builds import Build, build_index
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.concurrent_index import build_index
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.index_groups import Build
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import parse_toc
 
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
