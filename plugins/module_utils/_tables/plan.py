@@ -43,7 +43,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_large_o
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.privileges import lost_privileges
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import moved
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.waits import waits_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.with_secrets import dropped_with_secrets
 
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
@@ -462,7 +461,6 @@ class Planner:
             "bytes": sum(item["bytes"] for item in relations if item["action"] != "none")
             + (large_objects["bytes"] or 0),
             "replication": replication_of(production, relations),
-            "waits": waits_of(side, relations, kept),
             **missing_globals,
             **needs,
         }

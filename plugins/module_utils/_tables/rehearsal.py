@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the dbre.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Find out what a role that is no superuser may not make, before it matters."""
+"""Find out what a role that is no superuser may not make, and whom others will wait for, before it matters."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.put_back imp
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover import make_early
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import without_home
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import SchemaDump, statements_of
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.waits import waits_of
 
 # Surviving relations whose owner we cannot stand in for; REFERENCES is all that a foreign key asks of the other table.
 CLOSED_TABLES = """
@@ -53,13 +54,17 @@ SELECT oid::int8 AS oid, confrelid::int8 AS other FROM pg_catalog.pg_constraint 
 
 
 def rehearse(production: Server, side: Server, plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan without what this role may not make, which is left to do; refuses a plan that cannot work at all.
+    """The plan with the waits for it, without what this role may not make, which is left to do.
+
+    Refuses a plan that cannot work at all.
 
     Makes the lost objects, without their rows, in a transaction that is rolled back. What production uses is not
     touched, and so not locked: for things on surviving tables it is enough to be their owner.
     """
-    missing = plan["missing_roles"] or plan["missing_memberships"]
-    if plan["staging_database"] or missing or "left_out" in plan:
+    if plan["staging_database"] or "left_out" in plan:
+        return plan
+    plan = {**plan, "waits": waits_of(production, side, plan)}
+    if plan["missing_roles"] or plan["missing_memberships"]:
         return plan
     connection = production.connect(plan["database"])
     directory = tempfile.mkdtemp(prefix="dbre-recovery-")

@@ -5,11 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.index_groups import find_builds
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import steps_of
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import SchemaDump
 
 WEIGHTS = """
 SELECT root::int8 AS oid, n.nspname AS schema, r.relname AS name,
@@ -20,29 +26,6 @@ JOIN pg_catalog.pg_class r ON r.oid = root JOIN pg_catalog.pg_namespace n ON n.o
 CROSS JOIN LATERAL (SELECT root AS oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(root)) AS tree
 JOIN pg_catalog.pg_class c ON c.oid = tree.oid WHERE c.relkind IN ('r', 'm')
 GROUP BY root, n.nspname, r.relname
-"""
-# Keys that views or functions need, which are made with these.
-NEEDED = """
-SELECT DISTINCT d.refobjid::int8 AS oid FROM pg_catalog.pg_depend d
-WHERE d.refclassid = 'pg_catalog.pg_constraint'::regclass AND d.refobjid = ANY(%s::oid[])
-  AND d.classid NOT IN ('pg_catalog.pg_constraint'::regclass, 'pg_catalog.pg_class'::regclass)
-"""
-# What is on materialized views is not built CONCURRENTLY, nor what is on tables with domains whose checks run functions
-# of users, nor indexes that hold constants of types of users, since that is made as their owners.
-NOT_BESIDE = """
-SELECT c.oid::int8 AS oid FROM pg_catalog.pg_class c WHERE c.oid = ANY(%(oids)s::oid[]) AND c.relkind = 'm'
-UNION
-SELECT a.attrelid::int8 FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_constraint k ON k.contypid = a.atttypid
-JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
-  AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384
-WHERE a.attrelid = ANY(%(oids)s::oid[]) AND NOT a.attisdropped
-UNION
-SELECT d.objid::int8 FROM pg_catalog.pg_depend d
-JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind IN ('i', 'I')
-JOIN pg_catalog.pg_roles r ON r.oid = c.relowner AND NOT r.rolsuper AND r.rolname <> current_user
-WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = ANY(%(oids)s::oid[])
-  AND d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid >= 16384
 """
 # Foreign keys between partitioned tables.
 OF_TREES = """
@@ -72,6 +55,8 @@ class Wait(NamedTuple):
     """Whether it may concern few rows."""
     size_of: Optional[int] = None
     """The table whose rows are concerned, where it is another one."""
+    of: Optional[tuple[int, int]] = None
+    """The index or key (catalog OID, OID) that is built."""
 
 
 def seconds_of(wait: Wait, size: int, count: int) -> tuple[float, float]:
@@ -92,14 +77,8 @@ def exchanged(relations: Iterable[Mapping[str, Any]]) -> list[Wait]:
     return found
 
 
-def built(
-    objects: Iterable[Mapping[str, Any]], needed: Container[int] = (), not_beside: Container[int] = ()
-) -> list[Wait]:
-    """Indexes and keys of a closure's missing ``objects`` that come back under a lock on tables which were not lost.
-
-    All others are built while production writes. ``needed`` are OIDs of keys and ``not_beside`` those of tables and
-    indexes, see ``NEEDED`` and ``NOT_BESIDE``.
-    """
+def built(objects: Iterable[Mapping[str, Any]]) -> list[Wait]:
+    """Indexes and keys of a closure's missing ``objects`` on tables which were not lost, as if locked meanwhile."""
     objects = list(objects)
     lost = _lost(objects)
     keys = [item for item in objects if item["catalog"] == "pg_constraint" and item["contype"] in ("p", "u", "x")]
@@ -108,14 +87,12 @@ def built(
         item for item in objects if item["index_of"] and (item["index_of"], *(item["names"] or [])[-1:]) not in behind
     ]
     waits = [
-        Wait(item["index_of"], "writers", f"to build index {item['identity']}", INDEXED)
+        Wait(item["index_of"], "writers", f"to build index {item['identity']}", INDEXED, of=_address(item))
         for item in indexes
-        if item["index_of"] in not_beside or item["objid"] in not_beside
     ]
     waits += [
-        Wait(item["relation"], "readers and writers", f"to build {item['identity']}", INDEXED)
+        Wait(item["relation"], "readers and writers", f"to build {item['identity']}", INDEXED, of=_address(item))
         for item in keys
-        if item["contype"] == "x" or item["objid"] in needed or item["relation"] in not_beside
     ]
     return [wait for wait in waits if wait.table not in lost]
 
@@ -132,30 +109,45 @@ def checked(objects: Iterable[Mapping[str, Any]], of_trees: Iterable[Mapping[str
     ]
 
 
+def _address(item: Mapping[str, Any]) -> tuple[int, int]:
+    return item["classid"], item["objid"]
+
+
 def _lost(objects: Iterable[Mapping[str, Any]]) -> set[int]:
     return {item["objid"] for item in objects if item["catalog"] == "pg_class"}
 
 
-def waits_of(
-    side: Any, relations: Iterable[Mapping[str, Any]], objects: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def built_beside(production: Server, side: Server, plan: Mapping[str, Any]) -> set[tuple[int, int]]:
+    """Indexes and keys (catalog OID, OID) of a load plan that are built while production writes."""
+    context = Context(production, side, plan)
+    loaded = [item["oid"] for item in plan["relations"] if item["action"] == "place" and item["kind"] == "r"]
+    with tempfile.TemporaryDirectory(prefix="dbre-recovery-") as directory:
+        dump = SchemaDump(side, context.side_database, directory)
+        groups = find_builds(context, dump, steps_of(context, dump.entries, loaded))[0]
+    return {(entry.catalog, entry.oid) for group in groups for entry in group.members}
+
+
+def waits_of(production: Server, side: Server, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Which tables others may wait for longer than a second during a load plan, who, why and how long."""
-    objects = list(objects)
-    constraints = [item["objid"] for item in objects if item["catalog"] == "pg_constraint"]
-    on = {item["index_of"] or item["relation"] or 0 for item in objects} - {0}
-    built_on = {"oids": sorted(on | {item["objid"] for item in objects if item["index_of"]})}
-    needed = {row["oid"] for row in rows(side, NEEDED, (constraints,))}
-    not_beside = {row["oid"] for row in rows(side, NOT_BESIDE, built_on)}
-    waits = [*exchanged(relations), *built(objects, needed, not_beside)]
-    waits += checked(objects, rows(side, OF_TREES, (constraints,)))
-    wanted = [table for wait in waits for table in (wait.table, wait.size_of) if table]
-    weights = {row["oid"]: row for row in rows(side, WEIGHTS, (wanted,))} if waits else {}
-    found = []
+    constraints = [item["objid"] for item in plan["objects"] if item["catalog"] == "pg_constraint"]
+    session = side.connect(plan["database"])
+    try:
+        waits = [*exchanged(plan["relations"]), *built(plan["objects"])]
+        waits += checked(plan["objects"], rows(session, OF_TREES, (constraints,)))
+        wanted = [table for wait in waits for table in (wait.table, wait.size_of) if table]
+        weights = {row["oid"]: row for row in rows(session, WEIGHTS, (wanted,))} if waits else {}
+    finally:
+        session.close()
+    found: list[tuple[Wait, dict[str, Any]]] = []
     for wait in waits:
         weight, size = weights.get(wait.table), weights.get(wait.size_of or wait.table)
         least, most = seconds_of(wait, size["bytes"], size["rows"]) if size else (0.0, 0.0)
         if weight and most > SHORT:
             name = display_name(weight["schema"], weight["name"])
             spent = {"least_seconds": least, "most_seconds": most}
-            found.append({"object": name, "whom": wait.whom, "why": wait.why, **spent})
-    return found
+            found.append((wait, {"object": name, "whom": wait.whom, "why": wait.why, **spent}))
+    beside = {wait.of for wait, _shown in found if wait.of}
+    # A database that we may not read yet has no dump; nothing is done in it before we may.
+    if beside and not plan["missing_memberships"]:
+        beside = {*built_beside(production, side, plan)}
+    return [shown for wait, shown in found if wait.of not in beside]
