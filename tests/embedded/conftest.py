@@ -93,7 +93,7 @@ class Shop(Production):
 
 @pytest.fixture(scope="session")
 def production() -> Iterator[Shop]:
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="dbre-embedded.", dir="/var/tmp"))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="dbre-embedded."))
     folder.rmdir()
     shop = Shop(folder, superuser=SUPERUSER, control_database=CONTROL)
     try:

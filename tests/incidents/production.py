@@ -50,7 +50,7 @@ SELECT '"large objects"', count(*), md5(string_agg(md5(lo_get(oid)), '' ORDER BY
 class Production:
     """One server below ``folder`` of a host. ``begin`` makes it anew for each incident, from a copy that is kept."""
 
-    def __init__(self, host: Host, here: Path, port: int = 5480, folder: str = "/var/tmp/incidents") -> None:
+    def __init__(self, host: Host, here: Path, port: int = 5480, folder: str = "/tmp/incidents") -> None:
         self.host, self.here, self.port, self.folder = host, here, port, folder
         found = host.run("ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1").strip()
         self.bin_dir, self.major = found, int(re.findall(r"\d+", found)[0])

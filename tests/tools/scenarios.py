@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
-from environment import NEWEST, OLDEST, tool_env
+from environment import NEWEST, OLDEST, temporary, tool_env
 from jobs import Job
 from steps import ROOT, TALLY, WORK, Log, StepFailed, step
 
@@ -45,11 +45,18 @@ def hosts() -> None:
             raise StepFailed("the test hosts did not start")
 
 
-def scenario(name: str, whole: bool = False, label: str = "molecule", **given: Any) -> None:
+def scenario(
+    name: str,
+    whole: bool = False,
+    label: str = "molecule",
+    env: Optional[Mapping[str, str]] = None,
+    **given: Any,
+) -> None:
     """One scenario on hosts that run; the tests of pytest suites that it ran and whose reports it fetched count too."""
     options = ("--", f"--inventory={whole_matrix(name)}") if whole and whole_matrix(name).exists() else ()
     with step(f"{label} {name}") as log:
-        reports = molecule(log, "test", name, "--destroy=never", "--no-shared-state", *options, **given)
+        env = {**temporary(), **(env or {})}
+        reports = molecule(log, "test", name, "--destroy=never", "--no-shared-state", *options, env=env, **given)
         TALLY.add_command(log.ok)
         if reports:
             TALLY.add_junit(True, *reports)
