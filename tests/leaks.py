@@ -70,7 +70,10 @@ def files_with(planted: Planted, roots: Iterable[Path], since: float = 0) -> dic
 
 def open_to_others(path: Path) -> bool:
     """Whether a file can be read by others than its owner and the group it was given to, or written by any of them."""
-    return bool(path.stat().st_mode & 0o027)
+    try:
+        return bool(path.stat().st_mode & 0o027)
+    except FileNotFoundError:  # since it was found: WAL that the server needs no longer, say
+        return False
 
 
 class Watch:
