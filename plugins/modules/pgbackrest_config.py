@@ -52,6 +52,12 @@ options:
       - Name or path of the pgBackRest program.
     type: str
     default: pgbackrest
+  directories:
+    description:
+      - Directories to ensure, such as that of a repository. They belong to O(user) with mode 0750.
+    type: list
+    elements: path
+    default: []
   backup:
     description:
       - Whether to keep a dated copy of the file that is replaced.
@@ -99,6 +105,12 @@ exists:
   returned: success
   type: bool
   sample: true
+stanzas:
+  description: Stanzas that the file has now. In check mode those of the file in force.
+  returned: success
+  type: list
+  elements: str
+  sample: [main]
 left_out:
   description: Preferred options that the installed pgBackRest does not have.
   returned: success
@@ -198,12 +210,12 @@ class ConfigFile:
         except RecoveryError:
             return stanza_facts({"name": stanza})
 
-    def file_args(self, path: str) -> dict[str, Any]:
+    def file_args(self, path: str, owner: str = "", mode: str = "0640") -> dict[str, Any]:
         return {
             "path": path,
-            "owner": str(os.geteuid()),
+            "owner": owner or str(os.geteuid()),
             "group": str(self.group),
-            "mode": "0640",
+            "mode": mode,
             "seuser": None,
             "serole": None,
             "setype": None,
@@ -211,6 +223,18 @@ class ConfigFile:
             "secontext": [None, None, None],
             "attributes": None,
         }
+
+    def make_directory(self, path: str) -> bool:
+        """Ensure a directory of pgBackRest's user; whether it was not so."""
+        changed = not os.path.isdir(path)
+        if changed and not self.module.check_mode:
+            if not os.path.isdir(os.path.dirname(path)):
+                self.make_directory(os.path.dirname(path))
+            os.mkdir(path, 0o750)
+        if not os.path.isdir(path):
+            return changed
+        arguments = self.file_args(path, self.user if self.root else "", "0750")
+        return bool(self.module.set_fs_attributes_if_different(arguments, changed))
 
     def mask_copies(self, check_mode: bool) -> list[str]:
         """Hide secrets that are no longer in force in older copies of the file; the copies concerned."""
@@ -295,6 +319,9 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     result["changed"] = text != present
     if result["changed"] and judge:
         replace(module, file, judge, text, wanted, result)
+    for path in params["directories"]:
+        result["changed"] = file.make_directory(path) or result["changed"]
+    result["stanzas"] = sorted({name.split(":")[0] for name in parse(file.read() or "")} - {"global"})
     result["exists"] = os.path.exists(file.path)
     if result["exists"]:
         result["changed"] = module.set_fs_attributes_if_different(file.file_args(file.path), result["changed"])
@@ -312,6 +339,7 @@ def main() -> None:
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "user": {"type": "str", "default": "postgres"},
             "executable": {"type": "str", "default": "pgbackrest"},
+            "directories": {"type": "list", "elements": "path", "default": []},
             "backup": {"type": "bool", "default": True},
         },
         supports_check_mode=True,

@@ -161,6 +161,18 @@ def tasks_of(item: Any) -> Iterator[dict[str, Any]]:
                 yield from tasks_of(part.get(key) or [])
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_a_task_that_check_mode_skips_takes_no_earlier_answer_away(role: str) -> None:
+    # What a skipped task registers replaces what was registered under that name before.
+    names: dict[str, list[str]] = {}
+    for path in (ROOT / "roles" / role / "tasks").glob("*.yml"):
+        for task in tasks_of(load(path)):
+            if "register" in task:
+                names.setdefault(str(task["register"]), []).append(str(task.get("when", "")))
+    taken = {name for name, when in names.items() if len(when) > 1 and "ansible_check_mode" in "".join(when)}
+    assert taken == set()
+
+
 def sessions_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """What the tasks of a file, or the connections in the variables of a role, tell community.postgresql of a session.
 

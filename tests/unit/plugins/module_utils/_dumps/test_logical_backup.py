@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-import yaml
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.timers import program_files
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_archive import read_archive
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_catalogue import (
     check_name,
@@ -182,11 +182,13 @@ def test_roles_that_the_globals_do_not_make_are_named(major: int) -> None:
 
 
 def test_the_program_of_the_timers_needs_no_file_that_the_role_does_not_install(tmp_path: Path) -> None:
-    role = yaml.safe_load((ROOT / "roles" / "postgresql_logical_backup" / "vars" / "main.yml").read_text())
     package = tmp_path / "ansible_collections/dbre/recovery/plugins/module_utils"
-    for name in role["__postgresql_logical_backup_files"]:
+    files = program_files(
+        "_dumps/logical_backup.py", lambda path: (ROOT / "plugins" / "module_utils" / path).read_text()
+    )
+    for name, text in files.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text((ROOT / "plugins" / "module_utils" / name).read_text())
+        (package / name).write_text(text)
     module = "ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_backup"
     # Isolated, so that nothing is found but the standard library and the copy.
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from {module} import main; sys.exit(main(sys.argv[1:]))"

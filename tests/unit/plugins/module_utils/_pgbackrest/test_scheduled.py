@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from ansible_collections.dbre.recovery.plugins.module_utils._core.timers import program_files
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.scheduled import main, render_metrics
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -62,11 +61,12 @@ def test_two_backups_of_a_stanza_never_run_at_once(tmp_path: Path, capsys: pytes
 
 
 def test_what_the_role_installs_on_a_host_is_all_that_the_program_needs(tmp_path: Path) -> None:
-    role = yaml.safe_load((ROOT / "roles" / "backup_schedule" / "vars" / "main.yml").read_text())
     package = Path("ansible_collections/dbre/recovery/plugins/module_utils")
-    for name in role["__backup_schedule_program"]:
+    for name, text in program_files(
+        "_pgbackrest/scheduled.py", lambda path: (ROOT / "plugins" / "module_utils" / path).read_text()
+    ).items():
         (tmp_path / package / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "plugins" / "module_utils" / name, tmp_path / package / name)
+        (tmp_path / package / name).write_text(text)
     name = f"{str(package).replace('/', '.')}._pgbackrest.scheduled"
     begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from {name} import main; main(['--help'])"
     # Neither this environment's packages nor the collection it runs from: only Python and the copies.
