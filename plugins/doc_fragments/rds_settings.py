@@ -99,6 +99,11 @@ options:
     description:
       - Whether IAM users can be mapped to database users.
     type: bool
+  enable_local_write_forwarding:
+    description:
+      - Whether readers of an Aurora cluster hand writes on to its writer. A restore call does not take it, so it is
+        switched on afterwards.
+    type: bool
   enable_performance_insights:
     description:
       - Whether Performance Insights are on. V(false) leaves their inherited key and retention out.

@@ -162,6 +162,14 @@ class Settings:
                 f"of all its members. Nothing was changed. Give db_cluster_identifier: {item['DBClusterIdentifier']} "
                 "(in the inventory rds_cluster)."
             )
+        point = item.get("AwsBackupRecoveryPointArn")
+        if point and {RETENTION, "PreferredBackupWindow"} & set(changing):
+            raise RecoveryError(
+                f"backups of {self.identifier} are those of AWS Backup ({point}), and RDS lets nobody else say how "
+                "they are kept. Nothing was changed. Set retention and window in its backup plan (aws backup "
+                "list-backup-plans), and leave backup_retention_period and preferred_backup_window out.",
+                recovery_point=point,
+            )
         current = int(item.get(RETENTION) or 0)
         if RETENTION in changing and changing[RETENTION] < current and not wish.allow_shorter_retention:
             raise RecoveryError(

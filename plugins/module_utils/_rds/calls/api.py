@@ -53,8 +53,9 @@ def tag_list(tags: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _snapshot_type(identifier: str) -> Optional[str]:
-    """An automated snapshot is found by its name only when its type is said too."""
-    return "automated" if identifier.split(":snapshot:")[-1].startswith("rds:") else None
+    """A snapshot that RDS or AWS Backup made is found by its name only when its type is said too."""
+    name = identifier.split(":snapshot:")[-1]
+    return "automated" if name.startswith("rds:") else "awsbackup" if name.startswith("awsbackup:") else None
 
 
 class Rds:

@@ -19,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.window 
     instance_windows,
     last_before,
     list_snapshots,
+    predecessors,
     refuse_outside,
 )
 
@@ -80,6 +81,8 @@ def recovery_window(
         hint = f"Not reached: {', '.join(lost)}. " if lost else ""
         if before:
             hint += f"The last snapshot before is {before['identifier']} of {before['time']} ({before['region']}). "
+        if settings:
+            hint += predecessors(home, kind.word, name, at, windows)
         refuse_outside(at, windows, name, hint)
         result["able"] = [window.facts() for window in windows if window.holds(at)]
     return result

@@ -46,7 +46,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.source 
     Source,
     SourceFinder,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.window import refuse_outside
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.window import predecessors, refuse_outside
 
 # What a source has and no restore can give to a copy: key that AWS shows, name in the result, what to do about it.
 _STAYS = (
@@ -63,6 +63,16 @@ _STAYS = (
         "replication of backups stays with the source: set it up again with dbre.recovery.rds_backup_replication",
     ),
     ("HttpEndpointEnabled", "http_endpoint", "the Data API is off: aws rds enable-http-endpoint --resource-arn ARN"),
+    (
+        "AwsBackupRecoveryPointArn",
+        "aws_backup",
+        "the recovery point of AWS Backup stays with the source: see that a backup plan has the copy, too, by its tags",
+    ),
+    (
+        "GlobalWriteForwardingRequested",
+        "global_write_forwarding",
+        "the copy is in no global cluster, so that it hands no writes on to one",
+    ),
     (
         "GlobalClusterIdentifier",
         "global_cluster",
@@ -187,7 +197,9 @@ class Restore:
     def _begin(self) -> dict[str, Any]:
         source = self._find(self.at)
         if source.windows:
-            refuse_outside(self.at or source.windows[0].latest or _never(source), source.windows, source.name)
+            at = self.at or source.windows[0].latest or _never(source)
+            hint = predecessors(self.rds, self.kind.word, source.name, at, source.windows) if source.whole else ""
+            refuse_outside(at, source.windows, source.name, hint)
         origin = Provenance(
             source.name,
             source.identity,

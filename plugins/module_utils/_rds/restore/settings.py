@@ -85,6 +85,11 @@ def _processor(described: Described) -> Any:
     return {feature["Name"]: feature["Value"] for feature in features} if features else None
 
 
+def _local_forwarding(described: Described) -> Any:
+    status = described.get("LocalWriteForwardingStatus")
+    return None if status is None else status in ("enabled", "enabling", "requested")
+
+
 _SCALING = {
     "min_capacity": "MinCapacity",
     "max_capacity": "MaxCapacity",
@@ -223,6 +228,8 @@ CLUSTER = (
         _scaling,
         encode=_encode_scaling,
     ),
+    # Of Aurora alone; the others do not show it.
+    _row("enable_local_write_forwarding", "bool", "EnableLocalWriteForwarding", _local_forwarding),
     _row(
         "ca_certificate_identifier",
         "str",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -177,6 +178,33 @@ def refuse_outside(at: datetime, windows: Iterable[Window], name: str, snapshots
     )
 
 
+def predecessors(rds: Rds, kind: str, name: str, at: datetime, windows: Iterable[Window]) -> str:
+    """Where a moment before all windows may be found: in what a blue/green switchover has left of a name; else nothing.
+
+    The database that was called so is renamed to NAME-old1, with its backups; the one that is called so now has another
+    resource ID, and backups from its making on ("Switchover actions", RDS user guide).
+    """
+    if any(window.earliest is None or window.earliest <= at for window in windows):
+        return ""
+    method, key = f"describe_db_{kind}s", "DBClusters" if kind == "cluster" else "DBInstances"
+    identifier = f"DB{kind.capitalize()}Identifier"
+    former = re.compile(re.escape(name) + r"-old\d+", re.IGNORECASE)
+    told = []
+    for item in rds.all(method, key):
+        found = str(item.get(identifier, ""))
+        if former.fullmatch(found):
+            windows = cluster_windows(rds, item, found) if kind == "cluster" else instance_windows(rds, item, found)
+            reach = "; ".join(str(window) for window in windows) or "it has no automated backups"
+            told.append(f"{found} ({item.get('DbClusterResourceId') or item.get('DbiResourceId')}; {reach})")
+    if not told:
+        return ""
+    return (
+        f"By its name, {', '.join(told)} was {name} until a blue/green deployment was switched over, and has the "
+        f"backups from before: restore from it with dbre.recovery.rds_restore (source_db_{kind}_identifier), and bring "
+        "over what was lost by hand. "
+    )
+
+
 def snapshot_facts(snapshot: Mapping[str, Any], region: str, now: datetime) -> dict[str, Any]:
     """What a module returns of a snapshot of an instance or a cluster."""
     cluster = "DBClusterSnapshotIdentifier" in snapshot
@@ -209,11 +237,22 @@ def snapshot_facts(snapshot: Mapping[str, Any], region: str, now: datetime) -> d
 
 
 def list_snapshots(rds: Rds, kind: str, identifier: str, now: datetime) -> list[dict[str, Any]]:
-    """Snapshots of an instance or cluster that are kept in this region, the newest first."""
+    """Snapshots of an instance or cluster that are kept in this region, the newest first.
+
+    Those of AWS Backup, which makes none of Aurora that RDS would list, are told only to who asks for them.
+    """
     if kind == "cluster":
-        found = rds.all("describe_db_cluster_snapshots", "DBClusterSnapshots", DBClusterIdentifier=identifier)
+        found = list(rds.all("describe_db_cluster_snapshots", "DBClusterSnapshots", DBClusterIdentifier=identifier))
     else:
-        found = rds.all("describe_db_snapshots", "DBSnapshots", DBInstanceIdentifier=identifier)
+        asked = {"DBInstanceIdentifier": identifier}
+        found = [
+            *rds.all("describe_db_snapshots", "DBSnapshots", **asked),
+            *(
+                snapshot
+                for snapshot in rds.all("describe_db_snapshots", "DBSnapshots", SnapshotType="awsbackup", **asked)
+                if snapshot.get("SnapshotType") == "awsbackup"
+            ),
+        ]
     facts = [snapshot_facts(snapshot, rds.region, now) for snapshot in found]
     return sorted(facts, key=lambda snapshot: snapshot["time"] or "", reverse=True)
 

@@ -261,3 +261,17 @@ def test_what_is_stored_is_json_without_secrets_and_the_same_tomorrow() -> None:
         "VpcSecurityGroups": [{"VpcSecurityGroupId": "sg-1", "Status": "active"}],
         "Members": [{"DBInstanceIdentifier": "a"}],
     }
+
+
+@pytest.mark.parametrize("wanted", [{"backup_retention_period": 21}, {"preferred_backup_window": "01:00-01:30"}])
+def test_backups_that_are_aws_backups_are_left_to_it(world: Any, here: Any, wanted: dict[str, Any]) -> None:
+    point = "arn:aws:backup:eu-central-1:123456789012:recovery-point:continuous:db-a-1"
+    here.answers("describe_db_instances", instance(AwsBackupRecoveryPointArn=point))
+    with pytest.raises(RecoveryError, match=r"those of AWS Backup .*recovery-point.* in its backup plan"):
+        ensure(world, here, **wanted)
+
+
+def test_what_is_not_aws_backups_to_say_is_changed_all_the_same(world: Any, here: Any) -> None:
+    point = "arn:aws:backup:eu-central-1:123456789012:recovery-point:continuous:db-a-1"
+    here.answers("describe_db_instances", instance(AwsBackupRecoveryPointArn=point))
+    assert ensure(world, here, check_mode=True, deletion_protection=True)["changed"]

@@ -262,3 +262,47 @@ def test_all_pages_are_read(aws: ScriptedAws) -> None:
     aws.script("DescribeDBSnapshots", {"DBSnapshots": [SNAPSHOT], "Marker": "2"}, {"DBSnapshots": [SNAPSHOT]})
     assert len(look(aws)["snapshots"]) == 2
     assert aws.called("DescribeDBSnapshots")[1]["Marker"] == "2"
+
+
+def test_recovery_points_of_aws_backup_are_told(aws: ScriptedAws) -> None:
+    point = {
+        **SNAPSHOT,
+        "DBSnapshotIdentifier": "awsbackup:job-8e15dab5",
+        "SnapshotType": "awsbackup",
+        "SnapshotCreateTime": NOW - timedelta(hours=5),
+    }
+
+    def snapshots(asked: dict[str, Any]) -> Any:
+        """Only who asks for them is told those of AWS Backup (DescribeDBSnapshots, SnapshotType)."""
+        return {"DBSnapshots": [point] if asked.get("SnapshotType") == "awsbackup" else [SNAPSHOT]}
+
+    region(aws, {**SHOP, "BackupRetentionPeriod": 0, "LatestRestorableTime": LATEST - timedelta(days=3)})
+    aws.script("DescribeDBSnapshots", snapshots)
+    assert [(told["identifier"], told["type"]) for told in look(aws)["snapshots"]] == [
+        ("awsbackup:job-8e15dab5", "awsbackup"),
+        ("shop-before", "manual"),
+    ]
+    with pytest.raises(RecoveryError, match="last snapshot before is awsbackup:job-8e15dab5"):
+        look(aws, at="2026-11-25T02:00:00Z")
+    assert aws.rds().snapshot("awsbackup:job-8e15dab5") is not None
+
+
+def test_a_moment_before_a_blue_green_switchover_points_to_the_one_that_was_called_so(aws: ScriptedAws) -> None:
+    old = {**SHOP, "DBInstanceIdentifier": "shop-old1", "DbiResourceId": "db-OLD"}
+    others = [{**SHOP, "DBInstanceIdentifier": name, "DbiResourceId": "db-X"} for name in ("shop-old", "shop-older1")]
+    backups = [
+        {**BACKUP, "RestoreWindow": {"EarliestTime": LATEST - timedelta(hours=1), "LatestTime": LATEST}},
+        {**BACKUP, "DBInstanceIdentifier": "shop-old1", "DbiResourceId": "db-OLD"},
+    ]
+
+    def instances(asked: dict[str, Any]) -> Any:
+        return {"DBInstances": [SHOP] if asked.get("DBInstanceIdentifier") else [SHOP, old, *others]}
+
+    aws.script("DescribeDBInstances", instances)
+    aws.script("DescribeDBInstanceAutomatedBackups", {"DBInstanceAutomatedBackups": backups})
+    aws.script("DescribeDBSnapshots", {"DBSnapshots": []})
+    with pytest.raises(RecoveryError) as caught:
+        look(aws, at="2026-11-20T00:00:00Z")
+    assert "By its name, shop-old1 (db-OLD; 2026-11-18T04:00:00+00:00 to 2026-11-25T03:20:00+00:00 " in caught.value.msg
+    assert "source_db_instance_identifier" in caught.value.msg
+    assert "shop-older1" not in caught.value.msg

@@ -86,7 +86,7 @@ class Rds:
             wanted = asked["Filters"][0]["Values"][0]
             found = [item for item in self.instances.values() if item["DbiResourceId"] == wanted]
         else:
-            found = [item for name, item in self.instances.items() if name == asked["DBInstanceIdentifier"]]
+            found = [item for name, item in self.instances.items() if asked.get("DBInstanceIdentifier") in (None, name)]
             if not found:
                 return "DBInstanceNotFound"
         if found and found[0]["DbiResourceId"] == "db-SIDE":

@@ -241,6 +241,7 @@ CLUSTER_SHOWN: dict[str, Any] = {
     "EngineMode": "provisioned",
     "DBClusterInstanceClass": "db.m6gd.large",
     "ServerlessV2ScalingConfiguration": {"MinCapacity": 0.5, "MaxCapacity": 8.0},
+    "LocalWriteForwardingStatus": "enabled",
     "CertificateDetails": {"CAIdentifier": "rds-ca-ecc384-g1"},
 }
 CLUSTER_WANTED: dict[str, Any] = {
@@ -252,6 +253,7 @@ CLUSTER_WANTED: dict[str, Any] = {
     "engine_mode": "provisioned",
     "db_cluster_instance_class": "db.m6gd.large",
     "serverless_v2_scaling_configuration": {"min_capacity": 0.5, "max_capacity": 8.0},
+    "enable_local_write_forwarding": True,
 }
 MEMBER_WANTED: dict[str, Any] = {
     **{setting.option: INSTANCE_WANTED[setting.option] for setting in MEMBER if setting.option in INSTANCE_WANTED},
