@@ -42,6 +42,7 @@ class Option(TypedDict, total=False):
     choices_of: dict[str, list[str]]
     former: dict[str, str]
     roles: bool
+    controller: bool
 
 
 def known_options() -> dict[str, Option]:
@@ -73,6 +74,7 @@ def check_options(
     result = ArgumentSpecValidator(spec).validate({name: meant[name] for name in used if name in meant})
     faults += [_short(message) for message in result.error_messages]
     values: dict[str, Any] = result.validated_parameters
+    faults += _faults_of_paths({name: used[name] for name in used if name in meant}, meant)
     faults += _faults_of_values({name: used[name] for name in used if name in meant}, values, groups)
     if faults:
         nothing = "" if any("Nothing was " in one for one in faults) else " Nothing was touched."
@@ -119,6 +121,15 @@ def _argument(option: Option, playbook: str, value: Any) -> dict[str, Any]:
 def _short(message: str) -> str:
     text = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
     return text if text.endswith((".", "…")) else f"{text}."
+
+
+def _faults_of_paths(given: Mapping[str, Option], meant: Mapping[str, Any]) -> Iterator[str]:
+    """Paths on hosts that lead elsewhere for each user there, and for each directory that a task runs in."""
+    for name, option in given.items():
+        path = str(meant[name] or "")
+        if option["type"] == "path" and not option.get("controller") and path and not path.startswith("/"):
+            said = _short(f"{name} is {path!r}")[:-1]
+            yield f"{said}, which is another place for each user of a host. Write it from / on."
 
 
 def _faults_of_values(

@@ -194,6 +194,15 @@ REFUSED = {
         },
         f"a key of {AWAY}",
     ),
+    "a region that is none": (
+        {
+            "source_db_instance_identifier": "shop",
+            "db_instance_identifier": "new",
+            "latest": True,
+            "region": "eu-centrl-1",
+        },
+        f"did you mean {HOME}?",
+    ),
     "backtrack": (
         {
             "source_db_instance_identifier": "shop",

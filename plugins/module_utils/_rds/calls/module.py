@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Optional
@@ -17,10 +18,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds, error_code, error_text, tags_of
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.explain import explain
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import iso
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import check_region, iso
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.waiting import Waiting
 
 try:
+    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 except ImportError:  # AnsibleAWSModule says so
     BotoCoreError = ClientError = Exception
@@ -46,6 +48,19 @@ class Retrying:
         return self._retry(found) if callable(found) else found
 
 
+def _known_regions() -> set[str]:
+    session = boto3.session.Session()
+    partitions = session.get_available_partitions()
+    return {region for name in partitions for region in session.get_available_regions("rds", name)}
+
+
+def _has_address(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, 443))
+    except OSError:
+        return False
+
+
 class RdsModule:
     """A running module: its parameters, the API by region, and how to wait."""
 
@@ -65,6 +80,7 @@ class RdsModule:
             )
         key = (service, region, patient)
         if key not in self._clients:
+            check_region(region, _known_regions(), _has_address)
             retries = 8 if patient else 3
             retry = AWSRetry.jittered_backoff(retries=retries, delay=2, max_delay=30, catch_extra_error_codes=RETRIED)
             extra = {} if patient else {"config": IMPATIENT}

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
 LONGEST = 63
 LONGEST_SNAPSHOT = 255  # of an instance; 63 of a cluster
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+){1,2}-[0-9]")
 _IDENTIFIER = re.compile(r"[a-z](?:-?[a-z0-9])*", re.IGNORECASE)
 
 
@@ -45,6 +47,23 @@ def arn_region(arn: str) -> Optional[str]:
     """Region of an ARN; None for what is no ARN (a key id, an alias, an identifier)."""
     parts = arn.split(":")
     return parts[3] if len(parts) > 5 and parts[0] == "arn" else None
+
+
+def check_region(region: str, known: Collection[str], answers: Callable[[str], bool]) -> None:
+    """RecoveryError for what is no region of AWS; a call to it would only be tried again and again.
+
+    ``known`` are the regions of this botocore. ``answers`` tells of a host whether it has an address, for a region that
+    is newer.
+    """
+    if region in known or (_REGION.fullmatch(region) and answers(f"rds.{region}.amazonaws.com")):
+        return
+    near = get_close_matches(region, known, 1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    raise RecoveryError(
+        f"{region!r} is no region of AWS{meant} Nothing was changed. Correct the region "
+        "(rds_region in the inventory, dr_region, dr_to_region, rds_backup_replica_region). They are listed by: "
+        "aws ec2 describe-regions --all-regions --query 'Regions[].RegionName'"
+    )
 
 
 def check_key(kms_key_id: Optional[str], region: str) -> None:

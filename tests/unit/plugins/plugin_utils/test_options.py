@@ -43,6 +43,11 @@ def test_what_is_not_given_has_its_default() -> None:
     assert (values["dr_since"], values["dr_until"]) == ("", None)
 
 
+def test_paths_on_the_controller_are_as_in_a_shell() -> None:
+    assert not checked(dr_report_dir="~/incidents")["dr_report_dir"].startswith("~")
+    assert checked(FAILOVER, dr_settings="settings/shop.json")["dr_settings"] == "settings/shop.json"
+
+
 def test_times_are_put_in_utc() -> None:
     values = checked(dr_since="2026-11-23 16:45:04.5-0430", dr_until="2026-11-23T22:00Z")
     assert values["dr_since"] == "2026-11-23T21:15:04.500000+00:00"
@@ -57,6 +62,8 @@ def test_times_are_put_in_utc() -> None:
         (TABLE_DROP, {"dr_bisect": True}, "dr_bisect is for dr-rds-table-drop, not for dr-table-drop."),
         (RDS_TABLE_DROP, {"dr_source": "dump"}, "dr_source is for dr-table-drop, not for dr-rds-table-drop."),
         (TABLE_DROP, {"dr_min_rows": "many"}, "'dr_min_rows' is of type str and we were unable to convert to int"),
+        (TABLE_DROP, {"dr_side_path": "~/side"}, "dr_side_path is '~/side', which is another place for each user"),
+        (TABLE_DROP, {"dr_wal_path": "wal"}, "dr_wal_path is 'wal', which is another place for each user of a host."),
         (TABLE_DROP, {"dr_load": "besides"}, "dr_load must be one of: beside, merge, replace, got: besides."),
         (TABLE_DROP, {"dr_source": "tape"}, "dr_source must be one of: pgbackrest, standby, dump, got: tape."),
         (RDS_TABLE_DROP, {"dr_contain": "pgbouncer_pause"}, "dr_contain must be one of: none, read_only, got: pgb"),

@@ -12,9 +12,11 @@ from typing import Any
 import botocore
 import botocore.session
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import error_code
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.explain import EXPLANATIONS, KEPT, explain
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module import RdsModule
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import check_region
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
@@ -57,6 +59,26 @@ def documented_codes() -> list[str]:
     )
     shapes = {error["shape"] for call in CALLS for error in model["operations"][call].get("errors", [])}
     return sorted(model["shapes"][shape].get("error", {}).get("code", shape) for shape in shapes)
+
+
+KNOWN = {"eu-central-1", "eu-west-1", "us-gov-west-1"}
+
+
+@pytest.mark.parametrize("region", ["eu-centrl-1", "eu_central_1", "EU-CENTRAL-1", "frankfurt", "eu-central-1a"])
+def test_what_is_no_region_is_refused_before_anything_is_asked(region: str) -> None:
+    with pytest.raises(RecoveryError, match=f"'{region}' is no region of AWS.* Nothing was changed"):
+        check_region(region, KNOWN, lambda host: False)
+
+
+def test_the_region_that_was_meant_is_named() -> None:
+    with pytest.raises(RecoveryError, match="did you mean eu-central-1?"):
+        check_region("eu-centrl-1", KNOWN, lambda host: False)
+
+
+def test_a_region_is_known_or_has_an_address() -> None:
+    for region in KNOWN:
+        check_region(region, KNOWN, lambda host: False)
+    check_region("mx-central-1", KNOWN, lambda host: host == "rds.mx-central-1.amazonaws.com")
 
 
 def client() -> Any:
