@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Optional
 
@@ -119,6 +119,7 @@ class Attempt:
         self._without = {entry.dump_id for entry in refused}
         self.refused: list[Refused] = []
         self._others: dict[str, bool] = {}
+        self._as_owners: Mapping[int, RunAs] = {}
 
     def prepare(self, steps: Iterable[Sequence[Entry]]) -> None:
         """Have the scripts of definitions at hand that are soon made, when others wait for us."""
@@ -145,6 +146,10 @@ class Attempt:
         """Leave out one that is not there for another reason, and what needs it."""
         self._without.add(entry.dump_id)
         self.refused.append(Refused(entry, self._dump.identity(entry), reason, command))
+
+    def act_as(self, owners: Mapping[int, RunAs]) -> None:
+        """Make some entries, by dump id, as others than the dump knows of."""
+        self._as_owners = owners
 
     def go_on_after(self, refused: Iterable[Refused]) -> None:
         """Leave out what an earlier transaction was refused, which was said there."""
@@ -192,12 +197,15 @@ class Attempt:
 
     def _whom(self, entry: Entry) -> Optional[RunAs]:
         """Whom an entry is made as; with our rights where this is None."""
-        found = self._dump.run_as.get(entry.dump_id)
-        if found is None:
-            return None
-        if found.role not in self._others:
-            self._others[found.role] = is_another(self._connection, found.role)
-        return found if self._others[found.role] else None
+        for found in (self._as_owners.get(entry.dump_id), self._dump.run_as.get(entry.dump_id)):
+            if found is not None and self._is_another(found.role):
+                return found
+        return None
+
+    def _is_another(self, role: str) -> bool:
+        if role not in self._others:
+            self._others[role] = is_another(self._connection, role)
+        return self._others[role]
 
     def _make(
         self,

@@ -27,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish_lock
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
     SETTINGS,
     Entry,
+    RunAs,
     entries_of,
     needed_for,
 )
@@ -64,10 +65,21 @@ WHERE c.oid = ANY(%s::oid[]) AND c.relispartition
 ORDER BY (SELECT count(*) FROM pg_catalog.pg_partition_ancestors(c.oid)), c.oid
 """
 LIVING_PARENTS = """
-SELECT DISTINCT n.nspname AS schema, p.relname AS name FROM pg_catalog.pg_inherits i
+SELECT n.nspname AS schema, p.relname AS name, p.oid::int8 AS parent, c.oid::int8 AS part, cn.nspname AS part_schema
+FROM pg_catalog.pg_inherits i
 JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition
+JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
 JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace
 WHERE i.inhrelid = ANY(%s::oid[]) AND NOT i.inhparent = ANY(%s::oid[])
+"""
+# Partitioned tables whose key holds more than columns of the server's own types.
+KEYS_OF_USERS = """
+SELECT name, pg_catalog.pg_get_userbyid(c.relowner) AS owner FROM unnest(%s::text[]) AS name
+JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = pg_catalog.to_regclass(name)
+JOIN pg_catalog.pg_class c ON c.oid = p.partrelid
+WHERE p.partexprs IS NOT NULL OR EXISTS (
+  SELECT FROM pg_catalog.pg_attribute a
+  WHERE a.attrelid = p.partrelid AND a.attnum = ANY(p.partattrs::int2[]) AND a.atttypid >= 16384)
 """
 KEYS_TO = """
 SELECT DISTINCT k.confrelid::int8 AS oid FROM pg_catalog.pg_constraint k
@@ -262,8 +274,26 @@ class Attached:
         """The locks under which they are attached."""
         return locks_to_attach(connection, self._names())
 
+    def as_owners(self, connection: Any, entries: Sequence[Entry]) -> dict[int, RunAs]:
+        """Whom some of ``entries`` of a dump are made as, by dump id: those that attach to what users' types divide.
+
+        The bounds of a partition are read as what the key is by now, whatever it was: somebody may have made the table
+        anew. Holds while the tables are locked.
+        """
+        owners = {row["name"]: row["owner"] for row in rows(connection, KEYS_OF_USERS, (self._names(),))}
+        tables = {entry.oid: entry.dump_id for entry in entries if entry.description == "TABLE"}
+        found = {}
+        for item in self._parents:
+            owner = owners.get(quote_name(item["schema"], item["name"]))
+            if owner is not None:
+                ends = {tables.get(item["parent"]), tables.get(item["part"])}
+                whom = RunAs(owner, item["schema"], None, None, (item["part_schema"],))
+                attaching = (entry for entry in entries if entry.description == "TABLE ATTACH")
+                found.update({entry.dump_id: whom for entry in attaching if ends <= {*entry.depends}})
+        return found
+
     def _names(self) -> list[str]:
-        return [quote_name(item["schema"], item["name"]) for item in self._parents]
+        return sorted({quote_name(item["schema"], item["name"]) for item in self._parents})
 
     def make(self, connection: Any, attach: Callable[[], None]) -> None:
         """Do what attaches them (and more), in the caller's transaction.

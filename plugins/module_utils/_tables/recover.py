@@ -589,10 +589,13 @@ class TableRecovery:
             set_sequences(main, self.plan["sequences"])
             attempt.grant([*steps.own, *steps.others, *steps.after_foreign_keys])
             left_to_do += refresh_views(main, refresh)
+            attempt.act_as(attached.as_owners(main, dump.entries))
             attempt.prepare([steps.others, after])
             wanted = [*others, *inline.locks(), *attached.locks(main), *keys.locks()]
             locks.take(lock for lock in wanted if lock.table not in placed)
             left_to_do += inline.add(main)
+            # Nobody can change it any more.
+            attempt.act_as(attached.as_owners(main, dump.entries))
             attached.make(main, lambda: attempt.make(steps.others))
             left_to_do += identities.mend(main) + keys.add(main)
             attempt.make(after)

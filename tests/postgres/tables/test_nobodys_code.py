@@ -235,3 +235,25 @@ def test_a_type_that_took_the_place_of_another_runs_nothing_as_us(mallory: Any) 
     as_mallory(mallory, INCIDENT, another)
 
     mallory.recover("mallory", relations=["m.kept", "m.gone"])
+
+
+CHOSEN = """
+CREATE TABLE m.chosen (x text) PARTITION BY LIST (x);
+CREATE TABLE m.chosen_a PARTITION OF m.chosen FOR VALUES IN ('{1}');
+CREATE TABLE m.chosen_b PARTITION OF m.chosen FOR VALUES IN ('{2}');
+INSERT INTO m.chosen VALUES ('{1}'), ('{2}')
+"""
+
+
+def test_the_bounds_of_a_partition_are_read_as_the_owner_of_a_table_that_was_made_anew(mallory: Any) -> None:
+    as_mallory(mallory, CHOSEN)
+    mallory.take_side()
+    as_mallory(mallory, "DROP TABLE m.chosen_b")
+    plan = mallory.recover("mallory", relations=["m.chosen_b"], recover=False)["plan"]
+    another = "DROP TABLE m.chosen; CREATE TABLE m.chosen (x m.amount[]) PARTITION BY LIST (x)"
+    as_mallory(mallory, another)
+
+    left = mallory.recover("mallory", plan=plan)["result"]["left_to_do"]
+
+    assert [(entry["type"], "different type" in entry["reason"]) for entry in left] == [("table attach", True)]
+    assert as_mallory(mallory, "SELECT x FROM m.chosen_b") == ["{2}"]
