@@ -18,6 +18,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._progress import (
     pause_after,
     progress_file,
 )
+from ansible_collections.dbre.recovery.plugins.plugin_utils._screen import OVERWRITTEN, SCREEN
 
 
 class ActionModule(NormalAction):
@@ -49,6 +50,12 @@ class ActionModule(NormalAction):
             ended.set()
             thread.join(timeout=1)
 
+    def _tell(self, line: str) -> None:
+        """In place of the line before where the screen has a live one, as that of the callback runbook."""
+        if SCREEN.live:
+            self._display.display(f"{line}{OVERWRITTEN}", screen_only=True, newline=False)
+        self._display.display(line, log_only=SCREEN.live)
+
     def _show(self, path: str, ended: threading.Event) -> None:
         progress = Progress()
         start = time.monotonic()
@@ -61,7 +68,7 @@ class ActionModule(NormalAction):
                 found = self._low_level_execute_command(command)
                 line = progress.line(found["stdout"].strip(), time.monotonic()) if found["rc"] == 0 else None
                 if line and not ended.is_set():
-                    self._display.display(printable(line))
+                    self._tell(printable(line))
             except Exception as error:
                 self._display.vvv(f"progress of {path} cannot be read: {error}")
             pause = pause_after(time.monotonic() - start)

@@ -234,9 +234,12 @@ def build_report(
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """What came of it, for the screen: the verdict, what it rests on, and what is left to people."""
+    """What came of it, for the screen: the verdict, what it rests on, and what is left to people.
+
+    Why a run failed has been said by the task that did.
+    """
     if report["verdict"] == verdict.NOT_RECOVERED:
-        return f"Incident {report['id']}: {report['headline']}. {report['message'] or ''}".rstrip()
+        return f"Incident {report['id']}: {report['headline']}."
     back, switch, rto = report["came_back"], report.get("switch") or {}, report["rto"]
     what = f"{units.counted(len(back['relations']), 'table')} with {units.counted(back['rows'], 'row')} back"
     if switch:
@@ -248,8 +251,8 @@ def summary(report: Mapping[str, Any]) -> str:
     spent = units.duration(rto["seconds"])
     if rto["from_damage_seconds"] is not None:
         spent += f" ({units.duration(rto['from_damage_seconds'])} after the damage)"
-    told = f"Verified after {spent}: {what}." if rto["seconds"] is not None else report["message"] or ""
-    lines = [f"Incident {report['id']}: {report['headline']}.", told]
+    lines = [f"Incident {report['id']}: {report['headline']}."]
+    lines += [f"Verified after {spent}: {what}."] if rto["seconds"] is not None else []
     lines += [f"Missing: {item['what']}: {item['why']}" for item in report["missing"] if item.get("why")]
     left = len(report.get("left_to_do") or [])
     if left:
