@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The demo behind ``examples/embedded/demo``: drop a table under load, run the real playbook, prove what came back."""
+"""The steps of the playbook demo around the real one: drop a table under load; prove what came back."""
 
 from __future__ import annotations
 
@@ -10,39 +10,22 @@ import argparse
 import datetime
 import difflib
 import itertools
-import os
-import signal
+import json
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Optional
 
-from playbook import PlaybookRun, run_playbook
 from production import Production, ProductionError
 from writer import Writer
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDERS = "SELECT count(*), max(id), md5(string_agg(o::text, E'\\n' ORDER BY id)) FROM public.orders o"
+STATE = "demo.json"  # what ``begin`` tells ``end``
+STOP = "stop-writing"
 WRITING_BEFORE = 5.0  # seconds of load before the drop
 WRITING_AFTER = 2.0  # seconds of load once the table is back
-
-
-class Screen:
-    """Numbered steps; the shell script that installs what is missing has printed the first."""
-
-    def __init__(self) -> None:
-        self._number = 1
-
-    @contextmanager
-    def step(self, text: str) -> Iterator[list[str]]:
-        """Print the step, then what the body appended, then the seconds it took."""
-        self._number += 1
-        print(f"{self._number:2}  {text} ", end="", flush=True)
-        start = time.monotonic()
-        outcome: list[str] = []
-        yield outcome
-        print(f"{', '.join(outcome)} ({time.monotonic() - start:.1f} s)", flush=True)
 
 
 class Proof:
@@ -57,7 +40,7 @@ class Proof:
     def show(self) -> bool:
         width = max(len(question) for _right, question, _answer in self._lines)
         for right, question, answer in self._lines:
-            print(f"    {'ok   ' if right else 'WRONG'}  {question:<{width}}  {answer}")
+            print(f"{'ok   ' if right else 'WRONG'}  {question:<{width}}  {answer}")
         return all(right for right, _question, _answer in self._lines)
 
 
@@ -79,10 +62,54 @@ def drop_orders(production: Production) -> tuple[int, int, str, datetime.datetim
         connection.close()
 
 
-def wait_until_writing(writer: Writer, seconds: float) -> None:
-    time.sleep(seconds)
-    if not all(writer.committed(table)[0] for table in writer.logs):
+def start_writing(production: Production) -> Writer:
+    """Start the application in a process of its own, which goes on after this one; its log, which both can read."""
+    writer = Writer(production, production.log)
+    subprocess.Popen(
+        [sys.executable, "-B", __file__, "write", str(production.folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=(production.folder / "log" / "writer.log").open("w"),
+        start_new_session=True,
+    )
+    time.sleep(WRITING_BEFORE)
+    if not all(log.exists() and writer.committed(table)[0] for table, log in writer.logs.items()):
         raise ProductionError("the application could not write to its tables")
+    return writer
+
+
+def write(production: Production) -> None:
+    """The application: commits until it is told to stop. Where nobody does, the production ends with it."""
+    writer = Writer(production, production.log)
+    writer.start()
+    stop, kept = production.folder / STOP, production.folder / STATE
+    while kept.exists() and not stop.exists() and writer.writing():
+        time.sleep(0.1)
+    writer.stop()
+    if stop.exists():
+        stop.unlink()
+    else:
+        production.stop("immediate")
+
+
+def stop_writing(production: Production) -> None:
+    stop = production.folder / STOP
+    stop.touch()
+    end = time.monotonic() + 60
+    while stop.exists():
+        if time.monotonic() > end:
+            raise ProductionError(f"the application does not end; its last words are in {production.log}/writer.log")
+        time.sleep(0.1)
+
+
+def checksums(report: dict[str, Any], table: str) -> tuple[Optional[str], Optional[str]]:
+    """Checksum of a table's rows in the side instance and in production, as the playbook took them."""
+    for relation in report["proof"]["relations"]:
+        if relation["name"] == table:
+            for line in relation["properties"]:
+                if line["property"] == "checksum":
+                    return line["recovered"], line["production"]
+    return None, None
 
 
 def prove(
@@ -90,7 +117,7 @@ def prove(
     writer: Writer,
     dropped: tuple[int, int, str],
     definitions: list[str],
-    run: PlaybookRun,
+    report: dict[str, Any],
 ) -> Proof:
     proof = Proof()
     rows, last_id, checksum = dropped
@@ -106,7 +133,7 @@ def prove(
     found = production.query("shop", f"{ORDERS} WHERE id <= %s", last_id)[0]
     proof.add(found[:2] == (rows, last_id), "rows at the moment of the drop", f"{rows}, and {found[0]} now")
     proof.add(found[2] == checksum, "checksum of every column of them", f"{checksum}, and {found[2]} now")
-    side, back = run.checksums("public.orders")
+    side, back = checksums(report, "public.orders")
     proof.add(bool(side) and side == back, "the playbook's own: side instance, production", f"{side}, {back}")
     lost = [event for event in events if event not in event_ids]
     proof.add(
@@ -136,87 +163,92 @@ def show_difference(definitions: list[str], now: list[str]) -> None:
     print("\n".join(itertools.islice(lines, 60)))
 
 
-def demo(folder: Path, venv: Path, collections: Path) -> bool:
-    screen = Screen()
-    production = Production(folder)
-    writer = Writer(production, production.log)
-    try:
-        with screen.step(f"Making a small production in {folder} ...") as outcome:
-            production.create(settings={"wal_level": "logical", "autovacuum_naptime": "10"})
-            production.query("postgres", "CREATE DATABASE shop")
-            production.psql_file("shop", ROOT / "examples/embedded/shop.sql")
-            production.backup()
-            version = production.query("postgres", "SHOW server_version")[0][0].split()[0]
-            outcome.append(f"PostgreSQL {version}, {production.pgbackrest_version()}, archiving on, one full backup")
-        with screen.step("The shop's application writes to orders and events, all the time ...") as outcome:
-            definitions = production.schema_dump("shop")
-            writer.start()
-            wait_until_writing(writer, WRITING_BEFORE)
-            outcome.append(f"{writer.count() / WRITING_BEFORE:.0f} commits a second")
-        with screen.step("DROP TABLE orders CASCADE ...") as outcome:
-            rows, last_id, checksum, moment = drop_orders(production)
-            gone = len(definitions) - len(production.schema_dump("shop"))
-            outcome.append(
-                f"{rows} rows gone at {moment:%H:%M:%S} UTC, and {gone} lines of definitions; the application goes on"
-            )
-            time.sleep(1)
-        playbook = "ansible-playbook playbooks/dr-table-drop.yml -e dr_database=shop -e dr_tables=public.orders"
-        with screen.step(f"{playbook}\n   ") as outcome:
-            run = run_playbook(
-                ROOT,
-                venv,
-                collections,
-                production,
-                database="shop",
-                tables="public.orders",
-                on_phase=lambda name: print(f"{name} ... ", end="", flush=True),
-            )
-            outcome.append("done" if run.succeeded else "FAILED")
-        if not run.succeeded:
-            print(run.last_words(40))
-            return False
-        with screen.step("Proof ...") as outcome:
-            time.sleep(WRITING_AFTER)
-            writer.stop()
-            proof = prove(production, writer, (rows, last_id, checksum), definitions, run)
-            outcome.append("every row and every definition compared")
-        right = proof.show()
-        now = production.schema_dump("shop")
-        if now != definitions:
-            show_difference(definitions, now)
-        print()
-        verified = sum(run.phases().values())
-        print(f"    RTO     {verified:.1f} s from the command to verified rows, {run.seconds:.1f} s to its end")
-        print(
-            f"    RPO     {'no committed row lost, of orders or of any other table' if right else 'see what is WRONG'}"
-        )
-        print(f"    report  file://{run.html}")
-        return right
-    finally:
-        writer.stop()
-        if folder.exists():
-            production.stop("immediate")
+def keep(production: Production, state: dict[str, Any]) -> None:
+    (production.folder / STATE).write_text(json.dumps(state))
+
+
+def begin(production: Production) -> None:
+    """Make the production, let the application write, and drop the table under that load."""
+    production.create(settings={"wal_level": "logical", "autovacuum_naptime": "10"})
+    keep(production, {"port": production.port})
+    production.query("postgres", "CREATE DATABASE shop")
+    production.psql_file("shop", ROOT / "examples/embedded/shop.sql")
+    production.backup()
+    version = production.query("postgres", "SHOW server_version")[0][0].split()[0]
+    print(f"A small production in {production.folder}: PostgreSQL {version}, {production.pgbackrest_version()},")
+    print("archiving on, one full backup.")
+    definitions = production.schema_dump("shop")
+    writer = start_writing(production)
+    print(
+        f"The shop's application writes to orders and events: {writer.count() / WRITING_BEFORE:.0f} commits a second."
+    )
+    rows, last_id, checksum, moment = drop_orders(production)
+    gone = len(definitions) - len(production.schema_dump("shop"))
+    print(f"DROP TABLE orders CASCADE: {rows} rows gone at {moment:%H:%M:%S} UTC, and {gone} lines of definitions.")
+    print("The application goes on.")
+    time.sleep(1)
+    incident = f"table-drop-{moment:%Y%m%dT%H%M%SZ}"
+    dropped = {"rows": rows, "last_id": last_id, "checksum": checksum, "definitions": definitions}
+    keep(production, {"port": production.port, "incident": incident, "dropped": dropped})
+    modules = production.folder / "tmp"
+    production.run("mkdir", "-p", "-m", "0700", modules)
+    host = production.inventory()["all"]["children"]["primary"]["hosts"]["production"]
+    recovery = {
+        "ansible_pipelining": True,
+        # Modules run as the user of the servers, and keep their temporary files here instead of in that user's home.
+        "ansible_remote_tmp": str(modules),
+        "dr_database": "shop",
+        "dr_tables": "public.orders",
+        "dr_confirm": True,
+        "dr_incident_id": incident,
+        "dr_report_dir": str(production.folder / "incidents"),
+    }
+    (production.folder / "host.json").write_text(json.dumps({**host, **recovery}))
+
+
+def end(production: Production, state: dict[str, Any]) -> bool:
+    """Compare what is there now with what was; whether all of it is right."""
+    time.sleep(WRITING_AFTER)
+    stop_writing(production)
+    incident = production.folder / "incidents" / state["incident"]
+    report = json.loads((incident / "report.json").read_text())
+    was = state["dropped"]
+    dropped, definitions = (was["rows"], was["last_id"], was["checksum"]), was["definitions"]
+    right = prove(production, Writer(production, production.log), dropped, definitions, report).show()
+    now = production.schema_dump("shop")
+    if now != definitions:
+        show_difference(definitions, now)
+    print(f"RTO     {report['rto']['seconds']:.1f} s from the command to verified rows")
+    print(f"RPO     {'no committed row lost, of orders or of any other table' if right else 'see what is WRONG'}")
+    print(f"report  file://{incident / 'report.html'}")
+    print(f"Its server is stopped. To remove all of it: sh {ROOT}/examples/embedded/demo --clean")
+    return right
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clean", action="store_true")
-    parser.add_argument("--venv", type=Path)
-    parser.add_argument("--collections", type=Path)
+    parser.add_argument("what", choices=["begin", "write", "end", "clean"])
+    parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    folder = Path(os.environ["DBRE_DEMO_DIR"])
     try:
-        if options.clean:
-            Production(folder).destroy()
-            return 0
-        return 0 if demo(folder, options.venv, options.collections) else 1
+        if options.what == "begin":
+            begin(Production(options.folder))
+        elif options.what == "clean":
+            Production(options.folder).destroy()
+        else:
+            state = json.loads((options.folder / STATE).read_text())
+            production = Production(options.folder, port=state["port"])
+            if options.what == "write":
+                write(production)
+                return 0
+            try:
+                return 0 if end(production, state) else 1
+            finally:
+                production.stop("immediate")
     except ProductionError as error:
-        print(f"\n{error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nStopped. `make demo-clean` removes what there is.", file=sys.stderr)
-        return 130
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 # shellcheck shell=sh
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-[ -f "$root/galaxy.yml" ] || root=$(cd "$(dirname "$0")/.." && pwd)
+[ -f "$root/playbooks/demo.yml" ] || root=$(cd "$(dirname "$0")/.." && pwd)
 python=/usr/bin/python3
 venv="$root/.work/demo-venv"
 collections="$root/.work/demo-collections"
@@ -63,6 +63,11 @@ prepare() {
     fi
     mkdir -p "$collections/ansible_collections/dbre"
     ln -sfn "$root" "$collections/ansible_collections/dbre/recovery"
+    # What the visitor has set for playbooks of their own leads ours nowhere else.
+    for name in $(env | sed -n 's/^\(ANSIBLE_[A-Z0-9_]*\|PG[A-Z]*\)=.*/\1/p'); do
+        unset "$name"
+    done
+    export ANSIBLE_COLLECTIONS_PATH="$collections" ANSIBLE_CONFIG="$root/examples/ansible.cfg" ANSIBLE_HOME="$venv/ansible"
 }
 
 unprepare() {

@@ -42,6 +42,9 @@ class Writer:
         for thread in self._threads:
             thread.start()
 
+    def writing(self) -> bool:
+        return all(thread.is_alive() for thread in self._threads)
+
     def stop(self) -> None:
         self._stopping.set()
         for thread in self._threads:

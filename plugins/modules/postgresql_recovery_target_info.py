@@ -225,8 +225,9 @@ target:
     segment: "000000010000000000000001"
 candidates:
   description:
-    - Everything of the same kinds that was found, the oldest first, each like RV(incident). Also returned on failure.
-  returned: always
+    - Everything of the same kinds that was found, the oldest first, each like RV(incident). With C(-v) also
+      returned on failure, where the message lists them in any case.
+  returned: success
   type: list
   elements: dict
 scanned:
@@ -331,7 +332,7 @@ def main() -> None:
     try:
         spool = tempfile.mkdtemp(prefix="recovery-target-", dir=below)
     except OSError as error:
-        module.fail_json(msg=f"cannot make a directory for WAL in {below} (spool_path): {error}", candidates=[])
+        module.fail_json(msg=f"cannot make a directory for WAL in {below} (spool_path): {error}")
     try:
         request = make_request(**{name: params[name] for name in REQUEST_SPEC})
         archive = StanzaArchive(**stanza_of(params), parallel=params["parallel"])
@@ -341,7 +342,8 @@ def main() -> None:
         finally:
             search.close()
     except RecoveryError as error:
-        module.fail_json(msg=error.msg, **{"candidates": [], **error.details})
+        # The message lists what there is to choose from; as data it would fill the screen.
+        module.fail_json(msg=error.msg, **(error.details if module._verbosity else {}))
     finally:
         shutil.rmtree(spool, ignore_errors=True)
     module.exit_json(changed=False, **result)

@@ -1,4 +1,4 @@
-"""What the callback runbook prints of a run, in a terminal and without one."""
+"""What the callback runbook prints of a run, in a terminal and without one; and the demo, which people see first."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from conftest import ROOT
+from runs import run
 
 ESCAPING = "orders\x1b[2J"
 INCIDENT: dict[str, Any] = {"id": "one", "dir": "{{ playbook_dir }}/incidents", "scenario": "failover"}
@@ -51,9 +55,10 @@ PLAYS = [
 
 
 def lines(output: str) -> list[str]:
-    """What a terminal shows in the end, without times."""
-    shown = re.sub(r"[^\n]*\r\x1b\[K", "", output.replace("\r\n", "\n"))
-    return [re.sub(r"^\d\d:\d\d:\d\d  ", "", line) for line in shown.splitlines() if "WARNING" not in line]
+    """What a terminal shows in the end, without times and what Ansible warns of."""
+    shown = re.sub(r"[^\n]*\r\x1b\[K", "", output.replace("\r\n", "\n")).splitlines()
+    kept = [line for line in shown if not re.search("WARNING|Verified after", line)]
+    return [re.sub(r"^\d\d:\d\d:\d\d  ", "", line) for line in kept]
 
 
 def play(folder: Path, terminal: bool) -> str:
@@ -107,3 +112,21 @@ def test_a_run_is_a_runbook_in_a_terminal_and_without_one(tmp_path: Path) -> Non
     assert shown[-1].startswith("Report: ")
     assert "Wait a moment\r\x1b[K" in terminal
     assert "\x1b" not in plain
+
+
+def test_the_demo_brings_its_table_back_and_proves_it() -> None:
+    folder = f"/var/tmp/dbre-embedded-demo.{os.getpid()}"
+    settings = {"DBRE_DEMO_DIR": folder, "ANSIBLE_CONFIG": f"{ROOT}/examples/ansible.cfg", "ANSIBLE_NOCOLOR": "1"}
+    try:
+        demo = run(["ansible-playbook", "dbre.recovery.demo"], {**settings, "ANSIBLE_HOME": f"{folder}.ansible"})
+        said = lines(demo.output)
+        assert demo.rc == 0, demo.output
+        phases = ["plan", "confirm", "contain", "locate", "restore", "prove", "recover", "verify", "protect", "report"]
+        assert [line for line in said if line in phases] == phases
+        assert [line for line in said if "Recovered and proved." in line] != []
+        assert [line for line in said if "orders the application had committed" in line] != []
+        assert [line for line in said if "WRONG" in line or "FAILED" in line] == []
+        assert subprocess.run(["pgrep", "-f", folder], check=False).returncode == 1, "nothing of it runs any more"
+    finally:
+        subprocess.run(["/usr/bin/python3", "-B", f"{ROOT}/examples/embedded/demo.py", "clean", folder], check=True)
+        shutil.rmtree(f"{folder}.ansible", ignore_errors=True)

@@ -76,7 +76,7 @@ def choose(evidence: Evidence, found: list[Candidate], what: str) -> Candidate:
         return (with_rows or foreign)[0]
     listed = "; ".join(f"({number}) {one.line()}" for number, one in enumerate(found[:SHOWN], 1))
     if len(found) > SHOWN:
-        listed += f"; and {len(found) - SHOWN} more, which are all among the candidates in the result of this task"
+        listed += f"; and {len(found) - SHOWN} more, which are all in the result of this task with -v"
     facts = {"candidates": [one.as_dict(evidence.database.name) for one in found]}
     if not foreign:
         raise RecoveryError(
