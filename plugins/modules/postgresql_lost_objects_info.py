@@ -242,6 +242,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     connection_argument_spec,
     login_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import refuse_lost_quotes
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     parse_relation_list,
     parse_schema_list,
@@ -284,6 +285,7 @@ def main() -> None:
                 xids=params["xids"],
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
+            refuse_lost_quotes(side, params["database"], params["relations"], params["schemas"])
             whole = load_plan({**rehearse(production, side, plan), "room": room_for(production, side, plan)})
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)

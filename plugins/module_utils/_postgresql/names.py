@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
@@ -55,11 +57,21 @@ def derived_name(name: str, suffix: str, taken: Collection[str] = ()) -> str:
     return whole[: MAX_BYTES - len(ending)].decode(errors="ignore") + ending
 
 
-def _parse(text: str) -> list[list[str]]:
-    """Comma-separated, possibly qualified names of one text as lists of real name parts."""
-    names: list[list[str]] = []
+class _Name(NamedTuple):
+    """A possibly qualified name: as it was written, and its real parts."""
+
+    text: str
+    parts: list[str]
+    folded: bool
+    """Whether it would be another one with quotes around it."""
+
+
+def _parse(text: str) -> list[_Name]:
+    """The names of one text, with commas or ends of lines between them."""
+    names: list[_Name] = []
     parts: list[str] = []
-    at = 0
+    folded = False
+    at = begin = 0
     while True:
         match = PART.match(text, at)
         if match is None:
@@ -69,6 +81,7 @@ def _parse(text: str) -> list[list[str]]:
             )
         quoted, plain = match.groups()
         part = quoted.replace('""', '"') if quoted is not None else fold(plain)
+        folded = folded or (quoted is None and part != plain)
         if len(part.encode(errors="surrogateescape")) > MAX_BYTES:
             raise RecoveryError(f"{part!r} is longer than the {MAX_BYTES} bytes of a PostgreSQL name")
         parts.append(part)
@@ -77,15 +90,17 @@ def _parse(text: str) -> list[list[str]]:
         if separator == ".":
             at += 1
             continue
-        names.append(parts)
-        parts = []
+        names.append(_Name(text[begin:at].strip(), parts, folded))
+        parts, folded = [], False
         if separator == "":
             return names
-        if separator != ",":
+        if separator == ",":
+            at += 1
+        elif "\n" not in match.group()[len(match.group().rstrip()) :]:
             raise RecoveryError(
-                f"unexpected {separator!r} at position {at + 1} of {text!r}; names are separated by commas"
+                f"unexpected {separator!r} at position {at + 1} of {text!r}; names are separated by commas or line ends"
             )
-        at += 1
+        begin = at
 
 
 def fold(name: str) -> str:
@@ -93,38 +108,79 @@ def fold(name: str) -> str:
     return "".join(char.lower() if char.isascii() else char for char in name)
 
 
-def _texts(text_or_list: str | Iterable[str] | None) -> list[str]:
-    texts = [text_or_list] if isinstance(text_or_list, str) else list(text_or_list or [])
-    return [text for text in texts if text.strip()]
+def _names(text_or_list: str | Iterable[str] | None) -> list[_Name]:
+    """All names of a text, of a list of texts, or of a text that is such a list in JSON."""
+    if isinstance(text_or_list, str):
+        text_or_list = _from_json(text_or_list) if text_or_list.lstrip().startswith("[") else [text_or_list]
+    return [name for text in text_or_list or [] if text.strip() for name in _parse(text)]
+
+
+def _from_json(text: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise RecoveryError(f"{text!r} begins like a list in JSON and is none: {error}") from error
+    if not all(isinstance(item, str) for item in found):
+        raise RecoveryError(f"{text!r} is a list in JSON, but not of texts")
+    return list(found)
+
+
+def single_names(text_or_list: str | Iterable[str] | None) -> list[str]:
+    """Names that somebody gave in any form, one a text, each as it was written. RecoveryError at what is none."""
+    return [name.text for name in _names(text_or_list)]
+
+
+def listed_names(text_or_list: str | Iterable[str] | None) -> list[str]:
+    """Relations for people and for other parts, each once: as it was written where quotes would make it another."""
+    found = (name.text if name.folded else display_name(*("public", *name.parts)[-2:]) for name in _names(text_or_list))
+    return list(dict.fromkeys(found))
+
+
+def lost_quotes(text_or_list: str | Iterable[str] | None, known: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
+    """Names without quotes that fit two of the ``known`` (real parts of names) by case, with those they fit.
+
+    ``known`` are all schemas or all relations, these with their schemas. A shell or Ansible may have taken the quotes
+    away, and SQL without them means the one in lower case.
+    """
+    twins: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for parts in known:
+        twins.setdefault(tuple(map(fold, parts)), set()).add(parts)
+    width = max(map(len, twins), default=0)
+    found = {}
+    for name in _names(text_or_list):
+        whole = ("public", *map(fold, name.parts))[-width:]
+        fits = twins.get(whole, set()) if name.folded else set()
+        if len(fits) > 1:
+            found[name.text] = [".".join(map(quote_ident, parts)) for parts in sorted(fits)]
+    return found
 
 
 def parse_relation_list(text_or_list: str | Iterable[str] | None) -> list[dict[str, str]]:
     """Relations the user named, as ``[{schema, name}]`` in the order given, each once.
 
-    Takes a comma-separated text or a list of such texts, written as in SQL (unquoted names are folded to lower
-    case); a name without a schema is in ``public``. Raises RecoveryError at the place it cannot read.
+    Takes a text with commas or ends of lines between the names, a list of such texts, or one in JSON, written as in
+    SQL (unquoted names are folded to lower case); a name without a schema is in ``public``. Raises RecoveryError at
+    the place it cannot read.
     """
     relations: list[dict[str, str]] = []
-    for text in _texts(text_or_list):
-        for parts in _parse(text):
-            if len(parts) > 2:
-                raise RecoveryError(
-                    f"{text!r} names a relation with {len(parts)} parts; write schema.name, "
-                    "and name the database by its own option"
-                )
-            relation = {"schema": parts[0] if len(parts) == 2 else "public", "name": parts[-1]}
-            if relation not in relations:
-                relations.append(relation)
+    for text, parts, _folded in _names(text_or_list):
+        if len(parts) > 2:
+            raise RecoveryError(
+                f"{text!r} names a relation with {len(parts)} parts; write schema.name, "
+                "and name the database by its own option"
+            )
+        relation = {"schema": parts[0] if len(parts) == 2 else "public", "name": parts[-1]}
+        if relation not in relations:
+            relations.append(relation)
     return relations
 
 
 def parse_schema_list(text_or_list: str | Iterable[str] | None) -> list[str]:
     """Schemas the user named, written as in SQL, as real names in the order given, each once."""
     schemas: list[str] = []
-    for text in _texts(text_or_list):
-        for parts in _parse(text):
-            if len(parts) > 1:
-                raise RecoveryError(f"{display_name(*parts[:2])} is no schema: a schema's name has one part")
-            if parts[0] not in schemas:
-                schemas.append(parts[0])
+    for _text, parts, _folded in _names(text_or_list):
+        if len(parts) > 1:
+            raise RecoveryError(f"{display_name(*parts[:2])} is no schema: a schema's name has one part")
+        if parts[0] not in schemas:
+            schemas.append(parts[0])
     return schemas

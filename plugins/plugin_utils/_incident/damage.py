@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, relation_name, rows_text
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    listed_names,
     parse_relation_list,
     parse_schema_list,
 )
@@ -81,7 +82,7 @@ def to_recover(
     """
     named = parse_relation_list(asked)
     within = parse_schema_list(schemas)
-    listed = [relation_name(item) for item in named]
+    listed = listed_names(asked)
     if scope != "transaction" or not (named or within) or incident.get("database") not in (None, database):
         return listed
     for item in of_incident(incident):
