@@ -15,8 +15,28 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+# What one inventory for everything has beside what a playbook takes: words that only others know, words without a
+# value, and a site's own, which need not have a value for each host.
+WORDS_OF_OTHERS: dict[str, dict[str, Any]] = {
+    "primary": {
+        "dr_bisect": True,
+        "dr_overrides": {"deletion_protection": True},
+        "dr_to_region": "eu-west-1",
+        "dr_wal_path": "",
+    },
+    "rds": {"dr_side_path": "/var/lib/postgresql/side", "dr_set": "latest", "dr_min_rows": 5, "dr_to_region": ""},
+}
+WORDS_OF_A_SITE = {"dr_site": "{{ name_of_a_variable_that_is_not_set_here }}", "dr_phone": "+49 30 901820"}
 LONGEST = 600  # seconds until a run that does not end is given up
+
+
+def with_everything(inventory: dict[str, Any]) -> dict[str, Any]:
+    """An inventory, and in it what other playbooks are given."""
+    groups = inventory["all"]["children"]
+    others = WORDS_OF_OTHERS["rds" if "rds" in groups else "primary"]
+    return {"all": {"vars": {**others, **WORDS_OF_A_SITE}, "children": groups}}
 
 
 @dataclasses.dataclass

@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "examples" 
 
 from leaks import Planted  # found by the lines above
 from production import Production
-from runs import Run, run
+from runs import Run, run, with_everything
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PLAYBOOK = ROOT / "playbooks" / "dr-table-drop.yml"
@@ -43,7 +43,7 @@ class Shop(Production):
         self.backup()
         self.run("mkdir", "-p", "-m", "0700", self.folder / "tmp")
         self.inventory_file = self.folder / "inventory.json"
-        self.inventory_file.write_text(json.dumps(self.inventory()))
+        self.inventory_file.write_text(json.dumps(with_everything(self.inventory())))
 
     def make_database(self) -> None:
         """A database as at the beginning; what an earlier test made of it is gone."""

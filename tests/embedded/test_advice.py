@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -44,17 +45,25 @@ def test_what_a_role_that_is_gone_had_is_given_back_by_the_command_in_the_report
     shop.query(CONTROL, "DROP ROLE temp_clerk")
 
 
-def test_an_explicit_time_names_the_target(shop: Shop) -> None:
+def test_an_explicit_time_names_the_target_and_its_plan_is_carried_out_by_a_second_run(shop: Shop) -> None:
     time.sleep(1.1)
     moment = shop.query("shop", "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')")[0][0]
     time.sleep(1.1)
     drop(shop, "public.lines")
-    run = shop.recover(dr_tables="public.lines", dr_target_time=moment)
+    given = {"dr_tables": "public.lines", "dr_target_time": moment, "dr_load": "", "dr_min_rows": ""}
+    planned = shop.recover("--tags", "plan", dr_confirm="", **given)
+    assert planned.rc == 0, planned.output
+    assert shop.query("shop", "SELECT to_regclass('public.lines') IS NULL")[0][0]
+    told = re.search(r"-e dr_incident_id=(\S+) -e dr_confirm=(plan-[0-9a-f]+)", planned.output)
+    assert told is not None, planned.output
+    run = shop.recover(dr_confirm=told[2], dr_incident_id=told[1], **given)
     assert run.rc == 0, run.output
     assert shop.count("public.lines") == 3000
+    assert side_files(shop, told[1]) == ""
 
 
 def test_a_misspelt_table_is_corrected_under_the_same_id_and_the_restored_copy_is_used_again(shop: Shop) -> None:
+    shop.query("shop", 'CREATE TABLE public."Lines" (id int)')
     given: dict[str, Any] = {"dr_target_xid": drop(shop, "public.lines"), "dr_incident_id": "misspelt"}
     early = shop.recover(dr_tables="public.linse", **given)
     assert early.rc != 0
@@ -66,7 +75,10 @@ def test_a_misspelt_table_is_corrected_under_the_same_id_and_the_restored_copy_i
     assert "pulbic" in late.output
     restored = side_files(shop, "misspelt")
     assert restored
-    mended = shop.recover(dr_tables="public.lines", dr_keep_side_instance=True, **given)
+    doubtful = shop.recover(dr_tables="Lines", **given)
+    assert doubtful.rc != 0
+    assert 'has "public"."Lines" and "public"."lines".' in doubtful.output.replace('\\"', '"')
+    mended = shop.recover(dr_tables='["public.lines"]', dr_keep_side_instance=True, **given)
     assert mended.rc == 0, mended.output
     assert shop.count("public.lines") == 3000
     assert side_files(shop, "misspelt") == restored

@@ -17,7 +17,7 @@ import iam
 import psycopg2
 from emulated_rds.__main__ import newest_bin_dir
 from leaks import Planted, Watch, files_with
-from runs import Run, run, run_killed_in
+from runs import Run, run, run_killed_in, with_everything
 
 HERE = Path(__file__).parent
 HOME, AWAY = "eu-central-1", "eu-west-1"
@@ -222,7 +222,7 @@ class Cloud:
             **variables,
         }
         path = self.folder / f"{identifier}.json"
-        path.write_text(json.dumps({"all": {"children": {"rds": {"hosts": {identifier: host}}}}}))
+        path.write_text(json.dumps(with_everything({"all": {"children": {"rds": {"hosts": {identifier: host}}}}})))
         return path
 
     def command(
