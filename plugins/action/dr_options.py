@@ -4,11 +4,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.plugin_utils._options import check_options, known_options
+from ansible_collections.dbre.recovery.plugins.plugin_utils._options import (
+    INCIDENT,
+    check_options,
+    known_options,
+    own_options,
+)
 
 
 class ActionModule(ActionBase):
@@ -22,9 +29,18 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         _validation, args = self.validate_argument_spec({"playbook": {"type": "str", "required": True}})
         variables = task_vars or {}
-        given = self._templar.template({name: variables[name] for name in variables if name.startswith("dr_")})
+        known, playbook = known_options(), args["playbook"]
+        own = own_options(known, playbook)
+        words = {name: value for name, value in variables.items() if name.startswith("dr_")}
+        # Words of others may refer to what is not there for this playbook.
+        given = {**words, **self._templar.template({name: words[name] for name in words if name in own})}
         try:
-            options = check_options(known_options(), args["playbook"], given, variables.get("groups") or {})
+            # Ansible has read them already, and keeps what it read.
+            for_this_run = set(load_extra_vars(self._loader))
+            options = check_options(known, playbook, given, variables.get("groups") or {}, for_this_run)
         except RecoveryError as error:
             return {**result, "failed": True, "msg": error.msg}
+        # A form leaves it empty, and what was given so for a run cannot be set by a task.
+        began = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        options[INCIDENT] = options[INCIDENT] or f"{playbook.removeprefix('dr-')}-{began}"
         return {**result, "changed": False, "options": options}

@@ -8,17 +8,17 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import printable
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan import plan_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, utc_now
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import finished_text, summary
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.values import merge
+from ansible_collections.dbre.recovery.plugins.plugin_utils._shown import show
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "id": {"type": "str", "required": True},
     "dir": {"type": "path", "default": "incidents"},
-    "state": {"type": "str", "required": True, "choices": ["open", "planned", "phase", "done", "failed"]},
+    "state": {"type": "str", "required": True, "choices": ["open", "planned", "waiting", "phase", "done", "failed"]},
     "scenario": {"type": "str"},
     "parameters": {"type": "dict", "default": {}},
     "milestones": {"type": "list", "elements": "str", "default": []},
@@ -87,15 +87,17 @@ class ActionModule(ActionBase):
         if args["state"] == "open":
             opened, changed = record.open()
             if opened["closed"]:
-                self._display.display(printable(finished_text(opened)))
+                show(self._display, finished_text(opened))
             return opened, changed
         if args["state"] == "planned":
             planned, changed = record.planned(args["data"])
-            self._display.display(printable(plan_text(planned, utc_now())))
+            show(self._display, plan_text(planned, utc_now()))
             return planned, changed
+        if args["state"] == "waiting":
+            return record.wait()
         if args["state"] == "phase":
             return record.phase(args["phase"], args["data"], args["keep"])
         ended = record.end(args["state"], args["data"], args["msg"], args["step"])
         if record.report:
-            self._display.display(printable(f"{summary(record.report)}\nReport: {record.path / 'report.html'}"))
+            show(self._display, f"{summary(record.report)}\nReport: {record.path / 'report.html'}")
         return ended

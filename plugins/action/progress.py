@@ -19,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._progress import (
     progress_file,
 )
 from ansible_collections.dbre.recovery.plugins.plugin_utils._screen import OVERWRITTEN, SCREEN
+from ansible_collections.dbre.recovery.plugins.plugin_utils._shown import is_parsed
 
 
 class ActionModule(NormalAction):
@@ -54,7 +55,7 @@ class ActionModule(NormalAction):
         """In place of the line before where the screen has a live one, as that of the callback runbook."""
         if SCREEN.live:
             self._display.display(f"{line}{OVERWRITTEN}", screen_only=True, newline=False)
-        self._display.display(line, log_only=SCREEN.live)
+        self._display.display(line, log_only=SCREEN.live, stderr=is_parsed())
 
     def _show(self, path: str, ended: threading.Event) -> None:
         progress = Progress()

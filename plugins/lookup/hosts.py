@@ -11,8 +11,7 @@ version_added: "0.1.0"
 description:
   - A play whose group is misspelt has no hosts, does nothing and ends well. This returns the pattern of hosts for
     a play, and fails by name, with what is similar, where the inventory has no such group or host, or where C(--limit)
-    leaves none.
-  - Patterns with wildcards are left to Ansible.
+    leaves none, so that no job ends well without having done anything.
 options:
   _terms:
     description: Name of the variable that names the hosts, such as V(dr_primary).
@@ -30,6 +29,12 @@ options:
   instead:
     description: A group that may be there instead of the one in O(default). Then the play has no hosts, as it should.
     type: str
+  whole:
+    description:
+      - Whether steps of the play build on each other. Then C(--start-at-task), C(--skip-tags) and C(--tags) are
+        refused, but for C(--tags plan).
+    type: bool
+    default: false
 author:
   - the dbre.recovery authors (!UNKNOWN)
 """
@@ -51,7 +56,8 @@ from typing import Any, Optional
 from ansible import context
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.dbre.recovery.plugins.plugin_utils._groups import fault, limited_away
+from ansible_collections.dbre.recovery.plugins.plugin_utils._groups import fault, nobody_left
+from ansible_collections.dbre.recovery.plugins.plugin_utils._whole import part_only
 
 
 class LookupModule(LookupBase):
@@ -68,14 +74,20 @@ class LookupModule(LookupBase):
         groups = known.get("groups") or {}
         given = {name: value for name in others if (value := self._value(name, known))}
         faults = [fault(name, value, groups) for name, value in given.items()]
-        dispensable = pattern == default and self.get_option("instead") in groups
-        if not (dispensable and pattern not in groups):
+        dispensable = pattern == default and pattern not in groups and self.get_option("instead") in groups
+        if not dispensable:
             faults.append(fault(terms[0], pattern, groups))
-        patterns = [pattern, *(given.get(name, group) for name, group in others.items())]
-        if (limit := known.get("ansible_limit")) and limited_away(str(limit), patterns, groups):
-            faults.append(f"--limit {limit} leaves no host of {', '.join(patterns)}.")
+        unset = [group for name, group in others.items() if name not in given and group in groups]
+        patterns = [*([] if dispensable else [pattern]), *given.values(), *unset]
+        limit = known.get("ansible_limit")
+        if patterns and not any(faults) and nobody_left(patterns, groups, limit and str(limit)):
+            faults.append(f"{f'--limit {limit} leaves' if limit else 'There is'} no host of {', '.join(patterns)}.")
         if found := " ".join(filter(None, faults)):
             raise AnsibleLookupError(f"{found} Nothing was touched. Correct the name, or the inventory (-i).")
+        start_at = context.CLIARGS.get("start_at_task")
+        part = part_only(known.get("ansible_run_tags", []), known.get("ansible_skip_tags", []), start_at)
+        if part and self.get_option("whole"):
+            raise AnsibleLookupError(f"{part} Nothing was touched.")
         return [pattern]
 
     def _value(self, name: str, variables: dict[str, Any]) -> str:

@@ -11,9 +11,12 @@ short_description: Check the options that a disaster-recovery playbook was given
 version_added: "0.1.0"
 description:
   - Looks at all variables whose names start with C(dr_), wherever they were given, and fails with everything that is
-    wrong with them - names that are not known (with the nearest one that is), names that only another playbook knows or
-    that the chosen source does not use, values of another type, times that could be another moment elsewhere, groups
-    that the inventory does not have.
+    wrong with them - names that are nearly those of an option, values of another type, times that could be another
+    moment elsewhere, groups that the inventory does not have.
+  - Of what was given for this run alone (C(-e), the survey of a job runner) it also refuses what only another playbook
+    knows, what the chosen source does not use, and what no playbook knows. In an inventory such words are those of
+    other playbooks, or a site's own.
+  - What is empty (a question of a survey that was not answered) counts as not given.
   - What the options are is in C(docs/options.md) of the collection.
   - Works on the controller; no connection to the host of the task is made.
 options:
@@ -42,8 +45,9 @@ EXAMPLES = r"""
 RETURN = r"""
 options:
   description:
-    - Values of all options of the playbook, converted to their types, times in UTC, former names of choices under
-      those of today. Of what was not given, the default, or null where there is none.
+    - Values of all options, converted to their types, times in UTC, names one a text, former names of choices under
+      those of today. Of what was not given, or is not of this playbook, the default, or null where there is none.
+    - C(dr_incident_id) is made of the scenario and the time where it was not given.
   returned: success
   type: dict
   sample: {"dr_database": "shop", "dr_source": "pgbackrest", "dr_since": "2026-11-23T21:15:04+00:00", "dr_until": null}

@@ -38,11 +38,12 @@ options:
       - V(planned) keeps all data collected so far, with O(data), as C(plan.json). A plan that was confirmed (data
         C(confirmation)) stays as it is and is returned, unless O(data) has another C(target); then the confirmation is
         discarded with it. The plan is shown as text.
+      - V(waiting) ends the run after its plan, and leaves the incident to the run that confirms it.
       - V(phase) ends the running phase with outcome V(ok) and begins O(phase). A phase that has nothing left to do, see
         RV(record.done_phases), is not begun again, and nothing is written.
       - V(done) and V(failed) end the run and write the report. A failed incident can be opened again.
     type: str
-    choices: [open, planned, phase, done, failed]
+    choices: [open, planned, waiting, phase, done, failed]
     required: true
   scenario:
     description:
@@ -146,6 +147,12 @@ record:
       description: Folder of the record on the controller.
       type: str
       sample: /home/dbre/incidents/orders-dropped
+    digest:
+      description: >-
+        A name for what the plan decides, the same each time that the same is planned. It stays when only the name of
+        the incident, or what is so at the moment (ages, free space), is another.
+      type: str
+      sample: plan-3f9a2c7180de
     scenario:
       description: Name of the scenario.
       type: str

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Optional
 
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+
 # What only Ansible itself can resolve: wildcards, ranges, regular expressions, files of names.
 _PATTERN = re.compile(r"[*?\[\]~@]")
 _BESIDES = ("all", "ungrouped")
@@ -49,10 +52,14 @@ def fault(variable: str, pattern: str, groups: Mapping[str, Sequence[str]]) -> s
     return f"{variable} is {pattern!r}, and the inventory has no such group or host.{hint} Its groups: {listed}."
 
 
-def limited_away(limit: str, patterns: Sequence[str], groups: Mapping[str, Sequence[str]]) -> bool:
-    """Whether ``--limit`` leaves no host of any of the patterns."""
-    left = hosts_of(limit, groups)
-    wanted = [hosts_of(pattern, groups) for pattern in patterns]
-    if left is None or None in wanted or "!" in limit or "&" in limit:
-        return False
-    return not any(hosts & left for hosts in wanted if hosts)
+def nobody_left(patterns: Sequence[str], groups: Mapping[str, Sequence[str]], limit: Optional[str]) -> bool:
+    """Whether no host of any of the patterns is left by ``--limit``, all as Ansible itself reads them."""
+    inventory = InventoryManager(DataLoader(), parse=False)
+    for host in groups.get("all") or []:
+        inventory.add_host(host)
+    for group, hosts in groups.items():
+        inventory.add_group(group)
+        for host in hosts:
+            inventory.add_host(host, group)
+    inventory.subset(limit)
+    return not inventory.get_hosts(",".join(patterns))

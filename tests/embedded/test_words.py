@@ -21,6 +21,9 @@ HOSTS = {
 }
 
 
+SHOP = {"dr_database": "shop"}
+
+
 def start(tmp_path: Path, name: str, *words: str, **variables: Any) -> tuple[int, str]:
     inventory = tmp_path / "inventory.json"
     inventory.write_text(json.dumps({"all": {"children": HOSTS}}))
@@ -70,10 +73,19 @@ def test_a_group_that_is_not_there_is_refused_by_name(tmp_path: Path, name: str,
     assert not (tmp_path / "incidents").exists()
 
 
-def test_a_limit_that_leaves_no_host_is_refused(tmp_path: Path) -> None:
-    code, said = start(tmp_path, "dr-table-drop", "-l", "backup1")
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("-l", "backup*"), "--limit backup* leaves no host of primary."),
+        (("--tags", "recover"), "--tags recover would carry out a phase without those that it builds on"),
+        (("--start-at-task", "Recover"), "--start-at-task 'Recover' would leave out what all later steps stand on"),
+    ],
+)
+def test_a_run_of_nothing_or_of_a_part_is_refused(tmp_path: Path, words: tuple[str, ...], named: str) -> None:
+    code, said = start(tmp_path, "dr-table-drop", *words, **SHOP)
     assert code != 0
-    assert "--limit backup1 leaves no host of primary." in said
+    assert named in said
+    assert "Nothing was touched." in said
 
 
 @pytest.mark.parametrize(
@@ -102,9 +114,6 @@ def test_a_word_that_the_source_does_not_use_is_refused(tmp_path: Path, source: 
     code, said = start(tmp_path, "dr-table-drop", dr_database="shop", dr_source=source, **{variable: value})
     assert code != 0
     assert f"With dr_source={source}, nothing uses {variable}." in said
-
-
-SHOP = {"dr_database": "shop"}
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,14 @@ SERVERS = "dr-table-drop"
 MARK = "<!-- Generated from playbooks/vars/options.yml by tests/tools/option_tables.py: {}. -->"
 
 HEAD = """\
-What is given with `-e`, or stands in the inventory, under a name that begins with `dr_`. A name that is not on this
-page, or that the playbook or the source (`dr_source`) does not use, is refused before anything is touched."""
+What is given with `-e` or a survey, or stands in the inventory, under a name that begins with `dr_`. A name that is
+nearly one of this page is refused before anything is touched, and so is, in `-e` and in surveys, one that is not on
+this page or that the playbook or the source (`dr_source`) does not use. An inventory serves all playbooks, and may have
+words of its own. What is empty counts as not given."""
+
+NAMES = """\
+`names` are a list, a JSON list as text, or a text with commas or line ends between; a `group` has to be in the
+inventory."""
 
 
 def code(names: Iterable[Any]) -> str:
@@ -108,7 +114,7 @@ class Pages:
             "",
             "A `time` is " + self.times + ".",
             "",
-            "A `raw` value may be a list or a text; a `group` has to be in the inventory.",
+            NAMES,
             "",
             *table(["option", "type", "default", "playbooks", "meaning"], rows),
         ]

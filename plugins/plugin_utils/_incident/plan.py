@@ -226,6 +226,11 @@ def _expected_lines(record: Mapping[str, Any]) -> list[str]:
     return [f"about {duration(sum(past.values()))}, as in earlier runs ({parts})"]
 
 
+def _digest_lines(record: Mapping[str, Any]) -> list[str]:
+    digest = record.get("digest")
+    return [f"{digest} (dr_confirm={digest} carries out this plan and no other)"] if digest else []
+
+
 def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
     """The plan of an incident as a block of aligned lines.
 
@@ -252,6 +257,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("Expected time", _expected_lines(record)),
         ("Left to you", left),
         ("Record", [str(record.get("path", ""))]),
+        ("Digest", _digest_lines(record)),
     ]
     lines = [f"Plan of incident {record.get('id')} ({record.get('scenario')})"]
     if record.get("plan"):

@@ -28,6 +28,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts impo
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import clean, mask_text
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.digest import plan_digest
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.files import read_json, to_json
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import (
@@ -156,7 +157,7 @@ class IncidentRecord:
         with self._working():
             plan = self._valid_plan(corrected=self.check_mode)
             if plan is not None and not (data and self._other_target(plan, data)):
-                return {**self._result(past=True), "plan": plan}, False
+                return self._with(plan), False
             before = plan or {}
             if data.get("restore_plan"):
                 _accepted(restore_plan, data["restore_plan"])
@@ -167,7 +168,7 @@ class IncidentRecord:
             if before:
                 plan["instead_of"] = {key: before.get(key) for key in ("planned_at", "target")}
             if self.check_mode:
-                return {**self._result(past=True), "plan": plan}, False
+                return self._with(plan), False
             write_atomically(self.path / "plan.json", to_json(plan))
             self._save()
             return self._result(past=True), True
@@ -195,6 +196,16 @@ class IncidentRecord:
                 self.state["keep"] = dict(keep or {})
             self._save()
             return self._result(), not self.check_mode
+
+    def wait(self) -> tuple[dict[str, Any], bool]:
+        """End the run after its plan, and leave the incident to the one that confirms it."""
+        with self._working():
+            now = self.now()
+            self._end_running_phase("ok", now)
+            self.state["runs"][-1].update(ended=now, outcome="planned")
+            self._save()
+            self.lock.release()
+            return self._result(), True
 
     def end(
         self, outcome: str, data: Mapping[str, Any], message: str | None, step: str | None
@@ -310,6 +321,11 @@ class IncidentRecord:
             for half in folder.glob(".*.tmp"):
                 half.unlink()
 
+    def _with(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """The record with a plan that need not be on disk."""
+        record = {**self._result(past=True), "plan": plan}
+        return {**record, "digest": plan_digest(record)}
+
     def _merge(self, data: Mapping[str, Any], replace: bool = False) -> None:
         for key, value in clean(dict(data)).items():
             if not _DATA_KEY.fullmatch(key):
@@ -371,6 +387,7 @@ class IncidentRecord:
             "data": self.data,
             "needs_side_instance": needs_side_instance(self.data),
         }
+        record["digest"] = plan_digest(record)
         if past:
             record["past_seconds"] = past_seconds(self.directory, self.state["scenario"], self.id)
         return record

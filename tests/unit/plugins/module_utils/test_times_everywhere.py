@@ -50,7 +50,7 @@ BACKUP = {
 
 def option(playbook: str, name: str, text: str) -> datetime:
     shop = {"dr_database": "shop"} if playbook != "dr-rds-failover" else {}
-    return datetime.fromisoformat(check_options(known_options(), playbook, {**shop, name: text}, {})[name])
+    return datetime.fromisoformat(check_options(known_options(), playbook, {**shop, name: text}, {}, {name})[name])
 
 
 def searched_in_wal(text: str) -> datetime:

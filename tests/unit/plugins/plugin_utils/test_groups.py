@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import pytest
-from ansible_collections.dbre.recovery.plugins.plugin_utils._groups import fault, limited_away
+from ansible_collections.dbre.recovery.plugins.plugin_utils._groups import fault, nobody_left
 
 GROUPS = {"all": ["db1", "db2", "backup1"], "ungrouped": [], "primary": ["db1"], "standby": ["db2"], "empty": []}
 
@@ -31,7 +33,20 @@ def test_a_pattern_without_hosts_is_refused_by_name(pattern: str, words: str) ->
 
 
 @pytest.mark.parametrize(
-    ("limit", "away"), [("db1", False), ("backup1", True), ("primary", False), ("db*", False), ("standby", True)]
+    ("pattern", "limit", "nobody"),
+    [
+        ("primary", None, False),
+        ("primary", "db1", False),
+        ("primary", "backup1", True),
+        ("primary", "primary", False),
+        ("primary", "db*", False),
+        ("primary", "back*", True),
+        ("primary", "!db1", True),
+        ("primary", "all:&standby", True),
+        ("primary", "~(db|x)1", False),
+        ("web*", None, True),
+        ("primary:!db1", None, True),
+    ],
 )
-def test_a_limit_that_leaves_nobody_is_seen(limit: str, away: bool) -> None:
-    assert limited_away(limit, ["primary"], GROUPS) == away
+def test_a_pattern_or_a_limit_that_leaves_nobody_is_seen(pattern: str, limit: Optional[str], nobody: bool) -> None:
+    assert nobody_left([pattern], GROUPS, limit) == nobody
