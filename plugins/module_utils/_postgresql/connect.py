@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
+import time
 import traceback
 from collections.abc import Mapping
 from typing import Any, Optional, TypedDict, cast
@@ -31,6 +33,10 @@ else:
 CONTROL_DATABASE = "postgres"
 # A session that waits while others load is soon forgotten by the routers in between.
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 15, "keepalives_count": 4}
+# A session of ours that has ended keeps its connection until its process has ended, too, and so does anybody's. Only a
+# server that speaks English can be understood, for libpq gives no SQLSTATE here.
+CROWDED = re.compile("too many clients already|remaining connection slots are reserved")
+CROWDED_FOR = 10.0
 SSL_MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
@@ -130,10 +136,22 @@ def _require_passfile(path: str) -> None:
         )
 
 
+def _open_when_there_is_room(keywords: Mapping[str, Any]) -> Any:
+    """A connection; where all are taken, waits a few seconds for one."""
+    until = time.monotonic() + CROWDED_FOR
+    while True:
+        try:
+            return psycopg2.connect(**keywords)
+        except psycopg2.OperationalError as error:
+            if not CROWDED.search(str(error)) or time.monotonic() > until:
+                raise
+        time.sleep(0.2)
+
+
 def _open(keywords: Mapping[str, Any], *, any_database: bool) -> Any:
     """A connection; where ``any_database`` will do and the server has none of the usual name, to template1."""
     try:
-        return psycopg2.connect(**keywords)
+        return _open_when_there_is_room(keywords)
     except psycopg2.OperationalError as error:
         # The message comes in the server's language, and libpq gives no SQLSTATE; but it names the database.
         if not any_database or keywords["dbname"] not in str(error):

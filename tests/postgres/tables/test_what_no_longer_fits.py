@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import psycopg2
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 
 BEFORE = [
@@ -291,21 +292,41 @@ def test_a_synchronous_standby_that_is_gone_holds_nothing_up(shop: Any) -> None:
     assert production.contents("shop") == contents
 
 
+def everybody(where: dict[str, Any], user: str) -> list[Any]:
+    """Sessions of a role, as many as the server takes."""
+    crowd = []
+    server = {"host": where["login_unix_socket"], "port": where["login_port"], "dbname": "shop"}
+    while True:
+        try:
+            crowd.append(psycopg2.connect(**server, user=user))
+        except psycopg2.OperationalError:
+            return crowd
+
+
 @pytest.mark.parametrize("world", ["socket"], indirect=True)
 def test_the_reserved_connections_are_enough(shop: Any) -> None:
     production = shop.production
     contents = production.contents("shop")
     production.sql("shop", "DROP TABLE orders, lines CASCADE", "CREATE ROLE crowd LOGIN")
     where = {"login_unix_socket": str(shop.root), "login_port": production.port}
-    crowd = []
-    while True:
-        try:
-            crowd.append(connect({**where, "login_user": "crowd"}, "shop"))
-        except RecoveryError:
-            break
+    crowd = everybody(where, "crowd")
     answer = shop.recover("shop", relations=["orders", "lines"])
     for connection in crowd:
         connection.close()
     assert answer["result"]["left_to_do"] == []
     assert production.contents("shop")["orders"] == contents["orders"]
     production.sql("shop", "DROP ROLE crowd")
+
+
+@pytest.mark.parametrize("world", ["socket"], indirect=True)
+def test_a_connection_is_waited_for_where_all_are_taken_for_a_moment(shop: Any) -> None:
+    where = {"login_unix_socket": str(shop.root), "login_port": shop.production.port}
+    crowd = everybody(where, "postgres")
+    leaving = threading.Timer(1.0, crowd[0].close)
+    leaving.start()
+    try:
+        connect(where, "shop").close()
+    finally:
+        leaving.join()
+        for connection in crowd:
+            connection.close()
