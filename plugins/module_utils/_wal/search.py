@@ -170,6 +170,8 @@ class Search:
             except RecoveryError as error:
                 if self.gap is not None and not error.details.get("candidates"):
                     error = self.gap
+                elif self.gap is not None:
+                    error = RecoveryError(f"{error.msg} Not read: {self._unread()}.", **error.details)
                 error.details.setdefault("candidates", [])
                 error.details.setdefault("scanned", self._scanned())
                 error.details.setdefault("server", self.server)
