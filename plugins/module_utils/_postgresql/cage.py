@@ -10,6 +10,10 @@ REFRESH MATERIALIZED VIEW is one: the server runs it as the view's owner in a se
 all of that is refused and all settings end with it (RefreshMatViewByOid() in src/backend/commands/matview.c,
 GetUserIdAndSecContext() in src/backend/utils/init/miscinit.c). So the SQL stands in a function, which a materialized
 view calls that belongs to the owner.
+
+A table of a superuser, or of the role that we are, may use code of others: a domain, a function in an index. There a
+role stands in for its owner that is made for this, owns the table as long as its rows are touched, and is gone before
+anybody else can see it.
 """
 
 from __future__ import annotations
@@ -27,7 +31,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import (
+    OTHERS,
+    others_have_code,
+    runs_others_code,
+    runs_users_code,
+)
 
 # Schemas that are gone before anybody else can see them.
 PREFIX = "dbre_cage_"
@@ -54,6 +63,26 @@ DRESSED = """
 SELECT 1 FROM pg_catalog.pg_index WHERE indrelid = pg_catalog.to_regclass(%s)
 UNION ALL SELECT 1 FROM pg_catalog.pg_statistic_ext WHERE stxrelid = pg_catalog.to_regclass(%s)
 """
+MAY_MAKE_ROLES = "SELECT rolsuper OR rolcreaterole FROM pg_catalog.pg_roles WHERE rolname = current_user"
+# Nobody waits for us longer because a table that we have locked whole gets another owner for a moment.
+LOCKED = """
+SELECT 1 FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation' AND granted
+  AND mode = 'AccessExclusiveLock' AND relation = %s::oid
+"""
+# What a role must look into that uses the code of others and the columns' types by their names.
+SCHEMAS_OF_CODE = f"""
+SELECT DISTINCT n.nspname AS name FROM (
+  SELECT pronamespace AS oid FROM pg_catalog.pg_proc WHERE proowner IN ({OTHERS})
+  UNION SELECT typnamespace FROM pg_catalog.pg_type WHERE typtype = 'd' AND typowner IN ({OTHERS})
+  UNION SELECT t.typnamespace FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+        WHERE a.attrelid IN (SELECT pg_catalog.to_regclass(name) FROM unnest(%s::text[]) AS name)
+          AND a.attnum > 0 AND t.oid >= 16384
+) AS used JOIN pg_catalog.pg_namespace n ON n.oid = used.oid
+"""
+SECURED = "SELECT relrowsecurity FROM pg_catalog.pg_class WHERE oid = %s::oid"
+REFUSAL = """
+DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = {}; END $$
+"""
 LACKING = {
     "SCHEMA": "SELECT NOT pg_catalog.has_schema_privilege(%s::name, %s, %s)",
     "TABLE": "SELECT NOT pg_catalog.has_table_privilege(%s::name, %s, %s)",
@@ -71,9 +100,10 @@ def is_another(connection: Any, role: str) -> bool:
     return bool(queries.value(connection, OF_OTHERS, (role,)))
 
 
-def needs_cage(connection: Any, oid: int) -> bool:
+def needs_cage(connection: Any, oid: int, written: bool = True) -> bool:
     """Whether touching rows of a relation may run what another than we or a superuser wrote; see runs_users_code()."""
-    return is_another(connection, owner_of(connection, oid)) and runs_users_code(connection, oid)
+    another = is_another(connection, owner_of(connection, oid))
+    return (runs_users_code if another else runs_others_code)(connection, oid, written)
 
 
 def may_open(connection: Any, oid: int) -> bool:
@@ -205,21 +235,116 @@ class Caged(Owner):
         queries.execute(self.connection, f"REFRESH MATERIALIZED VIEW {self.schema}.done")
 
 
+class StandIn(Caged):
+    """SQL as a role that is made for it, in place of an owner who is a superuser or ours."""
+
+    def __init__(self, connection: Any, owner: str) -> None:
+        super().__init__(connection, f"{PREFIX}{secrets.token_hex(8)}")
+        self.owner = owner
+        self._taken: list[tuple[str, str]] = []
+
+    def open(self) -> None:
+        """Make the role, too."""
+        if not queries.value(self.connection, MAY_MAKE_ROLES):
+            raise RecoveryError(
+                f"what belongs to role {self.owner} uses domains or functions of others, whose code would run with its "
+                "rights; to keep it from that takes a role made for the purpose, which only a superuser or a role with "
+                "CREATEROLE can make. Nothing was changed. Run again with the same incident id as such a role, or "
+                "have those functions and domains belong to that role (ALTER DOMAIN ... OWNER TO ...)"
+            )
+        role = quote_ident(self.role)
+        queries.execute(self.connection, f"CREATE ROLE {role} NOLOGIN NOINHERIT")
+        if not queries.value(self.connection, "SELECT pg_catalog.pg_has_role(%s, 'MEMBER')", (self.role,)):
+            queries.execute(self.connection, f"GRANT {role} TO CURRENT_USER")
+        super().open()
+
+    def look_into(self, tables: Sequence[str]) -> None:
+        """See the types of the columns of tables (SQL), and what others made."""
+        for row in queries.rows(self.connection, SCHEMAS_OF_CODE, (list(tables),)):
+            self.lend("SCHEMA", quote_ident(row["name"]), ["USAGE"])
+
+    def take(self, table: str) -> None:
+        """Own a table (SQL), if there is such a one, until the end; refused by the server where others would wait."""
+        oid = queries.value(self.connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (table,))
+        if oid is None:
+            return
+        before = owner_of(self.connection, oid)
+        if not queries.value(self.connection, LOCKED, (oid,)):
+            refusal = (
+                f"code of other roles that {table} uses would run with the rights of its owner {before}, or all others "
+                "would wait for as long as it takes to keep it from that"
+            )
+            queries.execute(self.connection, REFUSAL.format(quote_literal(refusal)))
+        if not queries.value(self.connection, "SELECT pg_catalog.current_setting('is_superuser')::bool"):
+            self.lend("SCHEMA", schema_of(self.connection, oid), ["USAGE", "CREATE"])
+        queries.execute(self.connection, f"ALTER TABLE {table} OWNER TO {quote_ident(self.role)}")
+        self._taken.append((table, before))
+
+    def close(self) -> None:
+        """Give back what was taken, and to the owner what was made."""
+        super().close()
+        role = quote_ident(self.role)
+        for table, before in reversed(self._taken):
+            queries.execute(self.connection, f"ALTER TABLE {table} OWNER TO {quote_ident(before)}")
+        queries.execute(self.connection, f"REASSIGN OWNED BY {role} TO {quote_ident(self.owner)}")
+        queries.execute(self.connection, f"DROP OWNED BY {role}")
+        queries.execute(self.connection, f"DROP ROLE {role}")
+
+
+def schema_of(connection: Any, oid: int) -> str:
+    """The schema (SQL) of a relation."""
+    query = "SELECT relnamespace::regnamespace::text FROM pg_catalog.pg_class WHERE oid = %s::oid"
+    return str(queries.value(connection, query, (oid,)))
+
+
 def _plain(kind: str, name: str) -> str:
     """What the server's functions take: a schema or tablespace by its name itself, a table as SQL writes it."""
     return name if kind == "TABLE" else name[1:-1].replace('""', '"')
 
 
 @contextmanager
-def acting_as(connection: Any, role: str, schemas: Sequence[str] = ()) -> Iterator[Owner]:
+def acting_as(
+    connection: Any, role: str, schemas: Sequence[str] = (), instead: Sequence[str] | None = None
+) -> Iterator[Owner]:
     """Act as ``role``, who may look into ``schemas`` (names), in the caller's transaction, which must be rolled back
-    when this raises."""
-    owner = Caged(connection, role) if is_another(connection, role) else Owner(connection, role)
+    when this raises.
+
+    In place of a role from whom nothing is kept, another owns the tables ``instead`` (SQL) and what is made meanwhile.
+    """
+    if is_another(connection, role):
+        owner: Owner = Caged(connection, role)
+    else:
+        owner = Owner(connection, role) if instead is None else StandIn(connection, role)
     owner.open()
     for schema in schemas:
         owner.lend("SCHEMA", quote_ident(schema), ["USAGE"])
+    if isinstance(owner, StandIn):
+        for table in instead or ():
+            owner.take(table)
+        owner.look_into(instead or ())
     yield owner
     owner.close()
+
+
+@contextmanager
+def owned_by_nobody_else(connection: Any, table: str, queue: str, will: bool) -> Iterator[None]:
+    """Have a table (SQL) that we have locked whole belong to a role whose code, and that of others, has no rights.
+
+    Unless it does anyway, or runs nothing of others and ``will`` not, by what is made on it meanwhile. Sessions of ours
+    that do this side by side wait for each other at ``queue``, a table (SQL) that nobody else may lock, since they
+    would meet in the same rows of catalogues.
+    """
+    oid = int(queries.value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (table,)))
+    role = owner_of(connection, oid)
+    if is_another(connection, role) or not (will or runs_others_code(connection, oid)):
+        yield
+        return
+    limit = queries.value(connection, "SELECT pg_catalog.current_setting('lock_timeout')")
+    queries.execute(connection, "SET LOCAL lock_timeout = 0")
+    queries.execute(connection, f"LOCK TABLE {queue} IN SHARE UPDATE EXCLUSIVE MODE")
+    queries.execute(connection, "SELECT pg_catalog.set_config('lock_timeout', %s, true)", (limit,))
+    with acting_as(connection, role, instead=[table]):
+        yield
 
 
 def execute_as_owner(connection: Any, table: str, statement: str, referenced: str | None = None) -> None:
@@ -232,7 +357,8 @@ def execute_as_owner(connection: Any, table: str, statement: str, referenced: st
     if not found:
         queries.execute(connection, statement)
         return
-    with acting_as(connection, found[0]["owner"], [found[0]["schema"]]) as owner:
+    instead = [table] if others_have_code(connection) else None
+    with acting_as(connection, found[0]["owner"], [found[0]["schema"]], instead) as owner:
         for other in queries.rows(connection, NAMED, (referenced,)):
             owner.lend("SCHEMA", quote_ident(other["schema"]), ["USAGE"])
             owner.lend("TABLE", str(referenced), ["REFERENCES"])
@@ -246,8 +372,17 @@ def acting_as_owner(connection: Any, oid: int, schema: str, privileges: Sequence
     Where row security binds even him, the table is locked until the end of the transaction.
     """
     with ExitStack() as stack:
-        owner = stack.enter_context(acting_as(connection, owner_of(connection, oid), [schema]))
+        role = owner_of(connection, oid)
         name = str(queries.value(connection, "SELECT %s::oid::regclass::text", (oid,)))
+        instead: list[str] | None = None
+        if not is_another(connection, role) and runs_others_code(connection, oid):
+            # Who stands in for him needs to own the table only where row security would bind him.
+            instead = [name] if queries.value(connection, SECURED, (oid,)) else []
+            for table in instead:
+                queries.execute(connection, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        owner = stack.enter_context(acting_as(connection, role, [schema], instead))
+        if isinstance(owner, StandIn):
+            owner.look_into([name])
         owner.lend("TABLE", name, privileges)
         forced = isinstance(owner, Caged) and queries.value(connection, FORCED, (oid,))
         if forced:

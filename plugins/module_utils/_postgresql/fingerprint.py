@@ -14,6 +14,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage imp
     acting_as_owner,
     is_another,
     may_open,
+    needs_cage,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import (
     find_relations,
@@ -26,7 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_others_code
 
 # Types that compare byte by byte, and hold no OID. All others are compared and hashed as text: numeric keeps its scale
 # that way, an enum its label, a regclass its name.
@@ -331,22 +332,24 @@ def rows_as_owner(connection: Any, item: Mapping[str, Any], query: str, advice: 
     ``item`` has oid, schema, name, kind, owner and row security. RecoveryError with ``advice`` where that cannot be.
     """
     oid = item["oid"]
-    if not is_another(connection, item["owner"]):
+    another = is_another(connection, item["owner"])
+    if not another and not runs_others_code(connection, oid, written=False):
         return rows(connection, query)
     open_to_us = may_open(connection, oid)
-    # Row security may bind even the owner, but not a superuser.
-    hidden = item["force_row_security"] and item["row_security"]
+    # Row security may bind even the owner, but not a superuser. It binds who stands in for one.
+    hidden = item["row_security"] and (item["force_row_security"] or not another)
     if open_to_us and not hidden:
         with acting_as_owner(connection, oid, item["schema"], ["SELECT"]) as owner:
             return owner.rows(query)
     if open_to_us:
         execute(connection, f"LOCK TABLE {as_table(item)} IN SHARE UPDATE EXCLUSIVE MODE")
-    if runs_users_code(connection, oid):
+    if needs_cage(connection, oid, written=False):
         shown = display_name(item["schema"], item["name"])
+        whose = f"its owner {item['owner']}" if another else "other roles than its owner"
         where = "the server is read-only, or we may not act as that role there"
-        where = "row security binds even that role" if open_to_us else where
+        where = "row security binds whom it could be read as" if open_to_us else where
         raise RecoveryError(
-            f"the rows of {shown} cannot be read without running code of its owner {item['owner']} (a check, an index "
+            f"the rows of {shown} cannot be read without running code of {whose} (a check, an index "
             f"expression or a type), and {where}, so that it would run with our rights. Nothing was read. {advice}",
             relation=shown,
         )

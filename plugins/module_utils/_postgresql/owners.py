@@ -27,7 +27,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.referenc
     match,
     parent_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import (
+    runs_others_code,
+    runs_users_code,
+)
 
 PRIVILEGES = ["SELECT", "INSERT", "UPDATE", "DELETE"]
 
@@ -50,7 +53,9 @@ class Owners:
     def _find(self, oid: int, schema: str) -> Owner:
         direct = Direct(self._connection)
         if not is_another(self._connection, owner_of(self._connection, oid)):
-            return direct
+            if not runs_others_code(self._connection, oid):
+                return direct
+            return self._stack.enter_context(acting_as_owner(self._connection, oid, schema, PRIVILEGES))
         # Who may read a table but is no member of its owner has no cage for its code, and few rights to lose.
         sure = oid in self._held or not may_open(self._connection, oid)
         if sure and not runs_users_code(self._connection, oid):

@@ -5,7 +5,11 @@
 
 The answer is no unless all that the server runs is known to be harmless: immutable functions of its own, or of an
 extension written in C. Even the server's own functions are not, when they are not immutable: query_to_xml() runs any
-SQL, lo_export() writes files.
+SQL, lo_export() writes files. Nor is a domain of others that rows are written to: it may get a check meanwhile, since
+ALTER DOMAIN ... ADD CHECK ... NOT VALID waits for nobody (UpdateDomainConstraintRef() in
+src/backend/utils/cache/typcache.c).
+
+What a superuser, or who we are, put into a table of his own is trusted. What he uses of others there is not.
 """
 
 from __future__ import annotations
@@ -68,8 +72,10 @@ SELECT DISTINCT a.atttypid::int8 AS type FROM pg_catalog.pg_attribute a
 WHERE a.attnum > 0 AND NOT a.attisdropped
   AND (a.attrelid = %(oid)s::oid OR a.attrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)))
 """
-# Types within types, and what runs when a value of one is made from its text or its parts.
-TYPES = """
+# Roles from whom something must be kept.
+OTHERS = "SELECT oid FROM pg_catalog.pg_roles WHERE NOT rolsuper AND rolname <> current_user"
+# Types within types, what runs when a value of one is made from its text or its parts, and who may change that.
+TYPES = f"""
 WITH RECURSIVE found AS (
   SELECT unnest(%s::oid[]) AS oid
   UNION
@@ -84,11 +90,14 @@ WITH RECURSIVE found AS (
   ) AS inner_type(oid)
   WHERE inner_type.oid <> 0
 )
-SELECT k.conbin::text AS tree, NULL::int8 AS function
+SELECT k.conbin::text AS tree, NULL::int8 AS function, false AS domain_of_others
 FROM found JOIN pg_catalog.pg_constraint k ON k.contypid = found.oid AND k.contype = 'c'
 UNION ALL
-SELECT NULL, r.rngcanonical::oid::int8 FROM found JOIN pg_catalog.pg_range r ON r.rngtypid = found.oid
+SELECT NULL, r.rngcanonical::oid::int8, false FROM found JOIN pg_catalog.pg_range r ON r.rngtypid = found.oid
 WHERE r.rngcanonical <> 0
+UNION ALL
+SELECT NULL, NULL, true FROM found JOIN pg_catalog.pg_type t ON t.oid = found.oid
+WHERE t.typtype = 'd' AND t.typowner IN ({OTHERS})
 """
 HARMFUL_FUNCTIONS = """
 SELECT 1
@@ -99,6 +108,40 @@ LEFT JOIN pg_catalog.pg_language l ON l.oid = p.prolang
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = p.proowner
 WHERE NOT coalesce(p.provolatile = 'i' AND (p.oid < 16384 OR l.lanname IN ('internal', 'c') AND r.rolsuper), false)
 LIMIT 1
+"""
+FUNCTIONS_OF_OTHERS = f"""
+SELECT 1
+FROM (SELECT unnest(%(functions)s::oid[]) AS oid
+      UNION ALL SELECT o.oprcode FROM pg_catalog.pg_operator o WHERE o.oid = ANY(%(operators)s::oid[])) AS called
+LEFT JOIN pg_catalog.pg_proc p ON p.oid = called.oid
+WHERE p.oid IS NULL OR p.proowner IN ({OTHERS})
+LIMIT 1
+"""
+# What the query of a view uses, and those of the views that it reads.
+USED = """
+WITH RECURSIVE used AS (
+  SELECT 'pg_catalog.pg_rewrite'::regclass::oid AS classid, oid AS objid FROM pg_catalog.pg_rewrite WHERE ev_class = %s
+  UNION
+  SELECT more.classid, more.objid FROM used CROSS JOIN LATERAL (
+    SELECT d.refclassid AS classid, d.refobjid AS objid FROM pg_catalog.pg_depend d
+    WHERE used.classid = 'pg_catalog.pg_rewrite'::regclass AND d.classid = used.classid AND d.objid = used.objid
+    UNION ALL
+    SELECT 'pg_catalog.pg_rewrite'::regclass, r.oid FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_rewrite r ON r.ev_class = c.oid
+    WHERE used.classid = 'pg_catalog.pg_class'::regclass AND c.oid = used.objid AND c.relkind = 'v'
+    UNION ALL
+    SELECT 'pg_catalog.pg_proc'::regclass, o.oprcode::oid FROM pg_catalog.pg_operator o
+    WHERE used.classid = 'pg_catalog.pg_operator'::regclass AND o.oid = used.objid
+  ) AS more
+)
+SELECT t.relname AS kind, used.objid::int8 AS oid FROM used JOIN pg_catalog.pg_class t ON t.oid = used.classid
+LEFT JOIN pg_catalog.pg_class c ON used.classid = 'pg_catalog.pg_class'::regclass AND c.oid = used.objid
+WHERE c.oid IS NULL OR c.relkind <> 'v' AND c.oid NOT IN (SELECT ev_class FROM pg_catalog.pg_rewrite WHERE oid IN (
+  SELECT objid FROM used WHERE classid = 'pg_catalog.pg_rewrite'::regclass))
+"""
+CODE_OF_OTHERS = f"""
+SELECT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proowner IN ({OTHERS}))
+    OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typtype = 'd' AND typowner IN ({OTHERS}))
 """
 
 
@@ -121,46 +164,83 @@ def calls_of(trees: Iterable[str]) -> tuple[set[int], set[int], set[int], bool]:
     return functions - {0}, operators - {0}, types - {0}, known
 
 
-def _are_harmless(connection: Any, trees: Iterable[str], types: Iterable[int]) -> bool:
+def _are_harmless(connection: Any, trees: Iterable[str], types: Iterable[int], harmful: str, written: bool) -> bool:
+    """Whether expressions, and types whose values are ``written``, call no ``harmful`` functions (a query)."""
     functions, operators, waiting, known = calls_of(trees)
     waiting |= set(types)
     seen: set[int] = set()
     while waiting and known:
         seen |= waiting
         within = rows(connection, TYPES, (sorted(waiting),))
+        if written and any(row["domain_of_others"] for row in within):
+            return False
         more = calls_of(row["tree"] for row in within if row["tree"])
         functions |= more[0] | {row["function"] for row in within if row["function"]}
         operators |= more[1]
         waiting = more[2] - seen
         known = known and more[3]
     called = {"functions": sorted(functions), "operators": sorted(operators)}
-    return known and value(connection, HARMFUL_FUNCTIONS, called) is None
+    return known and value(connection, harmful, called) is None
 
 
-def runs_users_code(connection: Any, oid: int) -> bool:
-    """Whether writing rows of a table, or planning a query on it, may run what a user wrote, triggers and rules apart.
-
-    The answer lasts as long as a lock that keeps others from changing the table (SHARE UPDATE EXCLUSIVE).
-    """
+def _runs(connection: Any, oid: int, harmful: str, written: bool) -> bool:
     if value(connection, NO_TABLE, {"oid": oid}) is not None:
         return True
     trees = [row["tree"] for row in rows(connection, EXPRESSIONS, {"oid": oid})]
     types = [row["type"] for row in rows(connection, COLUMN_TYPES, {"oid": oid})]
-    return not _are_harmless(connection, trees, types)
+    return not _are_harmless(connection, trees, types, harmful, written)
 
 
-def is_harmless_type(connection: Any, oid: int) -> bool:
+def runs_users_code(connection: Any, oid: int, written: bool = True) -> bool:
+    """Whether touching rows of a table, or planning a query on it, may run what a user wrote, triggers and rules apart.
+
+    Unless rows are ``written``, that is what the planning of a query runs, and more where that is simpler to tell. The
+    answer lasts as long as a lock that keeps others from changing the table (SHARE UPDATE EXCLUSIVE).
+    """
+    return _runs(connection, oid, HARMFUL_FUNCTIONS, written)
+
+
+def runs_others_code(connection: Any, oid: int, written: bool = True) -> bool:
+    """The same of a table that belongs to us or to a superuser: whether it may run what others wrote."""
+    return _runs(connection, oid, FUNCTIONS_OF_OTHERS, written)
+
+
+def view_runs_others_code(connection: Any, oid: int) -> bool:
+    """Whether to run the query of a view that belongs to us or to a superuser runs functions or domains of others.
+
+    What the tables that it reads may run when a query is planned is for the caller to ask, see tables_of_view().
+    """
+    used = rows(connection, USED, (oid,))
+    called = {"functions": [row["oid"] for row in used if row["kind"] == "pg_proc"], "operators": []}
+    types = [row["oid"] for row in used if row["kind"] == "pg_type"]
+    theirs = value(connection, FUNCTIONS_OF_OTHERS, called) is not None
+    return theirs or not _are_harmless(connection, [], types, FUNCTIONS_OF_OTHERS, written=True)
+
+
+def tables_of_view(connection: Any, oid: int) -> list[int]:
+    """OIDs of the relations other than views that the query of a view reads."""
+    return [row["oid"] for row in rows(connection, USED, (oid,)) if row["kind"] == "pg_class"]
+
+
+def others_have_code(connection: Any) -> bool:
+    """Whether there is any function or domain in the database that belongs to others than us and superusers."""
+    return bool(value(connection, CODE_OF_OTHERS))
+
+
+def is_harmless_type(connection: Any, oid: int, written: bool = True) -> bool:
     """Whether values of a type are made from their text without running what a user wrote."""
-    return _are_harmless(connection, [], [oid])
+    return _are_harmless(connection, [], [oid], HARMFUL_FUNCTIONS, written)
 
 
 # Objects whose definition holds constants that are read by the input function of a type which is not the server's own,
 # or as what the columns of another table are now: the bounds of a partition. What such a type runs when that is read
 # can be changed, and another type can take its name.
-WITH_CONSTANTS = """
+WITH_CONSTANTS = f"""
 WITH named AS (
   SELECT DISTINCT d.classid, d.objid, d.objsubid FROM pg_catalog.pg_depend d
-  WHERE d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid >= 16384
+  JOIN pg_catalog.pg_type t ON t.oid = d.refobjid
+  WHERE d.refclassid = 'pg_catalog.pg_type'::regclass AND t.oid >= 16384
+    AND (NOT %(of_others)s OR t.typowner IN ({OTHERS}))
 ), expressions AS (
   SELECT classid, objid FROM named
   WHERE classid IN ('pg_catalog.pg_attrdef'::regclass, 'pg_catalog.pg_constraint'::regclass,
@@ -172,7 +252,8 @@ WITH named AS (
 ), bounded AS (
   SELECT p.partrelid AS oid FROM pg_catalog.pg_partitioned_table p
   JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = ANY(p.partattrs::int2[])
-  WHERE a.atttypid >= 16384
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  WHERE t.oid >= 16384 AND (NOT %(of_others)s OR t.typowner IN ({OTHERS}))
   UNION SELECT oid FROM relations WHERE relkind = 'p'
 ), found AS (
   SELECT classid, objid FROM expressions
@@ -201,13 +282,15 @@ SELECT DISTINCT found.classid::int8 AS catalog, found.objid::int8 AS oid FROM fo
 """
 
 
-def objects_with_constants(connection: Any) -> set[tuple[int, int]]:
+def objects_with_constants(connection: Any, of_others: bool = False) -> set[tuple[int, int]]:
     """Objects (catalog OID, OID) of a database that cannot be defined without reading constants of users' types.
+
+    With ``of_others`` of types only that belong to others than us and superusers.
 
     Even a type that runs nothing now may run something when the definition is read again: its owner may give it a
     check, or put another type in its place.
     """
-    return {(row["catalog"], row["oid"]) for row in rows(connection, WITH_CONSTANTS)}
+    return {(row["catalog"], row["oid"]) for row in rows(connection, WITH_CONSTANTS, {"of_others": of_others})}
 
 
 PLAIN_TYPE = """

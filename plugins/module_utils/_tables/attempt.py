@@ -126,8 +126,8 @@ class Attempt:
         for entries in steps:
             possible = [entry for entry in entries if self._fits(entry)]
             self._dump.script(possible)
-            for _whom, group in self._groups(possible):
-                self._dump.script(group)
+            for whom, group in self._groups(possible):
+                self._script(whom, group)
 
     def make(self, entries: Sequence[Entry]) -> None:
         """Definitions among ``entries``."""
@@ -167,20 +167,26 @@ class Attempt:
             execute(self._connection, script)
             return
         for whom, group in groups:
-            part = self._dump.script(group)
+            part = self._script(whom, group)
             if not part:
                 continue  # some entries write nothing
             if whom is None:
                 execute(self._connection, part)
             else:
                 aside = without_default_privileges(self._connection, whom.role)
-                with aside, acting_as(self._connection, whom.role, [whom.schema, *whom.schemas]) as owner:
+                schemas = [whom.schema, *whom.schemas]
+                with aside, acting_as(self._connection, whom.role, schemas, whom.tables) as owner:
                     owner.lend("SCHEMA", quote_ident(whom.schema), ["CREATE"])
                     if whom.tablespace:
                         owner.lend("TABLESPACE", quote_ident(whom.tablespace), ["CREATE"])
                     if whom.referenced:
                         owner.lend("TABLE", whom.referenced, ["REFERENCES"])
                     owner.execute(statements_of(part))
+
+    def _script(self, whom: Optional[RunAs], group: Sequence[Entry]) -> bytes:
+        """What makes a group; what was made in place of its owner becomes his afterwards."""
+        instead = whom is not None and not self._is_another(whom.role)
+        return self._dump.script(group, *(["--no-owner"] if instead else []))
 
     def _groups(self, entries: Sequence[Entry]) -> list[tuple[Optional[RunAs], list[Entry]]]:
         """``entries`` by whom they are made as, in their order."""
@@ -198,7 +204,7 @@ class Attempt:
     def _whom(self, entry: Entry) -> Optional[RunAs]:
         """Whom an entry is made as; with our rights where this is None."""
         for found in (self._as_owners.get(entry.dump_id), self._dump.run_as.get(entry.dump_id)):
-            if found is not None and self._is_another(found.role):
+            if found is not None and (found.of_others or self._is_another(found.role)):
                 return found
         return None
 

@@ -157,7 +157,7 @@ class LostColumns:
         """What COPY reads: a query, but where that would run parts of index expressions, the tables with the rows."""
         side = self.context.side.connect(self.context.side_database)
         try:
-            if needs_cage(side, self.item["oid"]):
+            if needs_cage(side, self.item["oid"], written=False):
                 return [f"{row['name']}{fields}" for row in rows(side, LEAVES, {"oid": self.item["oid"]})]
         finally:
             side.close()

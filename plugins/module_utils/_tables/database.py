@@ -36,7 +36,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish impo
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover import (
     TableRecovery,
     make_early,
-    refresh_views,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import HOME_OF_DATABASE
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
@@ -44,6 +43,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
     SchemaDump,
     without_our_settings,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.views import refresh_views
 
 INDEX_TABLES = """
 SELECT 'pg_catalog.pg_class'::regclass::oid::int8 AS catalog, indexrelid::int8 AS oid, indrelid::int8 AS relation

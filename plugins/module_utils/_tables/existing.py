@@ -205,7 +205,7 @@ class ExistingTable:
         """Load the recovered rows into a plain table in staging, proved equal, in a transaction of its own."""
         side = self.context.side.connect(self.context.side_database, fingerprint.parallel_settings(self.context.cores))
         try:
-            self.unreadable = needs_cage(side, self.relation["oid"])
+            self.unreadable = needs_cage(side, self.relation["oid"], written=False)
             self.copied_columns = self.stored if self.unreadable else self.columns
             leaves = [row["name"] for row in rows(side, LEAVES, {"oid": self.relation["oid"]})]
             if not self.unreadable:

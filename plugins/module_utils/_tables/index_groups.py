@@ -172,7 +172,7 @@ def _caged(server: Server, dump: SchemaDump) -> set[int]:
         others = {role for role in {whom.role for whom in dump.run_as.values()} if is_another(production, role)}
     finally:
         production.close()
-    return {dump_id for dump_id, whom in dump.run_as.items() if whom.role in others}
+    return {dump_id for dump_id, whom in dump.run_as.items() if whom.of_others or whom.role in others}
 
 
 def build_of(entry: Entry, item: Mapping[str, Any], tablespace: str) -> Build:

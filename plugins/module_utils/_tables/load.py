@@ -20,7 +20,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     is_superuser,
     server_message,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as_owner, needs_cage
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
+    acting_as_owner,
+    needs_cage,
+    owned_by_nobody_else,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -30,6 +34,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_others_code
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_passing
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import (
     carried,
@@ -43,7 +48,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
     refuse_event_triggers,
     silence_event_triggers,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import write_journal
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import JOURNAL, write_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lag import Lag, Watch
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import Loosened, own_search_path
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
@@ -246,47 +251,51 @@ class TableLoad:
         oid, schema, name = (self.relation[key] for key in ("oid", "schema", "name"))
         before = force_statements(side, [oid])[0]
         recovered_columns = fingerprint.columns_of(side, [oid])[oid]
-        unreadable = needs_cage(side, oid)
+        unreadable = needs_cage(side, oid, written=False)
+        trusting = runs_others_code(side, oid)
         side.rollback()
         began = time.monotonic()
         mark(connection, self.context.plan["incident"])
         if self.staging is not None:
             execute(connection, f"ALTER TABLE {quote_name(self.staging, name)} SET SCHEMA {quote_ident(schema)}")
-        loosened = None if why is None else Loosened(connection, side, self.relation, self.true, why)
-        columns, source = self._columns(connection, recovered_columns, unreadable)
-        hidden = Unpublished(connection, schema, self.true)
-        # Emptied in the transaction that fills it, so that rows can be written frozen, with their visibility map.
-        execute(connection, f"TRUNCATE ONLY {self.true}")
+        execute(connection, f"LOCK TABLE ONLY {self.true} IN ACCESS EXCLUSIVE MODE")
         path = own_search_path(connection, self.true) if own_path else ""
-        # Nobody else can change the table now.
-        proved = stored_columns(columns) if unreadable else recovered_columns
-        content = None
-        if unreadable or needs_cage(connection, self._here(connection)):
-            content = self._copy_as_owner(connection, columns, source, before, path)
-        else:
-            set_search_path(connection, path)
-            self._copy(connection, columns, source, before, self.true)
-            set_search_path(connection, SAFE_PATH)
-        hidden.filled(self.true)
-        copied = time.monotonic()
-        if unreadable and content is not None:
-            # What came is all that can be told: to query that table there would run code of its owner as us.
-            recovered: Callable[[], dict[str, Any]] = partial(dict, content)
-        else:
-            cores, table = self.context.cores, f"ONLY {self.true}"
-            reader = Side(self.context.side, self.context.side_database, oid, table, proved, cores)
-            reader.start()
-            recovered = reader.result
-        left_to_do = []
-        if loosened is not None:
-            loaded = self._proved(connection, recovered, proved)
-            left_to_do = loosened.tighten()
-        make_indexes(connection)
-        execute(connection, f"ANALYZE {self.true}")
-        indexed = time.monotonic()
-        if loosened is None:
-            loaded = self._proved(connection, recovered, proved)
-        verified = time.monotonic()
+        queue = quote_name(self.context.staging, JOURNAL)
+        with owned_by_nobody_else(connection, self.true, queue, trusting):
+            loosened = None if why is None else Loosened(connection, side, self.relation, self.true, why)
+            columns, source = self._columns(connection, recovered_columns, unreadable)
+            hidden = Unpublished(connection, schema, self.true)
+            # Emptied in the transaction that fills it, so that rows can be written frozen, with their visibility map.
+            execute(connection, f"TRUNCATE ONLY {self.true}")
+            # Nobody else can change the table now.
+            proved = stored_columns(columns) if unreadable else recovered_columns
+            content = None
+            if unreadable or needs_cage(connection, self._here(connection)):
+                content = self._copy_as_owner(connection, columns, source, before, path)
+            else:
+                set_search_path(connection, path)
+                self._copy(connection, columns, source, before, self.true)
+                set_search_path(connection, SAFE_PATH)
+            hidden.filled(self.true)
+            copied = time.monotonic()
+            if unreadable and content is not None:
+                # What came is all that can be told: to query that table there would run code of its owner as us.
+                recovered: Callable[[], dict[str, Any]] = partial(dict, content)
+            else:
+                cores, table = self.context.cores, f"ONLY {self.true}"
+                reader = Side(self.context.side, self.context.side_database, oid, table, proved, cores)
+                reader.start()
+                recovered = reader.result
+            left_to_do = []
+            if loosened is not None:
+                loaded = self._proved(connection, recovered, proved)
+                left_to_do = loosened.tighten()
+            make_indexes(connection)
+            execute(connection, f"ANALYZE {self.true}")
+            indexed = time.monotonic()
+            if loosened is None:
+                loaded = self._proved(connection, recovered, proved)
+            verified = time.monotonic()
         if self.staging is not None:
             execute(connection, f"ALTER TABLE {self.true} SET SCHEMA {quote_ident(self.staging)}")
         result = {

@@ -124,7 +124,7 @@ def _named(side: Any, relation: Mapping[str, Any]) -> dict[int, set[int]]:
     columns = [quote_ident(column["name"]) for column in every if column["base_name"] == "oid"]
     if not columns:
         return {}
-    caged = needs_cage(side, relation["oid"])
+    caged = needs_cage(side, relation["oid"], written=False)
     for statement in force_statements(side, [relation["oid"]])[0]:
         execute(side, statement)
     found: dict[int, set[int]] = {}

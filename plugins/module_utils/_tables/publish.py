@@ -19,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_others_code
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_passing, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import Part, make_parts
@@ -74,7 +75,7 @@ WHERE i.inhrelid = ANY(%s::oid[]) AND NOT i.inhparent = ANY(%s::oid[])
 """
 # Partitioned tables whose key holds more than columns of the server's own types.
 KEYS_OF_USERS = """
-SELECT name, pg_catalog.pg_get_userbyid(c.relowner) AS owner FROM unnest(%s::text[]) AS name
+SELECT name, c.oid::int8 AS oid, pg_catalog.pg_get_userbyid(c.relowner) AS owner FROM unnest(%s::text[]) AS name
 JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = pg_catalog.to_regclass(name)
 JOIN pg_catalog.pg_class c ON c.oid = p.partrelid
 WHERE p.partexprs IS NOT NULL OR EXISTS (
@@ -280,14 +281,17 @@ class Attached:
         The bounds of a partition are read as what the key is by now, whatever it was: somebody may have made the table
         anew. Holds while the tables are locked.
         """
-        owners = {row["name"]: row["owner"] for row in rows(connection, KEYS_OF_USERS, (self._names(),))}
+        keys = rows(connection, KEYS_OF_USERS, (self._names(),))
+        owners = {row["name"]: row["owner"] for row in keys}
+        trusting = {row["name"] for row in keys if runs_others_code(connection, row["oid"])}
         tables = {entry.oid: entry.dump_id for entry in entries if entry.description == "TABLE"}
         found = {}
         for item in self._parents:
             owner = owners.get(quote_name(item["schema"], item["name"]))
             if owner is not None:
                 ends = {tables.get(item["parent"]), tables.get(item["part"])}
-                whom = RunAs(owner, item["schema"], None, None, (item["part_schema"],))
+                parent = quote_name(item["schema"], item["name"])
+                whom = RunAs(owner, item["schema"], None, None, (item["part_schema"],), (parent,), parent in trusting)
                 attaching = (entry for entry in entries if entry.description == "TABLE ATTACH")
                 found.update({entry.dump_id: whom for entry in attaching if ends <= {*entry.depends}})
         return found

@@ -34,7 +34,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
 from ansible_collections.dbre.recovery.plugins.module_utils._tables import closure as closures
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import (
     NEEDS_ANOTHER,
@@ -66,10 +65,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import 
     Context,
     TableLoad,
     encoding_of,
-    set_search_path,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.not_null import name_not_nulls
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import make_plain, own_search_path
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import make_plain
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import (
     left,
     missing_names,
@@ -92,6 +90,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.put_back imp
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.renamed import make_otherwise
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import without_home
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import Entry, SchemaDump
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.views import refresh_views
 
 # What stands in a schema and is moved into staging.
 RELATIONS = ("TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW")
@@ -192,34 +191,6 @@ def make_early(
         make([entry for entry in entries if entry.description == "SCHEMA"])
         with room_for_owners(connection, owners()):
             make([entry for entry in entries if entry.description != "SCHEMA"])
-
-
-def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]:
-    """Fill materialized views as their owners see the rows, in the caller's transaction; what cannot be filled.
-
-    An owner may not be allowed (any more) to read what the view reads; functions of the view may rely on the owner's
-    search_path, under which the view is tried once more.
-    """
-    left_to_do = []
-    execute(connection, "SET LOCAL row_security = on")
-    for view in views:
-        if value(connection, "SELECT pg_catalog.to_regclass(%s)", (view,)) is None:
-            continue
-        statement = f"REFRESH MATERIALIZED VIEW {view}"
-        errors: list[Any] = []
-        with savepoint(connection, errors.append):
-            execute(connection, statement)
-        path = "" if not errors else own_search_path(connection, view)
-        if path:
-            with savepoint(connection, errors.append):
-                set_search_path(connection, path)
-                execute(connection, statement)
-            set_search_path(connection, SAFE_PATH)
-        if len(errors) > 1:
-            reason = f"its owner cannot read what it shows, so it is empty: {server_message(errors[0])}"
-            left_to_do.append(left("materialized view", view, reason, f"{statement};", lost=True))
-    execute(connection, "SET LOCAL row_security = off")
-    return left_to_do
 
 
 def give_back_borrowed(connection: Any, staging: str, incident: str) -> None:

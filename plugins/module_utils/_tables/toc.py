@@ -15,6 +15,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import (
+    OTHERS,
     is_harmless_type,
     objects_with_constants,
 )
@@ -62,6 +63,8 @@ APPENDAGES = (
 
 # To make these, the server runs parts of their expressions: what is constant in a partition key or a generated column,
 # the bounds of a partition with its rows, the check of all rows.
+# Of a superuser's table the server runs what an index on it computes as a superuser, too.
+RUNNING_AS_SUPERUSER = ("INDEX", "CONSTRAINT")
 RUNNING = ("TABLE", "TABLE ATTACH", "DEFAULT", "CHECK CONSTRAINT", "FK CONSTRAINT", "STATISTICS")
 CODE = ("FUNCTION", "PROCEDURE", "AGGREGATE")
 
@@ -70,6 +73,7 @@ class RunAs(NamedTuple):
     """Whom an entry is made as: a role, the schema it is made in, and the table (SQL) that a foreign key points to.
 
     He may lack rights on ``tablespace`` and on ``schemas`` of what the entry needs, which he or a superuser once used.
+    Where it uses code ``of_others``, a superuser's entries are made by a role that owns its ``tables`` (SQL) instead.
     """
 
     role: str
@@ -77,47 +81,54 @@ class RunAs(NamedTuple):
     referenced: Optional[str]
     tablespace: Optional[str]
     schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    of_others: bool = False
 
 
 OWNERS = """
 WITH tables AS (
-  SELECT c.oid, pg_catalog.pg_get_userbyid(c.relowner) AS role, n.nspname AS schema, s.spcname AS tablespace
+  SELECT c.oid, pg_catalog.pg_get_userbyid(c.relowner) AS role, n.nspname AS schema, s.spcname AS tablespace,
+         CASE WHEN c.relkind IN ('i', 'I') THEN i.indrelid ELSE c.oid END::regclass::text AS name
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_tablespace s ON s.oid = c.reltablespace
+  LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
 )
 SELECT 'pg_catalog.pg_class'::regclass::oid::int8 AS catalog, oid::int8 AS oid, role, schema, NULL AS referenced,
-       tablespace
+       tablespace, name
 FROM tables
 UNION ALL
 SELECT 'pg_catalog.pg_constraint'::regclass::oid::int8, k.oid::int8, t.role, t.schema,
-       CASE WHEN k.contype = 'f' THEN k.confrelid::regclass::text END, i.tablespace
+       CASE WHEN k.contype = 'f' THEN k.confrelid::regclass::text END, i.tablespace, t.name
 FROM pg_catalog.pg_constraint k JOIN tables t ON t.oid = k.conrelid
 LEFT JOIN tables i ON i.oid = k.conindid AND k.contype IN ('p', 'u', 'x')
 UNION ALL
-SELECT 'pg_catalog.pg_attrdef'::regclass::oid::int8, d.oid::int8, role, schema, NULL, NULL
+SELECT 'pg_catalog.pg_attrdef'::regclass::oid::int8, d.oid::int8, role, schema, NULL, NULL, t.name
 FROM pg_catalog.pg_attrdef d JOIN tables t ON t.oid = d.adrelid
 UNION ALL
-SELECT 'pg_catalog.pg_trigger'::regclass::oid::int8, g.oid::int8, role, schema, NULL, NULL
+SELECT 'pg_catalog.pg_trigger'::regclass::oid::int8, g.oid::int8, role, schema, NULL, NULL, t.name
 FROM pg_catalog.pg_trigger g JOIN tables t ON t.oid = g.tgrelid
 UNION ALL
-SELECT 'pg_catalog.pg_policy'::regclass::oid::int8, p.oid::int8, role, schema, NULL, NULL
+SELECT 'pg_catalog.pg_policy'::regclass::oid::int8, p.oid::int8, role, schema, NULL, NULL, t.name
 FROM pg_catalog.pg_policy p JOIN tables t ON t.oid = p.polrelid
 UNION ALL
-SELECT 'pg_catalog.pg_rewrite'::regclass::oid::int8, r.oid::int8, role, schema, NULL, NULL
+SELECT 'pg_catalog.pg_rewrite'::regclass::oid::int8, r.oid::int8, role, schema, NULL, NULL, t.name
 FROM pg_catalog.pg_rewrite r JOIN tables t ON t.oid = r.ev_class
 UNION ALL
 SELECT 'pg_catalog.pg_statistic_ext'::regclass::oid::int8, s.oid::int8, pg_catalog.pg_get_userbyid(s.stxowner),
-       n.nspname, NULL, NULL
+       n.nspname, NULL, NULL, s.stxrelid::regclass::text
 FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
 UNION ALL
 SELECT 'pg_catalog.pg_proc'::regclass::oid::int8, p.oid::int8, pg_catalog.pg_get_userbyid(p.proowner), n.nspname, NULL,
-       NULL
+       NULL, NULL
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 UNION ALL
 SELECT 'pg_catalog.pg_type'::regclass::oid::int8, y.oid::int8, pg_catalog.pg_get_userbyid(y.typowner), n.nspname, NULL,
-       NULL
+       NULL, NULL
 FROM pg_catalog.pg_type y JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
 """
+
+
+OTHER_ROLES = f"SELECT rolname AS name FROM pg_catalog.pg_roles WHERE oid IN ({OTHERS})"
 
 
 class Entry(NamedTuple):
@@ -209,16 +220,21 @@ def needing(entries: Sequence[Entry], roots: Collection[int]) -> set[int]:
 
 
 def running_entries(
-    entries: Sequence[Entry], harmful: Collection[int] = (), with_constants: Collection[tuple[int, int]] = ()
+    entries: Sequence[Entry],
+    harmful: Collection[int] = (),
+    with_constants: Collection[tuple[int, int]] = (),
+    code: Collection[int] | None = None,
 ) -> list[Entry]:
     """Those of all ``entries`` of a dump that cannot be made without running functions of users.
 
     ``harmful`` are dump ids of domains whose checks call what does harm, though only functions of the server. Constants
     of a type with a domain in it are read when a definition is parsed, and that runs the domain's check. What such
     a type is by then only production knows, so that all ``with_constants`` of users' types are among them, see
-    :func:`objects_with_constants`; the constants of a partition stand where it is attached.
+    :func:`objects_with_constants`; the constants of a partition stand where it is attached. With ``code``, the dump ids
+    of functions of others, what runs these although its owner is a superuser.
     """
-    near = needing(entries, {entry.dump_id for entry in entries if entry.description in CODE})
+    functions = {entry.dump_id for entry in entries if entry.description in CODE}
+    near = needing(entries, functions if code is None else functions.intersection(code))
     domains = {entry.dump_id for entry in entries if entry.description == "DOMAIN" and entry.dump_id in near}
     domains |= set(harmful)
     nearer = needing(entries, domains)
@@ -228,7 +244,8 @@ def running_entries(
     nearer |= reading
     nearer |= {entry.dump_id for entry in entries if entry.description == "TABLE ATTACH" and reading & {*entry.depends}}
     running = near | nearer | keys
-    return [entry for entry in entries if entry.dump_id in (running if entry.description in RUNNING else nearer)]
+    runs = RUNNING if code is None else (*RUNNING, *RUNNING_AS_SUPERUSER)
+    return [entry for entry in entries if entry.dump_id in (running if entry.description in runs else nearer)]
 
 
 def strip_restrict(script: bytes) -> bytes:
@@ -284,28 +301,43 @@ class SchemaDump:
         connection = self._server.connect(self._database)
         try:
             domains = [entry for entry in self.entries if entry.description == "DOMAIN"]
-            harmful = {entry.dump_id for entry in domains if not is_harmless_type(connection, entry.oid)}
+            harmful = {entry.dump_id for entry in domains if not is_harmless_type(connection, entry.oid, written=False)}
             running = running_entries(self.entries, harmful, objects_with_constants(connection))
             if not running:
                 return {}
             known = {
-                (row["catalog"], row["oid"]): RunAs(row["role"], row["schema"], row["referenced"], row["tablespace"])
+                (row["catalog"], row["oid"]): RunAs(
+                    row["role"], row["schema"], row["referenced"], row["tablespace"], tables=(row["name"],)
+                )
                 for row in rows(connection, OWNERS)
             }
+            by_id = {entry.dump_id: known.get((entry.catalog, entry.oid)) for entry in self.entries}
+            of_others = {entry.dump_id: entry for entry in self._running_code_of_others(connection, by_id)}
         finally:
             connection.close()
-        by_id = {entry.dump_id: known.get((entry.catalog, entry.oid)) for entry in self.entries}
         found = {}
-        for entry in running:
+        for entry in {**{entry.dump_id: entry for entry in running}, **of_others}.values():
             # An attachment has no object of its own, but belongs to the tables it needs.
             whose = [by_id.get(dump_id) for dump_id in (entry.dump_id, *entry.depends)]
             owner = next((item for item in whose if item is not None), None)
             if owner is not None:
-                schemas = {item.schema for item in whose if item is not None} - {owner.schema}
-                found[entry.dump_id] = owner._replace(schemas=tuple(sorted(schemas)))
+                items = [item for item in whose if item is not None]
+                attached = items if entry.description in ("TABLE ATTACH", "INDEX ATTACH") else items[:1]
+                found[entry.dump_id] = owner._replace(
+                    schemas=tuple(sorted({item.schema for item in items} - {owner.schema})),
+                    tables=tuple(sorted({name for item in attached for name in item.tables if name})),
+                    of_others=entry.dump_id in of_others,
+                )
                 if (entry.catalog, entry.oid) in self.without_home:
                     found[entry.dump_id] = found[entry.dump_id]._replace(tablespace=None)
         return found
+
+    def _running_code_of_others(self, connection: Any, by_id: Mapping[int, RunAs | None]) -> list[Entry]:
+        """What cannot be made without running functions of others than us and superusers."""
+        others = {row["name"] for row in rows(connection, OTHER_ROLES)}
+        theirs = {dump_id for dump_id, whom in by_id.items() if whom is not None and whom.role in others}
+        domains = {entry.dump_id for entry in self.entries if entry.description == "DOMAIN"} & theirs
+        return running_entries(self.entries, domains, objects_with_constants(connection, of_others=True), theirs)
 
     def identity(self, entry: Entry) -> str:
         """What the server calls the object of an entry; the dump's own words where there is none."""

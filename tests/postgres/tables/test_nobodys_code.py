@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerprint import take_fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.presence import presence
 
 TABLES = [
@@ -29,6 +30,8 @@ TABLES = [
     "child",
 ]
 
+TRUSTING = ["typed", "checked", "constant", "computed", "indexed", "keyed", "parted", "secured", "child", "plain"]
+
 
 @pytest.fixture
 def mallory(world: Any) -> Iterator[Any]:
@@ -38,15 +41,23 @@ def mallory(world: Any) -> Iterator[Any]:
     assert_stayed_its_own(world)
 
 
-def assert_stayed_its_own(world: Any) -> None:
+@pytest.fixture
+def trusting(world: Any) -> Iterator[Any]:
+    """The same, and tables of a superuser that use what the role made."""
+    world.begin("trusting")
+    yield world
+    roles = "SELECT count(*) FROM pg_roles WHERE rolname ~ 'dbre_cage' OR rolname ~ '^recovered'"
+    assert world.production.sql("trusting", roles) == 0
+    assert_stayed_its_own(world, "trusting")
+
+
+def assert_stayed_its_own(world: Any, database: str = "mallory") -> None:
     """No rights for the role, nothing written outside its schema, and its code run as nobody but itself."""
     who = "SELECT array_agg(DISTINCT who || ': ' || place) FROM m.seen WHERE who <> 'dbre_mallory'"
     for server in (world.production, world.side):
-        assert server.sql("mallory", who) is None
-        assert not server.sql(
-            "mallory", "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = 'dbre_mallory'"
-        )
-        assert server.sql("mallory", "SELECT coins FROM treasure") == 100
+        assert server.sql(database, who) is None
+        assert not server.sql(database, "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = 'dbre_mallory'")
+        assert server.sql(database, "SELECT coins FROM treasure") == 100
         assert not (server.data / "stolen").exists()
 
 
@@ -257,3 +268,83 @@ def test_the_bounds_of_a_partition_are_read_as_the_owner_of_a_table_that_was_mad
 
     assert [(entry["type"], "different type" in entry["reason"]) for entry in left] == [("table attach", True)]
     assert as_mallory(mallory, "SELECT x FROM m.chosen_b") == ["{2}"]
+
+
+def of_superuser(world: Any) -> dict[str, int]:
+    return {name: as_super(world, f"SELECT count(*) FROM t.{name}") for name in TRUSTING}
+
+
+def as_super(world: Any, *statements: str) -> Any:
+    """What somebody does who trusts; the code of others does nothing then."""
+    return world.production.sql("trusting", "SET dbre.silent = on", *statements)
+
+
+# Who is no superuser recovers nothing of one.
+SUPERUSER = pytest.mark.parametrize("world", ["socket"], indirect=True)
+
+
+@SUPERUSER
+def test_a_superusers_tables_that_use_what_others_made_come_back_without_their_code_acting_as_one(
+    trusting: Any,
+) -> None:
+    before = trusting.production.definition("trusting")
+    as_super(trusting, f"DROP TABLE {', '.join(f't.{name}' for name in TRUSTING)} CASCADE")
+
+    answer = trusting.recover("trusting", relations=[f"t.{name}" for name in TRUSTING])
+
+    # To check what is there would let others wait for as long as that takes.
+    left = [(entry["object"], entry["lost"]) for entry in answer["result"]["left_to_do"]]
+    keys = ("child_other_fkey", "child_parent_fkey")
+    assert sorted(left) == [(f"{name} on t.child", False) for name in keys]
+    as_super(trusting, *(f"ALTER TABLE t.child VALIDATE CONSTRAINT {name}" for name in keys))
+    assert of_superuser(trusting) == dict.fromkeys(TRUSTING, 3)
+    assert answer["result"]["difference"] == []
+    trusting.remove("trusting")
+    now = set(trusting.production.definition("trusting").splitlines())  # a copy of what was replaced is kept beside
+    assert [line for line in before.splitlines() if line not in now] == []
+
+
+@SUPERUSER
+@pytest.mark.parametrize("load", ["merge", "replace"])
+def test_rows_of_a_superusers_table_are_put_back_without_code_of_others_acting_as_one(trusting: Any, load: str) -> None:
+    before = trusting.production.definition("trusting")
+    tables = [name for name in TRUSTING if name not in ("keyed", "parted")]
+    as_super(trusting, *(f"DELETE FROM t.{name} WHERE id > 1" for name in reversed(tables)))
+
+    answer = trusting.recover("trusting", relations=[f"t.{name}" for name in tables], load=load)
+
+    assert of_superuser(trusting) == dict.fromkeys(TRUSTING, 3)
+    assert [entry for entry in answer["result"]["left_to_do"] if entry["lost"]] == []
+    trusting.remove("trusting")
+    now = set(trusting.production.definition("trusting").splitlines())  # a copy of what was replaced is kept beside
+    assert [line for line in before.splitlines() if line not in now] == []
+
+
+@SUPERUSER
+def test_what_went_from_a_superusers_table_comes_back_without_code_of_others_acting_as_one(trusting: Any) -> None:
+    as_super(
+        trusting,
+        "ALTER TABLE t.indexed DROP COLUMN v CASCADE",
+        "ALTER TABLE t.typed DROP COLUMN v, DROP COLUMN x",
+        "DROP TABLE t.parted_b, t.keyed_a, t.checked CASCADE",
+        "DROP TABLE m.checked CASCADE",
+    )
+    tables = ["t.indexed", "t.typed", "t.parted_b", "t.keyed_a", "t.checked", "m.checked"]
+
+    trusting.recover("trusting", relations=tables)
+
+    assert as_super(trusting, "SELECT count(v) FROM t.indexed") == 3
+    assert as_super(trusting, "SELECT count(v) + count(x) FROM t.typed") == 6
+    for name in ("parted_b", "keyed_a", "checked"):
+        assert as_super(trusting, f"SELECT count(*) FROM t.{name}") > 0
+
+
+def test_a_domain_of_others_may_get_a_check_while_rows_are_written(mallory: Any) -> None:
+    as_mallory(mallory, "CREATE DOMAIN m.bare AS text", "CREATE TABLE m.held (id int PRIMARY KEY, v m.bare)")
+    connection = connect({**mallory.params, "login_db": "mallory"})
+    try:
+        oid = mallory.production.sql("mallory", "SELECT 'm.held'::regclass::oid::int8")
+        assert runs_users_code(connection, oid)
+        assert not runs_users_code(connection, oid, written=False)
+    finally:
+        connection.close()
