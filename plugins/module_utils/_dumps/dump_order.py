@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_archive import Archive, Entry
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_name
@@ -36,6 +36,8 @@ WITH_CONSTANTS = {
 ATTACHMENTS = ("INDEX ATTACH", "TABLE ATTACH")
 # Grants on tables let others in, those on these keep them out.
 GRANTS_ON_ROWS = ("TABLE ", "COLUMN ", "SEQUENCE ", "LARGE OBJECT", "DATABASE ")
+LOOKING = ("FK CONSTRAINT", "TABLE ATTACH")
+TYPES = ("SHELL TYPE", "TYPE")
 REMARKS = ("COMMENT", "SECURITY LABEL")
 # What takes long, and can be made side by side.
 LONG = ("CHECK CONSTRAINT", "CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH")
@@ -73,6 +75,28 @@ class DumpOrder:
         # Statistics need not belong to the owner of their table, who alone may make them.
         whose = owners[:1] if entry.desc == "STATISTICS" and owners else [entry.owner]
         return [role for role in whose if role]
+
+    def using_code_of(self, is_another: Callable[[str], bool]) -> set[int]:
+        """Dump ids of what uses, or looks at rows that use, a function or domain whose owner ``is_another``."""
+        code = ("AGGREGATE", "DOMAIN", "FUNCTION", "PROCEDURE")
+        found: set[int] = set()
+        # A dump's own order has what is needed first.
+        for entry in self.by_id.values():
+            needed = self.needed_by(entry)
+            direct = [other.owner for other in needed if other.desc in code]
+            direct += [entry.owner] if entry.desc == "DOMAIN" else []
+            through = {other.dump_id for other in needed if other.desc in TYPES}
+            if any(map(is_another, direct)) or not found.isdisjoint(through):
+                found.add(entry.dump_id)
+        # What is checked by a look at tables, or at their keys, is not said to use what these do.
+        using = [entry for entry in self.by_id.values() if entry.dump_id in found]
+        tables = {
+            table.dump_id for entry in using for table in [entry, *self.tables_of(entry)] if table.desc == "TABLE"
+        }
+        for entry in self.by_id.values():
+            if entry.desc in LOOKING and not tables.isdisjoint(table.dump_id for table in self.tables_of(entry)):
+                found.add(entry.dump_id)
+        return found
 
     def definitions(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
         """``(now, later)``: what comes before the rows, with remarks at the end, and grants that wait for the end."""

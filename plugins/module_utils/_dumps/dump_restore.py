@@ -35,10 +35,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import f
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
     LACKING,
+    Owner,
     acting_as,
     acting_as_owner,
     is_another,
+    lend_what_is_read,
     owner_of,
+    view_needs_cage,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import DEADLOCK
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -52,7 +55,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_users_code
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import (
+    runs_others_code,
+    runs_users_code,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_concurrent, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import plain_columns
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
@@ -97,6 +103,7 @@ class DumpRestore:
         self._tell = tell
         self._order = DumpOrder(dump.archive)
         self._others: dict[str, bool] = {}
+        self._trusting: set[int] | None = None
         self._later: list[Entry] = []
 
     def chosen(self, dump_ids: Iterable[int]) -> list[Entry]:
@@ -118,10 +125,13 @@ class DumpRestore:
         theirs: list[Entry] = []
         # Such as statistics, which hold values.
         others: list[Entry] = []
+        superusers: list[Entry] = []
         with self._session() as connection:
             for entry in entries:
                 if entry.desc == "TABLE DATA":
-                    (theirs if self._runs_code(connection, entry) else ours).append(entry)
+                    runs = self._runs_code(connection, entry)
+                    mine = runs and not is_another(connection, owner_of(connection, self._table(connection, entry)))
+                    (superusers if mine else theirs if runs else ours).append(entry)
                 else:
                     (others if self._whom(connection, entry) else ours).append(entry)
             if load is None:
@@ -131,6 +141,9 @@ class DumpRestore:
         if load is not None and ours:
             load(ours)
         self._parallel([partial(self._load_as_owner, entry=entry) for entry in theirs], "reading rows of owners")
+        # Each by itself: roles that stand in for an owner would meet in the same rows of catalogues.
+        for entry in superusers:
+            self._parallel([partial(self._load_as_owner, entry=entry)], "reading rows of superusers")
         with self._session() as connection:
             self._serial(connection, others, "restoring what describes rows")
 
@@ -139,7 +152,10 @@ class DumpRestore:
         long, short = self._order.long_and_short(entries)
         with self._lent(long):
             for level in levels(long):
-                units = self._units(level)
+                with self._session() as connection:
+                    instead = [entry for entry in level if self._is_trusting(connection, entry)]
+                    self._serial(connection, instead, "restoring indexes")
+                units = self._units([entry for entry in level if entry not in instead])
                 self._parallel([partial(self._group, whom=who, group=unit) for who, unit in units], "restoring indexes")
         with self._session() as connection:
             self._serial(connection, short, "restoring the rest")
@@ -202,7 +218,20 @@ class DumpRestore:
             oids = [value(connection, REGCLASS, (name,)) for name in names]
             if not any(runs_users_code(connection, oid) for oid in oids if oid is not None):
                 return None
-        return others[0] if others else None
+        if others:
+            return others[0]
+        return owners[0] if owners and self._is_trusting(connection, entry) else None
+
+    def _is_trusting(self, connection: Any, entry: Entry) -> bool:
+        """Whether an item belongs to us or a superuser, and uses code of others."""
+        if self._trusting is None:
+            self._trusting = self._order.using_code_of(partial(self._is_another, connection))
+        owners = self._order.owners(entry)
+        if not owners or any(self._is_another(connection, role) for role in owners):
+            return False
+        if entry.desc == "MATERIALIZED VIEW DATA":
+            return view_needs_cage(connection, quote_name(entry.namespace, entry.tag))
+        return entry.dump_id in self._trusting
 
     def _is_another(self, connection: Any, role: str) -> bool:
         if role not in self._others:
@@ -264,7 +293,10 @@ class DumpRestore:
             if self._single is not None:
                 stack.enter_context(without_default_privileges(connection, whom))
             back = self._lend(connection, whom, group)
-            with acting_as(connection, whom) as owner:
+            instead = None if self._is_another(connection, whom) else self._held(connection, whom, group)
+            with acting_as(connection, whom, instead=instead) as owner:
+                if instead is not None:
+                    self._lend_instead(connection, owner, whom, group)
                 owner.execute_each(items)
             for statement in back:
                 execute(connection, statement)
@@ -273,6 +305,27 @@ class DumpRestore:
             if entry.desc == "STATISTICS" and entry.owner != whom:
                 name = quote_name(entry.namespace, entry.tag)
                 execute(connection, f"ALTER STATISTICS {name} OWNER TO {quote_ident(entry.owner)}")
+
+    def _held(self, connection: Any, whom: str, group: Sequence[Entry]) -> list[str]:
+        """Tables (SQL) that a superuser's items are about, locked, for whom somebody else makes them."""
+        about = [table for entry in group for table in self._order.tables_of(entry) if table.owner == whom]
+        about += [entry for entry in group if entry.desc == "MATERIALIZED VIEW DATA"]
+        names = list(dict.fromkeys(quote_name(table.namespace, table.tag) for table in about))
+        for name in names:
+            if value(connection, REGCLASS, (name,)) is not None:
+                # Which locks a materialized view, too.
+                execute(connection, f"ALTER TABLE {name} OWNER TO {quote_ident(whom)}")
+        return names
+
+    def _lend_instead(self, connection: Any, owner: Owner, whom: str, group: Sequence[Entry]) -> None:
+        for kind, _name, shown, privilege in needs_of_owner(self._order, whom, group):
+            owner.lend(kind, shown, [privilege])
+        for entry in group:
+            if entry.desc == "FK CONSTRAINT":
+                for table in self._order.tables_of(entry):
+                    owner.lend("TABLE", quote_name(table.namespace, table.tag), ["REFERENCES"])
+            if entry.desc == "MATERIALIZED VIEW DATA":
+                lend_what_is_read(connection, owner, quote_name(entry.namespace, entry.tag))
 
     def _lend(self, connection: Any, whom: str, group: Sequence[Entry]) -> list[str]:
         """Let an owner make what was his already, whatever was taken from him since; statements that take it back."""
@@ -321,7 +374,7 @@ class DumpRestore:
         """Whether rows cannot come into their table without running what another than we or a superuser wrote."""
         oid = self._table(connection, entry)
         if not is_another(connection, owner_of(connection, oid)):
-            return False
+            return runs_others_code(connection, oid)
         if runs_users_code(connection, oid) or value(connection, TRIGGERS_AND_RULES, {"oid": oid}) is not None:
             return True
         if self._single is None:

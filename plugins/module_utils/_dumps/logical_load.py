@@ -45,6 +45,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._dumps.logical_needs
     role_statements,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import needs_standing_in
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import LOCK_NOT_AVAILABLE
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -114,6 +115,15 @@ def plain_errors() -> Iterator[None]:
             "mend the cause and run again.",
             sqlstate=getattr(error, "pgcode", None),
         ) from None
+
+
+# Tables of which ANALYZE computes something.
+COMPUTING = """
+SELECT DISTINCT c.oid::int8 AS oid, c.oid::regclass::text AS name FROM pg_catalog.pg_class c
+WHERE c.relkind = 'r' AND c.oid >= 16384 AND (
+  EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND coalesce(i.indexprs, i.indpred) IS NOT NULL)
+  OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = c.oid))
+"""
 
 
 class LogicalLoad:
@@ -529,7 +539,16 @@ class LogicalLoad:
     def _analyze(self) -> None:
         with self._measured("analyze"):
             command = ["vacuumdb", "--analyze-only", "--quiet", f"--jobs={self.jobs}", "--no-password"]
-            self.server.run([*command, conninfo(self.staging)], self.staging)
+            connection = self.server.connect(self.staging)
+            try:
+                # The server computes what is in their indexes with the rights of their owner.
+                kept = [row["name"] for row in rows(connection, COMPUTING) if needs_standing_in(connection, row["oid"])]
+                for name in kept:
+                    execute(connection, f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
+                skip = ["--skip-locked"] if kept else []
+                self.server.run([*command, *skip, conninfo(self.staging)], self.staging)
+            finally:
+                connection.close()
 
     def _pg_restore(self, jobs: int, entries: Sequence[Entry]) -> None:
         """Load rows by pg_restore into the staging database."""

@@ -34,8 +34,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import (
     OTHERS,
     others_have_code,
+    relations_of_view,
     runs_others_code,
     runs_users_code,
+    view_runs_others_code,
 )
 
 # Schemas that are gone before anybody else can see them.
@@ -63,6 +65,7 @@ DRESSED = """
 SELECT 1 FROM pg_catalog.pg_index WHERE indrelid = pg_catalog.to_regclass(%s)
 UNION ALL SELECT 1 FROM pg_catalog.pg_statistic_ext WHERE stxrelid = pg_catalog.to_regclass(%s)
 """
+IS_SUPERUSER = "SELECT pg_catalog.current_setting('is_superuser')::bool"
 MAY_MAKE_ROLES = "SELECT rolsuper OR rolcreaterole FROM pg_catalog.pg_roles WHERE rolname = current_user"
 # Nobody waits for us longer because a table that we have locked whole gets another owner for a moment.
 LOCKED = """
@@ -104,6 +107,11 @@ def needs_cage(connection: Any, oid: int, written: bool = True) -> bool:
     """Whether touching rows of a relation may run what another than we or a superuser wrote; see runs_users_code()."""
     another = is_another(connection, owner_of(connection, oid))
     return (runs_users_code if another else runs_others_code)(connection, oid, written)
+
+
+def needs_standing_in(connection: Any, oid: int) -> bool:
+    """Whether a relation is ours or a superuser's, and touching it may run what others wrote."""
+    return not is_another(connection, owner_of(connection, oid)) and runs_others_code(connection, oid)
 
 
 def may_open(connection: Any, oid: int) -> bool:
@@ -254,7 +262,8 @@ class StandIn(Caged):
             )
         role = quote_ident(self.role)
         queries.execute(self.connection, f"CREATE ROLE {role} NOLOGIN NOINHERIT")
-        if not queries.value(self.connection, "SELECT pg_catalog.pg_has_role(%s, 'MEMBER')", (self.role,)):
+        if not queries.value(self.connection, IS_SUPERUSER):
+            # Since PostgreSQL 16 who makes a role may grant it, but not become it before.
             queries.execute(self.connection, f"GRANT {role} TO CURRENT_USER")
         super().open()
 
@@ -275,7 +284,7 @@ class StandIn(Caged):
                 "would wait for as long as it takes to keep it from that"
             )
             queries.execute(self.connection, REFUSAL.format(quote_literal(refusal)))
-        if not queries.value(self.connection, "SELECT pg_catalog.current_setting('is_superuser')::bool"):
+        if not queries.value(self.connection, IS_SUPERUSER):
             self.lend("SCHEMA", schema_of(self.connection, oid), ["USAGE", "CREATE"])
         queries.execute(self.connection, f"ALTER TABLE {table} OWNER TO {quote_ident(self.role)}")
         self._taken.append((table, before))
@@ -291,10 +300,36 @@ class StandIn(Caged):
         queries.execute(self.connection, f"DROP ROLE {role}")
 
 
+def view_needs_cage(connection: Any, view: str) -> bool:
+    """Whether a materialized view (SQL) of a superuser's, or of ours, cannot be filled without code of others."""
+    oid = int(queries.value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (view,)))
+    if is_another(connection, owner_of(connection, oid)):
+        return False
+    tables = [row["oid"] for row in relations_of_view(connection, oid) if row["relkind"] != "v"]
+    return view_runs_others_code(connection, oid) or any(needs_cage(connection, oid, written=False) for oid in tables)
+
+
+def lend_what_is_read(connection: Any, owner: Owner, view: str) -> None:
+    """Let a role read what a materialized view (SQL) reads; RecoveryError where row security hides rows from it."""
+    oid = int(queries.value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (view,)))
+    for row in relations_of_view(connection, oid):
+        if row["relrowsecurity"]:
+            raise RecoveryError(
+                f"materialized view {view} belongs to a superuser and runs code of others, which would have a "
+                f"superuser's rights; as anybody else not all rows of {row['name']} could be read. Before the next "
+                "dump, have the view belong to a role that is no superuser"
+            )
+        owner.lend("SCHEMA", schema_of(connection, row["oid"]), ["USAGE"])
+        owner.lend("TABLE", row["name"], ["SELECT"])
+
+
 def schema_of(connection: Any, oid: int) -> str:
     """The schema (SQL) of a relation."""
-    query = "SELECT relnamespace::regnamespace::text FROM pg_catalog.pg_class WHERE oid = %s::oid"
-    return str(queries.value(connection, query, (oid,)))
+    query = (
+        "SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.oid = %s::oid"
+    )
+    return quote_ident(str(queries.value(connection, query, (oid,))))
 
 
 def _plain(kind: str, name: str) -> str:
@@ -375,7 +410,7 @@ def acting_as_owner(connection: Any, oid: int, schema: str, privileges: Sequence
         role = owner_of(connection, oid)
         name = str(queries.value(connection, "SELECT %s::oid::regclass::text", (oid,)))
         instead: list[str] | None = None
-        if not is_another(connection, role) and runs_others_code(connection, oid):
+        if needs_standing_in(connection, oid):
             # Who stands in for him needs to own the table only where row security would bind him.
             instead = [name] if queries.value(connection, SECURED, (oid,)) else []
             for table in instead:

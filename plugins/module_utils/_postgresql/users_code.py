@@ -134,10 +134,9 @@ WITH RECURSIVE used AS (
     WHERE used.classid = 'pg_catalog.pg_operator'::regclass AND o.oid = used.objid
   ) AS more
 )
-SELECT t.relname AS kind, used.objid::int8 AS oid FROM used JOIN pg_catalog.pg_class t ON t.oid = used.classid
+SELECT t.relname AS kind, used.objid::int8 AS oid, c.oid::regclass::text AS name, c.relkind, c.relrowsecurity
+FROM used JOIN pg_catalog.pg_class t ON t.oid = used.classid
 LEFT JOIN pg_catalog.pg_class c ON used.classid = 'pg_catalog.pg_class'::regclass AND c.oid = used.objid
-WHERE c.oid IS NULL OR c.relkind <> 'v' AND c.oid NOT IN (SELECT ev_class FROM pg_catalog.pg_rewrite WHERE oid IN (
-  SELECT objid FROM used WHERE classid = 'pg_catalog.pg_rewrite'::regclass))
 """
 CODE_OF_OTHERS = f"""
 SELECT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proowner IN ({OTHERS}))
@@ -208,7 +207,7 @@ def runs_others_code(connection: Any, oid: int, written: bool = True) -> bool:
 def view_runs_others_code(connection: Any, oid: int) -> bool:
     """Whether to run the query of a view that belongs to us or to a superuser runs functions or domains of others.
 
-    What the tables that it reads may run when a query is planned is for the caller to ask, see tables_of_view().
+    What the tables that it reads may run when a query is planned is for the caller to ask, see relations_of_view().
     """
     used = rows(connection, USED, (oid,))
     called = {"functions": [row["oid"] for row in used if row["kind"] == "pg_proc"], "operators": []}
@@ -217,9 +216,9 @@ def view_runs_others_code(connection: Any, oid: int) -> bool:
     return theirs or not _are_harmless(connection, [], types, FUNCTIONS_OF_OTHERS, written=True)
 
 
-def tables_of_view(connection: Any, oid: int) -> list[int]:
-    """OIDs of the relations other than views that the query of a view reads."""
-    return [row["oid"] for row in rows(connection, USED, (oid,)) if row["kind"] == "pg_class"]
+def relations_of_view(connection: Any, oid: int) -> list[dict[str, Any]]:
+    """Relations that the query of a view reads: oid, name (SQL), relkind, relrowsecurity."""
+    return [row for row in rows(connection, USED, (oid,)) if row["kind"] == "pg_class" and row["oid"] != oid]
 
 
 def others_have_code(connection: Any) -> bool:

@@ -9,14 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import is_another, needs_cage, owner_of
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import view_needs_cage
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import (
-    others_have_code,
-    tables_of_view,
-    view_runs_others_code,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import others_have_code
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import set_search_path
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import own_search_path
@@ -36,7 +32,7 @@ def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]
         if value(connection, "SELECT pg_catalog.to_regclass(%s)", (view,)) is None:
             continue
         statement = f"REFRESH MATERIALIZED VIEW {view}"
-        if guarded and _runs_others_code(connection, view):
+        if guarded and view_needs_cage(connection, view):
             reason = (
                 "its owner is a superuser and it runs code of others, which would have a superuser's rights, so it is "
                 "empty. Look at that code, then run the command"
@@ -57,12 +53,3 @@ def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]
             left_to_do.append(left("materialized view", view, reason, f"{statement};", lost=True))
     execute(connection, "SET LOCAL row_security = off")
     return left_to_do
-
-
-def _runs_others_code(connection: Any, view: str) -> bool:
-    """Whether a materialized view (SQL) of a superuser's, or of ours, cannot be filled without code of others."""
-    oid = int(value(connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (view,)))
-    if is_another(connection, owner_of(connection, oid)):
-        return False
-    tables = tables_of_view(connection, oid)
-    return view_runs_others_code(connection, oid) or any(needs_cage(connection, oid, written=False) for oid in tables)

@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 
 HERE = Path(__file__).parent
-SCRIPTS = (HERE.parent / "tables" / "mallory.sql", HERE / "mallory.sql")
+SCRIPTS = (HERE.parent / "tables" / "mallory.sql", HERE / "mallory.sql", HERE.parent / "tables" / "of_superuser.sql")
 COPY = "mallory again"
 TABLES = [
     *("bounded_one", "checked", "child", "colored", "computed", "indexed", "innocent", "keyed_a", "looped", "parted_a"),
@@ -36,6 +36,19 @@ TABLES = [
     ),
 ]
 SOME = ["m.child", "m.typed", "m.computed", "m.innocent", "public.treasure"]
+# Of a superuser, who uses what the role made.
+TRUSTING = [
+    "t.typed",
+    "t.checked",
+    "t.constant",
+    "t.computed",
+    "t.indexed",
+    "t.keyed_a",
+    "t.secured",
+    "t.child",
+    "t.plain",
+]
+TABLES += TRUSTING
 ROWS = {**dict.fromkeys(TABLES, 3), "parted_a": 1, "parted_b": 2}
 
 

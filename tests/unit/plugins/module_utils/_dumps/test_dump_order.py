@@ -101,6 +101,26 @@ def test_after_the_rows_everything_comes_once_and_after_what_it_needs(archive: A
     assert made[-1].desc == "EVENT TRIGGER"
 
 
+def test_what_uses_or_looks_at_code_of_others_is_known(archive: Archive) -> None:
+    entries = [
+        item("FUNCTION", number=1),
+        item("FUNCTION", owner="postgres", number=2),
+        item("DOMAIN", number=3),
+        item("TYPE", number=4, owner="postgres", deps=(3,)),
+        item("TABLE", number=5, owner="postgres", deps=(4,)),
+        item("TABLE", number=6, owner="postgres", deps=(2,)),
+        item("INDEX", number=7, owner="postgres", deps=(6, 1)),
+        item("TABLE", number=8, owner="postgres"),
+        item("FK CONSTRAINT", number=9, owner="postgres", deps=(8, 6)),
+        item("FK CONSTRAINT", number=10, owner="postgres", deps=(8,)),
+        item("TABLE ATTACH", number=11, owner="postgres", deps=(8, 5)),
+        item("VIEW", number=12, owner="postgres", deps=(6,)),
+    ]
+    order = DumpOrder(dataclasses.replace(archive, entries=entries))
+    assert order.using_code_of(lambda role: role == "mallory") == {3, 4, 5, 7, 9, 11}
+    assert order.using_code_of(lambda role: False) == set()
+
+
 def test_a_foreign_key_needs_the_table_that_it_points_to(archive: Archive) -> None:
     key = next(entry for entry in archive.entries if entry.tag == "order_lines order_lines_order_id_fkey")
     needs = needs_of_owner(DumpOrder(archive), "postgres", [key])

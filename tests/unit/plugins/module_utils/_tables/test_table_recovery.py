@@ -426,3 +426,17 @@ def test_what_runs_functions_of_users_when_it_is_made_is_known():
     assert running_entries(without_functions) == []
     # Constants of a type that may run something by the time they are read.
     assert [entry.dump_id for entry in running_entries(without_functions, (), {(1259, 104)})] == [5, 8]
+
+
+def test_of_a_superusers_table_what_an_index_computes_is_known_to_run_code_of_others():
+    entries = parse_toc(
+        "1; 1255 100 FUNCTION m one(integer) mallory\n"
+        "2; 1255 101 FUNCTION public two(integer) postgres\n"
+        "3; 1259 102 TABLE t plain postgres\n"
+        "4; 1259 103 INDEX t by_one postgres\n;\tdepends on: 3 1\n"
+        "5; 1259 104 INDEX t by_two postgres\n;\tdepends on: 3 2\n"
+        "6; 2606 105 CHECK CONSTRAINT t plain plain_check postgres\n;\tdepends on: 3 2\n"
+    )
+    assert [entry.dump_id for entry in running_entries(entries)] == [6]
+    assert [entry.dump_id for entry in running_entries(entries, code={1})] == [4]
+    assert running_entries(entries, code=set()) == []
