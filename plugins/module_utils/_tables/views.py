@@ -29,7 +29,8 @@ def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]
     guarded = others_have_code(connection)
     execute(connection, "SET LOCAL row_security = on")
     for view in views:
-        if value(connection, "SELECT pg_catalog.to_regclass(%s)", (view,)) is None:
+        shown = value(connection, "SELECT pg_catalog.to_regclass(%s)::text", (view,))
+        if shown is None:
             continue
         statement = f"REFRESH MATERIALIZED VIEW {view}"
         if guarded and view_needs_cage(connection, view):
@@ -37,7 +38,7 @@ def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]
                 "its owner is a superuser and it runs code of others, which would have a superuser's rights, so it is "
                 "empty. Look at that code, then run the command"
             )
-            left_to_do.append(left("materialized view", view, reason, f"{statement};", lost=True))
+            left_to_do.append(left("materialized view", shown, reason, f"{statement};", lost=True))
             continue
         errors: list[Any] = []
         with savepoint(connection, errors.append):
@@ -50,6 +51,6 @@ def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]
             set_search_path(connection, SAFE_PATH)
         if len(errors) > 1:
             reason = f"its owner cannot read what it shows, so it is empty: {server_message(errors[0])}"
-            left_to_do.append(left("materialized view", view, reason, f"{statement};", lost=True))
+            left_to_do.append(left("materialized view", shown, reason, f"{statement};", lost=True))
     execute(connection, "SET LOCAL row_security = off")
     return left_to_do
