@@ -42,5 +42,6 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": error.msg}
         # A form leaves it empty, and what was given so for a run cannot be set by a task.
         began = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        options[INCIDENT] = options[INCIDENT] or f"{playbook.removeprefix('dr-')}-{began}"
+        if INCIDENT in own:
+            options[INCIDENT] = options[INCIDENT] or f"{playbook.removeprefix('dr-')}-{began}"
         return {**result, "changed": False, "options": options}

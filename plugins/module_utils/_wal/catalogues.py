@@ -33,9 +33,10 @@ class Catalogues:
     Temporary tables make most of the changes there are. They are forgotten as soon as they are known for what they are.
     """
 
-    def __init__(self, scan: Scan, database: Database, major: int) -> None:
+    def __init__(self, scan: Scan, database: Database, major: int, kinds: str = NAMED_KINDS) -> None:
         self._scan = scan
         self._major = major
+        self._kinds = kinds
         self._at = (database.tablespace, database.oid)
         self._mapped: set[int] = set()
         self._looked: set[tuple[int, str, int]] = set()
@@ -64,7 +65,7 @@ class Catalogues:
         if change.operation == "DELETE" and old is not None:
             self.unaccounted.pop(old.oid, None)
         row = old or new
-        return row is None or (row.persistence != "t" and row.kind in NAMED_KINDS)
+        return row is None or (row.persistence != "t" and row.kind in self._kinds)
 
     def _keep_attribute(self, change: Change) -> bool:
         """Whether a column is dropped, or may be: what the row was before may not be known yet."""

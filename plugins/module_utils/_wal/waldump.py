@@ -12,7 +12,7 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Callable, Optional
@@ -140,6 +140,32 @@ def count_inserts(text: bytes, rows: Counter[int]) -> None:
     """Count rows inserted by transaction, out of whole lines of resource managers Heap and Heap2."""
     for (xid, _one, _many, tuples), count in Counter(_INSERTS.findall(text)).items():
         rows[int(xid)] += count * int(tuples or 1)
+
+
+_CHANGES = re.compile(
+    rb"tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: (?:(DELETE) [^\n]*?flags:? 0x([0-9A-F]{2})|(INSERT)\b|"
+    rb"(MULTI_INSERT)\S* (?:ntuples: )?(\d+)|((?:HOT_)?UPDATE)\b)[^\n]*?blkref #0: rel (\d+)/(\d+)/(\d+) "
+)
+
+
+def count_changes(text: bytes, rows: Counter[tuple[tuple[int, int, int], int, str]]) -> None:
+    """Count rows inserted, deleted and updated by (file, transaction, kind), out of lines of Heap and Heap2."""
+    for found, count in Counter(_CHANGES.findall(text)).items():
+        xid, delete, flags, one, many, tuples, _update, tablespace, database, filenode = found
+        kind = "insert" if one or many else _row_kind(delete, flags)
+        if kind:
+            file = int(tablespace), int(database), int(filenode)
+            rows[file, int(xid), kind] += count * int(tuples or 1)
+
+
+def relcache_of(text: bytes, wanted: Collection[int]) -> dict[int, frozenset[int]]:
+    """{position of a commit: OIDs of its relcache messages} for the commits at ``wanted``, out of whole lines."""
+    found = {}
+    for match in _COMMIT.finditer(text):
+        lsn = int(match.group(2), 16) << 32 | int(match.group(3), 16)
+        if lsn in wanted:
+            found[lsn] = parse_commit_rest(match.group(8))[2]
+    return found
 
 
 # desc: MESSAGE transactional, prefix "dbre.recovery"; payload (19 bytes): 74 61 62 6C 65

@@ -15,6 +15,7 @@ import psycopg2
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import LAYOUTS
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.change_history import ChangeHistory
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 from ansible_collections.dbre.recovery.tests.life import EAGER, Life
@@ -209,6 +210,20 @@ class Cluster:
         login = {**self.login, **{name: given.pop(name) for name in list(given) if name.startswith("login_")}}
         request = make_request(**{"database": "shop", "min_rows": 1000, **given})
         return Search(login, request, spool, archive)
+
+    def history(self, database: str = "shop", spool: Path | None = None, **asked: Any) -> dict[str, Any]:
+        """What the module would return of what happened."""
+        spool = Path(tempfile.mkdtemp(prefix="spool-", dir=self.root))
+        archive = StanzaArchive(stanza=STANZA, config=str(self.config))
+        login = Login(login_unix_socket=str(self.root), login_port=self.port, login_user="postgres")
+        try:
+            history = ChangeHistory(login, make_request(database, **asked), str(spool), archive, bin_dir=str(self.bin))
+            try:
+                return history.read()
+            finally:
+                history.close()
+        finally:
+            shutil.rmtree(spool)
 
     def find(self, *relations: str, **given: Any) -> dict[str, Any]:
         """Search for the damage to relations."""

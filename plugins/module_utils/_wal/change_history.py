@@ -1,0 +1,180 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read from WAL what each transaction of a window changed in one database."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal import server
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.changes import (
+    KINDS,
+    Relation,
+    Traces,
+    Transaction,
+    transactions,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan, Stretch
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import count_changes, relcache_of
+
+# Catalogues whose rows say what a relation is, with what a change of them is that is more than a relation made or gone.
+DEFINING = {
+    "pg_attribute": frozenset(("update",)),
+    "pg_attrdef": frozenset(("insert", "update", "delete")),
+    "pg_constraint": frozenset(("insert", "update", "delete")),
+    "pg_inherits": frozenset(("insert", "update", "delete")),
+    "pg_policy": frozenset(("insert", "update", "delete")),
+    "pg_trigger": frozenset(("insert", "update", "delete")),
+}
+FILES = """
+SELECT c.relname AS name, pg_catalog.pg_relation_filenode(c.oid)::bigint AS filenode FROM pg_catalog.pg_class c
+WHERE c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND c.relname = ANY(%s)
+"""
+
+
+def since_of(text: str) -> Optional[str]:
+    """The beginning of a window: a time as it is, an age (``24h``) as that long before now, ``all`` as none."""
+    if text.strip().lower() == "all":
+        return None
+    try:
+        age = parse_age(text)
+    except RecoveryError:
+        return text
+    return (datetime.now(timezone.utc) - timedelta(seconds=age)).isoformat()
+
+
+class ChangeHistory(Search):
+    """What happened in a database: all of its relations are followed, and of all rows those that many went of."""
+
+    def _begin(self) -> None:
+        server.require_searchable(self.server)
+        if self.database is None:
+            raise self._unknown_database("")
+        self.databases = None
+        self._watched = frozenset()
+        self.scan = Scan(self.source, self.end, self.floor, keep_rest=self._keep_rest)
+        self.catalogues = Catalogues(self.scan, self.database, self.server["major"], KINDS)
+        self._defining = self._defining_files()
+        self._rows: dict[int, Counter[tuple[Relation, str]]] = defaultdict(Counter)
+        self._open: Counter[tuple[Relation, int, str]] = Counter()
+        self._altering: set[int] = set()
+
+    def _defining_files(self) -> dict[Relation, frozenset[str]]:
+        """Files of the catalogues in DEFINING, with the kinds of changes that matter."""
+        assert self.database is not None
+        inside = server.session(self.login, self.request.database)
+        try:
+            with inside.cursor() as cursor:
+                cursor.execute(FILES, (list(DEFINING),))
+                found = {name: int(filenode) for name, filenode in cursor.fetchall()}
+        finally:
+            inside.close()
+        at = (self.database.tablespace, self.database.oid)
+        return {(*at, found[name]): kinds for name, kinds in DEFINING.items()}
+
+    def read(self) -> dict[str, Any]:
+        """The module's result."""
+        while not self._complete():
+            before = len(self.scan.stretches)
+            self._extend()
+            for stretch in self.scan.stretches[: len(self.scan.stretches) - before]:
+                self._count(stretch)
+            if self.gap is not None and self.scan.at_floor:
+                break
+        found = self._transactions()
+        return {
+            "transactions": [one.as_dict(self.request.database) for one in found],
+            "text": self._text(found),
+            "scanned": self._scanned(),
+            "server": self.server,
+            "repository": self.repository,
+        }
+
+    def _text(self, found: list[Transaction]) -> list[str]:
+        scanned, asked = self._scanned(), self.request
+        what = f"changed a definition, a file or at least {asked.min_rows} rows in database {asked.database}"
+        read = f"WAL from {scanned['from_lsn']} ({scanned['from_time']}) to {scanned['to_lsn']} ({scanned['to_time']})"
+        head = f"{len(found) or 'No'} transaction{'' if len(found) == 1 else 's'} {what}, in the {read}."
+        end = [f"Not read: {scanned['unread']}."]
+        if any(one.loses is not False for one in found):
+            end.append("To be just before one of them, give dr-table-drop its number: -e dr_target_xid=NUMBER.")
+        return [head, *(line for one in found for line in one.lines()), *end]
+
+    def _transactions(self) -> list[Transaction]:
+        self._settle(None)
+        return transactions(self._evidence(), self.request, Traces(self._rows, self._altered()))
+
+    # Rows
+
+    def _count(self, stretch: Stretch) -> None:
+        """Count what changed in one stretch, as soon as it was read: what came from the archive is at hand now only."""
+        counts = self.scan.steady(stretch.first, stretch.end, functools.partial(self._count_changes, stretch))
+        positions = self.scan.positions({xid for _file, xid, _kind in counts}, stretch)
+        for file, xid, kind in counts:
+            if kind in self._defining.get(file, ()) and xid in positions:
+                self._altering.add(positions[xid])
+        self._open.update({key: count for key, count in counts.items() if key[1] in positions})
+        self._settle(stretch)
+
+    def _count_changes(self, stretch: Stretch) -> Counter[tuple[Relation, int, str]]:
+        rows: Counter[tuple[Relation, int, str]] = Counter()
+        for piece in self.scan.source.waldump(stretch.start, stretch.end, "--rmgr=Heap", "--rmgr=Heap2"):
+            found: Counter[tuple[Relation, int, str]] = Counter()
+            count_changes(piece, found)
+            rows.update({key: count for key, count in found.items() if self._matters(key[0])})
+        return rows
+
+    def _matters(self, file: Relation) -> bool:
+        assert self.database is not None
+        return file in self._defining or (file[1] == self.database.oid and file[2] >= server.FIRST_USER_OID)
+
+    def _settle(self, stretch: Stretch | None) -> None:
+        """Take what is complete of the rows counted, and forget transactions that changed few.
+
+        One that was running when the stretch began may have changed more in older WAL.
+        """
+        running = stretch.running if stretch is not None else None
+        totals: Counter[tuple[int, str]] = Counter()
+        for (_file, xid, kind), count in self._open.items():
+            totals[xid, kind] += count
+        for key in list(self._open):
+            file, xid, kind = key
+            begun = running is None or xid in running.xids or precedes(xid, running.next_xid)
+            if stretch is not None and begun:
+                continue
+            count = self._open.pop(key)
+            if totals[xid, kind] >= self.request.min_rows and file not in self._defining:
+                position = self.scan.positions({xid}).get(xid)
+                if position is not None:
+                    self._rows[position][file, kind] += count
+
+    # Definitions
+
+    def _altered(self) -> Mapping[int, frozenset[int]]:
+        """{position of a commit: OIDs of relations of which it changed what they are}."""
+        assert self.database is not None
+        known = self.database.relations.keys() | self._evidence().classes.steps.keys()
+        found: dict[int, frozenset[int]] = {}
+        for stretch in self.scan.stretches:
+            wanted = {lsn for lsn in self._altering if stretch.start <= lsn < stretch.end}
+            if wanted:
+                read = functools.partial(self._messages, stretch, wanted)
+                for lsn, oids in self.scan.steady(stretch.first, stretch.end, read).items():
+                    found[lsn] = frozenset(oids & known)
+        return found
+
+    def _messages(self, stretch: Stretch, wanted: set[int]) -> dict[int, frozenset[int]]:
+        found: dict[int, frozenset[int]] = {}
+        for piece in self.scan.source.waldump(stretch.start, stretch.end, "--rmgr=Transaction"):
+            found.update(relcache_of(piece, wanted))
+        return found

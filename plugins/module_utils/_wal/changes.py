@@ -1,0 +1,332 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each transaction changed, under the names of its time. Pure: nothing here reads anything.
+
+Rewriting a table, its index or a materialized view gives it another file. TRUNCATE leaves the new one empty; VACUUM
+FULL, CLUSTER, REPACK, REFRESH and ALTER TABLE swap files with a transient relation (see damage.truncates()). Of these,
+ALTER TABLE also changes rows of the catalogues that say what the table is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import rows_text
+from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import ClassRow
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, Harm, Request, quoted
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.history import Step
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit
+
+Relation = tuple[int, int, int]
+
+KINDS = damage.NAMED_KINDS + "iI"
+TOAST = "pg_toast"  # of indexes on what belongs to tables
+NOUNS = {
+    "r": "table",
+    "p": "partitioned table",
+    "m": "materialized view",
+    "f": "foreign table",
+    "v": "view",
+    "S": "sequence",
+    "i": "index",
+    "I": "partitioned index",
+}
+# What a change is called, and whether rows or values went with it: True, False, or None where WAL does not tell.
+LOSES: dict[str, Optional[bool]] = {
+    "dropped": True,
+    "truncated": True,
+    "column dropped": True,
+    "deleted": True,
+    "updated": True,
+    "rewritten by a change of its definition": None,
+    "inserted": False,
+    "created": False,
+    "definition changed": False,
+    "rewritten, the same rows": False,
+    "refreshed": False,
+    "rebuilt": False,
+    "set anew": False,
+    "renamed": False,
+    "moved to another schema": False,
+    "moved to another tablespace": False,
+    "made logged or unlogged": False,
+    "schema created": False,
+    "schema dropped": False,
+    "schema renamed": False,
+}
+COPIES = (
+    *("rewritten by a change of its definition", "rewritten, the same rows", "refreshed"),
+    *("made logged or unlogged", "moved to another tablespace"),
+)
+ROWS = {"delete": "deleted", "update": "updated", "insert": "inserted"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one transaction did to one relation or schema: ``what`` is a key of LOSES, ``kind`` its relkind or n."""
+
+    what: str
+    schema: Optional[str]
+    name: Optional[str]
+    kind: str
+    oid: int
+    rows: Optional[int] = None
+    estimated: bool = False
+    detail: str = ""
+
+    @property
+    def loses(self) -> Optional[bool]:
+        """Whether rows or values that were there are not any more."""
+        if self.what == "dropped":
+            return self.kind in "rpmf" and (self.rows != 0 or self.estimated) and self.kind not in "mf"
+        return False if self.what == "truncated" and self.rows == 0 and not self.estimated else LOSES[self.what]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The change as it stands in results."""
+        return {
+            "what": self.what,
+            "schema": self.schema,
+            "name": self.name,
+            "kind": self.kind,
+            "oid": self.oid or None,
+            "rows": self.rows,
+            "rows_estimated": self.estimated,
+            "detail": self.detail,
+            "loses": self.loses,
+        }
+
+    def text(self) -> str:
+        """The change in words."""
+        if self.kind == "n":
+            return f"{self.what} {quoted(None, self.name or '')[2:]}{self.detail}"
+        name = quoted(self.schema, self.name) if self.name is not None else f"OID {self.oid}"
+        counted = self.rows is not None and self.what in ("dropped", "truncated", *ROWS.values())
+        rows = f" ({rows_text(self.rows, self.estimated, self.kind)})" if counted and self.kind in "rpm" else ""
+        return f"{NOUNS.get(self.kind, 'relation')} {name} {self.what}{self.detail}{rows}"
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One committed transaction with all that it changed. ``ours`` is the incident of this collection it belongs to."""
+
+    commit: Commit
+    changes: tuple[Change, ...]
+    ours: Optional[str] = None
+
+    @property
+    def loses(self) -> Optional[bool]:
+        """Whether it took rows or values away; None where WAL does not tell."""
+        answers = {change.loses for change in self.changes}
+        return True if True in answers else None if None in answers else False
+
+    def as_dict(self, database: str) -> dict[str, Any]:
+        """The transaction as it stands in results."""
+        return {
+            "database": database,
+            "xid": self.commit.xid,
+            "lsn": format_lsn(self.commit.lsn),
+            "commit_time": self.commit.commit_time,
+            "prepared": self.commit.prepared,
+            "changes": [change.as_dict() for change in self.changes],
+            "loses": self.loses,
+            "ours": self.ours,
+        }
+
+    def lines(self) -> list[str]:
+        """The transaction for people: when and which, then a line for each change, what was lost first."""
+        word = {True: "rows or values went with it", None: "values may have changed", False: "nothing was lost"}
+        ours = f", by the recovery {self.ours} of this collection" if self.ours is not None else ""
+        head = f"{self.commit.commit_time}  transaction {self.commit.xid}  LSN {format_lsn(self.commit.lsn)}  "
+        ordered = sorted(self.changes, key=lambda change: (change.loses is False, change.loses is None))
+        return [f"{head}{word[self.loses]}{ours}", *(f"    {change.text()}" for change in ordered)]
+
+
+@dataclass
+class Traces:
+    """What was counted in WAL beside the catalogues, by the position of the commit.
+
+    ``rows`` are those inserted, deleted and updated by file; ``altered`` the OIDs of relations of which it changed the
+    rows of catalogues that say what a relation is.
+    """
+
+    rows: Mapping[int, Mapping[tuple[Relation, str], int]]
+    altered: Mapping[int, Collection[int]]
+
+
+def transactions(evidence: Evidence, request: Request, traces: Traces) -> list[Transaction]:
+    """Every transaction in the window that changed a definition, a file, or many rows, the oldest first."""
+    found: dict[int, list[Change]] = defaultdict(list)
+    emptied = {(lsn, harm.oid): harm for lsn, harms in damage.truncates(evidence, request).items() for harm in harms}
+    for oid, lsn, steps in _by_transaction(evidence):
+        commit = evidence.commits.at(lsn)
+        if request.in_window(commit):
+            altered = oid in traces.altered.get(lsn, ())
+            found[lsn] += _relation(evidence, lsn, steps[0].old, steps[-1].new, emptied.get((lsn, oid)), altered)
+    for lsn, harms in damage.dropped_columns(evidence, request).items():
+        for harm in harms:
+            detail = f": {', '.join(harm.columns)}"
+            found[lsn].append(
+                Change("column dropped", harm.schema, harm.name, harm.kind or "r", harm.oid, detail=detail)
+            )
+    _add_schemas(evidence, request, found)
+    _add_unknown(evidence, request, found)
+    for lsn, oids in traces.altered.items():
+        if request.in_window(evidence.commits.at(lsn)):
+            told = {change.oid for change in found[lsn]}
+            for oid in sorted(set(oids) - told):
+                schema, name, kind = _name(evidence, oid, lsn)
+                if name is not None and not (kind in "iI" and told):
+                    found[lsn].append(Change("definition changed", schema, name, kind, oid))
+    files = _files(evidence)
+    for lsn, rows in traces.rows.items():
+        if request.in_window(evidence.commits.at(lsn)):
+            # What was written into a new file of the same rows was there before.
+            copied = {change.oid for change in found[lsn] if change.what in COPIES}
+            found[lsn] += _rows(evidence, lsn, rows, files, request.min_rows, copied)
+    return [
+        Transaction(evidence.commits.at(lsn), tuple(found[lsn]), evidence.ours.get(lsn))
+        for lsn in sorted(found)
+        if found[lsn]
+    ]
+
+
+def _by_transaction(evidence: Evidence) -> list[tuple[int, int, list[Step[ClassRow]]]]:
+    """(OID, position of the commit, its steps) for each relation and transaction."""
+    found: dict[tuple[int, int], list[Step[ClassRow]]] = defaultdict(list)
+    for oid, steps in evidence.classes.steps.items():
+        for step in steps:
+            found[oid, step.commit.lsn].append(step)
+    return [(oid, lsn, steps) for (oid, lsn), steps in found.items()]
+
+
+def _relation(
+    evidence: Evidence,
+    lsn: int,
+    old: Optional[ClassRow],
+    new: Optional[ClassRow],
+    emptied: Optional[Harm],
+    altered: bool,
+) -> list[Change]:
+    """What a transaction made of one relation, of which the catalogue said ``old`` before and ``new`` after it."""
+    row = old or new
+    if row is None or row.persistence == "t" or row.kind not in KINDS:
+        return []
+    schema, name = evidence.schema_name(row.namespace, lsn), evidence.database.text(row.name)
+    if schema == TOAST:
+        return []
+
+    def change(what: str, detail: str = "", rows: Optional[int] = None, estimated: bool = False) -> Change:
+        return Change(what, schema, name, row.kind, row.oid, rows, estimated, detail)
+
+    if old is None:
+        return [change("created")]
+    if new is None:
+        harm = damage.with_rows(
+            evidence,
+            lsn,
+            Harm(row.oid, schema, name, row.kind, "drop", old.rows, old.rows is not None, file=evidence.file(old)),
+        )
+        return [change("dropped", rows=harm.rows, estimated=harm.estimated)]
+    found = []
+    if old.name != new.name:
+        found.append(change("renamed", f" to {evidence.database.text(new.name)}"))
+    if old.namespace != new.namespace:
+        found.append(change("moved to another schema", f", {evidence.schema_name(new.namespace, lsn + 1)}"))
+    if old.persistence != new.persistence:
+        found.append(change("made logged or unlogged"))
+    if emptied is not None:
+        harm = damage.with_rows(evidence, lsn, emptied)
+        found.append(change("truncated", rows=harm.rows, estimated=harm.estimated))
+    elif old.tablespace != new.tablespace:
+        found.append(change("moved to another tablespace"))
+    elif old.filenode != new.filenode and old.persistence == new.persistence:
+        found.append(change(_new_file(row.kind, altered)))
+    return found
+
+
+def _new_file(kind: str, altered: bool) -> str:
+    if kind in "iI":
+        return "rebuilt"
+    if kind in "mS":
+        return "refreshed" if kind == "m" else "set anew"
+    return "rewritten by a change of its definition" if altered else "rewritten, the same rows"
+
+
+def _name(evidence: Evidence, oid: int, lsn: int) -> tuple[Optional[str], Optional[str], str]:
+    """Schema, name and kind of a relation before a transaction; no name for what is not known, or temporary."""
+    told, row = evidence.classes.before(oid, lsn)
+    if told and row is not None:
+        return evidence.schema_name(row.namespace, lsn), evidence.database.text(row.name), row.kind
+    known = evidence.database.relations.get(oid)
+    if told or known is None:
+        return None, None, ""
+    return known.schema, known.name, known.kind
+
+
+def _add_schemas(evidence: Evidence, request: Request, found: dict[int, list[Change]]) -> None:
+    for oid, steps in evidence.namespaces.steps.items():
+        for step in steps:
+            names = [evidence.database.text(row[1]) if row is not None else None for row in (step.old, step.new)]
+            if not request.in_window(step.commit) or any((name or "").startswith("pg_") for name in names):
+                continue
+            old, new = names
+            if old is None:
+                found[step.commit.lsn].append(Change("schema created", None, new, "n", oid))
+            elif new is None:
+                found[step.commit.lsn].append(Change("schema dropped", None, old, "n", oid))
+            elif old != new:
+                found[step.commit.lsn].append(Change("schema renamed", None, old, "n", oid, detail=f" to {new}"))
+
+
+def _add_unknown(evidence: Evidence, request: Request, found: dict[int, list[Change]]) -> None:
+    """Relations that a transaction says it dropped, and of which the WAL that was read has no row."""
+    for lsn, oids in evidence.unaccounted.items():
+        if request.in_window(evidence.commits.at(lsn)):
+            detail = ", whose name is not in the WAL that was read"
+            found[lsn] += [Change("dropped", None, None, "r", oid, detail=detail) for oid in sorted(oids)]
+
+
+def _files(evidence: Evidence) -> dict[Relation, int]:
+    """{file: OID} of all files that relations have and had in the WAL that was read."""
+    tables = {oid: known for oid, known in evidence.database.relations.items() if known.filenode}
+    files = {(known.tablespace, evidence.database.oid, known.filenode): oid for oid, known in tables.items()}
+    for oid, steps in evidence.classes.steps.items():
+        for step in steps:
+            for row in (step.old, step.new):
+                file = evidence.file(row) if row is not None else None
+                if file is not None:
+                    files.setdefault(file, oid)
+    return files
+
+
+def _rows(
+    evidence: Evidence,
+    lsn: int,
+    rows: Mapping[tuple[Relation, str], int],
+    files: Mapping[Relation, int],
+    least: int,
+    copied: Collection[int],
+) -> list[Change]:
+    """Rows that a transaction changed, of relations that it did not make itself, where they are many."""
+    counts: Counter[tuple[int, str]] = Counter()
+    for (file, kind), count in rows.items():
+        if file in files and not (kind == "insert" and files[file] in copied):
+            counts[files[file], kind] += count
+    found = []
+    for (oid, kind), count in sorted(counts.items()):
+        schema, name, relkind = _name(evidence, oid, lsn)
+        if name is None:
+            told, row = evidence.classes.before(oid, lsn + 1)
+            if not told or row is None:
+                continue
+            schema, name = evidence.schema_name(row.namespace, lsn + 1), evidence.database.text(row.name)
+            relkind = row.kind
+        if count >= least and relkind in "rm":
+            found.append(Change(ROWS[kind], schema, name, relkind, oid, count))
+    return found

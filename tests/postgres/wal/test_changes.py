@@ -1,0 +1,134 @@
+"""What happened in a database, transaction by transaction, told from WAL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from cluster import Cluster
+
+
+def told(cluster: Cluster, since: str, min_rows: int = 1000) -> dict[int, list[tuple[str, str, Any]]]:
+    """{transaction: [(what, name, rows)]} of what happened to names that begin with ch_, or are schemas."""
+    found = {}
+    for one in cluster.history(since=since, min_rows=min_rows)["transactions"]:
+        changes = [(item["what"], item["name"], item["rows"]) for item in one["changes"] if _named(item)]
+        if changes:
+            found[one["xid"]] = sorted(changes, key=str)
+    return found
+
+
+def _named(item: dict[str, Any]) -> bool:
+    return str(item["name"]).startswith("ch_")
+
+
+def now(cluster: Cluster) -> str:
+    return str(cluster.sql("SELECT clock_timestamp()::text"))
+
+
+def test_a_migration_is_told_change_by_change(cluster: Cluster) -> None:
+    cluster.sql(
+        "CREATE TABLE ch_orders (id int PRIMARY KEY, v int, old text)",
+        "INSERT INTO ch_orders SELECT g, g, g::text FROM generate_series(1, 3000) g",
+        "CREATE TABLE ch_lines (id int, v int)",
+        "INSERT INTO ch_lines SELECT g, g FROM generate_series(1, 50) g",
+        "ANALYZE ch_orders, ch_lines",
+    )
+    since = now(cluster)
+    xids = [
+        cluster.transact(statement)
+        for statement in (
+            "ALTER TABLE ch_orders DROP COLUMN old",
+            "ALTER TABLE ch_orders ALTER v TYPE bigint",
+            "UPDATE ch_orders SET v = 0",
+            "DELETE FROM ch_orders WHERE id > 1000",
+            "DROP TABLE ch_lines",
+            "ALTER TABLE ch_orders ADD CONSTRAINT ch_positive CHECK (v >= 0)",
+            "ALTER TABLE ch_orders RENAME TO ch_sold",
+            "TRUNCATE ch_sold",
+        )
+    ]
+    found = told(cluster, since)
+    assert [found.get(xid) for xid in xids] == [
+        [("column dropped", "ch_orders", None)],
+        [
+            ("rebuilt", "ch_orders_pkey", None),
+            ("rewritten by a change of its definition", "ch_orders", None),
+        ],
+        [("updated", "ch_orders", 3000)],
+        [("deleted", "ch_orders", 2000)],
+        [("dropped", "ch_lines", 50)],
+        [("definition changed", "ch_orders", None)],
+        [("renamed", "ch_orders", None)],
+        [("rebuilt", "ch_orders_pkey", None), ("truncated", "ch_sold", 3000)],
+    ]
+    loses = {one["xid"]: one["loses"] for one in cluster.history(since=since)["transactions"]}
+    assert [loses[xid] for xid in xids] == [True, None, True, True, True, False, False, True]
+
+
+def test_what_loses_nothing_is_told_apart(cluster: Cluster) -> None:
+    cluster.sql(
+        "CREATE TABLE ch_kept (id int PRIMARY KEY, v int)",
+        "INSERT INTO ch_kept SELECT g, g FROM generate_series(1, 2000) g",
+        "CREATE MATERIALIZED VIEW ch_view AS SELECT count(*) FROM ch_kept",
+    )
+    since = now(cluster)
+    cluster.sql("VACUUM FULL ch_kept", "CLUSTER ch_kept USING ch_kept_pkey", "REFRESH MATERIALIZED VIEW ch_view")
+    cluster.sql("REINDEX INDEX ch_kept_pkey", "CREATE INDEX ch_index ON ch_kept (v)", "ANALYZE ch_kept")
+    cluster.sql("ALTER TABLE ch_kept SET TABLESPACE elsewhere", "CREATE TEMP TABLE ch_temporary (id int PRIMARY KEY)")
+    cluster.sql("CREATE TABLE ch_new (id int)", "INSERT INTO ch_new SELECT g FROM generate_series(1, 1500) g")
+    every = cluster.history(since=since, min_rows=1000)["transactions"]
+    changes = [sorted({item["what"] for item in one["changes"] if _named(item)}) for one in every]
+    assert [one for one in changes if one] == [
+        ["rebuilt", "rewritten, the same rows"],
+        ["rebuilt", "rewritten, the same rows"],
+        ["refreshed"],
+        ["rebuilt"],
+        ["created"],
+        ["moved to another tablespace"],
+        ["created"],
+        ["inserted"],
+    ]
+    mine = [one for one, what in zip(every, changes) if what]
+    assert {one["loses"] for one in mine} == {False}
+
+
+def test_every_relation_of_one_transaction_is_there_and_what_was_undone_is_not(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE ch_one (id int)", "CREATE TABLE ch_two (id int)")
+    cluster.sql("INSERT INTO ch_one SELECT g FROM generate_series(1, 40) g")
+    since = now(cluster)
+    cluster.transact("DROP TABLE ch_one", end="ROLLBACK")
+    xid = cluster.transact(
+        "DELETE FROM ch_one", "SAVEPOINT a", "DROP TABLE ch_two", "ROLLBACK TO a", "CREATE TABLE ch_three (id int)"
+    )
+    cluster.transact("CREATE TABLE ch_gone (id int)", "DROP TABLE ch_gone")
+    assert told(cluster, since, min_rows=40) == {xid: [("created", "ch_three", None), ("deleted", "ch_one", 40)]}
+    assert told(cluster, since) == {xid: [("created", "ch_three", None)]}
+
+
+def test_its_position_is_the_recovery_target_just_before_it(cluster: Cluster) -> None:
+    cluster.sql("CREATE SCHEMA ch_schema", "CREATE TABLE ch_schema.ch_item (id int)")
+    since = now(cluster)
+    xid = cluster.transact("DROP SCHEMA ch_schema CASCADE")
+    (one,) = [one for one in cluster.history(since=since)["transactions"] if one["xid"] == xid]
+    assert one["lsn"] == cluster.commit_lsn(xid)
+    assert {(item["what"], item["name"]) for item in one["changes"]} == {
+        ("dropped", "ch_item"),
+        ("schema dropped", "ch_schema"),
+    }
+
+
+def test_text_tells_a_tired_person_what_was_lost_first(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE ch_text (id int PRIMARY KEY)", "INSERT INTO ch_text SELECT generate_series(1, 7)")
+    since = now(cluster)
+    xid = cluster.transact("CREATE TABLE ch_other (id int)", "DROP TABLE ch_text")
+    lines = cluster.history(since=since)["text"]
+    at = next(number for number, line in enumerate(lines) if f"transaction {xid} " in line)
+    assert lines[at].endswith("rows or values went with it")
+    assert lines[at + 1] == "    table public.ch_text dropped (7 rows)"
+
+
+def test_an_unknown_database_is_refused(cluster: Cluster) -> None:
+    with pytest.raises(RecoveryError, match="has no database 'shp'. Similar: shop"):
+        cluster.history("shp")
