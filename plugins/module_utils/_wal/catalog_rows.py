@@ -15,7 +15,8 @@ from typing import Optional
 class ClassRow:
     """What a row of pg_class says of a relation. Names are bytes in the database's encoding.
 
-    ``rows`` is reltuples, what the last VACUUM or ANALYZE counted or estimated; None when there was none.
+    ``rows`` is reltuples, what the last VACUUM or ANALYZE counted or estimated; None when there was none. ``columns``
+    is relnatts, which counts dropped ones, too.
     """
 
     oid: int
@@ -26,6 +27,7 @@ class ClassRow:
     persistence: str
     kind: str
     rows: Optional[int] = None
+    columns: int = 0
 
 
 _CLASS_HEAD = struct.Struct("=I64sIIIIIII")
@@ -37,9 +39,10 @@ def class_row(row: bytes, major: int) -> ClassRow:
     # relpages, reltuples, relallvisible, in 18 relallfrozen, reltoastrelid; then relhasindex, relisshared.
     flags = _CLASS_HEAD.size + (20 if major >= 18 else 16)
     persistence, kind = chr(row[flags + 2]), chr(row[flags + 3])
+    (columns,) = struct.unpack_from("=h", row, flags + 4)
     _pages, tuples = struct.unpack_from("=if", row, _CLASS_HEAD.size)
     rows = int(tuples) if tuples > 0 else None
-    return ClassRow(oid, name.rstrip(b"\0"), namespace, filenode, tablespace, persistence, kind, rows)
+    return ClassRow(oid, name.rstrip(b"\0"), namespace, filenode, tablespace, persistence, kind, rows, columns)
 
 
 def namespace_row(row: bytes) -> tuple[int, bytes]:

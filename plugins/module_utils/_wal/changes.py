@@ -11,12 +11,12 @@ ALTER TABLE also changes rows of the catalogues that say what the table is.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import rows_text
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, rows_text
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import ClassRow
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, Harm, Request, quoted
@@ -233,13 +233,7 @@ def _relation(
             Harm(row.oid, schema, name, row.kind, "drop", old.rows, old.rows is not None, file=evidence.file(old)),
         )
         return [change("dropped", rows=harm.rows, estimated=harm.estimated)]
-    found = []
-    if old.name != new.name:
-        found.append(change("renamed", f" to {evidence.database.text(new.name)}"))
-    if old.namespace != new.namespace:
-        found.append(change("moved to another schema", f", {evidence.schema_name(new.namespace, lsn + 1)}"))
-    if old.persistence != new.persistence:
-        found.append(change("made logged or unlogged"))
+    found = [change(what, detail) for what, detail in _definition(evidence, lsn, old, new)]
     if emptied is not None:
         harm = damage.with_rows(evidence, lsn, emptied)
         found.append(change("truncated", rows=harm.rows, estimated=harm.estimated))
@@ -248,6 +242,18 @@ def _relation(
     elif old.filenode != new.filenode and old.persistence == new.persistence:
         found.append(change(_new_file(row.kind, altered)))
     return found
+
+
+def _definition(evidence: Evidence, lsn: int, old: ClassRow, new: ClassRow) -> Iterator[tuple[str, str]]:
+    """(what, detail) of what a row of pg_class says that a relation is called and is."""
+    if old.name != new.name:
+        yield "renamed", f" to {evidence.database.text(new.name)}"
+    if old.namespace != new.namespace:
+        yield "moved to another schema", f", {evidence.schema_name(new.namespace, lsn + 1)}"
+    if old.columns < new.columns and new.kind in "rpf":
+        yield "definition changed", f", {counted(new.columns - old.columns, 'column')} added"
+    if old.persistence != new.persistence:
+        yield "made logged or unlogged", ""
 
 
 def _new_file(kind: str, altered: bool) -> str:
