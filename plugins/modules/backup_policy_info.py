@@ -29,7 +29,9 @@ options:
       - Fields are C(rpo), C(rto) and C(window) (how far back a restore must reach), as numbers with V(s), V(m), V(h),
         V(d) or V(w); C(archive_timeout) in seconds; C(schedule) with C(full), C(diff) and C(incr) as systemd writes
         calendar times; C(retention) with C(full), C(full-type), C(diff), C(archive) and C(archive-type) as pgBackRest's
-        repo-retention-*; C(restore_test), a calendar time.
+        repo-retention-*; C(restore_test), a calendar time; C(grace), how much later than usual a backup may end before
+        that is an alert (V(2h) unless given), and C(severity) of alerts, V(critical), V(warning) (unless given) or
+        V(info).
     type: dict
     default: {}
   policy:
@@ -74,7 +76,9 @@ policy:
     schedule: {"full": "*-*-* 01:00", "incr": "*-*-* *:30"}
     retention: {"full": 8, "full-type": "count"}
     restore_test: Sun *-*-* 04:00
-    seconds: {"rpo": 14400, "rto": 14400, "window": 604800}
+    grace: 2h
+    severity: warning
+    seconds: {"rpo": 14400, "rto": 14400, "window": 604800, "grace": 7200}
     gaps: {"full": 86400.0, "incr": 3600.0}
 reasons:
   description: Why the policy cannot be kept.

@@ -18,10 +18,11 @@ author:
 options:
   program:
     description:
-      - The program. V(pgbackrest) takes backups with pgBackRest, V(logical) takes dumps.
+      - The program. V(pgbackrest) takes backups with pgBackRest, V(logical) takes dumps, V(metrics) leaves metrics of
+        backups.
       - Without it no program is installed.
     type: str
-    choices: [pgbackrest, logical]
+    choices: [pgbackrest, logical, metrics]
   directory:
     description:
       - Directory that the program's files go below. It belongs to root.
@@ -137,13 +138,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.timers import 
     unit_states,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps import logical_backup
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring import collector
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import scheduled
 
 UNITS = "/etc/systemd/system"
 # A timer with Persistent=true makes up for runs that were missed since the moment of its stamp.
 STAMPS = "/var/lib/systemd/timers"
 # Imported, so that they come to the host with this module, and with them all that they need.
-PROGRAMS = {"pgbackrest": scheduled, "logical": logical_backup}
+PROGRAMS = {"pgbackrest": scheduled, "logical": logical_backup, "metrics": collector}
 
 
 def shipped(path: str) -> str:

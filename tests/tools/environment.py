@@ -32,6 +32,8 @@ PACKAGES = {
     "podman": "the test hosts",
     "postgresql": "databases of the emulated RDS",
     "postgresql-common": "no cluster of its own when PostgreSQL is installed",
+    "prometheus": "promtool, which tests alert rules",
+    "python3-prometheus-client": "the collector of metrics, as on a host",
     "python3-venv": "environments of the newest and the oldest ansible-core",
     "shellcheck": "a test of ansible-test sanity",
     "sudo": "a login that may become postgres and nobody else",
@@ -57,6 +59,10 @@ def install_packages(wanted: Collection[str], name: str = "packages") -> None:
             place = "/etc/postgresql-common"
             write = f"mkdir -p {place} && echo create_main_cluster=false >> {place}/createcluster.conf"
             log.must(*SUDO, "sh", "-c", write)
+        if "prometheus" in missing:  # only promtool is wanted here: nothing shall listen on this machine
+            for unit in ("prometheus", "prometheus-node-exporter"):
+                link = f"/etc/systemd/system/{unit}.service"
+                log.must(*SUDO, "sh", "-c", f"test -e {link} || ln -s /dev/null {link}")
         log.must(*SUDO, "apt-get", "update")
         log.must(*SUDO, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", *missing)
 

@@ -72,12 +72,17 @@ SECONDS = {
 # --- the tests -------------------------------------------------------------------------------------------------------
 
 
-def lint_jobs() -> list[Job]:
-    """Every lint tool over the sources."""
+def link_sources() -> None:
+    """The sources where Python finds them as a collection, below .work/lint."""
     tree = WORK / "lint" / "ansible_collections" / "dbre"
     tree.mkdir(parents=True, exist_ok=True)
     if not (tree / "recovery").is_symlink():
         (tree / "recovery").symlink_to(ROOT)
+
+
+def lint_jobs() -> list[Job]:
+    """Every lint tool over the sources."""
+    link_sources()
     typed = ("plugins", "tests/tools", "tests/emulated_rds")
     packages = [f"ansible_collections/dbre/recovery/{name}" for name in typed]
     mypy = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(WORK / "mypy")]
@@ -207,10 +212,12 @@ def clean() -> None:
 
 
 def docs() -> None:
-    """Write anew the READMEs of the roles from their argument specs, and the tables of options from theirs."""
+    """Write anew the READMEs of the roles from their argument specs, and the tables of options and metrics."""
+    link_sources()
+    env = {**tool_env(), "PYTHONPATH": str(WORK / "lint")}
     with step("docs") as log:
-        for writer in ("role_readmes.py", "option_tables.py"):
-            log.must(NEWEST / "bin" / "python", ROOT / "tests" / "tools" / writer)
+        for writer in ("role_readmes.py", "option_tables.py", "metrics_page.py"):
+            log.must(NEWEST / "bin" / "python", ROOT / "tests" / "tools" / writer, env=env)
 
 
 def test_all(whole: bool) -> None:

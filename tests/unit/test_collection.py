@@ -104,7 +104,7 @@ def test_every_entry_point_of_a_role_exists_and_is_documented(role: str) -> None
     assert "main" in specs(role) or not (tasks / "main.yml").exists()
 
 
-@pytest.mark.parametrize("writer", ["role_readmes", "option_tables"])
+@pytest.mark.parametrize("writer", ["role_readmes", "option_tables", "metrics_page"])
 def test_generated_pages_are_what_the_specs_say(writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "tests" / "tools")
     wanted = importlib.import_module(writer).wanted(ROOT)

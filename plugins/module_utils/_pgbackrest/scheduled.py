@@ -32,7 +32,7 @@ POLL = 5.0  # seconds
 
 # Metric names that dashboards and alerts for pgBackRest already use, where there is one.
 METRICS = {
-    "pgbackrest_backup_error": "1: the last scheduled backup failed, or holds damaged pages, or WAL is missing.",
+    "pgbackrest_backup_error": "1: the last scheduled run failed: no backup, or damaged pages in it, or WAL missing.",
     "pgbackrest_backup_last_run_timestamp_seconds": "When the last scheduled backup ended.",
     "pgbackrest_backup_last_run_duration_seconds": "How long the last scheduled backup took.",
     "pgbackrest_backup_timestamp_last_success": "When the last scheduled backup that is whole ended.",

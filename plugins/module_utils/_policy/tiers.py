@@ -19,7 +19,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 
 # rpo: what may be lost at most. rto: how long it may take until the data is back. window: how far back a restore must
 # reach. archive_timeout: seconds after which a quiet server archives an unfinished segment. schedule and restore_test:
-# systemd's OnCalendar. retention: pgBackRest's repo-retention-*.
+# systemd's OnCalendar. retention: pgBackRest's repo-retention-*. grace: how much later than usual a backup may end
+# before there is an alert; severity: of the alerts.
 TIERS: dict[str, dict[str, Any]] = {
     "critical": {
         "rpo": "1m",
@@ -29,6 +30,8 @@ TIERS: dict[str, dict[str, Any]] = {
         "schedule": {"full": "Sun *-*-* 01:00", "diff": "Mon..Sat *-*-* 01:00", "incr": "*-*-* *:30"},
         "retention": {"full": 4, "full-type": "count", "diff": 14},
         "restore_test": "*-*-* 04:00",
+        "grace": "30m",
+        "severity": "critical",
     },
     "standard": {
         "rpo": "4h",
@@ -38,6 +41,8 @@ TIERS: dict[str, dict[str, Any]] = {
         "schedule": {"full": "*-*-* 01:00", "incr": "*-*-* *:30"},
         "retention": {"full": 8, "full-type": "count"},
         "restore_test": "Sun *-*-* 04:00",
+        "grace": "2h",
+        "severity": "warning",
     },
     "low": {
         "rpo": "24h",
@@ -47,9 +52,14 @@ TIERS: dict[str, dict[str, Any]] = {
         "schedule": {"full": "*-*-* 01:00"},
         "retention": {"full": 4, "full-type": "count"},
         "restore_test": "*-*-01 04:00",
+        "grace": "6h",
+        "severity": "info",
     },
 }
-DURATIONS = ("rpo", "rto", "window")
+# What a tier of the user's may leave out.
+USUAL = {"grace": "2h", "severity": "warning"}
+SEVERITIES = ("critical", "warning", "info")
+DURATIONS = ("rpo", "rto", "window", "grace")
 FIELDS = frozenset(TIERS["critical"])
 TYPES = ("full", "diff", "incr")
 RETENTION = frozenset(["full", "full-type", "diff", "archive", "archive-type"])
@@ -83,7 +93,7 @@ def resolve(tier: str, tiers: Mapping[str, Any], overrides: Mapping[str, Any]) -
             f"backup_tier {tier!r} is no tier. There are {', '.join(sorted(table))}; backup_tiers can hold more. "
             "Nothing was changed."
         )
-    policy = _merge(table[tier], overrides)
+    policy = _merge({**USUAL, **table[tier]}, overrides)
     for where, fields, known in (
         ("", policy, FIELDS),
         ("schedule.", policy.get("schedule") or {}, frozenset(TYPES)),
@@ -100,6 +110,11 @@ def resolve(tier: str, tiers: Mapping[str, Any], overrides: Mapping[str, Any]) -
         raise RecoveryError(
             f"tier {tier!r} lacks {', '.join(missing)}. Nothing was changed. Complete it in backup_tiers, or start "
             f"from a tier there is by giving only what differs in backup_policy."
+        )
+    if policy["severity"] not in SEVERITIES:
+        raise RecoveryError(
+            f"severity {policy['severity']!r} of tier {tier!r} is none of {', '.join(SEVERITIES)}. Nothing was "
+            "changed. Correct backup_tiers or backup_policy."
         )
     seconds = {name: parse_age(policy[name]) for name in DURATIONS}
     return {"tier": tier, **policy, "seconds": seconds}

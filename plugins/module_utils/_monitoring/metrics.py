@@ -1,0 +1,162 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every metric of backups, once: what may be exported, what alerts may name, and what docs/metrics.md says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.scheduled import METRICS as SCHEDULED
+
+COLLECTOR, TIMER, RULES = "collector", "backup timer", "rules"
+
+
+class Metric(NamedTuple):
+    """A gauge: its labels, who exports it, what its value means, and when it is absent."""
+
+    labels: tuple[str, ...]
+    source: str
+    text: str
+    absent: str = ""
+
+
+class Sample(NamedTuple):
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+STANZA = ("stanza",)
+REPO = ("stanza", "repo")
+TYPE = ("stanza", "type")
+RUN = ("stanza", "repo", "type")
+NO_INFO = "pgBackRest did not answer"
+NEVER = "there is no such backup"
+NO_SERVER = "no server of the stanza is on this host"
+
+METRICS: dict[str, Metric] = {
+    "dbre_backup_expected": Metric(
+        ("stanza", "tier", "severity"),
+        RULES,
+        "1: the inventory has this stanza. Recorded where the alerts are evaluated.",
+    ),
+    "dbre_backup_collector_success": Metric(
+        STANZA, COLLECTOR, "1: pgBackRest answered; 0: it is missing, failed or hung."
+    ),
+    "dbre_backup_collector_timestamp_seconds": Metric(STANZA, COLLECTOR, "When the collector last ran."),
+    "dbre_backup_collector_duration_seconds": Metric(STANZA, COLLECTOR, "How long the collector ran."),
+    "dbre_backup_first_seen_timestamp_seconds": Metric(
+        STANZA, COLLECTOR, "When the collector first ran for the stanza."
+    ),
+    "dbre_backup_objective_seconds": Metric(
+        ("stanza", "objective"), COLLECTOR, "What the tier promises; objective is rpo, rto or window."
+    ),
+    "dbre_backup_schedule_interval_seconds": Metric(TYPE, COLLECTOR, "Longest time between two runs of the timer."),
+    "dbre_backup_schedule_grace_seconds": Metric(STANZA, COLLECTOR, "How much later than usual a backup may end."),
+    "dbre_backup_retention_reach_seconds": Metric(STANZA, COLLECTOR, "How old the oldest full backup may become."),
+    "dbre_backup_timer_active": Metric(
+        TYPE,
+        COLLECTOR,
+        "1: the timer waits for its next run; 0: it is stopped.",
+        "systemd did not answer, or the timers are on another host",
+    ),
+    "dbre_backup_stanza_seen": Metric(
+        STANZA, COLLECTOR, "1: the stanza is in a repository; 0: it is in none.", NO_INFO
+    ),
+    "dbre_backup_repository_status": Metric(
+        REPO,
+        COLLECTOR,
+        "pgBackRest's status code: 0 ok, 1 no stanza path, 2 no valid backup, 3 no stanza data, 99 other.",
+        NO_INFO,
+    ),
+    "dbre_backup_repository_bytes": Metric(
+        REPO, COLLECTOR, "What all backups take in the repository, without WAL.", NO_INFO
+    ),
+    "dbre_backup_repository_free_bytes": Metric(
+        REPO,
+        COLLECTOR,
+        "Free space of the file system of the repository.",
+        "the repository is no directory of this host",
+    ),
+    "dbre_backup_lock_held": Metric(STANZA, COLLECTOR, "1: a backup, expire or stanza command runs.", NO_INFO),
+    "dbre_backup_lock_complete_bytes": Metric(
+        STANZA, COLLECTOR, "How much the running backup has copied.", "none runs, or pgBackRest is older than 2.48"
+    ),
+    "dbre_backup_known": Metric(
+        RUN, COLLECTOR, "1: a completed backup that serves as this type is there; 0: none ever.", NO_INFO
+    ),
+    "dbre_backup_last_completion_timestamp_seconds": Metric(
+        RUN,
+        COLLECTOR,
+        "When the newest backup that serves as this type ended; a full one serves as diff and incr.",
+        NEVER,
+    ),
+    "dbre_backup_last_duration_seconds": Metric(RUN, COLLECTOR, "How long that backup took.", NEVER),
+    "dbre_backup_last_size_bytes": Metric(RUN, COLLECTOR, "Size of the cluster in that backup.", NEVER),
+    "dbre_backup_usual_duration_seconds": Metric(
+        RUN, COLLECTOR, "The longest that such a backup took, of those that are kept.", NEVER
+    ),
+    "dbre_backup_usual_size_bytes": Metric(
+        RUN, COLLECTOR, "Median size of the cluster in the backups before it.", "there is no backup before it"
+    ),
+    "dbre_backup_chain_page_errors": Metric(
+        REPO,
+        COLLECTOR,
+        "1: a backup of the chain that would be restored now holds pages that fail their checksum.",
+        "dbre_backup_check_known says 0",
+    ),
+    "dbre_backup_wal_gap_segments": Metric(
+        REPO,
+        COLLECTOR,
+        "WAL segments since the newest backup that are missing between others.",
+        "dbre_backup_check_known says 0",
+    ),
+    "dbre_backup_check_known": Metric(
+        ("stanza", "repo", "check"),
+        COLLECTOR,
+        "1: the check could be made; 0: it could not, and nothing is known; check is chain, wal_gap or identifier.",
+        NO_INFO,
+    ),
+    "dbre_backup_oldest_full_timestamp_seconds": Metric(
+        REPO, COLLECTOR, "When the oldest full backup ended: the recovery window begins there.", NEVER
+    ),
+    "dbre_backup_system_identifier_match": Metric(
+        REPO, COLLECTOR, "1: server and stanza are the same cluster; 0: they are not.", NO_SERVER
+    ),
+    "dbre_backup_timeline": Metric(STANZA, COLLECTOR, "Timeline of the server.", NO_SERVER),
+    "dbre_backup_last_timeline": Metric(REPO, COLLECTOR, "Timeline of the newest backup.", NEVER),
+    "dbre_backup_ready_segments": Metric(STANZA, COLLECTOR, "WAL segments that wait to be archived.", NO_SERVER),
+    "dbre_backup_ready_oldest_timestamp_seconds": Metric(
+        STANZA, COLLECTOR, "Since when the oldest of them waits.", "none waits"
+    ),
+    "dbre_backup_certificate_expiry_timestamp_seconds": Metric(
+        ("stanza", "file"), COLLECTOR, "When the certificate expires.", "it cannot be read"
+    ),
+    "dbre_backup_certificate_known": Metric(
+        ("stanza", "file"), COLLECTOR, "1: the certificate could be read; 0: it could not."
+    ),
+    **{name: Metric(("stanza", "type", "repo"), TIMER, text, "no run yet") for name, text in SCHEDULED.items()},
+}
+
+
+def page() -> str:
+    """docs/metrics.md."""
+    lines = [
+        "<!-- Generated from plugins/module_utils/_monitoring/metrics.py: this page. -->",
+        "",
+        "# Metrics of backups",
+        "",
+        "Gauges for the textfile collector of Prometheus' node exporter, in `/var/lib/dbre-recovery/metrics`.",
+        "The role [backup_monitoring](../roles/backup_monitoring/README.md) installs the collector, the role",
+        "[backup_schedule](../roles/backup_schedule/README.md) the backup timer. What can be *never* is absent, and not 0.",
+        "No label holds the name of a backup or of a WAL segment.",
+        "",
+        "| metric | labels | from | meaning | absent when |",
+        "|---|---|---|---|---|",
+    ]
+    for name, metric in METRICS.items():
+        labels = ", ".join(metric.labels)
+        lines.append(f"| `{name}` | {labels} | {metric.source} | {metric.text} | {metric.absent or 'never'} |")
+    return "\n".join(lines) + "\n"
