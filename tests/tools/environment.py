@@ -62,7 +62,7 @@ def install_packages(wanted: Collection[str], name: str = "packages") -> None:
         if "prometheus" in missing:  # only promtool is wanted here: nothing shall listen on this machine
             for unit in ("prometheus", "prometheus-node-exporter"):
                 link = f"/etc/systemd/system/{unit}.service"
-                log.must(*SUDO, "sh", "-c", f"test -e {link} || ln -s /dev/null {link}")
+                log.must(*SUDO, "sh", "-c", f"mkdir -p {Path(link).parent} && test -e {link} || ln -s /dev/null {link}")
         log.must(*SUDO, "apt-get", "update")
         log.must(*SUDO, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", *missing)
 
