@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def test_promises_are_those_of_the_policy() -> None:
 # --- the program -----------------------------------------------------------------------------------------------------
 
 
-def look(tmp_path: Path, script: str) -> Plain:
+def look(tmp_path: Path, script: str, timers: Sequence[str] = ()) -> Plain:
     """What the collector finds with this program as pgBackRest, in directories that are there."""
     program = tmp_path / "pgbackrest"
     if script:
@@ -191,7 +192,7 @@ def look(tmp_path: Path, script: str) -> Plain:
         "repositories": [1],
         "repository_paths": {"1": str(tmp_path), "2": str(tmp_path / "none")},
         "pg_path": str(tmp_path),
-        "timers": [],
+        "timers": list(timers),
         "certificates": [str(tmp_path / "none.crt")],
         "config": "/nowhere",
         "executable": str(program),
@@ -242,8 +243,18 @@ def test_a_window_is_measured_from_the_first_look(tmp_path: Path) -> None:
     assert look(tmp_path, "")[key] == look(tmp_path, "")[key]
 
 
-def test_every_metric_of_the_collector_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collector.Look, "timers", lambda _self: iter([]))
+@pytest.mark.parametrize(("said", "value"), [("active", 1), ("inactive", 0), ("", None)])
+def test_a_timer_that_is_stopped_is_told_and_one_that_cannot_be_asked_for_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, value: Any
+) -> None:
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\necho {said}\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = look(tmp_path, "", timers=["full"])
+    assert found.get(("dbre_backup_timer_active", "alpha", "full")) == value
+
+
+def test_every_metric_of_the_collector_can_be_exported(tmp_path: Path) -> None:
     found = {name for name, *_labels in look(tmp_path, answer())}
     elsewhere = {
         "dbre_backup_timer_active",
