@@ -234,6 +234,8 @@ load_plan:
       sample: 81920
 """
 
+from contextlib import closing
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import INSTANCE_OPTIONS, load_plan
@@ -285,7 +287,8 @@ def main() -> None:
                 xids=params["xids"],
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
-            refuse_lost_quotes(side, params["database"], params["relations"], params["schemas"])
+            with closing(side.connect(params["database"])) as connection:
+                refuse_lost_quotes(connection, params["relations"], params["schemas"])
             whole = load_plan({**rehearse(production, side, plan), "room": room_for(production, side, plan)})
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)

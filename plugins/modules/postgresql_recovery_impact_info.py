@@ -14,6 +14,8 @@ description:
     event triggers, publications and their subscribers.
   - Event triggers that would fire on the work of a recovery are refused here, with the command that helps. From
     PostgreSQL 17 on a session keeps all from firing in itself, before that those that are merely enabled.
+  - A name without quotes that fits two relations or schemas by case is refused here, too, since a shell or Ansible may
+    have taken its quotes away.
 options:
   database:
     description:
@@ -137,10 +139,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     connection_argument_spec,
     login_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
-    parse_relation_list,
-    parse_schema_list,
-)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.impact import impact_on
 
@@ -167,8 +165,8 @@ def main() -> None:
             found = impact_on(
                 production,
                 params["database"],
-                parse_relation_list(params["relations"]),
-                parse_schema_list(params["schemas"]),
+                params["relations"],
+                params["schemas"],
                 params["load"],
                 params["parallel"] or len(os.sched_getaffinity(0)),
             )

@@ -12,7 +12,6 @@ from typing import Any
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, lost_quotes
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
 
 RELATIONS = """
 SELECT n.nspname AS schema, c.relname AS name, c.oid::int8 AS oid, c.relkind AS kind
@@ -32,24 +31,20 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
 """
 
 
-def refuse_lost_quotes(server: Server, database: str, relations: Sequence[str], schemas: Sequence[str]) -> None:
+def refuse_lost_quotes(connection: Any, relations: Sequence[str], schemas: Sequence[str]) -> None:
     """Raise RecoveryError when names that the user wrote without quotes fit two things in the database by case."""
     if not relations and not schemas:
         return
-    connection = server.connect(database)
-    try:
-        namespaces = [(item["name"],) for item in rows(connection, EVERY_SCHEMA)]
-        known = [(item["schema"], item["name"]) for item in rows(connection, EVERY_RELATION)]
-    finally:
-        connection.close()
+    namespaces = [(item["name"],) for item in rows(connection, EVERY_SCHEMA)]
+    known = [(item["schema"], item["name"]) for item in rows(connection, EVERY_RELATION)]
     lost, word = lost_quotes(schemas, namespaces), "dr_schemas"
     if not lost:
         lost, word = lost_quotes(relations, known), "dr_tables"
     for name, fits in lost.items():
         either = " or ".join(f"-e {shlex.quote(json.dumps({word: [one]}))}" for one in fits)
         raise RecoveryError(
-            f"{name} was given without quotes, and database {database} has {' and '.join(fits)}. SQL would "
-            "take the one in lower case, but Ansible takes outer quotes away (-e name='\"X\"' is X). Nothing was "
+            f"{name} was given without quotes, and database {connection.info.dbname} has {' and '.join(fits)}. SQL "
+            "would take the one in lower case, but Ansible takes outer quotes away (-e name='\"X\"' is X). Nothing was "
             f"changed. Say which one is meant: {either}"
         )
 

@@ -9,6 +9,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import refuse_lost_quotes
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    parse_relation_list,
+    parse_schema_list,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_triggers import (
@@ -74,12 +79,16 @@ ORDER BY 1, 2
 def impact_on(
     production: Server,
     database: str,
-    relations: Sequence[Mapping[str, str]],
+    relations: Sequence[str],
     schemas: Sequence[str],
     load: str,
     parallel: int,
 ) -> dict[str, Any]:
-    """All of it. Raises RecoveryError when event triggers would fire on the work; nothing is changed."""
+    """All of it; relations and schemas are as somebody wrote them.
+
+    Raises RecoveryError when event triggers would fire on the work, and when a name that lost its quotes fits two of
+    them; nothing is changed.
+    """
     admin = production.connect()
     try:
         query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)"
@@ -94,11 +103,13 @@ def impact_on(
     }
     if not exists:
         return {**found, **nobody}
+    named = parse_relation_list(relations), parse_schema_list(schemas)
     connection = production.connect(database)
     try:
+        refuse_lost_quotes(connection, relations, schemas)
         triggers = silence_event_triggers(connection)
         refuse_event_triggers(connection, triggers)
-        return {**found, "event_triggers": triggers, **_subscribed(connection, relations, schemas, load)}
+        return {**found, "event_triggers": triggers, **_subscribed(connection, *named, load)}
     finally:
         connection.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,9 +22,8 @@ pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
 
 def impact(world: Any, *tables: str, load: str = "beside") -> dict[str, Any]:
     """What the plan says before anything is restored."""
-    relations = [{"schema": "public", "name": name} for name in tables]
     with open_production(login_of(world.params), world.params["bin_dir"], "first") as production:
-        return impact_on(production, "shop", relations, [], load, 2)
+        return impact_on(production, "shop", tables, [], load, 2)
 
 
 class Subscriber:
@@ -110,6 +111,15 @@ def test_a_subscriber_goes_on_and_has_the_recovered_rows(shop: Any, subscriber: 
     assert followed.pop("orders") == production.contents("shop")["orders"] != contents.pop("orders")
     assert followed == contents
     assert subscriber.errors() == []
+
+
+def test_a_name_that_lost_its_quotes_and_fits_two_tables_is_told_before_anything_is_restored(shop: Any) -> None:
+    shop.production.sql("shop", 'CREATE TABLE "Lines" (id int)', 'CREATE TABLE "HR" (id int)')
+    with pytest.raises(RecoveryError, match="Lines was given without quotes") as refused:
+        impact(shop, "orders", "Lines")
+    for table in ('"public"."Lines"', '"public"."lines"'):
+        assert f"-e {shlex.quote(json.dumps({'dr_tables': [table]}))}" in refused.value.msg
+    assert impact(shop, '"Lines"', "lines", "hr")["limits"], "the ways to say which one is meant"
 
 
 AUDIT = """
