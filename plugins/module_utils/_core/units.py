@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from typing import Any
 
@@ -53,6 +54,26 @@ def number(value: Any) -> str:
 def counted(count: Any, noun: str, nouns: str = "") -> str:
     """``1 table``, ``2 tables``."""
     return f"{number(count)} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def rows_that(count: Any) -> str:
+    """``1 row``, ``2 rows``, and ``some rows`` where nobody could count them."""
+    return "some rows" if count is None else counted(count, "row")
+
+
+# A label of pg_restore's table of contents: schema, type, name and owner.
+_LABEL = re.compile(r"(?P<schema>\S+) (?P<type>[A-Z]+(?: [A-Z]+)*) (?P<name>.+) \S+")
+
+
+def thing(kind: Any, name: Any) -> str:
+    """What is lost or left to do, as people say it: ``table public.orders``, ``privileges on table public.orders``."""
+    if kind != "acl":
+        return f"{kind or ''} {name or ''}".strip()
+    label = _LABEL.fullmatch(str(name))
+    if label is None:
+        return f"privileges on {name}"
+    schema = "" if label["schema"] == "-" else f"{label['schema']}."
+    return f"privileges on {label['type'].lower()} {schema}{label['name']}"
 
 
 _ROWS_UNKNOWN = {

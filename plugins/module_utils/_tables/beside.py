@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -51,7 +52,7 @@ class CopyBeside(ExistingTable):
 
     def _left(self, connection: Any, kept: str) -> list[dict[str, Any]]:
         """What is left to do with the copy, as far as production can be looked at without waiting."""
-        whole = f"{kept} has all {self.recovered['rows']} rows as they were"
+        whole = f"{kept} has all of it as it was ({counted(self.recovered['rows'], 'row')})"
         if value(connection, "SELECT pg_catalog.to_regclass(%s)", (self.true,)) is None:
             # A lost table that could not be made: what made that impossible is left to do.
             return []

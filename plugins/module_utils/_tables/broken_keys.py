@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import rows_that
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct, Owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -49,7 +50,7 @@ def violation(connection: Any, key: Mapping[str, Any], command: str) -> dict[str
     entry = left(
         "foreign key",
         shown_key(key),
-        f"{'some' if count is None else count} rows of {shown} point to rows that "
+        f"{rows_that(count)} of {shown} {'points' if count == 1 else 'point'} to rows that "
         f"{display_name(key['other_schema'], key['other_table'])} does not have (any more); new rows are checked, "
         "these are not. Mend them, then run the command",
         command,

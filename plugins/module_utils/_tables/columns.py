@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Owner, execute_as_owner, needs_cage
@@ -293,8 +294,8 @@ class LostColumns:
             left(
                 "rows",
                 self.shown,
-                f"{count} rows that had values of {names} are not in production any more. If they were lost, too, "
-                "bring them back with another incident id, the same target and dr_load=merge",
+                f"{counted(count, 'row')} with values of {names} cannot be found in production any more. If they were "
+                "lost, too, bring them back with another incident id, the same target and dr_load=merge",
                 lost=self.context.plan["load"] != "beside",
                 rows=count,
             )

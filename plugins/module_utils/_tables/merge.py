@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
@@ -247,7 +248,7 @@ class Merged:
             left(
                 "rows",
                 table.shown,
-                f"{count} rows that were there before the incident are not back: {reason}. They are in "
+                f"{counted(count, 'row')} of before the incident did not come back: {reason}. To be found in "
                 f"{shown[unfit_name]}; when they fit, run the command, which passes over those that do not",
                 f"{table.insert_statement(unfit)} ON CONFLICT DO NOTHING;",
                 lost=True,
@@ -264,8 +265,9 @@ class Merged:
                 left(
                     "rows",
                     table.shown,
-                    f"{differing} rows are not as they were before the incident, {others}. Production's were left as "
-                    f"they are; as they were, they are in {shown[differs_name]}. The command puts these in their place",
+                    f"other values than before the incident: {counted(differing, 'row')}, {others}. Production's were "
+                    f"left as they are; as they were, they are in {shown[differs_name]}. The command puts these in "
+                    "their place",
                     self._update_statement(differs),
                     lost=damaged > 0,
                     rows=damaged or differing,

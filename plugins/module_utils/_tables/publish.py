@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import rows_that
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import force_statements, server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import execute_as_owner
@@ -421,7 +422,7 @@ class InlineParts:
             query = f"SELECT count(*) FROM {table} WHERE NOT ({item['condition']})"
             counts.append(int(owners.of(oid, item["schema"]).value(query)))
         count = counts[0] if counts else None
-        what = f"{'some' if count is None else count} rows of {shown} are not as it says ({reason}); new rows are "
+        what = f"{rows_that(count)} of {shown} {'is' if count == 1 else 'are'} not as it says ({reason}); new rows are "
         what += "checked, these are not. Mend them, then run the command"
         return left("check constraint", f"{item['name']} on {shown}", what, command, rows=count)
 

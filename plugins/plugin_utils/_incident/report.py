@@ -101,7 +101,8 @@ def to_do(item: Any) -> dict[str, Any]:
     """One thing to do as ``{what, why, command}``, from a text or from what the modules return."""
     if not isinstance(item, Mapping):
         return {"what": str(item), "why": None, "command": None}
-    what = " ".join(str(item[key]) for key in ("type", "object", "what", "name") if item.get(key))
+    what = " ".join(str(item[key]) for key in ("what", "name") if item.get(key))
+    what = f"{units.thing(item.get('type'), item.get('object'))} {what}".strip()
     return {"what": what, "why": item.get("reason") or item.get("why"), "command": item.get("command")}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, relation_name
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, relation_name, thing
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import stays_lost
 
 PROVED, IN_PART, NOT_RECOVERED = "proved", "in_part", "not_recovered"
@@ -35,7 +35,7 @@ def _lost(entry: Mapping[str, Any], loaded: set[str]) -> dict[str, Any]:
     """A loss in ``left_to_do``, as ``{what, rows, why, object}``. What is in ``loaded`` lacks rows only."""
     kind, name = str(entry.get("type") or entry.get("what") or ""), str(entry.get("object") or entry.get("name") or "")
     count = entry.get("rows")
-    what = f"{kind} {name}".strip()
+    what = thing(kind, name)
     if kind in _WITH_ROWS and count:
         what = f"{counted(count, 'row')} of {name}"
     elif kind == "rows" or (kind in _WITH_ROWS and name in loaded):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import duration, moment, size
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import duration, moment, rows_that, size, thing
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,11 @@ def test_sizes_read_as_people_say_them(count: Any, text: str) -> None:
 )
 def test_times_read_as_people_say_them(given: Any, text: str) -> None:
     assert moment(given) == text
+
+
+def test_a_thing_is_called_as_people_call_it() -> None:
+    assert thing("table", "public.orders") == "table public.orders"
+    assert thing("acl", "public TABLE orders dba") == "privileges on table public.orders"
+    assert thing("acl", "- SCHEMA Sales of the year dba") == "privileges on schema Sales of the year"
+    assert thing("acl", "table public.orders") == "privileges on table public.orders"
+    assert (rows_that(None), rows_that(1), rows_that(2000)) == ("some rows", "1 row", "2,000 rows")
