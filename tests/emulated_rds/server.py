@@ -30,7 +30,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
 MARKER = "emulated-rds"  # a file that says: this directory is an emulator's
-SECRETS = re.compile("password|presignedurl", re.IGNORECASE)
+SECRETS = re.compile("password|presignedurl|secretstring", re.IGNORECASE)
 
 
 class Gate:

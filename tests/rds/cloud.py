@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from datetime import datetime, timezone
@@ -63,6 +64,8 @@ class Cloud:
         self.reports = folder / "incidents"
         # What each playbook asked AWS for, over all its runs.
         self.asked: dict[str, list[dict[str, Any]]] = {}
+        # Passwords of master users, where they are others than all have.
+        self.passwords: dict[str, str] = {}
 
     def api(self, region: str = HOME) -> Any:
         return self.emulated.client("rds", region)
@@ -172,7 +175,7 @@ class Cloud:
             host=host,
             port=port,
             user=MASTER,
-            password=PASSWORD,
+            password=self.passwords.get(identifier, PASSWORD),
             dbname=database,
             sslmode="verify-ca",
             sslrootcert=str(self.emulated.ca),
@@ -207,6 +210,39 @@ class Cloud:
                 "groups": rds.describe_db_parameter_groups()["DBParameterGroups"],
             }
         return json.loads(json.dumps(seen, default=str))
+
+    # -- passwords -------------------------------------------------------------------------------------------------
+    def change_password(self, identifier: str, password: str) -> None:
+        """Another password for the master user, as RDS changes it."""
+        self.api().modify_db_instance(
+            DBInstanceIdentifier=identifier, MasterUserPassword=password, ApplyImmediately=True
+        )
+        self.passwords[identifier] = password
+        for _attempt in range(300):
+            with contextlib.suppress(psycopg2.OperationalError):
+                self.connect(identifier).close()
+                self.wait(identifier)
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{identifier} does not get its password")
+
+    def in_secret(self, name: str) -> dict[str, Any]:
+        """The words of an inventory whose password RDS keeps in a secret."""
+        text = json.dumps({"username": MASTER, "password": PASSWORD})
+        made = self.emulated.client("secretsmanager", HOME).create_secret(Name=f"rds!{name}", SecretString=text)
+        return {"rds_login_password": "", "rds_password_secret": made["ARN"]}
+
+    def in_passfile(self, *hosts: str) -> dict[str, Any]:
+        """The words of an inventory, as the README has them: paths from the home directory on."""
+        passfile = self.folder / "pgpass"
+        escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
+        passfile.write_text("".join(f"{host}:*:*:{MASTER}:{escaped}\n" for host in hosts))
+        passfile.chmod(0o600)
+        at_home = {
+            name: f"~/{os.path.relpath(path, Path.home())}"
+            for name, path in (("rds_passfile", passfile), ("rds_ca_cert", self.emulated.ca))
+        }
+        return {"rds_login_password": "", **at_home}
 
     # -- the playbooks ---------------------------------------------------------------------------------------------
     def inventory(self, identifier: str, **variables: Any) -> Path:

@@ -218,6 +218,9 @@ def _needs(call: Mapping[str, Any], tags: Mapping[str, Mapping[str, str]]) -> It
         group = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{given.get('logGroupName', '*')}"
         yield Need(f"logs:{action}", group, context)
         return
+    if service == "secretsmanager":
+        yield Need(f"{service}:{action}", str(given.get("SecretId")), context)
+        return
     row = ROWS.get(action) if service == "rds" else None
     # Everything else that is called only reads, and the policies allow it for all there is.
     resources = [arn for named in row.all for arn in _arns(named, given, region)] if row else ["*"]

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from cloud import MASTER, PASSWORD, Cloud
+from cloud import MASTER, PASSWORD, PLANTED, Cloud
 from relay import Relay, relay
 
 CORRUPTION = "dbre.recovery.dr_rds_corruption"
@@ -181,10 +181,12 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slo
 
 
 def test_a_dropped_schema_is_damage_and_a_swap_that_fails_lets_nobody_write_meanwhile(cloud: Cloud) -> None:
-    cloud.make_shop("till")
+    cloud.passwords["till"] = PLANTED.plant("the password at the target", "")
+    cloud.make_shop("till", MasterUserPassword=cloud.passwords["till"])
     time.sleep(2.1)
     moment = cloud.now("till")
     time.sleep(1.1)
+    cloud.change_password("till", PASSWORD)
     cloud.sql("till", "DROP SCHEMA reports CASCADE; DROP FUNCTION public.stamp() CASCADE")
     # Something that waits for the maintenance window, which a rename would apply as well.
     cloud.api().modify_db_instance(DBInstanceIdentifier="till", DBInstanceClass="db.r6g.xlarge", ApplyImmediately=False)
@@ -201,12 +203,24 @@ def test_a_dropped_schema_is_damage_and_a_swap_that_fails_lets_nobody_write_mean
     run = cloud.play(CORRUPTION, "till", **given)
     assert run.rc == 0, run.output
     assert cloud.sql("till", "SELECT count(*) FROM reports.totals") == [(100,)]
+    assert cloud.sql("till", "SELECT pg_is_in_recovery()") == [(False,)], "with the password that production had"
     assert cloud.sql("till-before-schema1", "SHOW default_transaction_read_only") == [("on",)], "contained again"
+
+    cloud.change_password("till-before-schema1", PLANTED.plant("a password nobody told", ""))
+    began = time.monotonic()
+    back = cloud.play(CORRUPTION, "till", dr_database="shop", dr_undo="schema1", dr_incident_id="undo3")
+    assert back.rc != 0
+    assert "--db-instance-identifier till --manage-master-user-password" in " ".join(back.output.split())
+    assert time.monotonic() - began < 90, "asking again does not help"
+    cloud.change_password("till", PASSWORD)
+    back = cloud.play(CORRUPTION, "till", dr_database="shop", dr_undo="schema1", dr_incident_id="undo3")
+    assert back.rc == 0, back.output
+    assert cloud.sql("till", "SELECT to_regclass('reports.totals')::text") == [(None,)]
 
 
 def test_an_aurora_cluster_goes_back_to_before_a_bad_migration(cloud: Cloud) -> None:
     cloud.make_cluster("orders")
-    host = {"rds_cluster": "orders", "rds_login_db": "shop"}
+    host = {"rds_cluster": "orders", "rds_login_db": "shop", **cloud.in_secret("cluster-orders")}
     original = cloud.cluster("orders")
     good = cloud.checksum("orders", "public.orders")
     moment = _migrate_badly(cloud, "orders")

@@ -47,9 +47,8 @@ def lost(cloud: Cloud, shop: str) -> Iterator[dict[str, Any]]:
 
 
 def test_a_dropped_table_is_back_with_all_that_fell_with_it(cloud: Cloud, shop: str, lost: dict[str, Any]) -> None:
-    run = cloud.play(
-        TABLE_DROP, shop, dr_database="shop", dr_tables="public.orders", dr_contain="read_only", dr_incident_id="drop1"
-    )
+    given = {"dr_database": "shop", "dr_tables": "public.orders", "dr_contain": "read_only", "dr_incident_id": "drop1"}
+    run = cloud.play(TABLE_DROP, shop, host=cloud.in_secret("db-shop"), **given)
     assert run.rc == 0, run.output
     lifted = r"TASK \[Let applications write again\] \*+\nchanged"
     assert re.search(lifted, run.output), "not only when AWS has deleted the side instance"
@@ -101,13 +100,31 @@ def test_a_record_that_can_no_longer_be_kept_leaves_nothing_read_only_and_no_sec
 
 
 def test_a_recovery_killed_while_it_restores_goes_on(cloud: Cloud, shop: str, lost: dict[str, Any]) -> None:
-    given = {"dr_database": "shop", "dr_tables": "public.orders", "dr_incident_id": "drop2"}
+    given: dict[str, Any] = {"dr_database": "shop", "dr_tables": "public.orders", "dr_incident_id": "drop2"}
+    # A passfile that names production alone, and paths from the home directory on, as the README has them.
+    given["host"] = cloud.in_passfile(cloud.endpoint(shop)[0])
     cloud.play_killed_in(TABLE_DROP, shop, "restore", 2.0, **given)
     run = cloud.play(TABLE_DROP, shop, **given)
     assert run.rc == 0, run.output
     assert cloud.checksum(shop, "public.orders") == lost["orders"]
     assert cloud.identifiers() == {shop}
     assert cloud.report("drop2")["runs"] == 2
+
+
+def test_a_password_that_production_does_not_take_is_told_before_anything_is_done(cloud: Cloud, shop: str) -> None:
+    before, began = cloud.world(), time.monotonic()
+    given = {"dr_database": "shop", "dr_tables": "public.orders", "dr_incident_id": "wrong1"}
+    run = cloud.play(TABLE_DROP, shop, host={"rds_login_password": PLANTED.plant("a wrong password")}, **given)
+    assert run.rc != 0
+    said = " ".join(run.output.split())
+    refused = r"does not let shopmaster in with the password that is in rds_login_password \(\S+ authentication failed"
+    assert re.search(refused, said), run.output
+    assert "aws rds modify-db-instance --db-instance-identifier shop --region eu-central-1 --manage-master-" in said
+    assert cloud.world() == before
+    run = cloud.play(TABLE_DROP, shop, "--check", host=cloud.in_passfile("shop.example.com"), **given)
+    assert run.rc != 0
+    assert "its lines are for the hosts shop.example.com" in " ".join(run.output.split())
+    assert time.monotonic() - began < 60
 
 
 def test_a_moment_that_nothing_tells_is_found_by_restores(cloud: Cloud, shop: str) -> None:
@@ -254,7 +271,8 @@ def test_a_read_replica_is_promoted(cloud: Cloud, shop: str) -> None:
         time.sleep(0.1)
     given = {"dr_replica": "shop-read", "dr_incident_id": "promote1"}
     # Production's port, a pooler's say, is not the replica's.
-    run = cloud.play(FAILOVER, shop, host={"rds_login_db": "shop", "rds_login_port": 6432}, **given)
+    host = {"rds_login_db": "shop", "rds_login_port": 6432, **cloud.in_secret("db-failover")}
+    run = cloud.play(FAILOVER, shop, host=host, **given)
     assert run.rc == 0, run.output
     assert not cloud.wait("shop-read").get("ReadReplicaSourceDBInstanceIdentifier")
     assert cloud.checksum("shop-read", "public.customers") == rows

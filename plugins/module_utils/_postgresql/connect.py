@@ -37,6 +37,8 @@ KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 15, "keepalives_coun
 # server that speaks English can be understood, for libpq gives no SQLSTATE here.
 CROWDED = re.compile("too many clients already|remaining connection slots are reserved")
 CROWDED_FOR = 10.0
+# The same words, of a server that will not let anybody in however often it is asked.
+REFUSED = re.compile("password authentication failed|PAM authentication failed|no password supplied")
 SSL_MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
@@ -99,7 +101,7 @@ def libpq_keywords(login: Login) -> dict[str, Any]:
     }
     keywords: dict[str, Any] = {key: value for key, value in found.items() if value not in (None, "")}
     if "passfile" in keywords:
-        _require_passfile(keywords["passfile"])
+        require_passfile(keywords["passfile"])
     return keywords
 
 
@@ -119,8 +121,8 @@ def is_superuser(connection: Any) -> bool:
     return bool(connection.get_parameter_status("is_superuser") == "on")
 
 
-def _require_passfile(path: str) -> None:
-    """Refuse a passfile that libpq would leave aside, and then only say that it has no password."""
+def require_passfile(path: str) -> None:
+    """Refuse a passfile that libpq would leave aside, and then only say that it has no password (RecoveryError)."""
     host = socket.gethostname()
     try:
         mode = os.stat(path).st_mode

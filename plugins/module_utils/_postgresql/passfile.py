@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the dbre.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A password that is made once, lies in a passfile of libpq, and is told to the server as a SCRAM verifier only."""
+"""Passfiles of libpq: what one says, and one with a password that the server is told as a SCRAM verifier only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 import string
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Optional
 
@@ -72,3 +73,35 @@ def parse(text: str, user: str, database: str, path: str) -> Optional[Secret]:
             "Move it away, or name another file (postgresql_standby_passfile, postgresql_standby_recovery_passfile)."
         )
     return Secret(user, passwords[0], verifier.group(1))
+
+
+def password_for(text: str, fits: Callable[[str], bool], port: int, database: str, user: str) -> Optional[str]:
+    """The password that a passfile has for a server whose host ``fits``; None where no line does.
+
+    As libpq reads it (PostgreSQL: src/interfaces/libpq/fe-connect.c, passwordFromFile): the first line that fits
+    counts, a field that is ``*`` alone fits anything, a backslash takes a colon or a backslash as it is.
+    """
+    for fields in _lines(text):
+        wanted = ((fields[1], str(port)), (fields[2], database), (fields[3], user))
+        if (fields[0] == "*" or fits(_plain(fields[0]))) and all(
+            field == "*" or _plain(field) == value for field, value in wanted
+        ):
+            return _plain(fields[4])
+    return None
+
+
+def hosts_of(text: str) -> list[str]:
+    """The hosts that a passfile has lines for, each once, in its order."""
+    return list(dict.fromkeys(_plain(fields[0]) for fields in _lines(text)))
+
+
+def _lines(text: str) -> Iterator[list[str]]:
+    """The fields of each line that has all of them, still escaped."""
+    for line in text.split("\n"):
+        fields = re.findall(r"((?:\\.|[^:])*):", line.rstrip("\r") + ":")
+        if not line.startswith("#") and len(fields) >= 5:
+            yield fields
+
+
+def _plain(field: str) -> str:
+    return re.sub(r"\\(.)", r"\1", field)

@@ -53,7 +53,7 @@ _STAYS = (
     (
         "MasterUserSecret",
         "manage_master_user_password",
-        "the secret stays with the source, and the copy has the password of the restored time (master_user_password)",
+        "the secret stays with the source, and the copy has master_user_password or else the password of that time",
     ),
     ("ReadReplicaDBInstanceIdentifiers", "read_replicas", "replicas stay with the source: make new ones of the copy"),
     ("ReadReplicaIdentifiers", "read_replicas", "replicas stay with the source: make new ones of the copy"),
