@@ -131,6 +131,18 @@ def test_what_people_look_for_first_comes_first(tmp_path: Path) -> None:
     ]
 
 
+def test_a_swap_tells_what_serves_and_what_is_only_in_the_one_that_is_kept(tmp_path: Path) -> None:
+    _report, file = page("rds_swap", tmp_path)
+    headings = re.findall(r"<h[12]>(.*)</h[12]>", file.read_text())
+    assert headings[:5] == [
+        "Recovered and proved",
+        "What happened",
+        "What is left to do",
+        "What took over",
+        "Not in the database that serves now",
+    ]
+
+
 def test_it_is_dark_where_people_want_it_dark(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
     shots = tmp_path_factory.getbasetemp()
     _report, file = page("proved", shots)
