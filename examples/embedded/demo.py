@@ -192,7 +192,9 @@ def begin(production: Production) -> None:
     keep(production, {"port": production.port, "incident": incident, "dropped": dropped})
     modules = production.folder / "tmp"
     production.run("mkdir", "-p", "-m", "0700", modules)
-    host = production.inventory()["all"]["children"]["primary"]["hosts"]["production"]
+    inventory = production.inventory()
+    host = inventory["all"]["children"]["primary"]["hosts"]["production"]
+    described = production.folder / "inventory.json"
     recovery = {
         "ansible_pipelining": True,
         # Modules run as the user of the servers, and keep their temporary files here instead of in that user's home.
@@ -203,7 +205,10 @@ def begin(production: Production) -> None:
         "dr_incident_id": incident,
         "dr_report_dir": str(production.folder / "incidents"),
     }
-    (production.folder / "host.json").write_text(json.dumps({**host, **recovery}))
+    # What is told to be run later needs an inventory, which the playbook itself has not.
+    (production.folder / "host.json").write_text(json.dumps({**host, **recovery, "__dr_inventory": str(described)}))
+    host.update({name: word for name, word in recovery.items() if name.startswith("ansible_")})
+    described.write_text(json.dumps(inventory))
 
 
 def end(production: Production, state: dict[str, Any]) -> bool:

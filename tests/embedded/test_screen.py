@@ -127,6 +127,10 @@ def test_the_demo_brings_its_table_back_and_proves_it() -> None:
         assert [line for line in said if "orders the application had committed" in line] != []
         assert [line for line in said if "WRONG" in line or "FAILED" in line] == []
         assert subprocess.run(["pgrep", "-f", folder], check=False).returncode == 1, "nothing of it runs any more"
+        (report,) = Path(folder).glob("incidents/*/report.json")
+        told = [item["command"] or "" for item in json.loads(report.read_text())["left_to_do"]]
+        assert [command for command in told if f"ansible -i {folder}/inventory.json production" in command] != []
+        assert "/etc/ansible/hosts" not in " ".join(told)
     finally:
         subprocess.run(["/usr/bin/python3", "-B", f"{ROOT}/examples/embedded/demo.py", "clean", folder], check=True)
         shutil.rmtree(f"{folder}.ansible", ignore_errors=True)
