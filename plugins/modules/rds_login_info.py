@@ -121,7 +121,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module im
 def info(module: RdsModule) -> dict[str, Any]:
     asked = pick(Asked, module.params)
     rds = module.rds(patient=False)
-    return find_login(asked, login_of(module.params), rds, lambda: module.client("secretsmanager"))
+    return find_login(asked, login_of(module.params), rds, lambda region: module.client("secretsmanager", region))
 
 
 def main() -> None:

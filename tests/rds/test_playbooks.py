@@ -104,7 +104,7 @@ def test_a_recovery_killed_while_it_restores_goes_on(cloud: Cloud, shop: str, lo
     # A passfile that names production alone, and paths from the home directory on, as the README has them.
     given["host"] = cloud.in_passfile(cloud.endpoint(shop)[0])
     cloud.play_killed_in(TABLE_DROP, shop, "restore", 2.0, **given)
-    run = cloud.play(TABLE_DROP, shop, **given)
+    run = cloud.play(TABLE_DROP, shop, "-vvv", **given)
     assert run.rc == 0, run.output
     assert cloud.checksum(shop, "public.orders") == lost["orders"]
     assert cloud.identifiers() == {shop}

@@ -24,7 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.passfile import hosts_of, password_for
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.api import Rds
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.kinds import kind_of
-from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import endpoint_of
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.names import arn_region, endpoint_of
 
 # What aws rds generate-db-auth-token and generate_db_auth_token of boto3 make: a signed address without its scheme.
 TOKEN = re.compile(r"[?&]Action=connect&.*X-Amz-Signature=")
@@ -51,8 +51,10 @@ class Password:
     found_in: str
 
 
-def find_login(asked: Asked, login: Login, rds: Rds, secrets: Callable[[], Any]) -> dict[str, Any]:
-    """The result of the module; RecoveryError where production, or a copy of it, would not let the user in."""
+def find_login(asked: Asked, login: Login, rds: Rds, secrets: Callable[[Optional[str]], Any]) -> dict[str, Any]:
+    """The result of the module; ``secrets`` gives a client for a region (None: the module's own).
+
+    RecoveryError where production, or a copy of it, would not let the user in."""
     kind, name = kind_of(asked.db_instance_identifier, asked.db_cluster_identifier)
     found: Mapping[str, Any] = kind.find(rds, name) or {}
     host, port = endpoint_of(found) if found else (None, None)
@@ -83,7 +85,7 @@ def find_login(asked: Asked, login: Login, rds: Rds, secrets: Callable[[], Any])
     return {"changed": False, "found_in": password.found_in, "password": there, "ca_cert": certificate}
 
 
-def _password(asked: Asked, login: Login, name: str, secrets: Callable[[], Any]) -> Password:
+def _password(asked: Asked, login: Login, name: str, secrets: Callable[[Optional[str]], Any]) -> Password:
     given = login.get("login_password")
     if given and SECRET_ARN.match(given):
         raise RecoveryError(
@@ -100,7 +102,8 @@ def _password(asked: Asked, login: Login, name: str, secrets: Callable[[], Any])
     if given:
         return Password(given, "rds_login_password")
     if asked.password_secret:
-        answer = secrets().get_secret_value(SecretId=asked.password_secret)
+        # A database that is restored in another region may have its secret where it was.
+        answer = secrets(arn_region(asked.password_secret)).get_secret_value(SecretId=asked.password_secret)
         user = str(login.get("login_user"))
         return Password(
             password_in(answer.get("SecretString"), user, asked.password_secret), f"the secret {asked.password_secret}"

@@ -17,7 +17,7 @@ HOST = "shop.c9akciq32rgd.eu-central-1.rds.invalid"  # as AWS names it, and nobo
 SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:rds!db-4f9a7c1e-Ab12Cd"
 
 
-def no_secrets() -> Any:
+def no_secrets(region: str | None) -> Any:
     raise AssertionError("nobody named a secret")
 
 
