@@ -229,4 +229,11 @@ record:
       returned: O(state=open) and O(state=planned)
       type: dict
       sample: {"locate": 2.1, "restore": 9.4}
+    recovered_before:
+      description:
+        - The newest other incident in the folder that has recovered from the same damage, with its verdict; null when
+          there is none.
+      returned: O(state=open) and O(state=planned)
+      type: str
+      sample: "a1: Recovered and proved"
 """

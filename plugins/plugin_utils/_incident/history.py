@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,19 +52,37 @@ def done_phases(events: list[dict[str, Any]], milestones: Sequence[str]) -> list
 def past_seconds(directory: Path, scenario: str, incident_id: str) -> dict[str, float] | None:
     """Usual seconds of each phase: medians over the newest reports of this scenario that ended well in one go."""
     reports = []
-    for path in directory.glob("*/report.json"):
-        if path.parent.name == incident_id:
-            continue
+    for report in _other_reports(directory, incident_id):
         try:
-            report = json.loads(path.read_text(encoding="utf-8"))
             if report["scenario"] == scenario and report["outcome"] == "done" and report["runs"] == 1:
                 reports.append(
                     (str(report["ended"]), {str(name): float(value) for name, value in report["seconds"].items()})
                 )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # another program's file, or an older format: no past to learn from
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # an older format: no past to learn from
     newest = [seconds for _ended, seconds in sorted(reports, key=lambda item: item[0])[-_PAST_RUNS:]]
     phases = {phase: None for seconds in newest for phase in seconds}
     return {
         phase: round(statistics.median([run[phase] for run in newest if phase in run]), 1) for phase in phases
     } or None
+
+
+def recovered_before(directory: Path, incident: Mapping[str, Any], incident_id: str) -> str | None:
+    """What another incident in this folder has recovered of the same damage: its id and its verdict; the newest."""
+    found = []
+    for report in _other_reports(directory, incident_id):
+        before = report.get("incident")
+        same = isinstance(before, Mapping) and all(before.get(key) == incident.get(key) for key in ("lsn", "xid"))
+        if same and incident.get("lsn") and report.get("verdict") in ("proved", "in_part"):
+            found.append((str(report.get("ended")), f"{report.get('id')}: {report.get('headline')}"))
+    return max(found)[1] if found else None
+
+
+def _other_reports(directory: Path, incident_id: str) -> Iterator[dict[str, Any]]:
+    for path in directory.glob("*/report.json"):
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # another program's file
+        if path.parent.name != incident_id and isinstance(report, dict):
+            yield report

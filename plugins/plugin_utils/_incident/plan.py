@@ -85,6 +85,11 @@ def _incident_lines(data: Mapping[str, Any], now: str) -> list[str]:
     return lines
 
 
+def _before_lines(record: Mapping[str, Any]) -> list[str]:
+    before = record.get("recovered_before")
+    return [f"RECOVERED ALREADY by incident {before}. What it made anew is left as it is"] if before else []
+
+
 def _damage_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     """Everything that the transaction damaged, with its rows, and whether it comes back."""
     incident, asked = data.get("incident") or {}, record.get("parameters") or {}
@@ -242,7 +247,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
     method = str(contain.get("method", "none") if isinstance(contain, Mapping) else contain)
     left = [_name_of(item) for item in data.get("left_to_do") or []]
     sections = [
-        ("What happened", _incident_lines(data, now)),
+        ("What happened", [*_incident_lines(data, now), *_before_lines(record)]),
         ("Damaged", _damage_lines(record, data)),
         ("May be it, too", _candidate_lines(data)),
         ("WAL searched", _searched_lines(data)),

@@ -37,6 +37,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history im
     finished_phases,
     past_seconds,
     phase_seconds,
+    recovered_before,
 )
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import RunLock, this_run
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.page import render_html
@@ -390,4 +391,5 @@ class IncidentRecord:
         record["digest"] = plan_digest(record)
         if past:
             record["past_seconds"] = past_seconds(self.directory, self.state["scenario"], self.id)
+            record["recovered_before"] = recovered_before(self.directory, self.data.get("incident") or {}, self.id)
         return record

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import recovered_before
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import process_start
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, check_id
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import finished_text
@@ -346,6 +347,22 @@ def test_past_runs_tell_how_long_phases_take(tmp_path: Path, clock: Clock) -> No
     (tmp_path / "broken" / "report.json").write_text("{")
     assert record(tmp_path, clock).open()[0]["past_seconds"] == {"restore": 5.0}
     assert record(tmp_path / "elsewhere", clock).open()[0]["past_seconds"] is None
+
+
+def test_a_damage_that_another_incident_has_recovered_from_is_told_with_that_incident(tmp_path: Path) -> None:
+    damage = {"lsn": "0/3008940", "xid": 741}
+    for name, verdict, incident in (
+        ("a1", "not_recovered", damage),
+        ("a2", "proved", damage),
+        ("a3", "proved", {"lsn": "0/4000000", "xid": 900}),
+        ("a4", "proved", None),
+    ):
+        (tmp_path / name).mkdir()
+        report = {"id": name, "verdict": verdict, "headline": "Recovered and proved", "incident": incident}
+        (tmp_path / name / "report.json").write_text(json.dumps({**report, "ended": f"2026-11-0{name[1]}"}))
+    assert recovered_before(tmp_path, damage, "b1") == "a2: Recovered and proved"
+    assert recovered_before(tmp_path, damage, "a2") is None
+    assert recovered_before(tmp_path, {}, "b1") is None
 
 
 @pytest.mark.parametrize("name", ["", "a" * 41, "-a", "a b", "a/b", "..", "ü", "a\n", "a;b"])

@@ -354,7 +354,8 @@ def test_report_json_holds_all_that_the_page_shows() -> None:
 
 
 def test_the_plan_fits_the_screen_and_names_what_matters() -> None:
-    text = plan_text({"id": "a", "scenario": "table-drop", "data": DATA, "past_seconds": None}, STATE["started"])
+    known = {"past_seconds": None, "recovered_before": "a1: Recovered and proved"}
+    text = plan_text({"id": "a", "scenario": "table-drop", "data": DATA, **known}, STATE["started"])
     assert max(map(len, text.splitlines())) <= 100
     for part in (
         "DROP TABLE took public.orders",
@@ -368,6 +369,7 @@ def test_the_plan_fits_the_screen_and_names_what_matters() -> None:
         "reporting",
         "read-only",
         "no earlier run",
+        "RECOVERED ALREADY by incident a1: Recovered and proved",
     ):
         assert part in text
 
