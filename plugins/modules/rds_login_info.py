@@ -50,6 +50,7 @@ options:
     description:
       - Port of the server. By default that of the endpoint.
     type: int
+    default: null
   password_secret:
     description:
       - Name or ARN of the secret in AWS Secrets Manager that holds the password, as plain text or as RDS keeps it (a
