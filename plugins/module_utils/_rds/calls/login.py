@@ -54,7 +54,8 @@ class Password:
 def find_login(asked: Asked, login: Login, rds: Rds, secrets: Callable[[Optional[str]], Any]) -> dict[str, Any]:
     """The result of the module; ``secrets`` gives a client for a region (None: the module's own).
 
-    RecoveryError where production, or a copy of it, would not let the user in."""
+    Raises RecoveryError where production, or a copy of it, would not let the user in.
+    """
     kind, name = kind_of(asked.db_instance_identifier, asked.db_cluster_identifier)
     found: Mapping[str, Any] = kind.find(rds, name) or {}
     host, port = endpoint_of(found) if found else (None, None)
