@@ -36,6 +36,8 @@ WITH_CONSTANTS = {
 ATTACHMENTS = ("INDEX ATTACH", "TABLE ATTACH")
 # Grants on tables let others in, those on these keep them out.
 GRANTS_ON_ROWS = ("TABLE ", "COLUMN ", "SEQUENCE ", "LARGE OBJECT", "DATABASE ")
+# What runs the functions that it names when it is made, or when its table is analyzed.
+RUNNING = ("CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "FK CONSTRAINT", "INDEX", "STATISTICS", "TABLE", "TABLE ATTACH")
 LOOKING = ("FK CONSTRAINT", "TABLE ATTACH")
 TYPES = ("SHELL TYPE", "TYPE")
 REMARKS = ("COMMENT", "SECURITY LABEL")
@@ -83,7 +85,8 @@ class DumpOrder:
         # A dump's own order has what is needed first.
         for entry in self.by_id.values():
             needed = self.needed_by(entry)
-            direct = [other.owner for other in needed if other.desc in code]
+            running = code if entry.desc in RUNNING else ("DOMAIN",)
+            direct = [other.owner for other in needed if other.desc in running]
             direct += [entry.owner] if entry.desc == "DOMAIN" else []
             through = {other.dump_id for other in needed if other.desc in TYPES}
             if any(map(is_another, direct)) or not found.isdisjoint(through):

@@ -25,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.workers import run_parallel
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_archive import Entry
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps.dump_order import (
+    RUNNING,
     DumpOrder,
     levels,
     needs_of_owner,
@@ -35,12 +36,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import f
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
     LACKING,
-    Owner,
+    StandIn,
     acting_as,
     acting_as_owner,
     is_another,
     lend_what_is_read,
     owner_of,
+    refuse,
     view_needs_cage,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import DEADLOCK
@@ -295,7 +297,7 @@ class DumpRestore:
             back = self._lend(connection, whom, group)
             instead = None if self._is_another(connection, whom) else self._held(connection, whom, group)
             with acting_as(connection, whom, instead=instead) as owner:
-                if instead is not None:
+                if isinstance(owner, StandIn):
                     self._lend_instead(connection, owner, whom, group)
                 owner.execute_each(items)
             for statement in back:
@@ -317,7 +319,16 @@ class DumpRestore:
                 execute(connection, f"ALTER TABLE {name} OWNER TO {quote_ident(whom)}")
         return names
 
-    def _lend_instead(self, connection: Any, owner: Owner, whom: str, group: Sequence[Entry]) -> None:
+    def _lend_instead(self, connection: Any, owner: StandIn, whom: str, group: Sequence[Entry]) -> None:
+        """Let another make what is a superuser's; what could do more than its table is refused."""
+        for entry in group:
+            name = quote_name(entry.namespace, entry.tag)
+            if entry.desc in ("TABLE", "MATERIALIZED VIEW", "VIEW"):
+                owner.will_make("TABLE", name)
+            elif entry.desc == "STATISTICS":
+                owner.will_make("STATISTICS", name)
+            elif entry.desc not in (*RUNNING, "INDEX ATTACH", "MATERIALIZED VIEW DATA"):
+                refuse(connection, "it holds a value of a type of others, whose code would run as a superuser")
         for kind, _name, shown, privilege in needs_of_owner(self._order, whom, group):
             owner.lend(kind, shown, [privilege])
         for entry in group:

@@ -83,6 +83,42 @@ SELECT DISTINCT n.nspname AS name FROM (
 ) AS used JOIN pg_catalog.pg_namespace n ON n.oid = used.oid
 """
 SECURED = "SELECT relrowsecurity FROM pg_catalog.pg_class WHERE oid = %s::oid"
+REGCLASS = "SELECT pg_catalog.to_regclass(%s)::oid::int8"
+# Who may do what with a relation, and what is done with the rights of its owner.
+STATE = """
+SELECT c.oid::int8 AS oid, c.relacl::text AS grants, c.relrowsecurity AS secured, c.relforcerowsecurity AS forced,
+       ARRAY(SELECT a.attnum || ' ' || a.attacl::text FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL ORDER BY a.attnum) AS columns,
+       ARRAY(SELECT (pg_catalog.to_jsonb(t) - 'tgname')::text FROM pg_catalog.pg_trigger t
+             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal ORDER BY t.oid) AS triggers,
+       ARRAY(SELECT pg_catalog.to_jsonb(p)::text FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid ORDER BY p.oid)
+         AS policies,
+       ARRAY(SELECT pg_catalog.to_jsonb(r)::text FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid ORDER BY r.oid)
+         AS rules
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
+"""
+MADE = {
+    "TABLE": """
+SELECT 1 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
+   AND pg_catalog.pg_get_userbyid(c.relowner) = %s
+""",
+    "STATISTICS": """
+WITH given AS (SELECT %s::text AS name, %s::text AS role)
+SELECT 1 FROM given, pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
+WHERE pg_catalog.pg_get_userbyid(s.stxowner) = given.role AND given.name IN (
+  pg_catalog.format('%%I.%%I', n.nspname, s.stxname),
+  '"' || pg_catalog.replace(n.nspname, '"', '""') || '"."' || pg_catalog.replace(s.stxname, '"', '""') || '"')
+""",
+}
+# What a relation has not when it was just made.
+DRESSED_UP = """
+SELECT c.relacl IS NOT NULL OR c.relrowsecurity OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE polrelid = c.oid)
+    OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL)
+    OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid
+               AND (r.rulename <> '_RETURN' OR c.relkind NOT IN ('v', 'm')))
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
+"""
 REFUSAL = """
 DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = {}; END $$
 """
@@ -249,7 +285,8 @@ class StandIn(Caged):
     def __init__(self, connection: Any, owner: str) -> None:
         super().__init__(connection, f"{PREFIX}{secrets.token_hex(8)}")
         self.owner = owner
-        self._taken: list[tuple[str, str]] = []
+        self._taken: list[tuple[str, str, list[dict[str, Any]]]] = []
+        self._making: list[tuple[str, str]] = []
 
     def open(self) -> None:
         """Make the role, too."""
@@ -274,30 +311,53 @@ class StandIn(Caged):
 
     def take(self, table: str) -> None:
         """Own a table (SQL), if there is such a one, until the end; refused by the server where others would wait."""
-        oid = queries.value(self.connection, "SELECT pg_catalog.to_regclass(%s)::oid::int8", (table,))
+        oid = queries.value(self.connection, REGCLASS, (table,))
         if oid is None:
             return
         before = owner_of(self.connection, oid)
         if not queries.value(self.connection, LOCKED, (oid,)):
-            refusal = (
+            refuse(
+                self.connection,
                 f"code of other roles that {table} uses would run with the rights of its owner {before}, or all others "
-                "would wait for as long as it takes to keep it from that"
+                "would wait for as long as it takes to keep it from that",
             )
-            queries.execute(self.connection, REFUSAL.format(quote_literal(refusal)))
         if not queries.value(self.connection, IS_SUPERUSER):
             self.lend("SCHEMA", schema_of(self.connection, oid), ["USAGE", "CREATE"])
         queries.execute(self.connection, f"ALTER TABLE {table} OWNER TO {quote_ident(self.role)}")
-        self._taken.append((table, before))
+        self._taken.append((table, before, queries.rows(self.connection, STATE, (table,))))
+
+    def will_make(self, kind: str, name: str) -> None:
+        """Give to the owner, at the end, a ``TABLE`` or the like, or ``STATISTICS``, (SQL) that is made meanwhile."""
+        self._making.append((kind, name))
 
     def close(self) -> None:
-        """Give back what was taken, and to the owner what was made."""
+        """Give back what was taken, and to the owner what was to be made; whatever else the code made is removed."""
         super().close()
         role = quote_ident(self.role)
-        for table, before in reversed(self._taken):
+        for table, before, state in reversed(self._taken):
+            if queries.rows(self.connection, STATE, (table,)) != state:
+                self._was_tampered_with(table)
             queries.execute(self.connection, f"ALTER TABLE {table} OWNER TO {quote_ident(before)}")
-        queries.execute(self.connection, f"REASSIGN OWNED BY {role} TO {quote_ident(self.owner)}")
+        for kind, name in self._making:
+            if queries.value(self.connection, MADE[kind], (name, self.role)) is None:
+                continue
+            if kind == "TABLE" and queries.value(self.connection, DRESSED_UP, (name,)):
+                self._was_tampered_with(name)
+            queries.execute(self.connection, f"ALTER {kind} {name} OWNER TO {quote_ident(self.owner)}")
         queries.execute(self.connection, f"DROP OWNED BY {role}")
         queries.execute(self.connection, f"DROP ROLE {role}")
+
+    def _was_tampered_with(self, table: str) -> None:
+        raise RecoveryError(
+            f"code of other roles that {table} uses changed who may do what with it (a grant, a rule, a policy or a "
+            "trigger) while it was recovered. Nothing of that was kept. Look at the functions and domains of others "
+            "that it uses before anything else."
+        )
+
+
+def refuse(connection: Any, why: str) -> None:
+    """Have the server refuse what must not be done, as it does for lack of a privilege."""
+    queries.execute(connection, REFUSAL.format(quote_literal(why)))
 
 
 def view_needs_cage(connection: Any, view: str) -> bool:
@@ -344,7 +404,7 @@ def acting_as(
     """Act as ``role``, who may look into ``schemas`` (names), in the caller's transaction, which must be rolled back
     when this raises.
 
-    In place of a role from whom nothing is kept, another owns the tables ``instead`` (SQL) and what is made meanwhile.
+    In place of a role from whom nothing is kept, another owns the tables ``instead`` (SQL) meanwhile.
     """
     if is_another(connection, role):
         owner: Owner = Caged(connection, role)

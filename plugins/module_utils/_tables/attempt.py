@@ -16,7 +16,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     server_message,
     user_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as, is_another
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
+    StandIn,
+    acting_as,
+    is_another,
+    refuse,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import (
     Lock,
     Locks,
@@ -32,6 +37,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_priv
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
     GRANTS,
+    RUNNING,
+    RUNNING_AS_SUPERUSER,
     Entry,
     RunAs,
     SchemaDump,
@@ -176,12 +183,24 @@ class Attempt:
                 aside = without_default_privileges(self._connection, whom.role)
                 schemas = [whom.schema, *whom.schemas]
                 with aside, acting_as(self._connection, whom.role, schemas, whom.tables) as owner:
+                    if isinstance(owner, StandIn):
+                        self._foretell(owner, group)
                     owner.lend("SCHEMA", quote_ident(whom.schema), ["CREATE"])
                     if whom.tablespace:
                         owner.lend("TABLESPACE", quote_ident(whom.tablespace), ["CREATE"])
                     if whom.referenced:
                         owner.lend("TABLE", whom.referenced, ["REFERENCES"])
                     owner.execute(statements_of(part))
+
+    def _foretell(self, owner: StandIn, group: Sequence[Entry]) -> None:
+        """Say what is made in place of its owner; what could do more than its table is refused."""
+        for entry in group:
+            if entry.description in ("TABLE", "MATERIALIZED VIEW", "VIEW"):
+                owner.will_make("TABLE", self._dump.identity(entry))
+            elif entry.description == "STATISTICS":
+                owner.will_make("STATISTICS", self._dump.identity(entry))
+            elif entry.description not in (*RUNNING, *RUNNING_AS_SUPERUSER):
+                refuse(self._connection, "it holds a value of a type of others, whose code would run as a superuser")
 
     def _script(self, whom: Optional[RunAs], group: Sequence[Entry]) -> bytes:
         """What makes a group; what was made in place of its owner becomes his afterwards."""

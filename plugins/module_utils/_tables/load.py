@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -25,6 +26,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage imp
     needs_cage,
     owned_by_nobody_else,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import is_concurrent
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -59,6 +61,7 @@ except ImportError:
     psycopg2 = None  # type: ignore[assignment]  # connect() says so, before anything here needs it
 
 
+TRIES = 5
 # A standby that does not answer must not hold up a recovery; see confirmed.py.
 LOCAL_COMMIT = {"synchronous_commit": "local"}
 
@@ -235,15 +238,21 @@ class TableLoad:
     def _try(
         self, make_indexes: Callable[[Any], None], own_path: bool = False, why: str | None = None
     ) -> dict[str, Any]:
-        side = self.context.side.connect(self.context.side_database)
-        connection = self.context.loading_session()
-        try:
-            result = self._load(connection, side, make_indexes, own_path, why)
-            connection.commit()
-            return result
-        finally:
-            connection.close()
-            side.close()
+        for attempt in itertools.count(1):
+            side = self.context.side.connect(self.context.side_database)
+            connection = self.context.loading_session()
+            try:
+                result = self._load(connection, side, make_indexes, own_path, why)
+                connection.commit()
+                return result
+            except psycopg2.DatabaseError as error:
+                # Others grant something on the same schema at the same moment.
+                if attempt == TRIES or not is_concurrent(error):
+                    raise
+            finally:
+                connection.close()
+                side.close()
+        raise AssertionError("not reached")
 
     def _load(
         self, connection: Any, side: Any, make_indexes: Callable[[Any], None], own_path: bool, why: str | None

@@ -337,7 +337,10 @@ class SchemaDump:
         others = {row["name"] for row in rows(connection, OTHER_ROLES)}
         theirs = {dump_id for dump_id, whom in by_id.items() if whom is not None and whom.role in others}
         domains = {entry.dump_id for entry in self.entries if entry.description == "DOMAIN"} & theirs
-        return running_entries(self.entries, domains, objects_with_constants(connection, of_others=True), theirs)
+        constants = objects_with_constants(connection, of_others=True)
+        running = running_entries(self.entries, domains, constants, theirs)
+        always = (*RUNNING, *RUNNING_AS_SUPERUSER)
+        return [one for one in running if one.description in always or (one.catalog, one.oid) in constants]
 
     def identity(self, entry: Entry) -> str:
         """What the server calls the object of an entry; the dump's own words where there is none."""

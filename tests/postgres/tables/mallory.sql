@@ -29,6 +29,12 @@ BEGIN
   EXCEPTION WHEN OTHERS THEN
     NULL;
   END;
+  -- What would be another's afterwards, where that is allowed to everybody.
+  IF current_user <> 'dbre_mallory' THEN
+    PERFORM m.try(format('CREATE FUNCTION m.left_%s() RETURNS int LANGUAGE sql SECURITY DEFINER AS ''SELECT 1''',
+                         (random() * 1e9)::int));
+    PERFORM m.try(format('CREATE VIEW m.left_%s AS SELECT * FROM public.treasure', (random() * 1e9)::int));
+  END IF;
   IF current_setting('dbre.quiet', true) = 'on' OR current_user = 'dbre_mallory' AND place LIKE '%later' THEN
     RETURN 1;
   END IF;

@@ -1,7 +1,8 @@
 -- Tables of a superuser that use what another role made, whose code tries to become more whenever somebody runs it.
-SET dbre.quiet = on;
+SET dbre.silent = on;
 CREATE SCHEMA t;
-CREATE TABLE t.typed (id int PRIMARY KEY, v m.amount, w m.pair, x m.amount[]);
+GRANT CREATE ON SCHEMA m TO PUBLIC;
+CREATE TABLE t.typed (id serial PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY, v m.amount, w m.pair, x m.amount[]);
 CREATE TABLE t.checked (id int PRIMARY KEY, v text CHECK (m.ok('trusted check')));
 CREATE TABLE t.constant (id int PRIMARY KEY, v m.printed[] DEFAULT '{0}');
 CREATE TABLE t.computed (id int PRIMARY KEY, v int, w int GENERATED ALWAYS AS (v + m.one('trusted generated')) STORED);
@@ -21,7 +22,7 @@ CREATE TABLE t.plain (id int PRIMARY KEY, v text CHECK (v <> ''));
 CREATE MATERIALIZED VIEW t.stored AS SELECT id, m.attack('trusted materialized view') AS v FROM t.plain WITH NO DATA;
 GRANT SELECT ON t.typed TO dbre_mallory;
 
-INSERT INTO t.typed SELECT g, g, ROW(g, g)::m.pair, ARRAY[g]::m.amount[] FROM generate_series(1, 3) g;
+INSERT INTO t.typed (id, v, w, x) SELECT g, g, ROW(g, g)::m.pair, ARRAY[g]::m.amount[] FROM generate_series(1, 3) g;
 INSERT INTO t.checked SELECT g, 'x' FROM generate_series(1, 3) g;
 INSERT INTO t.constant SELECT g FROM generate_series(1, 3) g;
 INSERT INTO t.computed SELECT g, g FROM generate_series(1, 3) g;

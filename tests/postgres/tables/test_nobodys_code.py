@@ -48,6 +48,8 @@ def trusting(world: Any) -> Iterator[Any]:
     yield world
     roles = "SELECT count(*) FROM pg_roles WHERE rolname ~ 'dbre_cage' OR rolname ~ '^recovered'"
     assert world.production.sql("trusting", roles) == 0
+    for query in ("FROM pg_proc WHERE proname ~ '^left_'", "FROM pg_class WHERE relname ~ '^left_'"):
+        assert world.production.sql("trusting", f"SELECT count(*) {query}") == 0
     assert_stayed_its_own(world, "trusting")
 
 
@@ -337,6 +339,36 @@ def test_what_went_from_a_superusers_table_comes_back_without_code_of_others_act
     assert as_super(trusting, "SELECT count(v) + count(x) FROM t.typed") == 6
     for name in ("parted_b", "keyed_a", "checked"):
         assert as_super(trusting, f"SELECT count(*) FROM t.{name}") > 0
+
+
+@SUPERUSER
+@pytest.mark.parametrize(
+    "what",
+    [
+        "GRANT ALL ON t.typed TO dbre_mallory",
+        "CREATE RULE more AS ON INSERT TO t.typed DO ALSO UPDATE public.treasure SET coins = 0",
+        "CREATE TRIGGER more BEFORE INSERT ON t.typed FOR EACH ROW EXECUTE FUNCTION m.fired()",
+        "ALTER TABLE t.typed ENABLE ROW LEVEL SECURITY",
+    ],
+)
+@pytest.mark.parametrize("load", ["place", "merge"])
+def test_code_that_gives_itself_rights_on_a_superusers_table_gets_none(trusting: Any, load: str, what: str) -> None:
+    reach = f"PERFORM m.try('{what}'); RETURN true; END $$"
+    as_super(trusting, f"CREATE OR REPLACE FUNCTION m.ok(place text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN {reach}")
+    trusting.take_side()
+    as_super(trusting, "DROP TABLE t.typed CASCADE" if load == "place" else "DELETE FROM t.child; DELETE FROM t.typed")
+
+    answer = trusting.finish(
+        trusting.start_recovery("trusting", relations=["t.typed"], load="beside" if load == "place" else load)
+    )
+
+    if "error" in answer:
+        assert "changed who may do what with it" in answer["error"]
+    else:
+        assert as_super(trusting, "SELECT count(*) FROM t.typed") == 3
+    reached = ("CREATE RULE more", "CREATE TRIGGER more", "GRANT ALL ON TABLE t.typed", "ALTER TABLE t.typed ENABLE")
+    now = trusting.production.definition("trusting").splitlines()
+    assert [line for line in now if line.startswith(reached)] == []
 
 
 def test_a_domain_of_others_may_get_a_check_while_rows_are_written(mallory: Any) -> None:
