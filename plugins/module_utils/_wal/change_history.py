@@ -60,10 +60,11 @@ class ChangeHistory(Search):
         server.require_searchable(self.server)
         if self.database is None:
             raise self._unknown_database("")
+        self._here = self.database
         self.databases = None
         self._watched = frozenset()
         self.scan = Scan(self.source, self.end, self.floor, keep_rest=self._keep_rest)
-        self.catalogues = Catalogues(self.scan, self.database, self.server["major"], KINDS)
+        self.catalogues = Catalogues(self.scan, self._here, self.server["major"], KINDS)
         self._defining = self._defining_files()
         self._rows: dict[int, Counter[tuple[Relation, str]]] = defaultdict(Counter)
         self._open: Counter[tuple[Relation, int, str]] = Counter()
@@ -71,7 +72,6 @@ class ChangeHistory(Search):
 
     def _defining_files(self) -> dict[Relation, frozenset[str]]:
         """Files of the catalogues in DEFINING, with the kinds of changes that matter."""
-        assert self.database is not None
         inside = server.session(self.login, self.request.database)
         try:
             with inside.cursor() as cursor:
@@ -79,7 +79,7 @@ class ChangeHistory(Search):
                 found = {name: int(filenode) for name, filenode in cursor.fetchall()}
         finally:
             inside.close()
-        at = (self.database.tablespace, self.database.oid)
+        at = (self._here.tablespace, self._here.oid)
         return {(*at, found[name]): kinds for name, kinds in DEFINING.items()}
 
     def read(self) -> dict[str, Any]:
@@ -135,8 +135,7 @@ class ChangeHistory(Search):
         return rows
 
     def _matters(self, file: Relation) -> bool:
-        assert self.database is not None
-        return file in self._defining or (file[1] == self.database.oid and file[2] >= server.FIRST_USER_OID)
+        return file in self._defining or (file[1] == self._here.oid and file[2] >= server.FIRST_USER_OID)
 
     def _settle(self, stretch: Stretch | None) -> None:
         """Take what is complete of the rows counted, and forget transactions that changed few.
@@ -162,8 +161,7 @@ class ChangeHistory(Search):
 
     def _altered(self) -> Mapping[int, frozenset[int]]:
         """{position of a commit: OIDs of relations of which it changed what they are}."""
-        assert self.database is not None
-        known = self.database.relations.keys() | self._evidence().classes.steps.keys()
+        known = self._here.relations.keys() | self._evidence().classes.steps.keys()
         found: dict[int, frozenset[int]] = {}
         for stretch in self.scan.stretches:
             wanted = {lsn for lsn in self._altering if stretch.start <= lsn < stretch.end}
