@@ -29,7 +29,8 @@ def now(cluster: Cluster) -> str:
 
 def test_a_migration_is_told_change_by_change(cluster: Cluster) -> None:
     cluster.sql(
-        "CREATE TABLE ch_orders (id int PRIMARY KEY, v int, old text)",
+        # Of a table that was rewritten the rows are told that the last ANALYZE counted, which is this one.
+        "CREATE TABLE ch_orders (id int PRIMARY KEY, v int, old text) WITH (autovacuum_enabled = off)",
         "INSERT INTO ch_orders SELECT g, g, g::text FROM generate_series(1, 3000) g",
         "CREATE TABLE ch_lines (id int, v int)",
         "INSERT INTO ch_lines SELECT g, g FROM generate_series(1, 50) g",
