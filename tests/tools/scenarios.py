@@ -40,7 +40,7 @@ def molecule(
 def hosts() -> None:
     """Start the test hosts that do not run; their images are built when they are missing."""
     with step("hosts") as log:
-        molecule(log, "test", "default", "--destroy=never", env=temporary())
+        molecule(log, "test", "default", "--destroy=never")
         if not log.ok:
             raise StepFailed("the test hosts did not start")
 
