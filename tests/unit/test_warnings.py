@@ -26,10 +26,12 @@ HARMLESS = {
     *("--config", "--stanza", "--repo", "--output", "--log-level-console", "--log-level-stderr", "--no-log-timestamp"),
     *("--recurse", "--path", "--start", "--end", "--limit", "--rmgr", "--relation", "--xid", "--timeline", "--quiet"),
     *("--file", "--format", "--compress", "--verbose", "--version", "--command", "--dbname", "--no-password"),
-    *("--no-psqlrc", "--exit-on-error", "--globals-only", "--iterations"),
+    *("--no-psqlrc", "--exit-on-error", "--globals-only", "--iterations", "--no-header", "--config-file"),
 }
 # Of a program of our own, of ansible-playbook, of gpg in an advice, and beginnings of words.
 OTHERS = {"--executable", "--state", "--wait", "--check", "--limit", "--decrypt", "--name", "--no-", "--no-name"}
+# Of managers of high availability, in an advice.
+OTHERS |= {"--ban", "--resource", "--node", "--siblings-follow"}
 
 
 def options_used() -> Iterator[tuple[str, str]]:

@@ -1,0 +1,111 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is known of one server of a cluster: a contract between whoever looks at a host and whoever decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional, TypedDict, cast
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+
+
+class Upstream(TypedDict):
+    """Whom a standby asks for WAL, out of its primary_conninfo; all empty where it asks nobody."""
+
+    host: str
+    port: str
+    name: str
+    """application_name, by which synchronous_standby_names knows the standby."""
+    slot: str
+
+
+class Slot(TypedDict):
+    """A replication slot; ``kept`` says that it would be of use after a promotion."""
+
+    name: str
+    kind: str
+    active: bool
+    lost: bool
+    usable: bool
+
+
+class Manager(TypedDict):
+    """A program that fails over by itself, and its own command for it."""
+
+    name: str
+    found: str
+    command: str
+
+
+class HostState(TypedDict, total=False):
+    """One server, running or dead. ``host`` is the inventory's name; LSNs are texts, times ISO 8601 in UTC.
+
+    ``end`` is the end of valid WAL in pg_wal, proved by pg_waldump; ``commits`` and ``last_commit`` are those from
+    ``read_from`` on. ``first`` is the oldest segment there. ``lacks`` are settings that are lower than the primary had
+    them, with which replay would stop. What only a running server knows is null of a dead one.
+    """
+
+    host: str
+    reachable: bool
+    why: str
+    running: bool
+    answers: bool
+    in_recovery: Optional[bool]
+    stands_by: bool
+    service: str
+    masked: bool
+    version_num: Optional[int]
+    major: int
+    system_identifier: str
+    data_directory: str
+    bin_dir: str
+    cluster_state: str
+    segment_size: int
+    timeline: int
+    history: str
+    read_from: str
+    end: Optional[str]
+    first: Optional[str]
+    commits: int
+    last_commit: Optional[str]
+    receive_lsn: Optional[str]
+    replay_lsn: Optional[str]
+    replay_time: Optional[str]
+    primary_lsn: Optional[str]
+    primary_time: Optional[str]
+    receiver: Optional[str]
+    upstream: Upstream
+    paused: Optional[bool]
+    held: bool
+    delay_seconds: float
+    ready: int
+    slots: list[Slot]
+    prepared: Optional[int]
+    lacks: list[str]
+    archive_mode: Optional[str]
+    archives: bool
+    restores: bool
+    synchronous_standby_names: Optional[str]
+    synchronous_commit: Optional[str]
+    managers: list[Manager]
+
+
+_NEEDED = ("system_identifier", "timeline", "segment_size", "running", "data_directory")
+
+
+def unreachable(host: str, why: str) -> HostState:
+    """The state of a host that nobody could look at."""
+    return {"host": host, "reachable": False, "why": why, "running": False, "answers": False}
+
+
+def host_state(host: str, given: Mapping[str, Any]) -> HostState:
+    """A state as the module postgresql_cluster_info returned it; RecoveryError names what it lacks."""
+    missing = [key for key in _NEEDED if given.get(key) is None]
+    if missing:
+        raise RecoveryError(
+            f"what is known of {host} lacks {', '.join(missing)}. Nothing was changed. Hand on the whole state as "
+            "postgresql_cluster_info returned it."
+        )
+    return cast(HostState, {"why": "", **given, "host": host, "reachable": True})
