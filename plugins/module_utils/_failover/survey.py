@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn, segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import find_managers
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, Slot, Upstream
@@ -313,22 +313,31 @@ def _add_history(state: HostState) -> None:
 
 
 def _add_end(state: HostState, asked: Mapping[str, Any], control: Mapping[str, str], wanted: Optional[str]) -> None:
-    """Where valid WAL ends, read from the best known place."""
+    """Where valid WAL ends, read from the best known place, and how far back it goes from there without a gap."""
     wal = os.path.join(state["data_directory"], "pg_wal")
-    names = segments_in(wal, state["timeline"])
-    state.update({"first": names[0] if names else None, "end": None, "commits": 0, "last_commit": None})
     told = [asked.get("current_lsn"), asked.get("receive_lsn"), asked.get("replay_lsn")]
     known = max((parse_lsn(text) for text in told if text), default=None)
     least = known if known is not None else parse_lsn(control_value(control, "Latest checkpoint's REDO location"))
-    starts = [parse_lsn(wanted)] if wanted else []
-    for start in [*starts, least]:
+    end = known
+    for start in [*([parse_lsn(wanted)] if wanted else []), least]:
         found = _read(state, wal, start)
+        # What ends before the server stood has a gap; it is read again from there.
+        if start != least and (found.end or 0) < least:
+            continue
         end = max((each for each in (found.end, known) if each is not None), default=None)
-        if found.end is not None or (known is not None and start >= known):
-            state.update({"commits": found.commits, "last_commit": found.last_commit, "read_from": format_lsn(start)})
-            state["end"] = None if end is None else format_lsn(end)
-            return
-    state.update({"end": None if known is None else format_lsn(known), "read_from": format_lsn(least)})
+        state.update({"commits": found.commits, "last_commit": found.last_commit, "read_from": format_lsn(start)})
+        break
+    state["end"] = None if end is None else format_lsn(end)
+    state["first"] = None if end is None else oldest(segments_in(wal, state["timeline"]), state, end)
+
+
+def oldest(names: Sequence[str], state: HostState, end: int) -> Optional[str]:
+    """The first of the segments that lead to ``end`` without a gap, out of the sorted names of all."""
+    there, size, first = set(names), state["segment_size"], None
+    number = max(end - 1, 0) // size
+    while (name := segment_name(state["timeline"], number, size)) in there:
+        first, number = name, number - 1
+    return first
 
 
 def _read(state: HostState, wal: str, start: int) -> WalEnd:

@@ -95,9 +95,7 @@ def test_a_delayed_standby_is_a_source_of_what_the_others_lack() -> None:
 
 
 def test_wal_is_taken_from_standbys_first_and_from_the_dead_disk_last() -> None:
-    found = choose(
-        dead(), [server("db2", "0/6000100"), server("db3", "0/6000400")], Wishes(promote="db2", max_lag=60)
-    )
+    found = choose(dead(), [server("db2", "0/6000100"), server("db3", "0/6000400")], Wishes(promote="db2", max_lag=60))
     assert [(source.host, source.kind) for source in found.sources] == [("db3", "standby"), ("db1", "primary")]
     assert found.best_end == 0x6000500
     assert found.warnings == ["db2 HAS 768 bytes OF WAL LESS THAN db3; that is taken from there before it is promoted"]

@@ -1,0 +1,84 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Shut the old primary off for good: its unit masked, so that nothing starts it, and no process left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.survey import find_place
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid
+
+_POLL = 0.1
+# A server that does not end within these seconds gets the next signal.
+_QUIT_PATIENCE = 5.0
+
+
+def ensure_fenced(
+    port: int, *, data: Optional[str], service: Optional[str], timeout: float, check_mode: bool
+) -> dict[str, Any]:
+    """Mask the unit and end the server; the module's result. Run as root.
+
+    First a fast shutdown, which lets standbys have what is left, for ``timeout`` seconds; then harder ones.
+    RecoveryError where a process is left all the same.
+    """
+    place = find_place(port, data, service)
+    masked = is_masked(place.service)
+    pid = server_pid(place.data)
+    changed = not masked or pid is not None
+    if changed and not check_mode:
+        if not masked:
+            _mask(place.service)
+        if pid is not None:
+            _end(place.data, place.service, timeout)
+    return {"changed": changed, "service": place.service, "was_running": pid is not None}
+
+
+def is_masked(service: str) -> bool:
+    """Whether systemd refuses to start the unit."""
+    return run(["systemctl", "is-enabled", service])[1].strip().startswith("masked")
+
+
+def _mask(service: str) -> None:
+    rc, stdout, stderr = run(["systemctl", "mask", service])
+    if rc != 0 or not is_masked(service):
+        raise RecoveryError(
+            f"{service} on {socket.gethostname()} cannot be masked: {(stderr or stdout).strip()}. No standby was "
+            "touched. Switch the machine off, and run this again with -e dr_fenced=yes."
+        )
+
+
+def _end(data: str, service: str, timeout: float) -> None:
+    """End the server on a data directory, the more forcibly the longer it takes."""
+    for number, patience in ((signal.SIGINT, timeout), (signal.SIGQUIT, _QUIT_PATIENCE), (signal.SIGKILL, 0.0)):
+        if (pid := server_pid(data)) is None:
+            break
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if _ended(lambda: server_pid(data) is None, patience):
+            break
+    run(["systemctl", "stop", service])
+    run(["systemctl", "kill", "--signal=SIGKILL", service])
+    if not _ended(lambda: server_pid(data) is None, _QUIT_PATIENCE):
+        raise RecoveryError(
+            f"the server in {data} on {socket.gethostname()} does not end, not even by SIGKILL: its disk may hang. No "
+            "standby was touched. Switch the machine off, and run this again with -e dr_fenced=yes."
+        )
+
+
+def _ended(over: Callable[[], bool], patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while not over():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL)
+    return True
