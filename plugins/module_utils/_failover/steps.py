@@ -96,7 +96,7 @@ class Step:
         if not self.check_mode:
             self._remember()
             self._set_conninfo("")
-            self._wait(lambda: self._is_cut(), CUT_PATIENCE, "its WAL receiver does not stop")
+            self._wait(self._is_cut, CUT_PATIENCE, "its WAL receiver does not stop")
         return {"changed": True}
 
     def _is_cut(self) -> bool:

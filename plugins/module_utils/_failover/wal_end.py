@@ -118,8 +118,8 @@ def read_end(bin_dir: str, wal: str, timeline: int, start: int, segment_size: in
         stderr=subprocess.PIPE,
         env={**os.environ, **ENVIRONMENT},
     ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+        if process.stdout is None or process.stderr is None:
+            raise RecoveryError("pg_waldump has no output to read")
         while piece := process.stdout.read(_CHUNK):
             tail.add(piece)
         complaint = process.stderr.read().decode(errors="replace")
