@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from conftest import ROOT
@@ -22,7 +23,8 @@ def test_what_a_migration_did_is_told_and_its_number_leads_to_the_recovery(shop:
     assert told.rc == 0, told.output
     assert "table public.orders updated (3,000 rows)" in told.output
     assert "pg_toast" not in told.output
-    assert "table public.lines dropped (3,000 rows)" in told.output
+    # About that many, when autovacuum has counted them.
+    assert re.search(r"table public\.lines dropped \((about )?3,000 rows\)", told.output)
     at = [line for line in told.output.splitlines() if "rows or values went with it" in line][-1]
     number = at.split("transaction ")[1].split()[0]
     recovered = shop.recover(dr_tables="public.lines", dr_target_xid=number, dr_incident_id="told")

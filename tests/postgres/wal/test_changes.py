@@ -29,7 +29,7 @@ def now(cluster: Cluster) -> str:
 
 def test_a_migration_is_told_change_by_change(cluster: Cluster) -> None:
     cluster.sql(
-        # Of a table that was rewritten the rows are told that the last ANALYZE counted, which is this one.
+        # Of a table that was rewritten the rows are told that the last ANALYZE counted, which is the one below.
         "CREATE TABLE ch_orders (id int PRIMARY KEY, v int, old text) WITH (autovacuum_enabled = off)",
         "INSERT INTO ch_orders SELECT g, g, g::text FROM generate_series(1, 3000) g",
         "CREATE TABLE ch_lines (id int, v int)",
@@ -48,9 +48,10 @@ def test_a_migration_is_told_change_by_change(cluster: Cluster) -> None:
             "ALTER TABLE ch_orders ADD CONSTRAINT ch_positive CHECK (v >= 0)",
             "ALTER TABLE ch_orders ADD more int, ADD even_more int",
             "ALTER TABLE ch_orders RENAME TO ch_sold",
-            "TRUNCATE ch_sold",
         )
     ]
+    cluster.sql("ANALYZE ch_sold")
+    xids.append(cluster.transact("TRUNCATE ch_sold"))
     found = told(cluster, since)
     assert [found.get(xid) for xid in xids] == [
         [("column dropped", "ch_orders", None)],
@@ -64,7 +65,7 @@ def test_a_migration_is_told_change_by_change(cluster: Cluster) -> None:
         [("definition changed", "ch_orders", None)],
         [("definition changed", "ch_orders", None)],
         [("renamed", "ch_orders", None)],
-        [("rebuilt", "ch_orders_pkey", None), ("truncated", "ch_sold", 3000)],
+        [("rebuilt", "ch_orders_pkey", None), ("truncated", "ch_sold", 1000)],
     ]
     loses = {one["xid"]: one["loses"] for one in cluster.history(since=since)["transactions"]}
     assert [loses[xid] for xid in xids] == [True, None, True, True, True, False, False, False, True]
@@ -123,7 +124,9 @@ def test_its_position_is_the_recovery_target_just_before_it(cluster: Cluster) ->
 
 
 def test_text_tells_a_tired_person_what_was_lost_first(cluster: Cluster) -> None:
-    cluster.sql("CREATE TABLE ch_text (id int PRIMARY KEY)", "INSERT INTO ch_text SELECT generate_series(1, 7)")
+    # Where nothing was analyzed, the rows are counted in WAL.
+    cluster.sql("CREATE TABLE ch_text (id int PRIMARY KEY) WITH (autovacuum_enabled = off)")
+    cluster.sql("INSERT INTO ch_text SELECT generate_series(1, 7)")
     since = now(cluster)
     xid = cluster.transact("CREATE TABLE ch_other (id int)", "DROP TABLE ch_text")
     lines = cluster.history(since=since)["text"]
