@@ -93,7 +93,7 @@ fingerprint:
   returned: success
   type: dict
   sample:
-    public.orders: {"kind": "r", "rows": 1000, "checksum": "4:42", "max": "1000", "owner": "shop", "columns": [],
+    public.orders: {"kind": "r", "rows": 1000, "checksum": "5:42", "max": "1000", "owner": "shop", "columns": [],
       "constraints": ["orders_pkey: PRIMARY KEY (id)"], "indexes": [], "triggers": [], "policies": [], "grants": [],
       "sequences": {"public.orders_id_seq": {"last_value": 1000, "is_called": true, "increment": 1}}}
 difference:

@@ -44,7 +44,7 @@ FOLDED_TYPES = {
     "timestamptz": "timestamptz_send",
 }
 # Says how a checksum was made; one that was made in another way cannot be compared.
-CHECKSUM_VERSION = "4"
+CHECKSUM_VERSION = "5"
 
 COLUMNS = """
 WITH RECURSIVE wanted AS (
@@ -266,7 +266,9 @@ def row_hash(columns: Sequence[Mapping[str, Any]], version_num: int) -> str:
 
     A row is never written as text. The server's hash of a row is a weighted sum of its columns' hashes
     (hash_record_extended() in src/backend/utils/adt/rowtypes.c), in whose sum over a table values could change places
-    unseen; so it is hashed once more. Both servers of a comparison have the same major version.
+    unseen; so it is hashed once more. The hash of a float takes all 53 bits that it holds of the first, where that of
+    an integer folds them into 32, and costs a fifth of that of a text. Both servers of a comparison have the same major
+    version.
     """
     if not columns:
         return "0"
@@ -275,7 +277,7 @@ def row_hash(columns: Sequence[Mapping[str, Any]], version_num: int) -> str:
         row = f'pg_catalog.hash_array_extended(ARRAY[{parts}] COLLATE "C", 0)'
     else:
         row = f"pg_catalog.hash_record_extended(ROW({parts}), 0)"
-    return f'pg_catalog.hashtextextended({row}::text COLLATE "C", 0)'
+    return f"pg_catalog.hashfloat8extended(pg_catalog.float8({row}), 0)"
 
 
 def checksum_query(

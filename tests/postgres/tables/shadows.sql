@@ -47,7 +47,7 @@ SELECT count(pg_temp.plant('public', name, arguments, result, false)) FROM (VALU
   ('pg_get_userbyid', 'int', 'name'), ('obj_description', 'int, text', 'text'), ('md5', 'name', 'text'),
   ('jsonb_build_object', 'text, text', 'jsonb'), ('format', 'text, name', 'text'), ('format', 'text, name, name', 'text'),
   ('pg_get_serial_sequence', 'name, name', 'text'), ('array_length', 'name[], int', 'int'), ('string_agg', 'name, text', 'text'),
-  ('hashtextextended', 'varchar, int', 'bigint'), ('pg_try_advisory_lock', 'int', 'bool')
+  ('hashtextextended', 'varchar, int', 'bigint'), ('hashfloat8extended', 'float8, int', 'bigint'), ('float8', 'oid', 'float8'), ('pg_try_advisory_lock', 'int', 'bool')
 ) AS better(name, arguments, result);
 DO $$
 DECLARE

@@ -294,12 +294,12 @@ def column(name: str, typname: str = "int4", **more: Any) -> dict[str, Any]:
 def test_rows_are_hashed_without_oids_and_without_loss():
     columns = [column("id", "int8"), column("Note", "text"), column("at", "date"), column("state", "s", base_name=None)]
     assert fingerprint.row_hash(columns, 150000) == (
-        'pg_catalog.hashtextextended(pg_catalog.hash_record_extended(ROW(pg_catalog.int8send("id"), '
-        '"Note" COLLATE "C", "at", ROW("state")::text COLLATE "C"), 0)::text COLLATE "C", 0)'
+        "pg_catalog.hashfloat8extended(pg_catalog.float8(pg_catalog.hash_record_extended(ROW("
+        'pg_catalog.int8send("id"), "Note" COLLATE "C", "at", ROW("state")::text COLLATE "C"), 0)), 0)'
     )
     assert fingerprint.row_hash([columns[0], column("file", "bytea")], 130000) == (
-        'pg_catalog.hashtextextended(pg_catalog.hash_array_extended(ARRAY["id"::text, '
-        'pg_catalog.encode(pg_catalog.sha256("file"), \'hex\')] COLLATE "C", 0)::text COLLATE "C", 0)'
+        'pg_catalog.hashfloat8extended(pg_catalog.float8(pg_catalog.hash_array_extended(ARRAY["id"::text, '
+        'pg_catalog.encode(pg_catalog.sha256("file"), \'hex\')] COLLATE "C", 0)), 0)'
     )
     assert fingerprint.row_hash([], 150000) == "0"
 
