@@ -33,16 +33,19 @@ options:
   since:
     description:
       - Only transactions that committed at or after this time, ISO 8601 with a numeric UTC offset, or in this last part
-        of time, such as V(24h) or V(7d). V(all) reads all WAL from the start of the oldest backup on.
+        of time, such as V(24h) or V(7d), or from this position in WAL on, such as V(0/19563E8).
+      - V(backup) is from where the newest backup was complete, V(all) from the start of the oldest backup.
     type: str
     default: 24h
   until:
     description:
-      - Only transactions that committed at or before this time. ISO 8601 with a numeric UTC offset.
+      - Only transactions that committed at or before this time, ISO 8601 with a numeric UTC offset, or before this
+        position in WAL.
     type: str
   min_rows:
     description:
-      - From how many inserted, deleted or updated rows of one relation on a transaction is told that did nothing else.
+      - From how many inserted, deleted or updated rows on, of all relations together and with its subtransactions, a
+        transaction is told that did nothing else.
     type: int
     default: 1000
   bin_dir:
@@ -161,6 +164,13 @@ repository:
   returned: success
   type: dict
   sample: {"repo": null, "lost": []}
+blind:
+  description:
+    - Catalogues that were written anew in the window (C(VACUUM FULL)). Changes of definitions before that are not told,
+      and of a table that was rewritten before it not whether values changed. V(null) where there are none.
+  returned: success
+  type: dict
+  sample: {"catalogues": ["pg_attribute"], "before_lsn": "0/19563E8"}
 server:
   description: Facts of the primary, as M(dbre.recovery.postgresql_recovery_target_info) returns them.
   returned: success
@@ -181,7 +191,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     connection_argument_spec,
     login_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.change_history import ChangeHistory, since_of
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.change_history import ChangeHistory, window_of
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import roomiest
 
@@ -209,10 +219,13 @@ def main() -> None:
     except OSError as error:
         module.fail_json(msg=f"cannot make a directory for WAL in {below} (spool_path): {error}")
     try:
-        window = {"since": since_of(params["since"]), "until": params["until"], "min_rows": params["min_rows"]}
-        request = make_request(params["database"], **window)
+        window = window_of(params["since"], params["until"])
+        request = make_request(params["database"], min_rows=params["min_rows"], **window)
         archive = StanzaArchive(**stanza_of(params), parallel=params["parallel"])
-        history = ChangeHistory(login_of(params), request, spool, archive, bin_dir=params["bin_dir"])
+        since_backup = params["since"].strip().lower() == "backup"
+        history = ChangeHistory(
+            login_of(params), request, spool, archive, bin_dir=params["bin_dir"], since_backup=since_backup
+        )
         try:
             result = history.read()
         finally:

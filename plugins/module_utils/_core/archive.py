@@ -55,3 +55,6 @@ class Archive(Protocol):
 
         Raises RecoveryError, with the tool's own word, where there is none.
         """
+
+    def newest_backup(self, system_identifier: str, segment_size: int, timelines: Timelines) -> Backup:
+        """The newest of them, in the same way."""

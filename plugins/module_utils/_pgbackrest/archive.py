@@ -87,11 +87,20 @@ class StanzaArchive:
 
         Raises RecoveryError with pgBackRest's own word where the repository has none.
         """
-        return oldest_backup(self._info, system_identifier, segment_size, timelines)
+        return backups_of(self._info, system_identifier, segment_size, timelines)[0]
+
+    def newest_backup(self, system_identifier: str, segment_size: int, timelines: Timelines) -> Backup:
+        """The newest of them, in the same way."""
+        return backups_of(self._info, system_identifier, segment_size, timelines)[-1]
 
 
-def oldest_backup(info: Mapping[str, Any], system_identifier: str, segment_size: int, timelines: Timelines) -> Backup:
-    """The same, in pgBackRest's info of a stanza."""
+def backups_of(
+    info: Mapping[str, Any], system_identifier: str, segment_size: int, timelines: Timelines
+) -> list[Backup]:
+    """Backups in pgBackRest's info of a stanza from which this server's WAL leads to its present, the oldest first.
+
+    Raises RecoveryError with pgBackRest's own word where there is none.
+    """
     of_server = {
         (entry.get("repo-key", 1), entry["id"])
         for entry in info.get("db", [])
@@ -118,10 +127,12 @@ def oldest_backup(info: Mapping[str, Any], system_identifier: str, segment_size:
             f"{status.get('message')} (code {status.get('code')}); {repositories}. Nothing was changed. See that the "
             "repository can be reached and that the stanza is right (pgbackrest_stanza): pgbackrest info"
         )
-    oldest = min(found, key=lambda backup: int(backup["timestamp"]["start"]))
-    return Backup(
-        oldest["label"],
-        oldest["archive"]["start"],
-        int(oldest["timestamp"]["stop"]) * 1_000_000,
-        (oldest.get("lsn") or {}).get("stop"),
-    )
+    return [
+        Backup(
+            backup["label"],
+            backup["archive"]["start"],
+            int(backup["timestamp"]["stop"]) * 1_000_000,
+            (backup.get("lsn") or {}).get("stop"),
+        )
+        for backup in sorted(found, key=lambda backup: int(backup["timestamp"]["start"]))
+    ]

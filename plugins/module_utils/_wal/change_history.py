@@ -8,11 +8,15 @@ from __future__ import annotations
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
+from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import Archive
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn, parse_segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import server
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.changes import (
@@ -22,10 +26,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.changes import 
     Transaction,
     transactions,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan, Stretch
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import count_changes, relcache_of
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import count_changes, files_made, relcache_of
 
 # Catalogues whose rows say what a relation is, with what a change of them is that is more than a relation made or gone.
 DEFINING = {
@@ -42,25 +47,48 @@ WHERE c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND c.relname = ANY
 """
 
 
-def since_of(text: str) -> Optional[str]:
-    """The beginning of a window: a time as it is, an age (``24h``) as that long before now, ``all`` as none."""
-    if text.strip().lower() == "all":
-        return None
+def window_of(since: str, until: Optional[str]) -> dict[str, Any]:
+    """What make_request() takes for a window, out of what a person writes.
+
+    It begins at a time, an age (``24h``) before now, a position in WAL, or with ``all`` there is; it ends at a time or
+    a position.
+    """
+    window: dict[str, Any] = {"until_lsn": parse_lsn(until)} if until and "/" in until else {"until": until}
+    if "/" in since:
+        return {**window, "since_lsn": parse_lsn(since)}
+    if since.strip().lower() in ("all", "backup"):
+        return window
     try:
-        age = parse_age(text)
+        age = parse_age(since)
     except RecoveryError:
-        return text
-    return (datetime.now(timezone.utc) - timedelta(seconds=age)).isoformat()
+        return {**window, "since": since}
+    return {**window, "since": (datetime.now(timezone.utc) - timedelta(seconds=age)).isoformat()}
 
 
 class ChangeHistory(Search):
     """What happened in a database: all of its relations are followed, and of all rows those that many went of."""
+
+    def __init__(
+        self,
+        login: Login,
+        request: Request,
+        spool: str,
+        archive: Archive,
+        *,
+        bin_dir: Optional[str] = None,
+        since_backup: bool = False,
+    ) -> None:
+        """``since_backup``: the window begins where the newest backup was complete."""
+        self._archive, self._since_backup = archive, since_backup
+        super().__init__(login, request, spool, archive, bin_dir=bin_dir)
 
     def _begin(self) -> None:
         server.require_searchable(self.server)
         if self.database is None:
             raise self._unknown_database("")
         self._here = self.database
+        if self._since_backup:
+            self.request = replace(self.request, since_lsn=self._newest_backup())
         self.databases = None
         self._watched = frozenset()
         self.scan = Scan(self.source, self.end, self.floor, keep_rest=self._keep_rest)
@@ -69,6 +97,7 @@ class ChangeHistory(Search):
         self._rows: dict[int, Counter[tuple[Relation, str]]] = defaultdict(Counter)
         self._open: Counter[tuple[Relation, int, str]] = Counter()
         self._altering: set[int] = set()
+        self._anew: dict[Relation, int] = {}
 
     def _defining_files(self) -> dict[Relation, frozenset[str]]:
         """Files of the catalogues in DEFINING, with the kinds of changes that matter."""
@@ -80,7 +109,17 @@ class ChangeHistory(Search):
         finally:
             inside.close()
         at = (self._here.tablespace, self._here.oid)
-        return {(*at, found[name]): kinds for name, kinds in DEFINING.items()}
+        self._names = {(*at, filenode): name for name, filenode in found.items()}
+        return {file: DEFINING[name] for file, name in self._names.items()}
+
+    def _newest_backup(self) -> int:
+        """Where the newest backup was complete: all that committed later is not in it without replay."""
+        backup = self._archive.newest_backup(
+            str(self.server["system_identifier"]), self.source.segment_size, self.source.timelines
+        )
+        if backup.stop_lsn:
+            return parse_lsn(backup.stop_lsn)
+        return parse_segment_name(backup.first_segment, self.source.segment_size)[1] * self.source.segment_size
 
     def read(self) -> dict[str, Any]:
         """The module's result."""
@@ -96,6 +135,7 @@ class ChangeHistory(Search):
             "transactions": [one.as_dict(self.request.database) for one in found],
             "text": self._text(found),
             "scanned": self._scanned(),
+            "blind": self._blind() or None,
             "server": self.server,
             "repository": self.repository,
         }
@@ -106,33 +146,57 @@ class ChangeHistory(Search):
         read = f"WAL from {scanned['from_lsn']} ({scanned['from_time']}) to {scanned['to_lsn']} ({scanned['to_time']})"
         head = f"{len(found) or 'No'} transaction{'' if len(found) == 1 else 's'} {what}, in the {read}."
         end = [f"Not read: {scanned['unread']}."]
+        blind = self._blind()
+        if blind:
+            end.append(
+                f"Not told: changes of definitions committed before {blind['before_lsn']}, and whether a table that "
+                f"was rewritten before it has the same values: {', '.join(blind['catalogues'])} got another file there."
+            )
         if any(one.loses is not False for one in found):
             end.append("To be just before one of them, give dr-table-drop its number: -e dr_target_xid=NUMBER.")
         return [head, *(line for one in found for line in one.lines()), *end]
 
     def _transactions(self) -> list[Transaction]:
         self._settle(None)
-        return transactions(self._evidence(), self.request, Traces(self._rows, self._altered()))
+        return transactions(
+            self._evidence(), self.request, Traces(self._rows, self._altered(), max(self._anew.values(), default=0))
+        )
+
+    def _blind(self) -> dict[str, Any]:
+        """Catalogues that were rewritten in the window, and up to where what was in their old files is not told."""
+        names = sorted(self._names[file] for file, lsn in self._anew.items() if not self._is_older(lsn))
+        latest = max(self._anew.values(), default=0)
+        return {"catalogues": names, "before_lsn": format_lsn(latest)} if names else {}
+
+    def _is_older(self, lsn: int) -> bool:
+        """Whether a position is before all commits of the window."""
+        first = self.scan.commits.first_from(lsn)
+        return first is not None and self.request.is_older(first)
 
     # Rows
 
     def _count(self, stretch: Stretch) -> None:
         """Count what changed in one stretch, as soon as it was read: what came from the archive is at hand now only."""
-        counts = self.scan.steady(stretch.first, stretch.end, functools.partial(self._count_changes, stretch))
+        counts, made = self.scan.steady(stretch.first, stretch.end, functools.partial(self._count_changes, stretch))
+        self._anew = {**made, **self._anew}
         positions = self.scan.positions({xid for _file, xid, _kind in counts}, stretch)
         for file, xid, kind in counts:
             if kind in self._defining.get(file, ()) and xid in positions:
                 self._altering.add(positions[xid])
-        self._open.update({key: count for key, count in counts.items() if key[1] in positions})
+        self._open.update({key: n for key, n in counts.items() if key[1] in positions and key[0] not in self._defining})
         self._settle(stretch)
 
-    def _count_changes(self, stretch: Stretch) -> Counter[tuple[Relation, int, str]]:
+    def _count_changes(self, stretch: Stretch) -> tuple[Counter[tuple[Relation, int, str]], dict[Relation, int]]:
         rows: Counter[tuple[Relation, int, str]] = Counter()
-        for piece in self.scan.source.waldump(stretch.start, stretch.end, "--rmgr=Heap", "--rmgr=Heap2"):
+        made: dict[Relation, int] = {}
+        rmgrs = ("--rmgr=Heap", "--rmgr=Heap2", "--rmgr=Storage")
+        for piece in self.scan.source.waldump(stretch.start, stretch.end, *rmgrs):
+            files = files_made(piece)
+            made.update({one: files[one[1:]] for one in self._defining if one[1:] in files})
             found: Counter[tuple[Relation, int, str]] = Counter()
             count_changes(piece, found)
             rows.update({key: count for key, count in found.items() if self._matters(key[0])})
-        return rows
+        return rows, made
 
     def _matters(self, file: Relation) -> bool:
         return file in self._defining or (file[1] == self._here.oid and file[2] >= server.FIRST_USER_OID)
@@ -140,22 +204,26 @@ class ChangeHistory(Search):
     def _settle(self, stretch: Stretch | None) -> None:
         """Take what is complete of the rows counted, and forget transactions that changed few.
 
-        One that was running when the stretch began may have changed more in older WAL.
+        What counts is what committed together, subtransactions included: a loop with an exception handler has one for
+        each turn. A transaction that was running when the stretch began may have changed more in older WAL.
         """
         running = stretch.running if stretch is not None else None
+        positions = self.scan.positions({xid for _file, xid, _kind in self._open})
         totals: Counter[tuple[int, str]] = Counter()
         for (_file, xid, kind), count in self._open.items():
-            totals[xid, kind] += count
+            totals[positions[xid], kind] += count
+        begun = {
+            lsn: running is None or precedes(self.scan.commit_at(lsn).xid, running.next_xid)
+            for lsn in set(positions.values())
+        }
         for key in list(self._open):
             file, xid, kind = key
-            begun = running is None or xid in running.xids or precedes(xid, running.next_xid)
-            if stretch is not None and begun:
+            position = positions[xid]
+            if stretch is not None and begun[position]:
                 continue
             count = self._open.pop(key)
-            if totals[xid, kind] >= self.request.min_rows and file not in self._defining:
-                position = self.scan.positions({xid}).get(xid)
-                if position is not None:
-                    self._rows[position][file, kind] += count
+            if totals[position, kind] >= self.request.min_rows:
+                self._rows[position][file, kind] += count
 
     # Definitions
 

@@ -11,7 +11,7 @@ ALTER TABLE also changes rows of the catalogues that say what the table is.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -45,6 +45,7 @@ LOSES: dict[str, Optional[bool]] = {
     "deleted": True,
     "updated": True,
     "rewritten by a change of its definition": None,
+    "rewritten": None,
     "inserted": False,
     "created": False,
     "definition changed": False,
@@ -61,9 +62,10 @@ LOSES: dict[str, Optional[bool]] = {
     "schema renamed": False,
 }
 COPIES = (
-    *("rewritten by a change of its definition", "rewritten, the same rows", "refreshed"),
+    *("rewritten by a change of its definition", "rewritten, the same rows", "rewritten", "refreshed"),
     *("made logged or unlogged", "moved to another tablespace"),
 )
+SHOWN = 30  # changes of one transaction in the text
 ROWS = {"delete": "deleted", "update": "updated", "insert": "inserted"}
 
 
@@ -143,8 +145,22 @@ class Transaction:
         word = {True: "rows or values went with it", None: "values may have changed", False: "nothing was lost"}
         ours = f", by the recovery {self.ours} of this collection" if self.ours is not None else ""
         head = f"{self.commit.commit_time}  transaction {self.commit.xid}  LSN {format_lsn(self.commit.lsn)}  "
-        ordered = sorted(self.changes, key=lambda change: (change.loses is False, change.loses is None))
-        return [f"{head}{word[self.loses]}{ours}", *(f"    {change.text()}" for change in ordered)]
+        ordered = sorted(
+            self.changes, key=lambda change: (change.loses is False, change.loses is None, -(change.rows or 0))
+        )
+        lines = [f"    {change.text()}" for change in ordered[:SHOWN]]
+        if len(ordered) > SHOWN:
+            lines.append(f"    and {counted(len(ordered) - SHOWN, 'change')} more{_sums(ordered[SHOWN:])}")
+        return [f"{head}{word[self.loses]}{ours}", *lines]
+
+
+def _sums(changes: Sequence[Change]) -> str:
+    """The rows in changes that are not shown one by one, in words."""
+    sums: Counter[str] = Counter()
+    for change in changes:
+        if change.what in ROWS.values():
+            sums[change.what] += change.rows or 0
+    return "".join(f", {rows_text(count, False)} {what}" for what, count in sorted(sums.items()))
 
 
 @dataclass
@@ -152,11 +168,12 @@ class Traces:
     """What was counted in WAL beside the catalogues, by the position of the commit.
 
     ``rows`` are those inserted, deleted and updated by file; ``altered`` the OIDs of relations of which it changed the
-    rows of catalogues that say what a relation is.
+    rows of catalogues that say what a relation is, which is known of commits from ``altered_from`` on.
     """
 
     rows: Mapping[int, Mapping[tuple[Relation, str], int]]
     altered: Mapping[int, Collection[int]]
+    altered_from: int = 0
 
 
 def transactions(evidence: Evidence, request: Request, traces: Traces) -> list[Transaction]:
@@ -166,7 +183,7 @@ def transactions(evidence: Evidence, request: Request, traces: Traces) -> list[T
     for oid, lsn, steps in _by_transaction(evidence):
         commit = evidence.commits.at(lsn)
         if request.in_window(commit):
-            altered = oid in traces.altered.get(lsn, ())
+            altered = oid in traces.altered.get(lsn, ()) if lsn >= traces.altered_from else None
             found[lsn] += _relation(evidence, lsn, steps[0].old, steps[-1].new, emptied.get((lsn, oid)), altered)
     for lsn, harms in damage.dropped_columns(evidence, request).items():
         for harm in harms:
@@ -211,7 +228,7 @@ def _relation(
     old: Optional[ClassRow],
     new: Optional[ClassRow],
     emptied: Optional[Harm],
-    altered: bool,
+    altered: Optional[bool],
 ) -> list[Change]:
     """What a transaction made of one relation, of which the catalogue said ``old`` before and ``new`` after it."""
     row = old or new
@@ -256,11 +273,13 @@ def _definition(evidence: Evidence, lsn: int, old: ClassRow, new: ClassRow) -> I
         yield "made logged or unlogged", ""
 
 
-def _new_file(kind: str, altered: bool) -> str:
+def _new_file(kind: str, altered: Optional[bool]) -> str:
     if kind in "iI":
         return "rebuilt"
     if kind in "mS":
         return "refreshed" if kind == "m" else "set anew"
+    if altered is None:
+        return "rewritten"
     return "rewritten by a change of its definition" if altered else "rewritten, the same rows"
 
 
@@ -319,12 +338,13 @@ def _rows(
     least: int,
     copied: Collection[int],
 ) -> list[Change]:
-    """Rows that a transaction changed, of relations that it did not make itself, where they are many."""
+    """Rows that a transaction changed, of relations that it did not make itself, where all together are many."""
     counts: Counter[tuple[int, str]] = Counter()
     for (file, kind), count in rows.items():
         if file in files and not (kind == "insert" and files[file] in copied):
             counts[files[file], kind] += count
     found = []
+    together: Counter[str] = Counter()
     for (oid, kind), count in sorted(counts.items()):
         schema, name, relkind = _name(evidence, oid, lsn)
         if name is None:
@@ -333,6 +353,7 @@ def _rows(
                 continue
             schema, name = evidence.schema_name(row.namespace, lsn + 1), evidence.database.text(row.name)
             relkind = row.kind
-        if count >= least and relkind in "rm":
+        if relkind in "rm":
+            together[ROWS[kind]] += count
             found.append(Change(ROWS[kind], schema, name, relkind, oid, count))
-    return found
+    return [change for change in found if together[change.what] >= least]

@@ -47,6 +47,8 @@ class Request:
     since: Optional[int] = None
     until: Optional[int] = None
     min_rows: int = 1000
+    since_lsn: Optional[int] = None
+    until_lsn: Optional[int] = None
     target: Optional[tuple[str, str]] = None
     """What tells the transaction without a search: ``target_lsn``, ``target_time`` or ``target_xid``, and its value."""
 
@@ -55,8 +57,17 @@ class Request:
         return kind in self.kinds if self.kinds else auto
 
     def in_window(self, commit: Commit) -> bool:
-        """Whether a transaction committed in the time the user named."""
-        return (self.since is None or commit.time >= self.since) and (self.until is None or commit.time <= self.until)
+        """Whether a transaction committed in the window the user named."""
+        ended = (self.until is None or commit.time <= self.until) and (
+            self.until_lsn is None or commit.lsn < self.until_lsn
+        )
+        return ended and not self.is_older(commit)
+
+    def is_older(self, commit: Commit) -> bool:
+        """Whether a transaction committed before the window the user named."""
+        return (self.since is not None and commit.time < self.since) or (
+            self.since_lsn is not None and commit.lsn < self.since_lsn
+        )
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,8 @@ def make_request(
     target_lsn: Optional[str] = None,
     target_time: Optional[str] = None,
     target_xid: Optional[str] = None,
+    since_lsn: Optional[int] = None,
+    until_lsn: Optional[int] = None,
 ) -> Request:
     """What the user asked for, checked as far as it can be without a server; RecoveryError where it makes no sense."""
     if not database:
@@ -83,6 +85,8 @@ def make_request(
     end = parse_time(until, "until") if until else None
     if begin is not None and end is not None and begin > end:
         raise RecoveryError(f"since ({format_time(begin)}) is later than until ({format_time(end)})")
+    if since_lsn is not None and until_lsn is not None and since_lsn > until_lsn:
+        raise RecoveryError(f"since ({format_lsn(since_lsn)}) is later than until ({format_lsn(until_lsn)})")
     if target_time:
         parse_time(target_time, "target_time")
     targets = {"target_lsn": target_lsn, "target_time": target_time, "target_xid": target_xid}
@@ -98,5 +102,7 @@ def make_request(
         begin,
         end,
         min_rows or 1,
+        since_lsn,
+        until_lsn,
         given[0] if given else None,
     )

@@ -249,6 +249,13 @@ class Scan:
             log.prepend(stretch.commits)
         return log
 
+    def commit_at(self, lsn: int) -> Commit:
+        """The commit whose record is at ``lsn``, in the WAL read so far."""
+        for stretch in self.stretches:
+            if stretch.commits.has(lsn):
+                return stretch.commits.at(lsn)
+        raise KeyError(lsn)
+
     def positions(self, xids: Iterable[int], stretch: Optional[Stretch] = None) -> dict[int, int]:
         """{transaction: position of its commit} of those that committed, in ``stretch`` or what is newer."""
         found: dict[int, int] = {}

@@ -223,16 +223,15 @@ class Search:
         )
 
     def _complete(self) -> bool:
-        """Whether all was read that there is, or that may matter since the time the user named."""
+        """Whether all was read that there is, or that may matter since the moment the user named."""
         if self.scan.at_floor:
             return True
-        since = self.request.since
         commits = self.scan.commits
-        if since is None or not len(commits) or commits.times[0] >= since:
+        if not len(commits) or not self.request.is_older(commits.get(0)):
             return False
         running = self.scan.running
-        return running is not None and not any(
-            commits.at(lsn).time >= since for lsn in commits.positions(running.xids).values()
+        return running is not None and all(
+            self.request.is_older(commits.at(lsn)) for lsn in commits.positions(running.xids).values()
         )
 
     def _predates(self, xid: Optional[int]) -> bool:
@@ -344,6 +343,8 @@ class Search:
             return f"what is older than backup {self.backup.label}, the oldest: no recovery can begin before it"
         if self.request.target is None and self.request.since is not None and self._complete():
             return f"what is older than {format_time(self.request.since)}, as dr_since says"
+        if self.request.since_lsn is not None and self._complete():
+            return f"what is older than {format_lsn(self.request.since_lsn)}, as dr_from says"
         return "what is older, since it cannot change the answer"
 
     def _result(self, incident: Candidate, reason: str, candidates: list[Candidate]) -> dict[str, Any]:

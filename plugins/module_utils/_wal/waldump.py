@@ -158,6 +158,20 @@ def count_changes(text: bytes, rows: Counter[tuple[tuple[int, int, int], int, st
             rows[file, int(xid), kind] += count * int(tuples or 1)
 
 
+# rmgr: Storage     len (rec/tot):     42/    42, tx:        740, lsn: 0/01A5BF98, prev ..., desc: CREATE base/5/16391
+_FILES_MADE = re.compile(
+    rb"rmgr: Storage [^\n]*lsn: ([0-9A-F]+)/([0-9A-F]+), [^\n]*desc: CREATE \S*?(\d+)/(\d+)(?=\s|$)"
+)
+
+
+def files_made(text: bytes) -> dict[tuple[int, int], int]:
+    """{(database, filenode): position} of files that were made, out of whole lines of resource manager Storage."""
+    return {
+        (int(database), int(filenode)): int(high, 16) << 32 | int(low, 16)
+        for high, low, database, filenode in _FILES_MADE.findall(text)
+    }
+
+
 def relcache_of(text: bytes, wanted: Collection[int]) -> dict[int, frozenset[int]]:
     """{position of a commit: OIDs of its relcache messages} for the commits at ``wanted``, out of whole lines."""
     found = {}

@@ -15,7 +15,7 @@ import psycopg2
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import LAYOUTS
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.change_history import ChangeHistory
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.change_history import ChangeHistory, window_of
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 from ansible_collections.dbre.recovery.tests.life import EAGER, Life
@@ -217,7 +217,9 @@ class Cluster:
         archive = StanzaArchive(stanza=STANZA, config=str(self.config))
         login = Login(login_unix_socket=str(self.root), login_port=self.port, login_user="postgres")
         try:
-            history = ChangeHistory(login, make_request(database, **asked), str(spool), archive, bin_dir=str(self.bin))
+            window = window_of(asked.pop("since"), asked.pop("until", None)) if "since" in asked else {}
+            given = {"bin_dir": str(self.bin), "since_backup": asked.pop("since_backup", False)}
+            history = ChangeHistory(login, make_request(database, **window, **asked), str(spool), archive, **given)
             try:
                 return history.read()
             finally:

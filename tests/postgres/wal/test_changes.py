@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal import scan
 from cluster import Cluster
 
 
@@ -138,3 +139,87 @@ def test_text_tells_a_tired_person_what_was_lost_first(cluster: Cluster) -> None
 def test_an_unknown_database_is_refused(cluster: Cluster) -> None:
     with pytest.raises(RecoveryError, match="has no database 'shp'. Similar: shop"):
         cluster.history("shp")
+
+
+def test_rows_of_subtransactions_count_for_the_transaction_that_commits_them(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE ch_loop (id int PRIMARY KEY)", "INSERT INTO ch_loop SELECT generate_series(1, 3000)")
+    since = now(cluster)
+    loop = """DO $$ BEGIN FOR i IN 0..299 LOOP
+                BEGIN DELETE FROM ch_loop WHERE id > i * 10 AND id <= i * 10 + 10;
+                EXCEPTION WHEN division_by_zero THEN NULL; END;
+              END LOOP; END $$"""
+    cluster.transact(loop, end="ROLLBACK")
+    xid = cluster.transact(loop)
+    assert told(cluster, since) == {xid: [("deleted", "ch_loop", 3000)]}
+
+
+def test_a_loop_that_goes_on_over_many_stretches_of_wal_is_counted_whole(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "LOCAL_BYTES", 3 << 20)
+    cluster.sql("CREATE TABLE ch_long (id int PRIMARY KEY)", "INSERT INTO ch_long SELECT generate_series(1, 1200)")
+    since = now(cluster)
+    connection = cluster.connect()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT pg_current_xact_id()::text::bigint & 4294967295")
+            xid = cursor.fetchone()[0]
+            for part in range(12):
+                cursor.execute("SAVEPOINT a")
+                cursor.execute("DELETE FROM ch_long WHERE id > %s AND id <= %s", (part * 100, part * 100 + 100))
+                cursor.execute("RELEASE a")
+                # Two segments between, with the lists of running transactions that checkpoints write.
+                cluster.sql("SELECT pg_switch_wal()", "CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT")
+            cursor.execute("COMMIT")
+    finally:
+        connection.close()
+    assert told(cluster, since)[xid] == [("deleted", "ch_long", 1200)]
+
+
+def test_few_rows_of_each_of_many_tables_are_many_together(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE ch_parts (id int, part int) PARTITION BY LIST (part)")
+    cluster.sql(*[f"CREATE TABLE ch_part{n} PARTITION OF ch_parts FOR VALUES IN ({n})" for n in range(10)])
+    cluster.sql("INSERT INTO ch_parts SELECT g, g % 10 FROM generate_series(1, 5000) g")
+    since = now(cluster)
+    xid = cluster.transact("DELETE FROM ch_parts")
+    assert told(cluster, since) == {xid: [("deleted", f"ch_part{n}", 500) for n in range(10)]}
+    assert told(cluster, since, min_rows=5001) == {}
+
+
+def test_a_window_of_positions_holds_exactly_what_committed_in_it(cluster: Cluster) -> None:
+    here = "SELECT pg_current_wal_insert_lsn()::text"
+    cluster.sql("CREATE TABLE ch_window (id int)")
+    first = cluster.sql(here)
+    inside = cluster.transact("ALTER TABLE ch_window ADD a int")
+    last = cluster.sql(here)
+    cluster.sql("ALTER TABLE ch_window ADD b int")
+    found = cluster.history(since=first, until=last)
+    assert [one["xid"] for one in found["transactions"]] == [inside]
+
+
+def test_since_the_newest_backup_leaves_out_what_is_in_it(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE ch_before_backup (id int)")
+    cluster.pgbackrest("backup", "--type=incr")
+    cluster.sql("CREATE TABLE ch_after_backup (id int)")
+    found = cluster.history(since="backup", since_backup=True)["transactions"]
+    names = {item["name"] for one in found for item in one["changes"]}
+    assert "ch_after_backup" in names
+    assert "ch_before_backup" not in names
+
+
+def test_what_a_rewritten_catalogue_hides_is_said(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE ch_hidden (id int, v int)", "INSERT INTO ch_hidden SELECT 1, 1")
+    first = cluster.sql("SELECT pg_current_wal_insert_lsn()::text")
+    hidden = cluster.transact("ALTER TABLE ch_hidden ALTER v TYPE bigint")
+    cluster.sql("VACUUM FULL pg_attribute, pg_constraint")
+    after = cluster.transact("ALTER TABLE ch_hidden ALTER v TYPE numeric")
+    found = cluster.history(since=first)
+    changes = {
+        one["xid"]: {(item["what"], item["loses"]) for item in one["changes"] if item["name"] == "ch_hidden"}
+        for one in found["transactions"]
+    }
+    assert changes[hidden] == {("rewritten", None)}
+    assert changes[after] == {("rewritten by a change of its definition", None)}
+    assert found["blind"]["catalogues"] == ["pg_attribute", "pg_constraint"]
+    assert any(line.startswith("Not told: changes of definitions committed before") for line in found["text"])

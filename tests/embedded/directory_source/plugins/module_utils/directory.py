@@ -73,6 +73,8 @@ class Directory:
         seconds = os.path.getmtime(os.path.join(self.base, "backup_manifest"))
         return Backup("base", self.start()[1], int(seconds * 1_000_000), None)
 
+    newest_backup = oldest_backup
+
 
 def plan(directory: Directory, instance: SideInstance, order: Mapping[str, Any]) -> dict[str, Any]:
     """What is restored, from where, to where; RecoveryError where it cannot be."""
