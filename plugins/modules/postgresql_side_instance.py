@@ -81,6 +81,31 @@ options:
           - Database the client connects to.
         type: str
         required: true
+  images:
+    description:
+      - What one transaction changed, to be told by M(dbre.recovery.postgresql_transaction_undo). Its COMMIT record is
+        the target, exclusive. With O(state=promoted) the rows of its tables are kept as it found them, replay goes on
+        by this one record, and they are kept as it left them, in schema C(dbre_images) of the side instance.
+      - An instance that has gone past its target cannot be had without it any more.
+    type: dict
+    suboptions:
+      database:
+        description:
+          - Database of the transaction.
+        type: str
+        required: true
+      xids:
+        description:
+          - Number of the transaction and of its subtransactions, as WAL has them.
+        type: list
+        elements: int
+        required: true
+      relations:
+        description:
+          - OIDs of the tables whose rows it changed. Of a partitioned table, those of the partitions.
+        type: list
+        elements: int
+        required: true
 requirements:
   - psycopg2 on the host the module runs on
   - openssl on the host the module runs on, for O(client)
@@ -204,12 +229,14 @@ state:
   sample: stopped
 """
 
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import TARGET_OPTIONS
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._side.images import Images
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 
@@ -222,6 +249,14 @@ def main() -> None:
             "state": {"type": "str", "choices": ["paused", "promoted", "stopped", "absent"], "default": "promoted"},
             "target": {"type": "dict", "options": TARGET_OPTIONS},
             "timeout": {"type": "int", "default": 3600},
+            "images": {
+                "type": "dict",
+                "options": {
+                    "database": {"type": "str", "required": True},
+                    "xids": {"type": "list", "elements": "int", "required": True},
+                    "relations": {"type": "list", "elements": "int", "required": True},
+                },
+            },
             "client": {
                 "type": "dict",
                 "options": {**client, "password": {"type": "str", "required": True, "no_log": True}},
@@ -239,6 +274,7 @@ def main() -> None:
             timeout=module.params["timeout"],
             client=module.params["client"],
             check_mode=module.check_mode,
+            images_of=partial(Images, wanted=module.params["images"]) if module.params["images"] else None,
         )
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)

@@ -55,6 +55,7 @@ def everything(production: Any, cloud: Cloud) -> Path:
 ON_HOSTS = {"provision-primary", "provision-standby", "logical-backup"}
 GIVEN: dict[str, dict[str, Any]] = {
     "backup-now": {},
+    "dr-corruption": {"dr_database": "shop"},
     "dr-rds-corruption": {"dr_database": "shop"},
     "dr-rds-failover": {},
     "dr-rds-table-drop": {"dr_database": "shop", "dr_tables": "public.orders"},
@@ -81,6 +82,9 @@ def test_check_mode_with_one_inventory_changes_nothing_and_says_what_is_next(
         time.sleep(2)
     if name == "dr-table-drop":
         shop.query("shop", "DROP TABLE public.orders CASCADE")
+    if name == "dr-corruption":
+        update = "UPDATE public.orders SET what = NULL; SELECT pg_current_xact_id()::text"
+        given["dr_target_xid"] = shop.query("shop", update)[0][0]
     before = cloud.world(), backups(shop), shop.schema_dump("shop")
     done = check(shop, everything, name, **given)
     assert done.rc == 0, done.output

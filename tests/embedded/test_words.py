@@ -43,6 +43,7 @@ def start(tmp_path: Path, name: str, *words: str, **variables: Any) -> tuple[int
 
 WRONG = [
     ("dr-table-drop", "dr_primary"),
+    ("dr-corruption", "dr_primary"),
     ("what-happened", "dr_primary"),
     ("provision-primary", "provision_primary"),
     ("provision-primary", "provision_repository"),

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Callable, Mapping
+from typing import Any, Optional, Protocol
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import (
     ReadBack,
@@ -60,6 +60,16 @@ _SESSION_ENDED = (None, "57P01", "57P02", "57P03")
 # SQLSTATE of a recovery control function outside of recovery: object_not_in_prerequisite_state.
 _NOT_IN_RECOVERY = "55000"
 CERTIFICATE_DAYS = "30"
+
+
+class KeepsImages(Protocol):
+    """What an instance shows of a transaction, just before and just after it."""
+
+    def move_past(self) -> None:
+        """Before it is promoted."""
+
+    def keep(self) -> bool:
+        """Once it is; whether anything was changed."""
 
 
 class SideRecovery:
@@ -415,8 +425,10 @@ class SideRecovery:
         self.instance.write_marker(self.marker)
         return True
 
-    def promote(self, client: Optional[Mapping[str, Any]]) -> tuple[dict[str, Any], bool]:
-        """Ensure promoted, from a proven pause only; returns (proof, changed)."""
+    def promote(
+        self, client: Optional[Mapping[str, Any]], before: Callable[[], None] = lambda: None
+    ) -> tuple[dict[str, Any], bool]:
+        """Ensure promoted, from a proven pause only, and after ``before``; returns (proof, changed)."""
         self.require_usable()
         changed = False
         if self.is_out_of_recovery():
@@ -425,6 +437,7 @@ class SideRecovery:
             changed = self.ensure_started()
             self.wait_open()
         else:
+            before()
             self.pause()
             changed = True
             # Resuming at the target ends recovery. pg_promote does the same, but the paused startup process sees it
@@ -616,6 +629,13 @@ class SideRecovery:
         return recovered_instance(found)
 
 
+def _promote_past(
+    recovery: SideRecovery, client: Optional[Mapping[str, Any]], images: KeepsImages
+) -> tuple[dict[str, Any], bool]:
+    proof, changed = recovery.promote(client, images.move_past)
+    return proof, images.keep() or changed
+
+
 def ensure_state(
     instance: SideInstance,
     state: str,
@@ -624,8 +644,12 @@ def ensure_state(
     timeout: float = 3600,
     client: Optional[Mapping[str, Any]] = None,
     check_mode: bool = False,
+    images_of: Optional[Callable[[SideRecovery], KeepsImages]] = None,
 ) -> dict[str, Any]:
-    """Ensure a state of a side instance; returns the module's result."""
+    """Ensure a state of a side instance; returns the module's result.
+
+    With ``images_of``, one that is to be promoted goes past its target first, and keeps what is told on the way.
+    """
     if instance.read_marker() is None:
         if state in ("paused", "promoted"):
             instance.marker()
@@ -665,7 +689,10 @@ def ensure_state(
                 f"the side instance at {instance.path} on {instance.host} is promoted already and cannot go back to "
                 "paused. Nothing was changed. Go on with it as promoted, or remove it (state=absent) and restore again."
             )
-        proof, changed = recovery.pause() if state == "paused" else recovery.promote(client)
+        if images_of is not None and state == "promoted":
+            proof, changed = _promote_past(recovery, client, images_of(recovery))
+        else:
+            proof, changed = recovery.pause() if state == "paused" else recovery.promote(client)
         return {
             "changed": changed,
             "state": before,

@@ -67,8 +67,8 @@ def compare_fingerprints(recovery: Mapping[str, Any]) -> dict[str, Any]:
     sides = recovery.get("fingerprints") or {}
     recovered, production = dict(sides.get("recovered") or {}), dict(sides.get("production") or {})
     for relation in recovery.get("relations") or []:
-        if relation.get("action") == "merge" or "merged" in relation:
-            continue  # what was merged has rows of both; the merge itself compared them one by one
+        if relation.get("action") in ("merge", "undo") or "merged" in relation:
+            continue  # what was merged or undone has rows of both; that itself compared them one by one
         name = units.relation_name(relation)
         for side, checksum in ((recovered, "checksum_side"), (production, "checksum_production")):
             seen = {"rows": relation.get("rows"), "checksum": relation.get(checksum)}

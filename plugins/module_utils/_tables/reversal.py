@@ -1,0 +1,295 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One table of a transaction that is taken back: its rows before and after, and what production has of them now.
+
+A row that production still has as the transaction left it becomes what it was. One that was changed since is a
+conflict, and stays. What is to be done is written into a table beside (the preview), row by row, before it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Owner
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    quote_ident,
+    quote_literal,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import plain_columns
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import primary_key, same_row
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.row_versions import FIXED
+
+SAMPLE = 5
+# Why a row stays as it is.
+CHANGED = "changed since"
+DELETED = "deleted since"
+MADE_AGAIN = "made again since"
+TAKEN = "a unique key: production has another row with the same values"
+WORDS = ("seq", "operation", "inverse", "conflict", "later_xid")
+
+
+@dataclass(frozen=True)
+class Touched:
+    """A table of production whose rows a transaction changed. ``schema`` and ``name`` are those of now."""
+
+    oid: int
+    schema: str
+    name: str
+    columns: Sequence[Mapping[str, Any]]
+    key: Mapping[str, str]
+
+    @classmethod
+    def of(cls, connection: Any, oid: int, schema: str, name: str) -> Touched:
+        """The table as production has it."""
+        return cls(oid, schema, name, fingerprint.columns_of(connection, [oid])[oid], primary_key(connection, oid))
+
+    @property
+    def shown(self) -> str:
+        """Its name, for people."""
+        return display_name(self.schema, self.name)
+
+    @property
+    def true(self) -> str:
+        """Its name in SQL."""
+        return quote_name(self.schema, self.name)
+
+    @property
+    def own(self) -> str:
+        """Its own rows, in SQL."""
+        return f"ONLY {self.true}"
+
+    @property
+    def stored(self) -> list[Mapping[str, Any]]:
+        """Columns that are not computed."""
+        return [column for column in self.columns if not column["generated"]]
+
+    @property
+    def keys(self) -> str:
+        """Columns of its primary key."""
+        return ", ".join(quote_ident(name) for name in self.key)
+
+    def on_key(self, one: str, other: str) -> str:
+        """SQL condition: two rows have the same primary key."""
+        pairs = ((f"{one}.{quote_ident(name)}", f"{other}.{quote_ident(name)}") for name in self.key)
+        return " AND ".join(f"{mine} {sign} {theirs}" for (mine, theirs), sign in zip(pairs, self.key.values()))
+
+    def words(self) -> dict[str, str]:
+        """Names of the preview's columns beside those of the key."""
+        prefix = ""
+        while any(name.startswith(f"{prefix}{word}") for name in self.key for word in WORDS):
+            prefix += "dbre_"
+        return {word: f"{prefix}{word}" for word in WORDS}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Tables in ``schema`` with the rows as the transaction found them and as it left them, and the preview."""
+
+    schema: str
+    before: str
+    after: str
+    preview: str
+
+
+class Reversal:
+    """One table, in the caller's transaction, from the image ``after`` to the image ``before``."""
+
+    def __init__(self, connection: Any, owner: Owner, table: Touched, images: Images) -> None:
+        self.connection, self.owner, self.table, self.images = connection, owner, table, images
+        plain = plain_columns(connection, table.stored)
+        definitions = {column["name"]: item.definition for column, item in zip(table.stored, plain)}
+        backs = [item.back for item in plain]
+        self.fields = ", ".join(quote_ident(column["name"]) for column in table.stored)
+        self.values = ", ".join(f"s.{back}" for back in backs)
+        words = table.words()
+        self.seq, self.operation, self.inverse, self.conflict, self.later = words.values()
+        preview = quote_name(images.schema, images.preview)
+        execute(connection, f"DROP TABLE IF EXISTS {preview}")
+        execute(
+            connection,
+            f"CREATE TABLE {preview} ({self.seq} int8 GENERATED ALWAYS AS IDENTITY, {self.operation} text, "
+            f"{self.inverse} text, {', '.join(definitions[name] for name in table.key)}, {self.conflict} text, "
+            f"{self.later} int8)",
+        )
+        self._hidden = Unpublished(connection, images.schema, preview)
+        self.preview = owner.bring(images.schema, images.preview)
+        self.before = owner.bring(images.schema, images.before)
+        self.after = owner.bring(images.schema, images.after)
+        owner.lend("TABLE", self.preview, ["SELECT", "INSERT", "UPDATE"])
+
+    def find(self, preview: str = "") -> None:
+        """Find what is to be done, row by row; with an earlier ``preview`` only with rows that it was done with."""
+        table = self.table
+        fixed = {row["name"] for row in rows(self.connection, FIXED, {"oid": table.oid})}
+        kept = [column for column in table.stored if column["name"] in fixed]
+        self.changing = [column["name"] for column in table.stored if column["name"] not in fixed]
+        update = "true" if self.changing and None not in fixed else "false"
+        if kept and update == "true":
+            update = same_row(kept, "s", "b")
+        done = ""
+        if preview:
+            done = (
+                f" AND EXISTS (SELECT FROM {preview} u WHERE {table.on_key('u', 's')} "
+                f"AND u.{self.conflict} IS NULL AND u.{self.inverse} <> 'NONE')"
+            )
+        into = f"INSERT INTO {self.preview} ({self.operation}, {self.inverse}, {table.keys})"
+        keys = ", ".join(f"s.{quote_ident(name)}" for name in table.key)
+        for operation, inverse, here, there in (
+            ("INSERT", "DELETE", self.after, self.before),
+            ("DELETE", "INSERT", self.before, self.after),
+        ):
+            self.owner.execute(
+                f"{into} SELECT '{operation}', '{inverse}', {keys} FROM {here} s "
+                f"WHERE NOT EXISTS (SELECT FROM {there} b WHERE {table.on_key('b', 's')}){done} ORDER BY {keys}"
+            )
+        self.owner.execute(
+            f"{into} SELECT 'UPDATE', CASE WHEN {update} THEN 'UPDATE' ELSE 'DELETE, INSERT' END, {keys} "
+            f"FROM {self.before} s JOIN {self.after} b ON {table.on_key('b', 's')} "
+            f"WHERE NOT {same_row(table.stored, 's', 'b')}{done} ORDER BY {keys}"
+        )
+        for statement in (
+            f"ALTER TABLE {self.preview} ADD PRIMARY KEY ({table.keys})",
+            f"ANALYZE {self.preview}",
+        ):
+            execute(self.connection, statement)
+
+    def hold(self) -> None:
+        """Lock the rows of production that are meant, until the commit."""
+        self.owner.execute(
+            f"SELECT count(*) FROM (SELECT FROM {self.table.own} p JOIN {self.preview} u "
+            f"ON {self.table.on_key('p', 'u')} FOR UPDATE OF p) AS held"
+        )
+
+    def compare(self) -> None:
+        """Mark what production does not have any more as the transaction left it."""
+        table = self.table
+        found = f"FROM {table.own} p WHERE {table.on_key('p', 'u')}"
+        absent = f"NOT EXISTS (SELECT {found})"
+
+        def mark(changes: str, condition: str, more: str = "") -> None:
+            self.owner.execute(
+                f"UPDATE {self.preview} u SET {changes}{more} WHERE u.{self.conflict} IS NULL AND {condition}"
+            )
+
+        none = f"{self.inverse} = 'NONE'"
+        mark(none, f"u.{self.operation} = 'INSERT' AND {absent}")
+        mark(f"{self.conflict} = {quote_literal(DELETED)}", f"u.{self.operation} = 'UPDATE' AND {absent}")
+        joined = f"{table.on_key('p', 'u')} AND {table.on_key('s', 'u')}"
+        source = f" FROM {table.own} p, {{}} s"
+        later = f"{self.later} = p.xmin::pg_catalog.text::pg_catalog.int8"
+        mark(
+            none,
+            f"u.{self.operation} IN ('UPDATE', 'DELETE') AND {joined} AND {same_row(table.stored, 's', 'p')}",
+            source.format(self.before),
+        )
+        pending = f"u.{self.inverse} <> 'NONE'"
+        mark(
+            f"{self.conflict} = {quote_literal(MADE_AGAIN)}, {later}",
+            f"{pending} AND u.{self.operation} = 'DELETE' AND {table.on_key('p', 'u')}",
+            f" FROM {table.own} p",
+        )
+        mark(
+            f"{self.conflict} = {quote_literal(CHANGED)}, {later}",
+            f"{pending} AND u.{self.operation} IN ('UPDATE', 'INSERT') AND {joined} "
+            f"AND NOT {same_row(table.stored, 's', 'p')}",
+            source.format(self.after),
+        )
+
+    def pending(self, row: str = "u") -> str:
+        """SQL condition: what a row of the preview says is to be done."""
+        return f"{row}.{self.conflict} IS NULL AND {row}.{self.inverse} <> 'NONE'"
+
+    def delete(self) -> None:
+        """Delete what the transaction made, and what cannot become what it was while others have its values."""
+        self.owner.execute(
+            f"DELETE FROM {self.table.own} p USING {self.preview} u WHERE {self.table.on_key('p', 'u')} "
+            f"AND {self.pending()} AND u.{self.inverse} LIKE 'DELETE%'"
+        )
+
+    def restore(self) -> None:
+        """Give rows the values that they had, and put back those that are gone."""
+        table = self.table
+        if self.changing:
+            backs = {
+                column["name"]: item.back
+                for column, item in zip(table.stored, plain_columns(self.connection, table.stored))
+            }
+            changes = ", ".join(f"{quote_ident(name)} = s.{backs[name]}" for name in self.changing)
+            self.owner.execute(
+                f"UPDATE {table.own} p SET {changes} FROM {self.before} s JOIN {self.preview} u "
+                f"ON {table.on_key('s', 'u')} WHERE {table.on_key('p', 's')} AND {self.pending()} "
+                f"AND u.{self.inverse} = 'UPDATE'"
+            )
+        self.owner.execute(
+            f"INSERT INTO {table.true} ({self.fields}) OVERRIDING SYSTEM VALUE SELECT {self.values} "
+            f"FROM {self.before} s JOIN {self.preview} u ON {table.on_key('s', 'u')} "
+            f"WHERE {self.pending()} AND u.{self.inverse} LIKE '%INSERT' ON CONFLICT DO NOTHING"
+        )
+
+    def refused(self) -> dict[int, str]:
+        """{number of a row: why} of those that are not as they were, after all was done."""
+        table = self.table
+        query = (
+            f"SELECT u.{self.seq} AS seq, EXISTS (SELECT FROM {table.own} p WHERE {table.on_key('p', 'u')}) AS there "
+            f"FROM {self.preview} u JOIN {self.before} s ON {table.on_key('s', 'u')} WHERE {self.pending()} "
+            f"AND NOT EXISTS (SELECT FROM {table.own} p WHERE {table.on_key('p', 's')} "
+            f"AND {same_row(table.stored, 's', 'p')})"
+        )
+        return {row["seq"]: MADE_AGAIN if row["there"] else TAKEN for row in self.owner.rows(query)}
+
+    def set_apart(self, refused: Mapping[int, str]) -> None:
+        """Make conflicts of rows by their numbers."""
+        reasons: dict[str, list[int]] = {}
+        for number, reason in refused.items():
+            reasons.setdefault(reason, []).append(number)
+        for reason, numbers in reasons.items():
+            execute(
+                self.connection,
+                f"UPDATE {self.preview} SET {self.conflict} = %s WHERE {self.seq} = ANY(%s) "
+                f"AND {self.conflict} IS NULL",
+                (reason, numbers),
+            )
+
+    def finish(self) -> dict[str, Any]:
+        """What the preview says, in numbers; it stays, unseen by subscribers."""
+        counted = rows(
+            self.connection,
+            f"SELECT {self.operation} AS operation, {self.inverse} AS inverse, {self.conflict} AS conflict, count(*) "
+            f"FROM {self.preview} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        )
+        texts = ", ".join(fingerprint.shown_text(quote_ident(name)) for name in self.table.key)
+        sample = rows(
+            self.connection,
+            f"SELECT ARRAY[{texts}] AS key, {self.operation} AS operation, {self.conflict} AS conflict, "
+            f"{self.later} AS later_xid FROM {self.preview} WHERE {self.conflict} IS NOT NULL "
+            f"ORDER BY {self.seq} LIMIT {SAMPLE}",
+        )
+        self._hidden.filled(self.preview)
+        done = [item for item in counted if item["conflict"] is None and item["inverse"] != "NONE"]
+        conflicts = [item for item in counted if item["conflict"] is not None]
+        reasons = sorted({item["conflict"] for item in conflicts})
+        return {
+            "schema": self.table.schema,
+            "name": self.table.name,
+            "oid": self.table.oid,
+            "action": "undo",
+            "rows": sum(item["count"] for item in done),
+            "reverted": {
+                operation.lower(): sum(item["count"] for item in done if item["operation"] == operation)
+                for operation in ("INSERT", "UPDATE", "DELETE")
+            },
+            "already": sum(item["count"] for item in counted if item["inverse"] == "NONE"),
+            "conflicts": {
+                reason: sum(item["count"] for item in conflicts if item["conflict"] == reason) for reason in reasons
+            },
+            "key": list(self.table.key),
+            "sample": sample,
+        }

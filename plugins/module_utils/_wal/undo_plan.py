@@ -1,0 +1,98 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What it takes to undo one transaction's rows, out of what it and all later ones changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, parse_relation_list
+
+# What a change of rows is called in a history, and as what it stands in the plan.
+ROWS = {"inserted": "insert", "updated": "update", "deleted": "delete"}
+
+
+class UndoPlan(TypedDict):
+    """``relations`` as those of an incident, with their ``names`` and ``oids``; ``later`` in lines for people."""
+
+    relations: list[dict[str, Any]]
+    names: list[str]
+    oids: list[int]
+    rows: int
+    later: list[str]
+
+
+def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] | None = None) -> UndoPlan:
+    """The plan for transaction ``xid`` (32 bits, as WAL has it), of the tables ``asked`` for or all that it changed.
+
+    ``history`` is what M(postgresql_change_history_info) returns from the transaction's COMMIT record on, of rows from
+    the first on. Raises RecoveryError where undoing rows is not what undoes it.
+    """
+    every = list(history.get("transactions") or [])
+    mine = next((one for one in every if one["xid"] == xid & 0xFFFFFFFF), None)
+    if mine is None:
+        raise RecoveryError(
+            f"transaction {xid} changed no rows of tables in this database that WAL tells of. Nothing was changed. See "
+            "what happened: ansible-playbook dbre.recovery.what_happened -e dr_database=DATABASE -e dr_min_rows=1"
+        )
+    changes = [change for change in mine["changes"] if change["what"] in ROWS and change["kind"] == "r"]
+    others = [change for change in mine["changes"] if change["what"] not in ROWS]
+    if others:
+        named = ", ".join(f"{_name(change)} {change['what']}" for change in others[:5])
+        raise RecoveryError(
+            f"transaction {xid} did not only change rows: {named}{' and more' if len(others) > 5 else ''}. Undoing its "
+            "rows would not undo that. Nothing was changed. Bring back what was lost from just before it: "
+            f"ansible-playbook dbre.recovery.dr_table_drop -e dr_target_xid={xid} -e dr_load=beside -e dr_database="
+            "DATABASE -e dr_tables=TABLES"
+        )
+    wanted = [(one["schema"], one["name"]) for one in parse_relation_list(asked)]
+    touched = {(change["schema"], change["name"]) for change in changes}
+    unknown = [display_name(*one) for one in wanted if one not in touched]
+    if unknown:
+        raise RecoveryError(
+            f"transaction {xid} did not change rows of {', '.join(unknown)}. It changed those of "
+            f"{', '.join(sorted(display_name(*one) for one in touched))}; of a partitioned table name the partitions, "
+            "or name none to undo all. Nothing was changed."
+        )
+    chosen = [change for change in changes if not wanted or (change["schema"], change["name"]) in wanted]
+    oids = sorted({change["oid"] for change in chosen})
+    return {
+        "relations": [
+            {
+                **{key: change[key] for key in ("schema", "name", "oid", "kind", "rows")},
+                "damage": ROWS[change["what"]],
+                "rows_estimated": False,
+                "asked": True,
+            }
+            for change in chosen
+        ],
+        "names": sorted({_name(change) for change in chosen}),
+        "oids": oids,
+        "rows": sum(change["rows"] for change in chosen),
+        "later": _later(every[every.index(mine) + 1 :], set(oids)),
+    }
+
+
+def _name(change: Mapping[str, Any]) -> str:
+    return display_name(change["schema"], change["name"]) if change["name"] is not None else f"OID {change['oid']}"
+
+
+def _later(transactions: Sequence[Mapping[str, Any]], oids: set[int]) -> list[str]:
+    """How many later transactions changed the same tables, and how many others."""
+    same = [one for one in transactions if any(change["oid"] in oids for change in one["changes"])]
+    others = len(transactions) - len(same)
+    lines = [
+        f"{counted(len(same), 'later transaction')} changed the same tables; rows they changed, too, stay as they are"
+    ]
+    if same:
+        numbers = ", ".join(str(one["xid"]) for one in same[:10])
+        lines.append(f"they are {numbers}{f' and {len(same) - 10} more' if len(same) > 10 else ''}")
+    if others:
+        lines.append(
+            f"{counted(others, 'later transaction')} changed other tables only, and what they read is not told"
+        )
+    return lines

@@ -1,0 +1,73 @@
+"""One transaction's rows are undone on a production in one folder, and what came later stays."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from conftest import ROOT, Shop
+from runs import run
+
+PLAYBOOK = ROOT / "playbooks" / "dr-corruption.yml"
+
+
+def undo(shop: Shop, *words: str, **variables: Any) -> Any:
+    given = {"dr_database": "shop", "dr_confirm": True, "dr_report_dir": str(shop.folder / "incidents"), **variables}
+    command = ["ansible-playbook", "-i", str(shop.inventory_file), str(PLAYBOOK), "-e", json.dumps(given), *words]
+    return run(command, shop.environment)
+
+
+def transact(shop: Shop, *statements: str) -> int:
+    """Statements in one transaction, and its number."""
+    return int(shop.query("shop", "; ".join([*statements, "SELECT pg_current_xact_id()::text"]))[0][0])
+
+
+def number(shop: Shop, query: str) -> int:
+    return int(shop.query("shop", f"SELECT count(*) FROM {query}")[0][0])
+
+
+def test_an_update_without_where_is_undone_but_for_what_was_changed_since(shop: Shop) -> None:
+    shop.query("shop", "CREATE TABLE public.other (id int PRIMARY KEY)")
+    xid = transact(shop, "UPDATE public.orders SET what = 'x'", "DELETE FROM public.lines WHERE id > 2990")
+    shop.query("shop", "UPDATE public.orders SET what = 'later' WHERE id <= 7")
+    shop.query("shop", "INSERT INTO public.other SELECT generate_series(1, 5)")
+
+    planned = undo(shop, "--check", dr_target_xid=xid, dr_incident_id="undone")
+    assert planned.rc == 0, planned.output
+    assert "public.orders: update, 3,000 rows" in planned.output
+    assert "1 later transaction changed the same tables" in planned.output
+    assert shop.count("public.lines") == 2990
+
+    undone = undo(shop, dr_target_xid=xid, dr_incident_id="undone")
+    assert undone.rc == 2, undone.output
+    assert "equal in rows" not in undone.output
+    assert "Recovered in part: missing 7 rows of public.orders" in undone.output
+    assert number(shop, "public.orders WHERE what = 'order ' || id") == 2993
+    assert number(shop, "public.orders WHERE what = 'later'") == 7
+    assert shop.count("public.lines") == 3000
+    assert shop.count("public.other") == 5
+
+    report = shop.report("undone")
+    assert report["verdict"] == "in_part"
+    assert report["unproved"] == []
+    (conflicts,) = [item for item in report["left_to_do"] if "orders" in item["what"]]
+    assert number(shop, f"({conflicts['command'].rstrip(';')}) q") == 7
+    (back,) = [item for item in report["left_to_do"] if "Take the undo back" in item["what"]]
+    taken = shop.obey(back["command"])
+    assert taken.rc == 0, taken.output
+    assert number(shop, "public.orders WHERE what = 'x'") == 2993
+    assert shop.count("public.lines") == 2990
+
+
+def test_a_transaction_that_did_more_than_to_change_rows_is_refused_with_the_way_that_works(shop: Shop) -> None:
+    xid = transact(shop, "UPDATE public.orders SET what = 'x'", "ALTER TABLE public.orders ADD more int")
+    refused = undo(shop, dr_target_xid=xid)
+    assert refused.rc != 0
+    assert "did not only change rows" in refused.output
+    assert f"dr_target_xid={xid}" in refused.output
+
+
+def test_without_a_transaction_it_says_how_to_find_it(shop: Shop) -> None:
+    refused = undo(shop)
+    assert refused.rc != 0
+    assert "dbre.recovery.what_happened" in refused.output

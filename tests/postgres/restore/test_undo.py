@@ -1,0 +1,286 @@
+"""One transaction's rows are taken back on a real server, from one restore, and that again."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
+from ansible_collections.dbre.recovery.plugins.module_utils._side.images import Images
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.remove import remove_staging
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.undo import Undo
+from side_production import Production, Side, run
+
+Rows = dict[Any, tuple[Any, ...]]
+
+SEED = """
+CREATE ROLE shopkeeper; CREATE ROLE mallory;
+CREATE SCHEMA un;
+GRANT USAGE, CREATE ON SCHEMA un TO shopkeeper, mallory;
+GRANT CREATE ON DATABASE shop TO shopkeeper, mallory;
+SET ROLE shopkeeper;
+CREATE TYPE un.mood AS ENUM ('glad', 'sad');
+CREATE DOMAIN un.price AS numeric CHECK (VALUE >= 0);
+CREATE TABLE un.prices (
+  id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, cents un.price, mood un.mood, code text UNIQUE, at timestamptz,
+  twice numeric GENERATED ALWAYS AS (cents * 2) STORED);
+CREATE TABLE un.audit (n bigint GENERATED ALWAYS AS IDENTITY, what text);
+CREATE FUNCTION un.note() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO un.audit (what) VALUES (TG_OP); RETURN NULL; END $$;
+CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON un.prices FOR EACH ROW EXECUTE FUNCTION un.note();
+ALTER TABLE un.prices ENABLE ALWAYS TRIGGER note;
+CREATE TABLE un.customers (id int PRIMARY KEY, name text);
+CREATE TABLE un.sales (
+  id int PRIMARY KEY, customer int REFERENCES un.customers ON DELETE CASCADE, price int REFERENCES un.prices, day date);
+CREATE TABLE un.parts (id int, day date, v int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+CREATE TABLE un.parts1 PARTITION OF un.parts FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+CREATE TABLE un.parts2 PARTITION OF un.parts FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
+CREATE TABLE un.wide (id int PRIMARY KEY, v text);
+CREATE TABLE un.locked (id int PRIMARY KEY, v text);
+RESET ROLE;
+SET ROLE mallory;
+CREATE FUNCTION un.evil(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+  $$ BEGIN IF current_user <> 'mallory' THEN RAISE 'code of mallory runs as %', current_user; END IF; RETURN $1; END $$;
+CREATE TABLE un.trap (id int PRIMARY KEY, v int CHECK (un.evil(v) > 0));
+CREATE INDEX ON un.trap (un.evil(v), un.evil(7));
+INSERT INTO un.trap SELECT g, g FROM generate_series(1, 50) g;
+RESET ROLE;
+SET ROLE shopkeeper;
+INSERT INTO un.prices (cents, mood, code, at)
+  SELECT g, 'glad', 'code' || g, '2026-01-01 00:00:00+00' FROM generate_series(1, 3000) g;
+INSERT INTO un.customers SELECT g, 'name' || g FROM generate_series(1, 300) g;
+INSERT INTO un.sales SELECT g, g, g, '2026-01-15' FROM generate_series(1, 200) g;
+INSERT INTO un.parts SELECT g, '2026-01-10', g FROM generate_series(1, 40) g;
+INSERT INTO un.wide SELECT g, repeat(md5(g::text), 4) FROM generate_series(1, 500) g;
+INSERT INTO un.locked SELECT g, 'x' FROM generate_series(1, 500) g;
+RESET ROLE;
+"""
+# The transaction that was wrong. Part of it in subtransactions, as a loop with an exception handler has them.
+WRONG = [
+    "SET ROLE shopkeeper",
+    "UPDATE un.prices SET cents = 0, mood = 'sad'",
+    "UPDATE un.prices SET code = CASE code WHEN 'code1' THEN 'code2' ELSE 'code1' END WHERE id IN (1, 2) AND false",
+    "DELETE FROM un.customers WHERE id <= 30",
+    "INSERT INTO un.customers SELECT g, 'made' FROM generate_series(1001, 1010) g",
+    "UPDATE un.parts SET day = '2026-02-10' WHERE id <= 10",
+    "DELETE FROM un.parts WHERE id > 35",
+    """DO $$ BEGIN FOR i IN 1..100 LOOP
+         BEGIN UPDATE un.wide SET v = v || 'y' WHERE id = i; EXCEPTION WHEN division_by_zero THEN NULL; END;
+       END LOOP; END $$""",
+    "SELECT id FROM un.locked WHERE id <= 100 FOR UPDATE",
+    "UPDATE un.locked SET v = 'y' WHERE id <= 3",
+    "RESET ROLE",
+    "SET ROLE mallory",
+    "UPDATE un.trap SET v = v + 100 WHERE id <= 20",
+    "RESET ROLE",
+]
+# What went on afterwards.
+LATER = """
+SET ROLE shopkeeper;
+UPDATE un.prices SET cents = 77 WHERE id BETWEEN 101 AND 150;
+UPDATE un.prices SET cents = id, mood = 'glad' WHERE id BETWEEN 201 AND 210;
+DELETE FROM un.prices WHERE id BETWEEN 2001 AND 2005;
+INSERT INTO un.customers VALUES (7, 'another'), (8, 'name8');
+INSERT INTO un.sales VALUES (5001, 1001, 500, '2026-02-01');
+UPDATE un.customers SET name = 'renamed' WHERE id = 1002;
+DELETE FROM un.customers WHERE id = 1003;
+RESET ROLE;
+SET ROLE mallory;
+UPDATE un.trap SET v = 7 WHERE id = 5;
+RESET ROLE;
+"""
+TABLES = {
+    "prices": "id",
+    "customers": "id",
+    "sales": "id",
+    "parts": "ROW(id, day)::text",
+    "wide": "id",
+    "locked": "id",
+    "trap": "id",
+}
+
+
+NAMES = ("prices", "customers", "sales", "parts1", "parts2", "wide", "locked", "trap")
+
+
+class Scene:
+    """What production had at some moments, and the instance that stands after the transaction."""
+
+    side: Side
+    found: dict[str, Any]
+    again: dict[str, Any]
+
+    def __init__(self, production: Production) -> None:
+        self.production = production
+        self.rows: dict[str, dict[str, Rows]] = {}
+        self.oids = {name: int(production.sql(f"SELECT 'un.{name}'::regclass::oid::int8")) for name in NAMES}
+
+    def transact(self, statements: list[str]) -> int:
+        connection = self.production.connect("shop")
+        with connection.cursor() as cursor:
+            for statement in ["BEGIN", *statements, "SELECT pg_current_xact_id()::text::bigint"]:
+                cursor.execute(statement)
+            xid = int(cursor.fetchone()[0])
+            cursor.execute("COMMIT")
+        connection.close()
+        return xid
+
+    def restore(self, xid: int, path: Path) -> None:
+        """One restore, to just before the transaction and just past it."""
+        lsn, subxacts = self.commit(xid)
+        segment = self.production.sql(f"SELECT pg_walfile_name('{lsn}'::pg_lsn + 1)")
+        target = {"type": "lsn", "value": lsn, "exclusive": True, "timeline": int(segment[:8], 16), "segment": segment}
+        self.production.incidents["undo"] = target
+        self.side = Side(self.production, path, "undo")
+        self.side.restore()
+        wanted = {"database": "shop", "xids": [xid, *subxacts], "relations": list(self.oids.values())}
+        images_of = functools.partial(Images, wanted=wanted)
+        self.found = self.side.ensure("promoted", target=target, images_of=images_of)
+        self.again = self.side.ensure("promoted", target=target, images_of=images_of)
+
+    def commit(self, xid: int) -> tuple[str, list[int]]:
+        """Position of a transaction's COMMIT record, and its subtransactions."""
+        wal = self.production.data / "pg_wal"
+        newest = self.production.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        names = sorted(path.name for path in wal.iterdir() if re.fullmatch(newest[:8] + "[0-9A-F]{16}", path.name))
+        _rc, text, _error = run(
+            [f"{self.production.bin_dir}/pg_waldump", "-p", str(wal), "-r", "Transaction", names[0], newest]
+        )
+        (found,) = re.findall(rf"tx: +{xid}, lsn: (\w+)/(\w+), .*COMMIT (.*)", text)
+        subxacts = re.search(r"subxacts: ([\d ]+)", found[2])
+        numbers = [int(one) for one in subxacts.group(1).split()] if subxacts else []
+        return f"{int(found[0], 16):X}/{int(found[1], 16):X}", numbers
+
+    def look(self, moment: str) -> dict[str, Rows]:
+        connection = self.production.connect("shop")
+        found: dict[str, Rows] = {}
+        with connection.cursor() as cursor:
+            for table, key in TABLES.items():
+                # Who reads a table runs what its owner wrote.
+                cursor.execute(f"SET ROLE {'mallory' if table == 'trap' else 'shopkeeper'}")
+                cursor.execute(f"SELECT {key} AS k, t::text FROM un.{table} t")
+                found[table] = dict(cursor.fetchall())
+        connection.close()
+        self.rows[moment] = found
+        return found
+
+    def audited(self) -> int:
+        return int(self.production.sql("SELECT count(*) FROM un.audit"))
+
+
+@pytest.fixture(scope="module")
+def scene(production: Production) -> Iterator[Scene]:
+    production.sql(SEED)
+    production.archive()
+    made = Scene(production)
+    made.look("before")
+    xid = made.transact(WRONG)
+    made.look("after")
+    production.sql(LATER)
+    production.archive()
+    with tempfile.TemporaryDirectory(prefix="undo-") as root:
+        made.restore(xid, Path(root) / "s")
+        yield made
+        made.side.ensure("absent")
+
+
+def undo_of(scene: Scene, work: Any) -> dict[str, Any]:
+    login: Any = {"login_unix_socket": f"{scene.production.root}/sock", "login_port": scene.production.port}
+    instance = scene.found["instance"]
+    with open_servers(login, None, "undo1", instance, None) as (production, side):
+        return dict(work(Undo(production, "shop", "undo1", list(scene.oids.values())), side))
+
+
+def expected(scene: Scene, table: str) -> tuple[Rows, set[Any]]:
+    """What a table must hold, and the keys of the conflicts, by the rule alone."""
+    before, after, now = (scene.rows[moment][table] for moment in ("before", "after", "now"))
+    rows, conflicts = dict(now), set()
+    for key in before.keys() | after.keys():
+        if before.get(key) == after.get(key) or now.get(key) == before.get(key):
+            continue
+        if now.get(key) != after.get(key):
+            conflicts.add(key)
+        elif key in before:
+            rows[key] = before[key]
+        else:
+            del rows[key]
+    return rows, conflicts
+
+
+def test_the_instance_keeps_only_what_the_transaction_touched(scene: Scene) -> None:
+    side: Side = scene.side
+    assert scene.found["instance"]["state"] == "promoted"
+    assert not scene.again["changed"]
+    # It stands after the transaction, and nothing later is in it.
+    assert side.sql("SELECT count(*) FROM un.prices WHERE cents = 0") == 3000
+    oids = scene.oids
+    counts = {
+        name: [side.sql(f"SELECT count(*) FROM dbre_images.{image}_{oid}") for image in ("before", "after")]
+        for name, oid in oids.items()
+    }
+    assert counts["prices"] == [3000, 3000]
+    assert counts["wide"] == [100, 100]
+    # Rows that were only locked stand in both; 300 customers were never locked by what the transaction did.
+    assert counts["locked"][0] == 100
+    assert counts["customers"][0] < 300
+
+
+def test_undone_and_that_taken_back(scene: Scene) -> None:
+    production: Production = scene.production
+    now = scene.look("now")
+    audited = scene.audited()
+
+    told = undo_of(scene, lambda undo, side: undo.preview(side))
+    assert scene.look("previewed") == now
+    by_name = {item["name"]: item for item in told["relations"]}
+    assert by_name["prices"]["conflicts"] == {"changed since": 50, "deleted since": 5}
+    assert by_name["prices"]["already"] == 10
+
+    done = undo_of(scene, lambda undo, side: undo.carry_out(side))
+    undone = scene.look("undone")
+    by_name = {item["name"]: item for item in done["relations"]}
+    for table in ("prices", "parts", "wide", "locked", "trap", "sales"):
+        rows, conflicts = expected(scene, table)
+        assert undone[table] == rows, table
+        told_conflicts = sum(
+            sum(item["conflicts"].values()) for name, item in by_name.items() if name.startswith(table)
+        )
+        assert told_conflicts == len(conflicts), table
+    rows, conflicts = expected(scene, "customers")
+    # A row that the transaction made and that a later sale points to stays.
+    rows[1001] = now["customers"][1001]
+    assert undone["customers"] == rows
+    assert sum(by_name["customers"]["conflicts"].values()) == len(conflicts) + 1
+    assert any("sales" in reason and "point to it" in reason for reason in by_name["customers"]["conflicts"])
+    assert scene.audited() == audited
+    assert done["changed"]
+    assert sum(item["rows"] for item in done["left_to_do"]) == sum(
+        sum(item["conflicts"].values()) for item in done["relations"]
+    )
+    for item in done["left_to_do"]:
+        assert production.sql(f"SELECT count(*) FROM ({item['command'].rstrip(';')}) q") >= item["rows"]
+    assert production.sql("SELECT bool_and(tgenabled = 'A') FROM pg_trigger WHERE tgname = 'note'")
+    # Nobody is left without a parent.
+    assert (
+        production.sql(
+            "SELECT count(*) FROM un.sales s WHERE NOT EXISTS (SELECT FROM un.customers c WHERE c.id = customer)"
+        )
+        == 0
+    )
+
+    assert not undo_of(scene, lambda undo, side: undo.carry_out(side))["changed"]
+    back = undo_of(scene, lambda undo, side: undo.take_back())
+    assert scene.look("taken back") == now
+    assert back["left_to_do"] == []
+
+
+def test_what_it_kept_stays_until_somebody_removes_it(scene: Scene) -> None:
+    login: Any = {"login_unix_socket": f"{scene.production.root}/sock", "login_port": scene.production.port}
+    with open_servers(login, None, "undo1", scene.found["instance"], None) as (production, _side):
+        kept = remove_staging(production, "shop", "undo1", False)["kept"]
+    assert {item["name"] for item in kept} >= {"prices_before", "prices_after", "prices_undo"}

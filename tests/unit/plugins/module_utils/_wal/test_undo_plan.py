@@ -1,0 +1,65 @@
+"""What it takes to undo one transaction, out of the history from it on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.undo_plan import undo_plan
+
+
+def change(what: str, name: str | None, oid: int, rows: int | None = None, kind: str = "r") -> dict[str, Any]:
+    return {"what": what, "schema": "public", "name": name, "kind": kind, "oid": oid, "rows": rows}
+
+
+def history(*transactions: tuple[int, list[dict[str, Any]]]) -> dict[str, Any]:
+    return {"transactions": [{"xid": xid, "changes": changes} for xid, changes in transactions]}
+
+
+ROWS = [change("updated", "prices", 100, 30), change("deleted", "prices", 100, 2), change("inserted", "log", 101, 5)]
+
+
+def test_all_tables_that_it_changed_rows_of_and_who_changed_them_later() -> None:
+    later = [(8, [change("updated", "prices", 100, 1)]), (9, [change("inserted", "other", 102, 1)])]
+    found = undo_plan(history((7, ROWS), *later), 7)
+    assert (found["oids"], found["names"], found["rows"]) == ([100, 101], ["public.log", "public.prices"], 37)
+    assert [(item["name"], item["damage"], item["rows"]) for item in found["relations"]] == [
+        ("prices", "update", 30),
+        ("prices", "delete", 2),
+        ("log", "insert", 5),
+    ]
+    assert found["later"] == [
+        "1 later transaction changed the same tables; rows they changed, too, stay as they are",
+        "they are 8",
+        "1 later transaction changed other tables only, and what they read is not told",
+    ]
+
+
+def test_what_was_done_before_it_is_not_later() -> None:
+    found = undo_plan(history((6, [change("updated", "prices", 100, 1)]), (7, ROWS)), 7)
+    assert found["later"][0].startswith("0 later transactions")
+
+
+def test_its_number_may_count_on_over_32_bits() -> None:
+    assert undo_plan(history((7, ROWS)), (1 << 32) + 7)["rows"] == 37
+
+
+def test_only_the_tables_that_were_named() -> None:
+    assert undo_plan(history((7, ROWS)), 7, "public.log")["oids"] == [101]
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "said"),
+    [
+        (None, None, "transaction 7 changed no rows"),
+        ([*ROWS, change("truncated", "old", 103)], None, "did not only change rows: public.old truncated"),
+        ([*ROWS, change("dropped", None, 103)], None, "did not only change rows: OID 103 dropped"),
+        (ROWS, "public.pricse", "did not change rows of public.pricse. It changed those of public.log, public.prices"),
+    ],
+)
+def test_what_undoing_rows_would_not_undo_is_refused(changes: Any, asked: Any, said: str) -> None:
+    with pytest.raises(RecoveryError) as refused:
+        undo_plan(history(*([(7, changes)] if changes else [])), 7, asked)
+    assert said in refused.value.msg
+    assert "Nothing was changed" in refused.value.msg
