@@ -39,7 +39,15 @@ PACKAGES = {
     "sudo": "a login that may become postgres and nobody else",
 }
 # Only for a developer's suites on this machine: in a whole run the test hosts run them.
-SUITE_PACKAGES = ("pgbackrest", "pgbouncer", "postgresql", "postgresql-common", "python3-psycopg2", "python3-pytest")
+SUITE_PACKAGES = (
+    "check-pgbackrest",
+    "pgbackrest",
+    "pgbouncer",
+    "postgresql",
+    "postgresql-common",
+    "python3-psycopg2",
+    "python3-pytest",
+)
 
 
 def install_packages(wanted: Collection[str], name: str = "packages") -> None:

@@ -38,7 +38,15 @@ from scenarios import PODMAN, hosts, oldest_job, remove_hosts, scenario_jobs
 from steps import ROOT, TALLY, WORK, StepFailed, step
 
 # Only for a developer's suites on this machine: in a whole run the test hosts run them.
-SUITE_PACKAGES = ("pgbackrest", "pgbouncer", "postgresql", "postgresql-common", "python3-psycopg2", "python3-pytest")
+SUITE_PACKAGES = (
+    "check-pgbackrest",
+    "pgbackrest",
+    "pgbouncer",
+    "postgresql",
+    "postgresql-common",
+    "python3-psycopg2",
+    "python3-pytest",
+)
 
 # What reads prints, and letters; a browser, unless there is one: Ubuntu has no package of it that runs without snapd.
 PAGE_PACKAGES = ("fonts-dejavu-core", "poppler-utils")

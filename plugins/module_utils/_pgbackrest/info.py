@@ -21,7 +21,8 @@ STATUS_MISSING_STANZA_DATA = 3
 STATUS_MIXED = 4
 STATUS_PG_MISMATCH = 5
 
-_SATISFIED_BY = {"full": ("full",), "diff": ("full", "diff"), "incr": ("full", "diff", "incr")}
+# Types of backup that serve as one of a type.
+SERVED_BY = {"full": ("full",), "diff": ("full", "diff"), "incr": ("full", "diff", "incr")}
 
 
 def iso_time(seconds: float | None) -> str | None:
@@ -197,7 +198,7 @@ def recent_backup(
     found = [
         backup
         for backup in facts["backups"]
-        if backup["type"] in _SATISFIED_BY[backup_type]
+        if backup["type"] in SERVED_BY[backup_type]
         and not backup["error"]
         and (backup["repo"], backup["database_id"]) in current
         and (repo is None or backup["repo"] == repo)

@@ -198,6 +198,16 @@ class PgBackRest:
             )
         return stdout
 
+    def verify(self, repo: int | None = None) -> tuple[int, str, str]:
+        """Exit status, text and log of `verify`, all of which must be understood: it exits 0 over errors.
+
+        The names of bad files are logged as INFO.
+        """
+        argv = self.command("verify", "--output=text", "--verbose", repo=repo)
+        return self._run(
+            ["--log-level-stderr=info" if word.startswith("--log-level-stderr=") else word for word in argv]
+        )
+
     def repo_ls(self, path: str, recurse: bool = False, repo: int | None = None) -> dict[str, Any]:
         """Return {name: {type, size, time}} below a path relative to the repository, e.g. `archive/main/15-1`."""
         options = ["--output=json"] + (["--recurse"] if recurse else [])
