@@ -63,8 +63,8 @@ EXAMPLES = r"""
 RETURN = r"""
 policy:
   description:
-    - The policy. RV(ignore:seconds) holds its durations in seconds, RV(ignore:gaps) the longest time between two
-      backups of each type in seconds.
+    - The policy. RV(ignore:seconds) holds its durations in seconds, with the longest time between two restore tests,
+      RV(ignore:gaps) the longest time between two backups of each type.
   returned: success
   type: dict
   sample:
@@ -78,7 +78,7 @@ policy:
     restore_test: Sun *-*-* 04:00
     grace: 2h
     severity: warning
-    seconds: {"rpo": 14400, "rto": 14400, "window": 604800, "grace": 7200}
+    seconds: {"rpo": 14400, "rto": 14400, "window": 604800, "grace": 7200, "restore_test": 604800}
     gaps: {"full": 86400.0, "incr": 3600.0}
 reasons:
   description: Why the policy cannot be kept.
@@ -119,7 +119,9 @@ def find(module: AnsibleModule) -> dict[str, Any]:
     policy = resolve(module.params["tier"], module.params["tiers"], module.params["policy"])
     schedule = {kind: str(calendar) for kind, calendar in policy["schedule"].items()}
     policy["gaps"] = {kind: gap(module, f"schedule.{kind}", calendar) for kind, calendar in schedule.items()}
-    gap(module, "restore_test", str(policy["restore_test"]))
+    between_tests = gap(module, "restore_test", str(policy["restore_test"]))
+    if between_tests != float("inf"):
+        policy["seconds"]["restore_test"] = between_tests
     reasons = faults(policy, policy["gaps"])
     if reasons:
         raise refuse(policy, reasons, socket.gethostname())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,22 +20,32 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive import (
+    Finished,
+    of_archives,
+    of_gaps,
+    of_lag,
+    of_queue,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.metrics import METRICS, Sample
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.restore_tests import of_restore_tests
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples import (
+    IN_PRODUCTION,
     control_facts,
     of_certificate,
-    of_queue,
     of_server,
     of_stanza,
     promised,
+    timer_success,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import (
-    newest_backup,
-    require_continuous,
+    Continuity,
+    look_for_gaps,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 
+SEGMENT = re.compile("[0-9A-F]{24}")
 PATIENCE = 40  # seconds for one command; the timer's service is ended after a few of them
 
 
@@ -64,42 +75,59 @@ class Look:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
         self.stanza = str(settings["stanza"])
+        self.began = time.time()
+        self.finished: list[Finished] = []
 
     def samples(self) -> Iterator[Sample]:
-        began = time.time()
         labels = {"stanza": self.stanza}
         yield from promised(self.stanza, self.settings["policy"])
-        yield Sample("dbre_backup_first_seen_timestamp_seconds", labels, self.first_seen(began))
         yield from self.timers()
         yield from self.certificates()
         yield from self.free_space()
+        yield from self.restore_tests()
         if self.settings.get("pg_path"):
             with suppress(OSError):
-                yield from of_queue(self.stanza, self.ready())
+                self.finished = self.segments()
+                yield from of_queue(self.stanza, self.finished)
         found: list[Sample] = []
         try:
             found = list(self.pgbackrest())
         except (RecoveryError, ValueError) as error:
             sys.stderr.write(f"{error}\n")
         yield from found
+        yield from self.remembered(found)
         yield Sample("dbre_backup_collector_success", labels, int(bool(found)))
         yield Sample("dbre_backup_collector_timestamp_seconds", labels, time.time())
-        yield Sample("dbre_backup_collector_duration_seconds", labels, time.time() - began)
+        yield Sample("dbre_backup_collector_duration_seconds", labels, time.time() - self.began)
 
-    def first_seen(self, now: float) -> float:
-        """Since when this stanza is looked at: a window cannot be longer than that."""
+    def remembered(self, found: Iterable[Sample]) -> Iterator[Sample]:
+        """Since when this stanza is looked at (a window cannot be longer), and since when its lock is held."""
         path = os.path.join(self.settings["state"], f"monitoring-{self.stanza}.json")
-        with suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as file:
-            return float(json.load(file)["first_seen"])
-        write_atomically(path, json.dumps({"first_seen": now}) + "\n", mode=0o644)
-        return now
+        before: dict[str, Any] = {}
+        with suppress(OSError, ValueError, TypeError), open(path, encoding="utf-8") as file:
+            before = dict(json.load(file))
+        held = any(sample.name == "dbre_backup_lock_held" and sample.value for sample in found)
+        first_seen = float(before.get("first_seen") or self.began)
+        lock_since = float(before.get("lock_since") or self.began) if held else None
+        after = {"first_seen": first_seen, "lock_since": lock_since}
+        if after != before:
+            write_atomically(path, json.dumps(after) + "\n", mode=0o644)
+        labels = {"stanza": self.stanza}
+        yield Sample("dbre_backup_first_seen_timestamp_seconds", labels, first_seen)
+        if lock_since:
+            yield Sample("dbre_backup_lock_since_timestamp_seconds", labels, lock_since)
 
     def timers(self) -> Iterator[Sample]:
         for kind in self.settings["timers"]:
-            answer = run(["systemctl", "is-active", f"dbre-backup-{self.stanza}-{kind}.timer"])[1].strip()
+            unit = f"dbre-backup-{self.stanza}-{kind}"
+            labels = {"stanza": self.stanza, "type": kind}
+            answer = run(["systemctl", "is-active", f"{unit}.timer"])[1].strip()
             if answer:
-                labels = {"stanza": self.stanza, "type": kind}
                 yield Sample("dbre_backup_timer_active", labels, int(answer == "active"))
+            names = "--property=ExecMainExitTimestampMonotonic,ExecMainStatus,Result"
+            success = timer_success(run(["systemctl", "show", names, f"{unit}.service"])[1])
+            if success is not None:
+                yield Sample("dbre_backup_timer_success", labels, int(success))
 
     def certificates(self) -> Iterator[Sample]:
         for path in self.settings["certificates"]:
@@ -112,27 +140,44 @@ class Look:
                 labels = {"stanza": self.stanza, "repo": str(repo)}
                 yield Sample("dbre_backup_repository_free_bytes", labels, system.f_bavail * system.f_frsize)
 
-    def ready(self) -> list[float]:
-        times = []
+    def restore_tests(self) -> Iterator[Sample]:
+        path = os.path.join(self.settings["state"], f"restore-test-{self.stanza}.json")
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read()
+        except FileNotFoundError:
+            return
+        except OSError:
+            text = ""
+        yield from of_restore_tests(self.stanza, text)
+
+    def segments(self) -> list[Finished]:
+        """Finished segments in pg_wal."""
+        found = []
         for entry in os.scandir(os.path.join(self.settings["pg_path"], "pg_wal", "archive_status")):
-            if entry.name.endswith(".ready"):
-                with suppress(FileNotFoundError):  # archived meanwhile
-                    times.append(entry.stat().st_mtime)
-        return times
+            name, _dot, state = entry.name.rpartition(".")
+            if state in ("ready", "done") and SEGMENT.fullmatch(name):
+                with suppress(FileNotFoundError):  # archived or recycled meanwhile
+                    found.append(Finished(name, state == "ready", entry.stat().st_mtime))
+        return found
 
     def pgbackrest(self) -> Iterator[Sample]:
         settings = self.settings
         pgbackrest = PgBackRest(run, stanza=self.stanza, config=settings["config"], executable=settings["executable"])
         facts = stanza_facts(pgbackrest.info(patience=PATIENCE / 2))
         yield from of_stanza(facts, settings["policy"]["gaps"], settings["repositories"])
+        yield from of_archives(facts)
+        control = self.control() if settings.get("pg_path") else None
         if settings.get("pg_path"):
-            yield from of_server(facts, self.control())
+            yield from of_server(facts, control)
+        primary = control is not None and control["state"] == IN_PRODUCTION
         for repo in settings["repositories"]:
-            labels = {"stanza": self.stanza, "repo": str(repo)}
-            missing = gap(pgbackrest, facts, repo)
-            yield Sample("dbre_backup_check_known", {**labels, "check": "wal_gap"}, int(missing is not None))
-            if missing is not None:
-                yield Sample("dbre_backup_wal_gap_segments", labels, missing)
+            continuity: Optional[Continuity] = None
+            with suppress(RecoveryError):
+                continuity = look_for_gaps(pgbackrest, facts, repo)
+            yield from of_gaps(facts, repo, continuity, self.finished if primary else None)
+            if primary:
+                yield from of_lag(facts, repo, self.finished, self.began)
 
     def control(self) -> Optional[dict[str, int]]:
         with (
@@ -141,18 +186,6 @@ class Look:
         ):
             return control_facts(file.read(512))
         return None
-
-
-def gap(pgbackrest: PgBackRest, facts: Mapping[str, Any], repo: int) -> Optional[int]:
-    """How many WAL segments since the newest backup are missing in a repository; None: that is not known."""
-    if newest_backup(facts, repo) is None:
-        return None
-    try:
-        require_continuous(pgbackrest, facts, repo)
-    except RecoveryError as error:
-        missing = error.details.get("missing_wal")
-        return len(missing) if missing else None
-    return 0
 
 
 def write(path: str, samples: Iterable[Sample]) -> None:

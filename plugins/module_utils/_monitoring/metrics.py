@@ -35,6 +35,8 @@ RUN = ("stanza", "repo", "type")
 NO_INFO = "pgBackRest did not answer"
 NEVER = "there is no such backup"
 NO_SERVER = "no server of the stanza is on this host"
+NO_PRIMARY = "no primary of the stanza is on this host"
+NO_TEST = "no restore test ran on this host"
 
 METRICS: dict[str, Metric] = {
     "dbre_backup_expected": Metric(
@@ -62,6 +64,12 @@ METRICS: dict[str, Metric] = {
         "1: the timer waits for its next run; 0: it is stopped.",
         "systemd did not answer, or the timers are on another host",
     ),
+    "dbre_backup_timer_success": Metric(
+        TYPE,
+        COLLECTOR,
+        "1: the timer's last run ended with a backup, whole or not; 0: it was ended, or failed.",
+        "it has not run since the host was started, or the timers are on another host",
+    ),
     "dbre_backup_stanza_seen": Metric(
         STANZA, COLLECTOR, "1: the stanza is in a repository; 0: it is in none.", NO_INFO
     ),
@@ -83,6 +91,9 @@ METRICS: dict[str, Metric] = {
     "dbre_backup_lock_held": Metric(STANZA, COLLECTOR, "1: a backup, expire or stanza command runs.", NO_INFO),
     "dbre_backup_lock_complete_bytes": Metric(
         STANZA, COLLECTOR, "How much the running backup has copied.", "none runs, or pgBackRest is older than 2.48"
+    ),
+    "dbre_backup_lock_since_timestamp_seconds": Metric(
+        STANZA, COLLECTOR, "Since when each look found the lock held.", "it is not held"
     ),
     "dbre_backup_known": Metric(
         RUN, COLLECTOR, "1: a completed backup that serves as this type is there; 0: none ever.", NO_INFO
@@ -108,9 +119,35 @@ METRICS: dict[str, Metric] = {
         "dbre_backup_check_known says 0",
     ),
     "dbre_backup_wal_gap_segments": Metric(
+        ("stanza", "repo", "state"),
+        COLLECTOR,
+        "WAL segments since the newest backup that are missing between others; state is waiting (the server has them "
+        "and will archive them) or lost.",
+        "dbre_backup_check_known says 0",
+    ),
+    "dbre_backup_archive_lag_segments": Metric(
+        REPO, COLLECTOR, "Finished WAL segments of the server that the repository does not have yet.", NO_PRIMARY
+    ),
+    "dbre_backup_archive_lag_seconds": Metric(
+        REPO, COLLECTOR, "How long ago the oldest of them was finished; 0 when there is none.", NO_PRIMARY
+    ),
+    "dbre_backup_archive_dropped_segments": Metric(
         REPO,
         COLLECTOR,
-        "WAL segments since the newest backup that are missing between others.",
+        "WAL segments that the server takes for archived and the repository does not have, such as those that "
+        "archive-push-queue-max dropped.",
+        f"{NO_PRIMARY}, or dbre_backup_check_known says 0",
+    ),
+    "dbre_backup_archive_behind_segments": Metric(
+        REPO, COLLECTOR, "WAL segments that the newest of another repository is ahead.", "no WAL was archived"
+    ),
+    "dbre_backup_window_start_timestamp_seconds": Metric(
+        REPO, COLLECTOR, "The earliest moment that can be restored: when the oldest backup without errors ended.", NEVER
+    ),
+    "dbre_backup_window_end_timestamp_seconds": Metric(
+        REPO,
+        COLLECTOR,
+        "When the newest WAL segment was stored: what was committed before can be restored.",
         "dbre_backup_check_known says 0",
     ),
     "dbre_backup_check_known": Metric(
@@ -120,7 +157,7 @@ METRICS: dict[str, Metric] = {
         NO_INFO,
     ),
     "dbre_backup_oldest_full_timestamp_seconds": Metric(
-        REPO, COLLECTOR, "When the oldest full backup ended: the recovery window begins there.", NEVER
+        REPO, COLLECTOR, "When the oldest full backup that is kept ended.", NEVER
     ),
     "dbre_backup_system_identifier_match": Metric(
         REPO, COLLECTOR, "1: server and stanza are the same cluster; 0: they are not.", NO_SERVER
@@ -137,8 +174,48 @@ METRICS: dict[str, Metric] = {
     "dbre_backup_certificate_known": Metric(
         ("stanza", "file"), COLLECTOR, "1: the certificate could be read; 0: it could not."
     ),
+    "dbre_restore_test_interval_seconds": Metric(
+        STANZA, COLLECTOR, "Longest time between two restore tests, as the tier says.", "the tier has no restore_test"
+    ),
+    "dbre_restore_test_known": Metric(
+        STANZA, COLLECTOR, "1: what the last restore test found could be read; 0: it could not.", NO_TEST
+    ),
+    "dbre_restore_test_last_attempt_timestamp_seconds": Metric(
+        STANZA, COLLECTOR, "When the last restore test ended, whatever it found.", NO_TEST
+    ),
+    "dbre_restore_test_last_success_timestamp_seconds": Metric(
+        STANZA, COLLECTOR, "When the last restore test that proved the backup ended.", "none of those kept proved it"
+    ),
+    "dbre_restore_test_verdict": Metric(
+        ("stanza", "verdict"),
+        COLLECTOR,
+        "1 for what the last restore test found, 0 for the others; verdict is verified, failed or could_not_verify.",
+        NO_TEST,
+    ),
+    "dbre_restore_test_rto_seconds": Metric(
+        STANZA, COLLECTOR, "How long it took until the data was back, measured last.", "no test measured it"
+    ),
+    "dbre_restore_test_rpo_seconds": Metric(
+        STANZA, COLLECTOR, "How much would have been lost, measured last.", "no test measured it"
+    ),
     **{name: Metric(("stanza", "type", "repo"), TIMER, text, "no run yet") for name, text in SCHEDULED.items()},
 }
+
+
+RESTORE_TESTS = [
+    "",
+    "## Restore tests",
+    "",
+    "Whatever tests restores leaves what it found in `/var/lib/dbre-recovery/restore-test-STANZA.json`, written",
+    "atomically and readable by the collector's user, the newest run last:",
+    "",
+    "```json",
+    '{"runs": [{"ended": 1795470576.0, "verdict": "verified", "rto_seconds": 61.5, "rpo_seconds": 0.4}]}',
+    "```",
+    "",
+    "`ended` is in seconds since the epoch, `verdict` is `verified`, `failed` or `could_not_verify`; what was not",
+    "measured is null. Other keys are ignored. A history that cannot be understood counts as no proof, and alarms.",
+]
 
 
 def page() -> str:
@@ -153,6 +230,7 @@ def page() -> str:
         "[backup_schedule](../roles/backup_schedule/README.md) the one that installs the timer.",
         "What can be *never* is absent, and not 0.",
         "No label holds the name of a backup or of a WAL segment.",
+        "Of the identity of server and stanza only whether they match is exported: 64 bits are too many for a gauge.",
         "",
         "| metric | labels | from | meaning | absent when |",
         "|---|---|---|---|---|",
@@ -160,4 +238,4 @@ def page() -> str:
     for name, metric in METRICS.items():
         labels = ", ".join(metric.labels)
         lines.append(f"| `{name}` | {labels} | {metric.source} | {metric.text} | {metric.absent or 'never'} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *RESTORE_TESTS]) + "\n"

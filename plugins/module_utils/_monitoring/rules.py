@@ -42,10 +42,20 @@ ALERTS: dict[str, Alert] = {
         "0m",
         "the last {{ $labels.type }} backup to repository {{ $labels.repo }} failed",
     ),
+    "BackupTimerFailed": Alert(
+        "dbre_backup_timer_success == 0 unless on(instance, stanza, type) pgbackrest_backup_error == 1",
+        "0m",
+        "the last run of the timer of {{ $labels.type }} backups was ended, or failed without a word of why",
+    ),
     "BackupStuck": Alert(
-        "dbre_backup_lock_held == 1 and on(instance, stanza) changes(dbre_backup_lock_complete_bytes[10m]) == 0",
+        # pgBackRest before 2.48 does not say how far it is: there the time that the lock is held has to do.
+        "dbre_backup_lock_held == 1 and on(instance, stanza) changes(dbre_backup_lock_complete_bytes[10m]) == 0"
+        " or time() - dbre_backup_lock_since_timestamp_seconds"
+        " - on(instance, stanza) max by (instance, stanza) (dbre_backup_usual_duration_seconds)"
+        " - on(instance, stanza) dbre_backup_schedule_grace_seconds > 0"
+        " unless on(instance, stanza) dbre_backup_lock_complete_bytes",
         "20m",
-        "a backup runs and has copied nothing for half an hour",
+        "a backup or expire command runs and does not come forward",
     ),
     "BackupSizeAnomaly": Alert(
         "dbre_backup_last_size_bytes / on(instance, stanza, repo, type) dbre_backup_usual_size_bytes < 0.5"
@@ -64,7 +74,7 @@ ALERTS: dict[str, Alert] = {
         "what would be restored now from repository {{ $labels.repo }} holds damaged pages",
     ),
     "BackupWindowShort": Alert(
-        "(time() - dbre_backup_oldest_full_timestamp_seconds"
+        "(time() - dbre_backup_window_start_timestamp_seconds"
         ' < on(instance, stanza) group_left() dbre_backup_objective_seconds{objective="window"})'
         " and on(instance, stanza) (time() - dbre_backup_first_seen_timestamp_seconds"
         ' > on(instance, stanza) dbre_backup_objective_seconds{objective="window"})',
@@ -83,9 +93,11 @@ ALERTS: dict[str, Alert] = {
         "max by (instance, stanza, type) (dbre_backup_last_completion_timestamp_seconds)"
         " - on(instance, stanza, type) group_right() dbre_backup_last_completion_timestamp_seconds"
         " - on(instance, stanza, type) group_left() dbre_backup_schedule_interval_seconds"
-        " - on(instance, stanza) group_left() dbre_backup_schedule_grace_seconds > 0",
-        "5m",
-        "the newest {{ $labels.type }} backup in repository {{ $labels.repo }} is older than another repository's",
+        " - on(instance, stanza) group_left() dbre_backup_schedule_grace_seconds > 0"
+        # One more or less may have come while the repositories were read.
+        " or dbre_backup_archive_behind_segments > 1",
+        "15m",
+        "the newest backup or WAL in repository {{ $labels.repo }} is older than another repository's",
     ),
     "BackupRepositoryUnreadable": Alert(
         "dbre_backup_repository_status != 0",
@@ -114,9 +126,14 @@ ALERTS: dict[str, Alert] = {
         "WAL waits to be archived on {{ $labels.instance }} for longer than may be lost",
     ),
     "BackupArchiveLost": Alert(
-        "dbre_backup_wal_gap_segments > 0",
+        'dbre_backup_wal_gap_segments{state="lost"} > 0',
         "5m",
         "{{ $value }} WAL segments since the newest backup are missing from repository {{ $labels.repo }}",
+    ),
+    "BackupArchiveDropped": Alert(
+        "dbre_backup_archive_dropped_segments > 0",
+        "5m",
+        "{{ $value }} WAL segments were dropped that repository {{ $labels.repo }} does not have",
     ),
     "BackupCheckBlind": Alert(
         "dbre_backup_check_known == 0",
@@ -142,6 +159,37 @@ ALERTS: dict[str, Alert] = {
         "time() - dbre_backup_collector_timestamp_seconds > 900",
         "5m",
         "the metrics of {{ $labels.instance }} are {{ $value | humanizeDuration }} old",
+    ),
+    "RestoreTestSilent": Alert(
+        # Where none was ever made, or what it found went with its host: since the stanza is looked at.
+        "time() - (max by (stanza) (dbre_restore_test_last_attempt_timestamp_seconds)"
+        " or min by (stanza) (dbre_backup_first_seen_timestamp_seconds))"
+        " - max by (stanza) (dbre_restore_test_interval_seconds)"
+        " - max by (stanza) (dbre_backup_schedule_grace_seconds) > 0",
+        "5m",
+        "no restore test was made for {{ $value | humanizeDuration }} longer than promised",
+    ),
+    "RestoreTestUnproved": Alert(
+        'dbre_restore_test_verdict{verdict="could_not_verify"} == 1 or dbre_restore_test_known == 0',
+        "0m",
+        "the last restore test could not tell whether the backups are good",
+    ),
+    "RestoreTestFailed": Alert(
+        'dbre_restore_test_verdict{verdict="failed"} == 1',
+        "0m",
+        "the last restore test failed: the backups cannot be relied on",
+    ),
+    "RtoExceeded": Alert(
+        "dbre_restore_test_rto_seconds"
+        ' > on(stanza) group_left() max by (stanza) (dbre_backup_objective_seconds{objective="rto"})',
+        "0m",
+        "the last restore test took {{ $value | humanizeDuration }}, longer than promised",
+    ),
+    "RpoExceeded": Alert(
+        "dbre_restore_test_rpo_seconds"
+        ' > on(stanza) group_left() max by (stanza) (dbre_backup_objective_seconds{objective="rpo"})',
+        "0m",
+        "the last restore test lost {{ $value | humanizeDuration }} of data, more than promised",
     ),
 }
 # No series of the stanza itself is left, so its tier comes from the inventory alone.

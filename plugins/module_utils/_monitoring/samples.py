@@ -13,21 +13,27 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.metrics import Sample
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.scheduled import NOT_WHOLE
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import DAY
 
 SERVES = {"full": ("full",), "diff": ("full", "diff"), "incr": ("full", "diff", "incr")}
 MISSING = (1, 3)  # status codes of a stanza that is not there
+IN_PRODUCTION = 6  # DBState of a primary that runs
 
 
 def control_facts(data: bytes) -> dict[str, int]:
-    """System identifier and timeline from the first 52 bytes of ``global/pg_control``.
+    """System identifier, state and timeline from the first 52 bytes of ``global/pg_control``.
 
     The format is that of ControlFileData since PostgreSQL 11 (src/include/catalog/pg_control.h). Raises ValueError for
     what is no such file.
     """
     if len(data) < 52 or not 1100 <= struct.unpack_from("=I", data, 8)[0] < 3000:
         raise ValueError("not a pg_control of PostgreSQL 11 or later, in this machine's byte order")
-    return {"system_identifier": struct.unpack_from("=Q", data)[0], "timeline": struct.unpack_from("=I", data, 48)[0]}
+    return {
+        "system_identifier": struct.unpack_from("=Q", data)[0],
+        "state": struct.unpack_from("=I", data, 16)[0],
+        "timeline": struct.unpack_from("=I", data, 48)[0],
+    }
 
 
 def _seconds(text: str) -> float:
@@ -51,6 +57,8 @@ def promised(stanza: str, policy: Mapping[str, Any]) -> Iterator[Sample]:
         yield Sample("dbre_backup_schedule_interval_seconds", {"stanza": stanza, "type": kind}, gap)
     yield Sample("dbre_backup_schedule_grace_seconds", {"stanza": stanza}, policy["seconds"]["grace"])
     yield Sample("dbre_backup_retention_reach_seconds", {"stanza": stanza}, reach(policy))
+    if policy["seconds"].get("restore_test"):
+        yield Sample("dbre_restore_test_interval_seconds", {"stanza": stanza}, policy["seconds"]["restore_test"])
 
 
 def of_stanza(facts: Mapping[str, Any], kinds: Iterable[str], expected: Iterable[int]) -> Iterator[Sample]:
@@ -80,6 +88,10 @@ def of_stanza(facts: Mapping[str, Any], kinds: Iterable[str], expected: Iterable
         fulls = [backup for backup in ours if backup["type"] == "full"]
         if fulls:
             yield Sample("dbre_backup_oldest_full_timestamp_seconds", labels, _seconds(fulls[0]["stop_time"]))
+        # Of a backup of a stopped server (--no-online) no WAL is known, so that it leads nowhere.
+        whole = [backup for backup in ours if not backup["error"] and backup["archive_stop"]]
+        if whole:
+            yield Sample("dbre_backup_window_start_timestamp_seconds", labels, _seconds(whole[0]["stop_time"]))
         if ours and ours[-1]["archive_start"]:
             yield Sample("dbre_backup_last_timeline", labels, int(ours[-1]["archive_start"][:8], 16))
 
@@ -124,14 +136,6 @@ def of_server(facts: Mapping[str, Any], control: Optional[Mapping[str, int]]) ->
             yield Sample("dbre_backup_system_identifier_match", labels, int(match))
 
 
-def of_queue(stanza: str, ready: Iterable[float]) -> Iterator[Sample]:
-    """WAL that waits to be archived; ``ready``: when each ``.ready`` file was made, in seconds."""
-    times = list(ready)
-    yield Sample("dbre_backup_ready_segments", {"stanza": stanza}, len(times))
-    if times:
-        yield Sample("dbre_backup_ready_oldest_timestamp_seconds", {"stanza": stanza}, min(times))
-
-
 def of_certificate(stanza: str, file: str, text: str) -> Iterator[Sample]:
     """``text``: what ``openssl x509 -noout -enddate`` printed, such as ``notAfter=Nov 29 06:00:00 2027 GMT``."""
     labels = {"stanza": stanza, "file": file}
@@ -142,3 +146,16 @@ def of_certificate(stanza: str, file: str, text: str) -> Iterator[Sample]:
         return
     yield Sample("dbre_backup_certificate_known", labels, 1)
     yield Sample("dbre_backup_certificate_expiry_timestamp_seconds", labels, ends)
+
+
+def timer_success(text: str) -> Optional[bool]:
+    """Whether a backup service's last run made a backup; None: it has not run since the host was started.
+
+    ``text``: what ``systemctl show`` printed of ExecMainExitTimestampMonotonic, ExecMainStatus and Result.
+    """
+    said = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    if said.get("ExecMainExitTimestampMonotonic", "0") == "0":
+        return None
+    return said.get("Result") == "success" or (
+        said.get("Result") == "exit-code" and said.get("ExecMainStatus") == str(NOT_WHOLE)
+    )

@@ -8,11 +8,11 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn, parse_segment_name, segment_name
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import archived_at, current_databases
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.restore import archived_segments
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 
@@ -54,31 +54,50 @@ def newest_backup(facts: Mapping[str, Any], repo: int) -> Optional[dict[str, Any
     return dict(max(found, key=lambda backup: str(backup["stop_time"]))) if found else None
 
 
-def require_continuous(pgbackrest: PgBackRest, facts: Mapping[str, Any], repo: int) -> None:
-    """Raise RecoveryError, naming them, when WAL segments since the newest backup of ``facts`` are not in a repository.
+class Continuity(NamedTuple):
+    """What was found of a repository's WAL since its newest backup, ``backup``."""
+
+    backup: dict[str, Any]
+    missing: list[str]  # segments that are not there, between others that are
+    present: set[str]  # all that are there, in the directories that were looked at
+    newest_stored: Optional[int]  # when the newest segment was stored, in seconds since the epoch
+
+
+def look_for_gaps(pgbackrest: PgBackRest, facts: Mapping[str, Any], repo: int) -> Optional[Continuity]:
+    """Look for WAL that is missing since the newest backup of ``facts``; None where there is no backup or no WAL.
 
     What is older is not looked at, since retention may have let it expire.
     """
     backup = newest_backup(facts, repo)
     archives = [entry for entry in facts["archives"] if entry["repo"] == repo and entry["max"]]
     if backup is None or not archives:
-        return
+        return None
     archive = max(archives, key=lambda entry: entry["database_id"] or 0)
     first, last = backup["archive_start"], archive["max"]
     if first[:8] != last[:8] or last < first:
-        return  # a new timeline has no more than it has; its history is no gap
+        first = last  # a new timeline has no more than it has; its history is no gap
     size = segment_size(backup)
-    missing: list[str] = []
+    directories = sorted({name[:16] for name in segments_between(first, last, size)})
     for look in range(LOOKS):
-        directories = sorted({name[:16] for name in segments_between(first, last, size)})
-        listing: list[str] = []
+        listing: dict[str, Any] = {}
         for directory in directories:
-            listing += pgbackrest.repo_ls(f"archive/{pgbackrest.stanza}/{archive['id']}/{directory}", repo=repo)
+            listing.update(pgbackrest.repo_ls(f"archive/{pgbackrest.stanza}/{archive['id']}/{directory}", repo=repo))
         missing = missing_segments(listing, first, last, size)
-        if not missing:
-            return
-        if look < LOOKS - 1:
-            time.sleep(PAUSE)
+        if not missing or look == LOOKS - 1:
+            break
+        time.sleep(PAUSE)
+    return Continuity(backup, missing, archived_segments(listing), archived_at(listing, last))
+
+
+def require_continuous(pgbackrest: PgBackRest, facts: Mapping[str, Any], repo: int) -> None:
+    """Raise RecoveryError, naming them, when WAL segments since the newest backup of ``facts`` are not in a repository.
+
+    What is older is not looked at, since retention may have let it expire.
+    """
+    found = look_for_gaps(pgbackrest, facts, repo)
+    if found is None or not found.missing:
+        return
+    backup, missing = found.backup, found.missing
     raise RecoveryError(
         f"{len(missing)} WAL segment{'s' if len(missing) > 1 else ''} since backup {backup['label']} of stanza "
         f"'{pgbackrest.stanza}' {'are' if len(missing) > 1 else 'is'} missing from repository {repo}, as seen from "

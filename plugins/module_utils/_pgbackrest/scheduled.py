@@ -28,11 +28,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 
 LOCK_HELD = 50  # pgBackRest's LockAcquireError
+FAILED, NOT_WHOLE = 1, 3  # exit status: no backup was made; one was, over damaged pages or after a gap in WAL
 POLL = 5.0  # seconds
 
 # Metric names that dashboards and alerts for pgBackRest already use, where there is one.
 METRICS = {
-    "pgbackrest_backup_error": "1: the last scheduled run failed: no backup, or damaged pages in it, or WAL missing.",
+    "pgbackrest_backup_error": (
+        "1: the last scheduled run made no backup. Damaged pages in a backup and missing WAL are metrics of their own."
+    ),
     "pgbackrest_backup_last_run_timestamp_seconds": "When the last scheduled backup ended.",
     "pgbackrest_backup_last_run_duration_seconds": "How long the last scheduled backup took.",
     "pgbackrest_backup_timestamp_last_success": "When the last scheduled backup that is whole ended.",
@@ -130,20 +133,23 @@ class Scheduled:
 
     def run(self) -> int:
         """Take the backup in each repository; the exit status of the program."""
-        failed = 0
+        status = 0
         with self.alone():
             for repo in self.options.repo:
                 began = time.time()
                 message: Optional[str] = None
+                made = True
                 try:
                     self.backup(repo)
                 except RecoveryError as error:
-                    failed, message = 1, error.msg
+                    message = error.msg
+                    made = bool({"page_errors", "missing_wal"} & set(error.details))
+                    status = NOT_WHOLE if made and status != FAILED else FAILED
                     say(message, sys.stderr)
-                self.note(repo, began, message)
-        return failed
+                self.note(repo, began, message, made)
+        return status
 
-    def note(self, repo: int, began: float, message: Optional[str]) -> None:
+    def note(self, repo: int, began: float, message: Optional[str], made: bool) -> None:
         """Remember how it went, and write the metrics of the stanza anew."""
         try:
             with open(self.state, encoding="utf-8") as file:
@@ -153,7 +159,7 @@ class Scheduled:
         repositories = runs.setdefault(self.options.type, {})
         ended = time.time()
         repositories[str(repo)] = {
-            "failed": int(message is not None),
+            "failed": int(not made),
             "message": message,
             "ended": ended,
             "seconds": ended - began,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,14 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive import (
+    of_archives,
+    of_gaps,
+    of_lag,
+    of_queue,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.metrics import METRICS, Sample
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.restore_tests import of_restore_tests
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.rules import (
     ALERTS,
     VANISHED,
@@ -21,11 +29,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.rules im
     runbook_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples import (
-    of_queue,
     of_server,
     of_stanza,
     promised,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import Continuity
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import iso_time
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
 
@@ -50,6 +58,10 @@ def life(now: float, every: dict[str, int], keep: int, until: float = float("inf
         **resolve("critical", {}, {"retention": {"full": keep}, "rpo": "1h", "window": f"{(keep - 1) * full}s"}),
         "gaps": {kind: float(gap) for kind, gap in every.items()},
     }
+    policy["seconds"]["restore_test"] = WEEK
+    tested = json.dumps(
+        {"runs": [{"ended": now // WEEK * WEEK, "verdict": "verified", "rto_seconds": 60, "rpo_seconds": 1}]}
+    )
     backups = []
     oldest = max(int(now - 600) // full - keep + 1, -keep) * full
     for kind, gap in every.items():
@@ -66,7 +78,7 @@ def life(now: float, every: dict[str, int], keep: int, until: float = float("inf
         "lock": {"backup": None, "size_complete": None},
         "repositories": [{"repo": 1, "status": {"code": 0}}],
         "databases": [{"id": 1, "repo": 1, "system_identifier": 7, "version": "15"}],
-        "archives": [],
+        "archives": [{"repo": 1, "id": "15-1", "database_id": 1, "max": "000000010000000000000001"}],
         "backups": backups,
     }
     samples = [
@@ -74,8 +86,10 @@ def life(now: float, every: dict[str, int], keep: int, until: float = float("inf
         *of_stanza(facts, every, [1]),
         *of_server(facts, {"system_identifier": 7, "timeline": 1}),
         *of_queue("main", []),
-        Sample("dbre_backup_check_known", {"stanza": "main", "repo": "1", "check": "wal_gap"}, 1),
-        Sample("dbre_backup_wal_gap_segments", {"stanza": "main", "repo": "1"}, 0),
+        *of_archives(facts),
+        *of_lag(facts, 1, [], now),
+        *of_gaps(facts, 1, Continuity(backups[-1] if backups else {}, [], set(), int(now) - 600), []),
+        *of_restore_tests("main", tested),
         Sample("dbre_backup_collector_success", {"stanza": "main"}, 1),
         Sample("dbre_backup_collector_timestamp_seconds", {"stanza": "main"}, now),
         Sample("dbre_backup_first_seen_timestamp_seconds", {"stanza": "main"}, -keep * full),
@@ -83,6 +97,7 @@ def life(now: float, every: dict[str, int], keep: int, until: float = float("inf
         Sample("dbre_backup_certificate_known", {"stanza": "main", "file": "/c"}, 1),
         Sample("dbre_backup_certificate_expiry_timestamp_seconds", {"stanza": "main", "file": "/c"}, now + 90 * DAY),
         *(Sample("dbre_backup_timer_active", {"stanza": "main", "type": kind}, 1) for kind in every),
+        *(Sample("dbre_backup_timer_success", {"stanza": "main", "type": kind}, 1) for kind in every),
         *(Sample("pgbackrest_backup_error", {"stanza": "main", "type": kind, "repo": "1"}, 0) for kind in every),
     ]
     return {(name, tuple(sorted(labels.items()))): float(value) for name, labels, value in samples}
@@ -92,7 +107,7 @@ def backup(kind: str, start: float, stop: float) -> dict[str, Any]:
     return {
         "label": f"{start}", "type": kind, "references": [], "repo": 1, "database_id": 1, "error": False,
         "stop_time": iso_time(stop), "duration": stop - start, "size": 100, "repo_delta": 50,
-        "archive_start": "000000010000000000000001",
+        "archive_start": "000000010000000000000001", "archive_stop": "000000010000000000000001", "start_lsn": None,
     }  # fmt: skip
 
 
@@ -181,11 +196,12 @@ CAUSES: dict[str, Change] = {
     "BackupMissed": put("dbre_backup_last_completion_timestamp_seconds", -WEEK, type="full"),
     "BackupNever": put("dbre_backup_known", 0, type="full"),
     "BackupFailed": put("pgbackrest_backup_error", 1, type="full"),
+    "BackupTimerFailed": put("dbre_backup_timer_success", 0, type="full"),
     "BackupStuck": stuck,
     "BackupSizeAnomaly": put("dbre_backup_last_size_bytes", 10, type="full"),
     "BackupTimerStopped": put("dbre_backup_timer_active", 0, type="full"),
     "BackupChainDirty": put("dbre_backup_chain_page_errors", 1),
-    "BackupWindowShort": put("dbre_backup_oldest_full_timestamp_seconds", 0),
+    "BackupWindowShort": put("dbre_backup_window_start_timestamp_seconds", 0),
     "BackupExpireRefused": put("dbre_backup_oldest_full_timestamp_seconds", -90 * DAY),
     "BackupRepositoryBehind": behind,
     "BackupRepositoryUnreadable": put("dbre_backup_repository_status", 99),
@@ -193,22 +209,29 @@ CAUSES: dict[str, Change] = {
     "BackupStanzaMismatch": put("dbre_backup_system_identifier_match", 0),
     "BackupMissingAfterPromotion": put("dbre_backup_timeline", 2),
     "BackupArchiveStuck": add("dbre_backup_ready_oldest_timestamp_seconds", lambda _now: -HOUR),
-    "BackupArchiveLost": put("dbre_backup_wal_gap_segments", 3),
+    "BackupArchiveLost": put("dbre_backup_wal_gap_segments", 3, state="lost"),
+    "BackupArchiveDropped": put("dbre_backup_archive_dropped_segments", 3),
     "BackupCheckBlind": put("dbre_backup_check_known", 0, check="wal_gap"),
     "BackupCertificateExpiring": add("dbre_backup_certificate_expiry_timestamp_seconds", lambda _: 9 * DAY, file="/c"),
     "BackupCertificateUnreadable": put("dbre_backup_certificate_known", 0),
     "BackupCollectorFailed": put("dbre_backup_collector_success", 0),
     "BackupCollectorStale": put("dbre_backup_collector_timestamp_seconds", -HOUR),
+    "RestoreTestSilent": put("dbre_restore_test_last_attempt_timestamp_seconds", -2 * WEEK),
+    "RestoreTestUnproved": put("dbre_restore_test_verdict", 1, verdict="could_not_verify"),
+    "RestoreTestFailed": put("dbre_restore_test_verdict", 1, verdict="failed"),
+    "RtoExceeded": put("dbre_restore_test_rto_seconds", 2 * HOUR),
+    "RpoExceeded": put("dbre_restore_test_rpo_seconds", 2 * HOUR),
     "BackupStanzaVanished": nothing,
 }
 LASTS = 3 * HOUR
 
 
-def sick(alert: str) -> list[Plain]:
+def sick(alert: str, *changes: Change) -> list[Plain]:
     moments = []
     for now in range(0, LASTS + 1, STEP):
         moment = life(now, DAILY, 8)
-        CAUSES[alert](moment, now)
+        for change in changes or [CAUSES[alert]]:
+            change(moment, now)
         moments.append(moment)
     return moments
 
@@ -235,7 +258,79 @@ def test_an_alert_fires_by_its_series_and_no_longer_when_a_metric_is_renamed(tmp
     if alert == "BackupStanzaVanished":
         return  # nothing is left that could be renamed
     silent = {name for name in names_in(ALERTS[alert].when) if not fires(tmp_path, alert, moments, rename=name)}
-    assert silent == names_in(ALERTS[alert].when)
+    assert silent == names_in(ALERTS[alert].when) - OTHER_WAYS.get(alert, set())
+
+
+# Of an alert that has two ways to fire, what the other one, which is shown below, goes by.
+OTHER_WAYS = {
+    "BackupTimerFailed": {"pgbackrest_backup_error"},
+    "BackupStuck": {
+        "dbre_backup_lock_since_timestamp_seconds",
+        "dbre_backup_usual_duration_seconds",
+        "dbre_backup_schedule_grace_seconds",
+    },
+    "BackupRepositoryBehind": {"dbre_backup_archive_behind_segments"},
+    "RestoreTestSilent": {
+        "dbre_backup_first_seen_timestamp_seconds",
+        "dbre_restore_test_last_attempt_timestamp_seconds",  # without it, it goes by the other
+    },
+    "RestoreTestUnproved": {"dbre_restore_test_known"},
+}
+
+
+def without(*names: str) -> Change:
+    def change(moment: Plain, _now: float) -> None:
+        for key in [key for key in moment if key[0] in names]:
+            del moment[key]
+
+    return change
+
+
+SECOND_WAYS: list[tuple[str, list[Change], set[str]]] = [
+    (
+        "BackupStuck",  # pgBackRest before 2.48
+        [
+            put("dbre_backup_lock_held", 1),
+            add("dbre_backup_lock_since_timestamp_seconds", lambda _now: -HOUR),
+        ],
+        OTHER_WAYS["BackupStuck"],
+    ),
+    (
+        "BackupRepositoryBehind",
+        [put("dbre_backup_archive_behind_segments", 2)],
+        {"dbre_backup_archive_behind_segments"},
+    ),
+    (
+        "RestoreTestSilent",
+        [without("dbre_restore_test_last_attempt_timestamp_seconds")],
+        {"dbre_backup_first_seen_timestamp_seconds"},
+    ),
+    ("RestoreTestUnproved", [put("dbre_restore_test_known", 0)], {"dbre_restore_test_known"}),
+]
+
+
+@pytest.mark.parametrize(("alert", "changes", "by"), SECOND_WAYS, ids=[way[0] for way in SECOND_WAYS])
+def test_the_other_way_to_fire(tmp_path: Path, alert: str, changes: list[Change], by: set[str]) -> None:
+    moments = sick(alert, *changes)
+    assert fires(tmp_path, alert, moments)
+    assert {name for name in names_in(ALERTS[alert].when) if not fires(tmp_path, alert, moments, rename=name)} >= by
+
+
+def test_a_timers_run_that_says_why_it_failed_has_one_alert(tmp_path: Path) -> None:
+    moments = sick("", put("dbre_backup_timer_success", 0, type="full"), put("pgbackrest_backup_error", 1, type="full"))
+    assert fires(tmp_path, "BackupFailed", moments)
+    assert not fires(tmp_path, "BackupTimerFailed", moments)
+
+
+def test_a_restore_test_of_today_is_silence_and_nothing_else(tmp_path: Path) -> None:
+    moments = [life(now, DAILY, 8) for now in range(0, LASTS + 1, STEP)]
+    assert not fires(tmp_path, "RestoreTestSilent", moments)
+    assert fires(tmp_path, "RestoreTestSilent", moments, rename="dbre_restore_test_last_attempt_timestamp_seconds")
+
+
+def test_wal_that_the_server_will_still_archive_is_not_lost(tmp_path: Path) -> None:
+    moments = sick("", put("dbre_backup_wal_gap_segments", 3, state="waiting"))
+    assert not fires(tmp_path, "BackupArchiveLost", moments)
 
 
 def test_a_stanza_that_is_reported_has_not_vanished_and_one_under_another_name_has(tmp_path: Path) -> None:

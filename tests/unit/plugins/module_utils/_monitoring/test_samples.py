@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,26 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.timers import program_files
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring import collector
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive import (
+    Finished,
+    of_archives,
+    of_gaps,
+    of_lag,
+    of_queue,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.metrics import COLLECTOR, METRICS, RULES
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.restore_tests import of_restore_tests
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples import (
     chain_dirty,
     control_facts,
     of_certificate,
-    of_queue,
     of_server,
     of_stanza,
     promised,
     reach,
+    timer_success,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import iso_time, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
 
 ROOT = Path(__file__).resolve().parents[5] / "plugins" / "module_utils"
@@ -37,6 +46,8 @@ CONTROL = bytes.fromhex(
     "01000000010000000100000000000000"
 )
 POLICY = {**resolve("standard", {}, {}), "gaps": {"full": 86400.0, "incr": 3600.0}}
+POLICY["seconds"]["restore_test"] = 604800
+TESTED = {"ended": 1795470576.5, "verdict": "verified", "rto_seconds": 61.5, "rpo_seconds": 0.5, "report": "r.html"}
 Plain = dict[tuple[str, ...], float]
 
 
@@ -77,6 +88,7 @@ def test_what_a_stanza_exports_word_for_word() -> None:
         ("dbre_backup_check_known", "alpha", "1", "chain"): 1,
         ("dbre_backup_chain_page_errors", "alpha", "1"): 0,
         ("dbre_backup_oldest_full_timestamp_seconds", "alpha", "1"): full,
+        ("dbre_backup_window_start_timestamp_seconds", "alpha", "1"): full,
         ("dbre_backup_last_timeline", "alpha", "1"): 1,
     }
 
@@ -124,7 +136,7 @@ def test_a_backup_that_runs_shows_how_far_it_is() -> None:
 
 def test_a_server_that_is_not_the_stanzas_is_told() -> None:
     control = control_facts(CONTROL)
-    assert control == {"system_identifier": 7713481721058617717, "timeline": 1}
+    assert control == {"system_identifier": 7713481721058617717, "state": 1, "timeline": 1}
     same = {**control, "system_identifier": 7711487397175719529}
     key = ("dbre_backup_system_identifier_match", "alpha", "1")
     assert plain(of_server(facts("2.55"), control))[key] == 0
@@ -144,10 +156,106 @@ def test_what_is_no_pg_control_is_refused() -> None:
 
 def test_a_quiet_server_has_no_oldest_segment() -> None:
     assert plain(of_queue("main", [])) == {("dbre_backup_ready_segments", "main"): 0}
-    assert plain(of_queue("main", [30.0, 20.0])) == {
+    waiting = [Finished("2", True, 30.0), Finished("1", True, 20.0), Finished("0", False, 10.0)]
+    assert plain(of_queue("main", waiting)) == {
         ("dbre_backup_ready_segments", "main"): 2,
         ("dbre_backup_ready_oldest_timestamp_seconds", "main"): 20.0,
     }
+
+
+NEWEST = "000000010000000000000004"  # in the recorded archive
+
+
+def segment(number: int, waits: bool, since: float) -> Finished:
+    return Finished(f"{number:024X}".replace("0" * 8, "00000001", 1), waits, since)
+
+
+def test_what_a_primary_has_finished_and_the_repository_has_not_is_the_lag() -> None:
+    def lag(*finished: Finished) -> list[float]:
+        return list(plain(of_lag(facts("2.55"), 1, finished, 100.0)).values())
+
+    assert facts("2.55")["archives"][0]["max"] == NEWEST
+    assert lag() == [0, 0]
+    assert lag(segment(3, False, 10.0), segment(4, False, 20.0)) == [0, 0]
+    assert lag(segment(4, False, 20.0), segment(6, True, 90.0), segment(5, True, 40.0)) == [2, 60]
+    assert lag(segment(5, True, 101.0)) == [1, 0]  # finished after the look began
+
+
+def continuity(*missing: str) -> collector.Continuity:
+    return collector.Continuity(facts("2.55")["backups"][-1], list(missing), set(), 1795470590)
+
+
+def gaps(finished: Any, *missing: str) -> Plain:
+    return {key: value for key, value in plain(of_gaps(facts("2.55"), 1, continuity(*missing), finished)).items()
+            if key[0] in ("dbre_backup_wal_gap_segments", "dbre_backup_archive_dropped_segments")}  # fmt: skip
+
+
+def test_missing_wal_is_told_by_whether_the_server_still_has_it() -> None:
+    waits, lost = segment(2, True, 1.0), segment(3, False, 1.0)
+    assert gaps([waits, lost], waits.name, lost.name) == {
+        ("dbre_backup_wal_gap_segments", "alpha", "1", "waiting"): 1,
+        ("dbre_backup_wal_gap_segments", "alpha", "1", "lost"): 1,
+        ("dbre_backup_archive_dropped_segments", "alpha", "1"): 1,
+    }
+    # On the host of the repository the server's queue is not seen.
+    assert gaps(None, waits.name) == {
+        ("dbre_backup_wal_gap_segments", "alpha", "1", "waiting"): 0,
+        ("dbre_backup_wal_gap_segments", "alpha", "1", "lost"): 1,
+    }
+
+
+def test_what_the_server_takes_for_archived_and_the_repository_has_not_was_dropped() -> None:
+    key = ("dbre_backup_archive_dropped_segments", "alpha", "1")
+    assert gaps([segment(4, False, 1.0), segment(5, True, 1.0)])[key] == 0
+    assert gaps([segment(4, False, 1.0), segment(5, False, 1.0), segment(6, False, 1.0)])[key] == 2
+
+
+def test_how_far_a_repository_is_behind_another() -> None:
+    two = copy.deepcopy(facts("2.55"))
+    for name in ("databases", "archives", "backups"):
+        two[name] += [{**entry, "repo": 2} for entry in two[name]]
+    two["archives"][-1]["max"] = "000000010000000000000002"
+    assert plain(of_archives(two)) == {
+        ("dbre_backup_archive_behind_segments", "alpha", "1"): 0,
+        ("dbre_backup_archive_behind_segments", "alpha", "2"): 2,
+    }
+
+
+def test_a_restore_test_is_told_by_verdict_and_by_what_it_measured() -> None:
+    failed = {"ended": 1795480000.0, "verdict": "failed", "rto_seconds": None, "rpo_seconds": None}
+    assert plain(of_restore_tests("main", json.dumps({"runs": [TESTED, failed]}))) == {
+        ("dbre_restore_test_known", "main"): 1,
+        ("dbre_restore_test_last_attempt_timestamp_seconds", "main"): 1795480000.0,
+        ("dbre_restore_test_last_success_timestamp_seconds", "main"): 1795470576.5,
+        ("dbre_restore_test_verdict", "main", "verified"): 0,
+        ("dbre_restore_test_verdict", "main", "failed"): 1,
+        ("dbre_restore_test_verdict", "main", "could_not_verify"): 0,
+        ("dbre_restore_test_rto_seconds", "main"): 61.5,
+        ("dbre_restore_test_rpo_seconds", "main"): 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"runs": []}', '{"runs": [3]}', json.dumps({"runs": [{**TESTED, "verdict": "fine"}]})]
+)
+def test_a_history_of_restore_tests_that_cannot_be_understood_is_no_proof(text: str) -> None:
+    assert plain(of_restore_tests("main", text)) == {("dbre_restore_test_known", "main"): 0}
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "ended", "success"),
+    [
+        ("success", 0, 5, True),
+        ("exit-code", 3, 5, True),  # a backup was made; that it is not whole has alerts of its own
+        ("exit-code", 1, 5, False),
+        ("signal", 9, 5, False),
+        ("success", 0, 0, None),
+    ],
+)
+def test_the_last_result_of_a_timer(result: str, status: int, ended: int, success: Any) -> None:
+    said = f"ExecMainExitTimestampMonotonic={ended}\nExecMainStatus={status}\nResult={result}\n"
+    assert timer_success(said) is success
+    assert timer_success("") is None
 
 
 def test_a_certificate_that_cannot_be_read_is_told() -> None:
@@ -167,6 +275,7 @@ def test_promises_are_those_of_the_policy() -> None:
         ("dbre_backup_schedule_interval_seconds", "main", "incr"): 3600,
         ("dbre_backup_schedule_grace_seconds", "main"): 7200,
         ("dbre_backup_retention_reach_seconds", "main"): 8 * 86400,
+        ("dbre_restore_test_interval_seconds", "main"): 604800,
     }
     assert reach({**POLICY, "retention": {"full": 7, "full-type": "time"}}) == 8 * 86400
 
@@ -185,7 +294,8 @@ def look(tmp_path: Path, script: str, timers: Sequence[str] = ()) -> Plain:
     (status / "000000010000000000000001.ready").touch()
     (status / "000000010000000000000002.done").touch()
     (tmp_path / "global").mkdir(exist_ok=True)
-    (tmp_path / "global" / "pg_control").write_bytes(CONTROL)
+    (tmp_path / "global" / "pg_control").write_bytes(CONTROL[:16] + b"\x06" + CONTROL[17:])  # as of one that runs
+    (tmp_path / "restore-test-alpha.json").write_text(json.dumps({"runs": [TESTED]}))
     settings = {
         "stanza": "alpha",
         "policy": POLICY,
@@ -205,7 +315,7 @@ def look(tmp_path: Path, script: str, timers: Sequence[str] = ()) -> Plain:
 def answer(version: str = "2.55", name: str = "info") -> str:
     """Of a pgBackRest whose repository has every segment of the recorded archive."""
     recorded = RECORDED / version / f"{name}.json"
-    names = [f'"00000001000000000000000{n}-{"0" * 40}":{{}}' for n in range(1, 7)]
+    names = [f'"00000001000000000000000{n}-{"0" * 40}":{{"time":179547{n}000}}' for n in range(1, 7)]
     return f"case \"$*\" in *repo-ls*) echo '{{{','.join(names)}}}';; *) cat {recorded};; esac"
 
 
@@ -229,7 +339,7 @@ def test_pgbackrest_that_prints_no_json_is_a_metric_and_not_a_hole(tmp_path: Pat
 
 def test_a_segment_that_is_missing_between_others_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    key = ("dbre_backup_wal_gap_segments", "alpha", "1")
+    key = ("dbre_backup_wal_gap_segments", "alpha", "1", "lost")
     assert look(tmp_path, answer())[key] == 0
     holed = answer().replace('"000000010000000000000004-', '"000000010000000000000009-')
     assert look(tmp_path, holed)[key] == 1
@@ -241,6 +351,17 @@ def test_a_segment_that_is_missing_between_others_is_a_gap(tmp_path: Path, monke
 def test_a_window_is_measured_from_the_first_look(tmp_path: Path) -> None:
     key = ("dbre_backup_first_seen_timestamp_seconds", "alpha")
     assert look(tmp_path, "")[key] == look(tmp_path, "")[key]
+
+
+def test_since_when_the_lock_is_held_is_remembered_while_it_is(tmp_path: Path) -> None:
+    key = ("dbre_backup_lock_since_timestamp_seconds", "alpha")
+    recorded = (RECORDED / "2.45" / "info.json").read_text()
+    (tmp_path / "held.json").write_text(recorded.replace('"held":false', '"held":true'))
+    held = answer("2.45").replace(str(RECORDED / "2.45" / "info.json"), str(tmp_path / "held.json"))
+    first = look(tmp_path, held)[key]
+    assert look(tmp_path, held)[key] == first
+    assert key not in look(tmp_path, answer("2.45"))
+    assert look(tmp_path, held)[key] > first
 
 
 @pytest.mark.parametrize(("said", "value"), [("active", 1), ("inactive", 0), ("", None)])
@@ -261,13 +382,35 @@ def test_every_metric_of_the_collector_can_be_exported(tmp_path: Path) -> None:
         "dbre_backup_lock_complete_bytes",
         "dbre_backup_certificate_expiry_timestamp_seconds",
         "dbre_backup_usual_size_bytes",
+        "dbre_backup_timer_success",
+        "dbre_backup_lock_since_timestamp_seconds",
     }
     assert found | elsewhere >= {name for name, metric in METRICS.items() if metric.source == COLLECTOR}
     assert found <= set(METRICS)
 
 
+def test_500_backups_cost_next_to_nothing() -> None:
+    many = copy.deepcopy(facts("2.55"))
+    full, incr = many["backups"][0], many["backups"][-1]
+    many["backups"] = []
+    for number in range(500):
+        kind = full if number % 25 == 0 else {**incr, "references": [f"{number // 25 * 25:06}"]}
+        moment = iso_time(1795470576 + number * 3600)
+        many["backups"].append({**kind, "label": f"{number:06}", "stop_time": moment, "duration": number % 7})
+    began = time.process_time()
+    for _stanza in range(20):
+        found = plain(of_stanza(many, ["full", "incr"], [1]))
+    assert time.process_time() - began < 2
+    last = 1795470576 + 499 * 3600
+    assert found[("dbre_backup_last_completion_timestamp_seconds", "alpha", "1", "incr")] == last
+    assert found[("dbre_backup_last_completion_timestamp_seconds", "alpha", "1", "full")] == last - 24 * 3600
+    assert found[("dbre_backup_usual_duration_seconds", "alpha", "1", "incr")] == 6
+    assert found[("dbre_backup_chain_page_errors", "alpha", "1")] == 0
+    assert len(found) < 30  # whatever the number of backups
+
+
 def test_no_label_holds_a_backup_a_segment_or_an_lsn() -> None:
-    allowed = {"stanza", "repo", "type", "tier", "severity", "objective", "check", "file"}
+    allowed = {"stanza", "repo", "type", "tier", "severity", "objective", "check", "file", "state", "verdict"}
     assert {label for metric in METRICS.values() for label in metric.labels} == allowed
     assert [name for name, metric in METRICS.items() if metric.source == RULES] == ["dbre_backup_expected"]
 

@@ -11,8 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.timers import program_files
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.scheduled import main, render_metrics
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.scheduled import (
+    Scheduled,
+    main,
+    render_metrics,
+)
 
 ROOT = Path(__file__).resolve().parents[5]
 FAILED = {"failed": 1, "message": "no", "ended": 2000.5, "seconds": 3.25, "last_success": None}
@@ -50,6 +55,24 @@ def test_a_backup_that_fails_is_seen_in_exit_status_and_metrics(
         'pgbackrest_backup_error{stanza="main",type="full",repo="1"} 1'
         in (tmp_path / "metrics" / "pgbackrest_main.prom").read_text()
     )
+
+
+@pytest.mark.parametrize("found", ["page_errors", "missing_wal"])
+def test_a_backup_that_is_made_and_is_not_whole_is_no_failed_run_and_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], found: str
+) -> None:
+    def blemished(_self: Scheduled, repo: int) -> None:
+        raise RecoveryError(f"repository {repo} is not whole", **{found: ["something"]})
+
+    monkeypatch.setattr(Scheduled, "backup", blemished)
+    assert main(options(tmp_path)) == 3
+    assert "repository 1 is not whole" in capsys.readouterr().err
+    said = (tmp_path / "metrics" / "pgbackrest_main.prom").read_text()
+    assert 'pgbackrest_backup_error{stanza="main",type="full",repo="1"} 0' in said
+    assert "pgbackrest_backup_timestamp_last_success{" not in said
+    monkeypatch.undo()
+    # Of two repositories, one of which got no backup, the run failed.
+    assert main(options(tmp_path, "--repo=2")) == 1
 
 
 def test_two_backups_of_a_stanza_never_run_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
