@@ -113,6 +113,7 @@ _value:
     - RV(ignore:config), the configuration file as sections; RV(ignore:preferred), defaults that an older pgBackRest may
       not have; RV(ignore:secrets) of this host.
     - RV(ignore:kept), keys of the repositories it keeps; RV(ignore:directories) of those that lie on it.
+    - RV(ignore:seen), all repositories that it can ask, by key, each with its directory where that is on this host.
     - RV(ignore:lets_in) and RV(ignore:connects_to), names of hosts.
   type: dict
 """

@@ -47,6 +47,7 @@ WRONG = [
     ("what-happened", "dr_primary"),
     ("provision-primary", "provision_primary"),
     ("provision-primary", "provision_repository"),
+    ("provision-primary", "provision_monitoring"),
     ("provision-standby", "provision_standby"),
     ("provision-standby", "provision_primary"),
     ("backup-now", "provision_primary"),

@@ -31,7 +31,7 @@ HARMLESS = {
 # Of a program of our own, of ansible-playbook, of gpg in an advice, and beginnings of words.
 OTHERS = {"--executable", "--state", "--wait", "--check", "--limit", "--decrypt", "--name", "--no-", "--no-name"}
 # Of managers of high availability in an advice, and of systemctl.
-OTHERS |= {"--signal", "--ban", "--resource", "--node", "--siblings-follow"}
+OTHERS |= {"--signal", "--ban", "--resource", "--node", "--siblings-follow", "--property"}
 
 
 def options_used() -> Iterator[tuple[str, str]]:

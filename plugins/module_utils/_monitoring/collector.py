@@ -139,6 +139,7 @@ class Look:
                 system = os.statvfs(path)
                 labels = {"stanza": self.stanza, "repo": str(repo)}
                 yield Sample("dbre_backup_repository_free_bytes", labels, system.f_bavail * system.f_frsize)
+                yield Sample("dbre_backup_repository_capacity_bytes", labels, system.f_blocks * system.f_frsize)
 
     def restore_tests(self) -> Iterator[Sample]:
         path = os.path.join(self.settings["state"], f"restore-test-{self.stanza}.json")

@@ -88,6 +88,9 @@ METRICS: dict[str, Metric] = {
         "Free space of the file system of the repository.",
         "the repository is no directory of this host",
     ),
+    "dbre_backup_repository_capacity_bytes": Metric(
+        REPO, COLLECTOR, "Size of that file system.", "the repository is no directory of this host"
+    ),
     "dbre_backup_lock_held": Metric(STANZA, COLLECTOR, "1: a backup, expire or stanza command runs.", NO_INFO),
     "dbre_backup_lock_complete_bytes": Metric(
         STANZA, COLLECTOR, "How much the running backup has copied.", "none runs, or pgBackRest is older than 2.48"

@@ -105,7 +105,10 @@ ALERTS: dict[str, Alert] = {
         "pgBackRest reports status {{ $value }} for repository {{ $labels.repo }}",
     ),
     "BackupRepositoryFilling": Alert(
-        "predict_linear(dbre_backup_repository_free_bytes[1d], 4 * 86400) < 0",
+        # What is written in the first hours goes on for ever by such a prediction: only where there is little left.
+        "predict_linear(dbre_backup_repository_free_bytes[1d], 4 * 86400) < 0"
+        " and on(instance, stanza, repo)"
+        " dbre_backup_repository_free_bytes / dbre_backup_repository_capacity_bytes < 0.3",
         "1h",
         "the file system of repository {{ $labels.repo }} will be full within four days",
     ),

@@ -72,6 +72,8 @@ class Layout(NamedTuple):
     """Hosts that this one connects to."""
     directories: list[str]
     """Directories of repositories on this host."""
+    seen: dict[int, str]
+    """Repositories that this host can ask, by key, each with its directory where that is on this host, else empty."""
 
 
 def repository_keys(*configs: Mapping[str, Mapping[str, Any] | None], keepers: Mapping[int, str]) -> list[int]:
@@ -151,11 +153,13 @@ def layout(
 
     own: Sections = {"global": {}, stanza: {}}
     directories = []
+    seen = dict.fromkeys(sorted([*kept, *by_hand, *(remote if uses else ())]), "")
     for key in kept:
         if not is_object_store(globals_, key):
             usual = path if key == 1 else f"{path}-{key}"
             own["global"][f"repo{key}-path"] = usual
-            directories.append(str(globals_.get(f"repo{key}-path", usual)))
+            seen[key] = str(globals_.get(f"repo{key}-path", usual))
+            directories.append(seen[key])
     if len(set(directories)) < len(directories):
         raise RecoveryError(
             f"two repositories of stanza {stanza!r} on {host} have the same directory {directories[0]}. Nothing was "
@@ -189,6 +193,7 @@ def layout(
         sorted(lets_in),
         sorted(connects_to),
         directories,
+        seen,
     )
 
 

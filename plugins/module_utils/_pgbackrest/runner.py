@@ -167,7 +167,7 @@ class PgBackRest:
         repository that does not answer counts as unreachable, instead of pgBackRest's usual minute.
         """
         options = ["--output=json"] + ([f"--set={set}"] if set else [])
-        options += [f"--io-timeout={patience}"] if patience else []
+        options += [f"--io-timeout={patience:g}"] if patience else []  # 20.0 is refused from some version on
         stanzas = self._json(self.run("info", *options), "info")
         for stanza in stanzas:
             if stanza.get("name") == self.stanza:

@@ -94,6 +94,7 @@ def life(now: float, every: dict[str, int], keep: int, until: float = float("inf
         Sample("dbre_backup_collector_timestamp_seconds", {"stanza": "main"}, now),
         Sample("dbre_backup_first_seen_timestamp_seconds", {"stanza": "main"}, -keep * full),
         Sample("dbre_backup_repository_free_bytes", {"stanza": "main", "repo": "1"}, 1e12 - now % full),
+        Sample("dbre_backup_repository_capacity_bytes", {"stanza": "main", "repo": "1"}, 3e12),
         Sample("dbre_backup_certificate_known", {"stanza": "main", "file": "/c"}, 1),
         Sample("dbre_backup_certificate_expiry_timestamp_seconds", {"stanza": "main", "file": "/c"}, now + 90 * DAY),
         *(Sample("dbre_backup_timer_active", {"stanza": "main", "type": kind}, 1) for kind in every),
@@ -205,7 +206,7 @@ CAUSES: dict[str, Change] = {
     "BackupExpireRefused": put("dbre_backup_oldest_full_timestamp_seconds", -90 * DAY),
     "BackupRepositoryBehind": behind,
     "BackupRepositoryUnreadable": put("dbre_backup_repository_status", 99),
-    "BackupRepositoryFilling": add("dbre_backup_repository_free_bytes", lambda now: 1e9 - 1e4 * now, repo="1"),
+    "BackupRepositoryFilling": add("dbre_backup_repository_free_bytes", lambda now: 8e11 - 1e7 * now, repo="1"),
     "BackupStanzaMismatch": put("dbre_backup_system_identifier_match", 0),
     "BackupMissingAfterPromotion": put("dbre_backup_timeline", 2),
     "BackupArchiveStuck": add("dbre_backup_ready_oldest_timestamp_seconds", lambda _now: -HOUR),
@@ -326,6 +327,11 @@ def test_a_restore_test_of_today_is_silence_and_nothing_else(tmp_path: Path) -> 
     moments = [life(now, DAILY, 8) for now in range(0, LASTS + 1, STEP)]
     assert not fires(tmp_path, "RestoreTestSilent", moments)
     assert fires(tmp_path, "RestoreTestSilent", moments, rename="dbre_restore_test_last_attempt_timestamp_seconds")
+
+
+def test_a_disk_that_a_first_backup_begins_to_use_is_no_disk_that_fills(tmp_path: Path) -> None:
+    moments = sick("", add("dbre_backup_repository_free_bytes", lambda now: 2.9e12 - 1e7 * now, repo="1"))
+    assert not fires(tmp_path, "BackupRepositoryFilling", moments)
 
 
 def test_wal_that_the_server_will_still_archive_is_not_lost(tmp_path: Path) -> None:
