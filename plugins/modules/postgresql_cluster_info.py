@@ -35,6 +35,19 @@ options:
     description:
       - Directory of PostgreSQL's programs, found by major version when not given.
     type: path
+  stanza:
+    description:
+      - pgBackRest's stanza of this cluster, to see which timelines its archive has. Without it no archive is asked.
+    type: str
+  config:
+    description:
+      - pgBackRest's configuration file.
+    type: path
+  executable:
+    description:
+      - pgBackRest's program.
+    type: str
+    default: pgbackrest
 attributes:
   check_mode:
     support: full
@@ -71,6 +84,8 @@ state:
       with which replay stops.
     - C(managers) are programs that fail over by themselves, each with the C(command) to let it do so.
     - Of C(primary_conninfo) only C(upstream) is told, never a password.
+    - C(archived) are history files that the archive has of this timeline and those after it, by number; without
+      O(stanza), or where the archive cannot be read, none.
   returned: success
   type: dict
   sample:
@@ -102,7 +117,7 @@ state:
     primary_lsn: 0/6000148
     primary_time: "2026-11-23T18:01:12.000417+00:00"
     receiver: streaming
-    upstream: {host: 192.0.2.10, port: "5432", name: dbre_db2, slot: ""}
+    upstream: {host: 192.0.2.10, port: "5432", user: dbre_db2, name: dbre_db2, slot: ""}
     paused: false
     held: false
     delay_seconds: 0.0
@@ -116,16 +131,32 @@ state:
     synchronous_standby_names: ""
     synchronous_commit: "on"
     managers: []
+    archived: {}
+    archive_unread: ""
 """
+
+import shutil
+import tempfile
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.archived import archived_histories
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.survey import look
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connection_argument_spec,
     login_of,
 )
+
+
+def timelines_in_archive(stanza: dict[str, Any], timeline: int, spool: str) -> dict[str, Any]:
+    """What the archive has of this timeline and those after it, or why it cannot be read."""
+    try:
+        return {"archived": archived_histories(StanzaArchive(**stanza, parallel=1), timeline, spool)}
+    except RecoveryError as error:
+        return {"archived": {}, "archive_unread": error.msg}
 
 
 def main() -> None:
@@ -135,12 +166,17 @@ def main() -> None:
             "service": {"type": "str"},
             "read_from": {"type": "str"},
             "bin_dir": {"type": "path"},
+            "stanza": {"type": "str"},
+            "config": {"type": "path"},
+            "executable": {"type": "str", "default": "pgbackrest"},
             **connection_argument_spec(),
         },
         supports_check_mode=True,
     )
     check_arguments(module)
     params = module.params
+    spool = tempfile.mkdtemp(prefix="archived-", dir=module.tmpdir)
+    told: dict[str, Any] = {"archived": {}, "archive_unread": ""}
     try:
         state = look(
             login_of(params),
@@ -149,11 +185,16 @@ def main() -> None:
             bin_dir=params["bin_dir"],
             read_from=params["read_from"],
         )
+        if params["stanza"]:
+            stanza = {name: params[name] for name in ("stanza", "config", "executable")}
+            told.update(timelines_in_archive(stanza, state["timeline"], spool))
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     except OSError as error:
         module.fail_json(msg=f"{error}. Nothing was changed.")
-    module.exit_json(changed=False, state=state)
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
+    module.exit_json(changed=False, state={**state, **told})
 
 
 if __name__ == "__main__":

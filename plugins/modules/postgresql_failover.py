@@ -33,7 +33,7 @@ options:
       - V(promoted) promotes, makes a checkpoint, and has O(slots) for the followers. It fails for a primary whose
         timeline did not begin at or behind O(lsn) of O(timeline).
       - V(following) points C(primary_conninfo) to O(primary_host) and waits until the standby streams O(timeline) and
-        has replayed O(lsn).
+        has replayed O(lsn). A delayed standby is not waited for.
       - V(settled) takes back what C(ALTER SYSTEM) set, where a configuration file says the same by now.
     type: str
     choices: [fenced, cut, replayed, promoted, following, settled]
@@ -145,6 +145,11 @@ promotion_seconds:
   returned: when O(state) is V(promoted), and not in check mode
   type: float
   sample: 0.31
+hba_file:
+  description: The file that says who may connect to it.
+  returned: when O(state) is V(promoted), and not in check mode
+  type: str
+  sample: /etc/postgresql/17/main/pg_hba.conf
 file:
   description: The configuration file that sets C(primary_conninfo), where that is not PostgreSQL's own.
   returned: when O(state) is V(following)

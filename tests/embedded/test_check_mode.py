@@ -50,9 +50,9 @@ def everything(production: Any, cloud: Cloud) -> Path:
     return path
 
 
-# What they set up are services of systemd, which not every machine that runs these tests has: shown on real hosts, by
-# the scenarios provision, standby and logical_backup.
-ON_HOSTS = {"provision-primary", "provision-standby", "logical-backup"}
+# What they set up or shut off are services of systemd, which not every machine that runs these tests has: shown on real
+# hosts, by the scenarios provision, standby, logical_backup and failover.
+ON_HOSTS = {"provision-primary", "provision-standby", "logical-backup", "dr-primary-failure"}
 GIVEN: dict[str, dict[str, Any]] = {
     "backup-now": {},
     "dr-corruption": {"dr_database": "shop"},

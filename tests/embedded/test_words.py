@@ -44,6 +44,7 @@ def start(tmp_path: Path, name: str, *words: str, **variables: Any) -> tuple[int
 WRONG = [
     ("dr-table-drop", "dr_primary"),
     ("dr-corruption", "dr_primary"),
+    ("dr-primary-failure", "dr_primary"),
     ("what-happened", "dr_primary"),
     ("provision-primary", "provision_primary"),
     ("provision-primary", "provision_repository"),
@@ -126,6 +127,8 @@ def test_a_word_that_the_source_does_not_use_is_refused(tmp_path: Path, source: 
         ("dr-rds-table-drop", {**SHOP, "dr_dump": "/d"}, "dr_dump is for dr-table-drop, not for dr-rds-table-drop."),
         ("dr-table-drop", {**SHOP, "dr_source": "logical"}, "dr_source=logical needs dr_dump"),
         ("dr-table-drop", {**SHOP, "dr_primary": "all"}, "dr-table-drop recovers one server at a time"),
+        ("dr-primary-failure", {"dr_primary": "all"}, "dr-primary-failure replaces one primary at a time"),
+        ("dr-primary-failure", {"dr_fencd": True}, "dr_fencd is not known; did you mean dr_fenced?"),
         ("dr-rds-table-drop", {**SHOP, "dr_rds": "all"}, "This playbook works on one database at a time"),
         ("dr-rds-table-drop", {**SHOP, "dr_bisect_precision": 5}, "dr_bisect_precision is for dr_bisect=yes"),
         ("dr-rds-table-drop", {**SHOP, "dr_bisect": True}, "dr_bisect needs dr_tables, dr_since"),

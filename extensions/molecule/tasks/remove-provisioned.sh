@@ -7,6 +7,7 @@ for name in "$@"; do
     done
     systemctl reset-failed "dbre-backup-$name-*" 2>/dev/null
     for major in 13 15 17; do
+        systemctl unmask "postgresql@$major-$name" 2>/dev/null # a failover leaves an old primary so
         [ ! -e "/etc/postgresql/$major/$name/postgresql.conf" ] || pg_dropcluster --stop "$major" "$name"
         rm -rf "/etc/postgresql/$major/$name"
     done

@@ -154,3 +154,23 @@ def _wait(
                 "with the same dr_incident_id."
             )
         time.sleep(_POLL)
+
+
+def archived_histories(archive: Archive, timeline: int, spool: str) -> dict[int, str]:
+    """History files that the archive has of a timeline and of those after it, as far as their numbers follow.
+
+    PostgreSQL looks for newer timelines in the same way (timeline.c: findNewestTimeLine). RecoveryError where the
+    archive cannot be read.
+    """
+    found: dict[int, str] = {}
+    number = timeline
+    while True:
+        name = f"{number:08X}.history"
+        path = os.path.join(spool, name)
+        if number > 1 and archive.get(name, path):
+            with open(path, encoding="utf-8") as file:
+                found[number] = file.read()
+            os.unlink(path)
+        elif number > timeline:
+            return found
+        number += 1

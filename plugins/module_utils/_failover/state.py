@@ -19,6 +19,7 @@ class Upstream(TypedDict):
     name: str
     """application_name, by which synchronous_standby_names knows the standby."""
     slot: str
+    user: str
 
 
 class Slot(TypedDict):
@@ -44,7 +45,8 @@ class HostState(TypedDict, total=False):
 
     ``end`` is the end of valid WAL in pg_wal, proved by pg_waldump; ``commits`` and ``last_commit`` are those from
     ``read_from`` on. ``first`` is the oldest segment there. ``lacks`` are settings that are lower than the primary had
-    them, with which replay would stop. What only a running server knows is null of a dead one.
+    them, with which replay would stop. ``archived`` are history files in the archive, by the timeline's number. What
+    only a running server knows is null of a dead one.
     """
 
     host: str
@@ -90,6 +92,8 @@ class HostState(TypedDict, total=False):
     synchronous_standby_names: Optional[str]
     synchronous_commit: Optional[str]
     managers: list[Manager]
+    archived: dict[str, str]
+    archive_unread: str
 
 
 _NEEDED = ("system_identifier", "timeline", "segment_size", "running", "data_directory")

@@ -40,9 +40,11 @@ _RECORD = "failover.json"
 _STATE = """
 SELECT pg_is_in_recovery() AS in_recovery, pg_last_wal_replay_lsn()::text AS replay_lsn,
        current_setting('primary_conninfo') AS conninfo, current_setting('data_directory') AS data,
+       current_setting('hba_file') AS hba_file,
        (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver') AS receivers,
        (SELECT status FROM pg_stat_wal_receiver) AS receiver,
        (SELECT received_tli FROM pg_stat_wal_receiver) AS received_timeline,
+       (SELECT setting::int > 0 FROM pg_settings WHERE name = 'recovery_min_apply_delay') AS delayed,
        CASE WHEN NOT pg_is_in_recovery() THEN
          ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline
 """
@@ -203,6 +205,7 @@ class Step:
             "timeline": now["timeline"],
             "fork_lsn": format_lsn(fork),
             "promotion_seconds": round(seconds, 3),
+            "hba_file": now["hba_file"],
         }
 
     def _in_recovery(self) -> bool:
@@ -251,7 +254,10 @@ class Step:
     # Follow
 
     def following(self) -> dict[str, Any]:
-        """Let the standby ask the new primary for WAL, and wait until it streams from there."""
+        """Let the standby ask the new primary for WAL, and wait until it streams from there.
+
+        A delayed one asks only when it has replayed what it has (xlogrecovery.c), which may take hours.
+        """
         now = self.look()
         if not now["in_recovery"]:
             raise RecoveryError(
@@ -265,7 +271,7 @@ class Step:
         result = {"changed": now["conninfo"] != wanted, **self._where_set(known)}
         if result["changed"] and not self.check_mode:
             self._set_conninfo(wanted)
-        if not self.check_mode:
+        if not self.check_mode and not now["delayed"]:
             self._wait(self._streams, self.request.timeout, "it does not stream from the new primary")
         return result
 

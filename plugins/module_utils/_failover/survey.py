@@ -146,6 +146,7 @@ def upstream_of(settings: Mapping[str, str]) -> Upstream:
         "host": host,
         "port": parts.get("port") or ("5432" if parts else ""),
         "name": name,
+        "user": parts.get("user") or "",
         "slot": settings.get("primary_slot_name") or "",
     }
 
@@ -313,9 +314,12 @@ def _add_history(state: HostState) -> None:
 
 
 def _add_end(state: HostState, asked: Mapping[str, Any], control: Mapping[str, str], wanted: Optional[str]) -> None:
-    """Where valid WAL ends, read from the best known place, and how far back it goes from there without a gap."""
+    """Where valid WAL ends, read from the best known place, and how far back it goes from there without a gap.
+
+    What a standby has received may end in the middle of a record, of which the dead primary never sent the rest.
+    """
     wal = os.path.join(state["data_directory"], "pg_wal")
-    told = [asked.get("current_lsn"), asked.get("receive_lsn"), asked.get("replay_lsn")]
+    told = [asked.get("current_lsn"), asked.get("replay_lsn")]
     known = max((parse_lsn(text) for text in told if text), default=None)
     least = known if known is not None else parse_lsn(control_value(control, "Latest checkpoint's REDO location"))
     end = known

@@ -14,7 +14,19 @@ from pathlib import Path
 from typing import Any
 
 _PAST_RUNS = 5
-PHASES = ("plan", "contain", "locate", "restore", "prove", "recover", "verify", "protect", "report")
+PHASES = (
+    "plan",
+    "contain",
+    "locate",
+    "restore",
+    "prove",
+    "recover",
+    "repoint",
+    "verify",
+    "protect",
+    "rebuild",
+    "report",
+)
 
 
 def seconds_between(start: str, end: str) -> float:

@@ -17,6 +17,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._failover.salvage im
     salvage,
     segments_to_bring,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import system_user
 
 
 def bring(cluster: Any, candidate: Any, hosts: list[Any], **more: Any) -> dict[str, Any]:
@@ -155,6 +157,25 @@ def test_a_torn_last_record_is_no_end_and_stops_nothing(cluster: Any) -> None:
     assert cluster.b.told() == list(range(1, 11))
 
 
+def test_a_record_that_a_standby_received_in_part_is_no_end_of_its_wal(cluster: Any) -> None:
+    cluster.primary.write(1, 5)
+    cluster.agree()
+    before = cluster.b.look()["end"]
+    # Of what is not committed yet the primary writes whole pages, and sends them: the last record goes on behind them.
+    session = connect(cluster.primary.login, "postgres", options="")
+    with session.cursor() as cursor:
+        cursor.execute("SELECT pg_logical_emit_message(true, 'torn', repeat('x', 100000))")
+        cluster.until(lambda: parse_lsn(cluster.b.look()["receive_lsn"]) > parse_lsn(before) + 90000, "b received it")
+        cluster.primary.kill()
+    session.close()
+    found = cluster.b.look()
+    assert parse_lsn(found["end"]) < parse_lsn(found["receive_lsn"])
+    cluster.b.step("cut")
+    cluster.b.step("replayed", lsn=found["end"])
+    assert cluster.b.step("promoted", lsn=found["end"], timeline=1)["changed"]
+    assert cluster.b.told() == list(range(1, 6))
+
+
 def test_the_new_timeline_and_what_the_old_primary_had_not_archived_reach_each_repository(
     cluster: Any, tmp_path: Path
 ) -> None:
@@ -218,7 +239,8 @@ def test_a_living_primary_and_its_standbys_are_known(cluster: Any) -> None:
     assert (primary["in_recovery"], primary["answers"], primary["timeline"]) == (False, True, 1)
     assert primary["end"] == cluster.primary.sql("SELECT pg_current_wal_flush_lsn()::text")
     assert standby["end"] == standby["receive_lsn"]
-    assert standby["upstream"] == {"host": str(cluster.root), "port": "6610", "name": "dbre_b", "slot": ""}
+    upstream = {"host": str(cluster.root), "port": "6610", "user": system_user(), "name": "dbre_b", "slot": ""}
+    assert standby["upstream"] == upstream
     assert (standby["receiver"], standby["paused"], standby["lacks"]) == ("streaming", False, [])
     cluster.b.sql("SELECT pg_wal_replay_pause()")
     cluster.until(lambda: cluster.b.look()["paused"], "replay is paused")

@@ -1,0 +1,158 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole plan of a failover, out of what tasks on all hosts returned."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice import Wishes
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import Known, left_to_do, located, plan
+
+SEGMENT = 1 << 24
+
+
+def state(end: Optional[str], **changes: Any) -> dict[str, Any]:
+    return {
+        "running": True,
+        "answers": True,
+        "in_recovery": True,
+        "stands_by": True,
+        "service": "postgresql@17-main",
+        "system_identifier": "7711488204033580105",
+        "data_directory": "/var/lib/postgresql/17/main",
+        "segment_size": SEGMENT,
+        "timeline": 1,
+        "history": "",
+        "end": end,
+        "first": "000000010000000000000001",
+        "replay_time": "2026-11-23T18:00:00+00:00",
+        "upstream": {"host": "db1", "port": "5432", "user": "dbre_db2", "name": "dbre_db2", "slot": "dbre_db2"},
+        "paused": False,
+        "held": False,
+        "delay_seconds": 0.0,
+        "lacks": [],
+        "managers": [],
+        "archived": {},
+        **changes,
+    }
+
+
+DEAD = {"running": False, "answers": False, "in_recovery": None, "synchronous_standby_names": ""}
+
+
+def seen(host: str, end: Optional[str], **changes: Any) -> dict[str, Any]:
+    return {"ansible_loop_var": "at", "at": host, "state": state(end, **changes)}
+
+
+def gone(host: str) -> dict[str, Any]:
+    return {"ansible_loop_var": "at", "at": host, "unreachable": True, "msg": "Connection timed\nout"}
+
+
+NO_WISHES, NOTHING_KNOWN = Wishes(), Known()
+
+
+def planned(*looked: dict[str, Any], wishes: Wishes = NO_WISHES, known: Known = NOTHING_KNOWN) -> dict[str, Any]:
+    return plan(looked, "db1", wishes, known)
+
+
+def test_what_only_the_dead_disk_has_is_brought_to_the_best_standby() -> None:
+    found = planned(seen("db2", "0/5FFFF00"), seen("db3", "0/5000000"), seen("db1", "0/6000500", **DEAD))
+    assert found["candidate"] == "db2"
+    wal = "/var/lib/postgresql/17/main/pg_wal"
+    assert [(file["host"], file["path"]) for file in found["bring"]] == [
+        ("db1", f"{wal}/000000010000000000000005"),
+        ("db1", f"{wal}/000000010000000000000006"),
+    ]
+    assert [follower["host"] for follower in found["followers"]] == ["db3"]
+    assert any("are taken from db1 before it is promoted" in line for line in found["lines"])
+    assert found["lines"][-1].startswith("lost: nothing that was committed")
+
+
+def test_a_primary_that_lives_is_refused_until_this_incident_has_shut_it_off() -> None:
+    alive = seen("db1", "0/6000500", in_recovery=False, synchronous_standby_names="")
+    with pytest.raises(RecoveryError, match="nothing is promoted beside it"):
+        planned(seen("db2", "0/6000400"), alive)
+    assert planned(seen("db2", "0/6000400"), alive, known=Known(off=True))["candidate"] == "db2"
+
+
+def test_one_that_cannot_be_reached_needs_a_word_on_its_being_off_and_one_on_the_loss() -> None:
+    everybody = seen("db2", "0/6000400"), gone("db1")
+    with pytest.raises(RecoveryError, match="dr_fenced=yes.* And: .*dr_accept_loss=yes"):
+        planned(*everybody)
+    with pytest.raises(RecoveryError, match="dr_accept_loss=yes"):
+        planned(*everybody, wishes=Wishes(fenced=True))
+    found = planned(*everybody, wishes=Wishes(fenced=True, accept_loss=True))
+    assert found["lines"][0].startswith("db1, the primary, cannot be reached (Connection timed out)")
+    assert "lost: UNKNOWN" in found["lines"][-1]
+    report = located(found, {"end": "0/6000400"})
+    assert report["lost"]["transactions"] is None
+    assert [entry["what"] for entry in left_to_do(found, report) if entry.get("lost")] == [
+        "the last transactions of db1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        # Somebody has promoted a copy apart, and archives under the same stanza.
+        (
+            {"archived": {"2": "1\t0/5000000\tno recovery target specified\n"}},
+            "00000002.history, of a timeline that left",
+        ),
+        # A promotion to the same number, elsewhere.
+        (
+            {
+                "timeline": 2,
+                "history": "1\t0/5000000\tno recovery target specified\n",
+                "archived": {"2": "1\t0/4000000\tno recovery target specified\n"},
+            },
+            "00000002.history",
+        ),
+    ],
+)
+def test_a_timeline_of_others_in_the_archive_stops_it(changes: dict[str, Any], words: str) -> None:
+    dead = {**DEAD, **{key: value for key, value in changes.items() if key != "archived"}}
+    with pytest.raises(RecoveryError, match="is not that of db2") as error:
+        planned(seen("db2", "0/6000400", **changes), seen("db1", "0/6000400", **dead))
+    assert words in error.value.msg
+
+
+def test_its_own_timeline_in_the_archive_is_none_of_others() -> None:
+    history = "1\t0/5000000\tno recovery target specified\n"
+    own = {"timeline": 2, "history": history}
+    found = planned(
+        seen("db2", "0/6000400", archived={"2": history}, **own), seen("db1", "0/6000400", **{**DEAD, **own})
+    )
+    assert (found["candidate"], found["timeline"]) == ("db2", 2)
+
+
+def test_one_that_this_incident_has_promoted_is_gone_on_with_and_any_other_refused() -> None:
+    new = seen("db2", "0/7000000", in_recovery=False, timeline=2, history="1\t0/6000400\tx\n")
+    looked = new, seen("db3", "0/6000400"), seen("db1", "0/6000400", **DEAD)
+    assert planned(*looked, known=Known(candidate="db2"))["promoted"]
+    with pytest.raises(RecoveryError, match="is the primary already"):
+        planned(*looked)
+
+
+def test_standbys_that_were_cut_off_are_known_by_whom_they_followed() -> None:
+    """By its name a standby is known to synchronous_standby_names, and cut off it does not tell that name any more."""
+    nobody = {"host": "", "port": "", "user": "", "name": "17/main", "slot": "dbre_db2"}
+    sync = {**DEAD, "synchronous_standby_names": "dbre_db2", "synchronous_commit": "on"}
+    cut = seen("db2", "0/6000400", upstream=nobody), seen("db1", None, **sync)
+    before = {"db2": {"host": "db1", "port": "5432", "user": "dbre_db2", "name": "dbre_db2", "slot": "dbre_db2"}}
+    with pytest.raises(RecoveryError, match="dr_accept_loss"):
+        planned(*cut, wishes=Wishes(fenced=True))
+    assert planned(*cut, wishes=Wishes(fenced=True), known=Known(upstreams=before))["acknowledged"]["verdict"] == "all"
+
+
+def test_what_could_not_be_brought_is_said_to_be_lost() -> None:
+    found = planned(seen("db2", "0/6000400"), seen("db1", "0/6000500", **DEAD))
+    whole = located(found, {"end": "0/6000500", "commits": 3, "taken": {"db1": 1}})
+    assert (whole["lsn"], whole["lost"]["transactions"]) == ("0/6000500", 0)
+    part = located(found, {"end": "0/6000400", "taken": {}})
+    assert part["lost"]["transactions"] is None
+    assert "256 bytes could not be brought" in part["lost"]["why"]
