@@ -54,6 +54,7 @@ def everything(production: Any, cloud: Cloud) -> Path:
 # hosts, by the scenarios provision, standby, logical_backup and failover.
 ON_HOSTS = {"provision-primary", "provision-standby", "logical-backup", "dr-primary-failure"}
 GIVEN: dict[str, dict[str, Any]] = {
+    "audit-policy": {},
     "backup-now": {},
     "dr-corruption": {"dr_database": "shop"},
     "dr-rds-corruption": {"dr_database": "shop"},

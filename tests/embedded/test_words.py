@@ -51,6 +51,8 @@ WRONG = [
     ("provision-primary", "provision_monitoring"),
     ("provision-standby", "provision_standby"),
     ("provision-standby", "provision_primary"),
+    ("audit-policy", "audit_primary"),
+    ("audit-policy", "audit_recovery"),
     ("backup-now", "provision_primary"),
     ("backup-now", "provision_repository"),
     ("logical-backup", "logical_backup_primary"),

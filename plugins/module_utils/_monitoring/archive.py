@@ -1,11 +1,14 @@
 # Copyright: (c) 2026, the dbre.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""WAL on its way from a server to its repositories, as samples of metrics. Pure functions."""
+"""WAL on its way from a server to its repositories, as samples of metrics."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_segment_name
@@ -17,6 +20,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continui
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
 
+SEGMENT = re.compile("[0-9A-F]{24}")
+
 
 class Finished(NamedTuple):
     """A finished segment in pg_wal: whether it still waits for the archive, and since when it is in that state."""
@@ -24,6 +29,17 @@ class Finished(NamedTuple):
     name: str
     waits: bool
     since: float  # seconds since the epoch
+
+
+def finished_segments(data_directory: str) -> list[Finished]:
+    """What ``pg_wal`` of a server holds. Raises OSError."""
+    found = []
+    for entry in os.scandir(os.path.join(data_directory, "pg_wal", "archive_status")):
+        name, _dot, state = entry.name.rpartition(".")
+        if state in ("ready", "done") and SEGMENT.fullmatch(name):
+            with suppress(FileNotFoundError):  # archived or recycled meanwhile
+                found.append(Finished(name, state == "ready", entry.stat().st_mtime))
+    return found
 
 
 def of_queue(stanza: str, finished: Iterable[Finished]) -> Iterator[Sample]:

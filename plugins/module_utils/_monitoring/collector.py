@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive import (
     Finished,
+    finished_segments,
     of_archives,
     of_gaps,
     of_lag,
@@ -45,7 +45,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continui
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 
-SEGMENT = re.compile("[0-9A-F]{24}")
 PATIENCE = 40  # seconds for one command; the timer's service is ended after a few of them
 
 
@@ -87,7 +86,7 @@ class Look:
         yield from self.restore_tests()
         if self.settings.get("pg_path"):
             with suppress(OSError):
-                self.finished = self.segments()
+                self.finished = finished_segments(str(self.settings["pg_path"]))
                 yield from of_queue(self.stanza, self.finished)
         found: list[Sample] = []
         try:
@@ -151,16 +150,6 @@ class Look:
         except OSError:
             text = ""
         yield from of_restore_tests(self.stanza, text)
-
-    def segments(self) -> list[Finished]:
-        """Finished segments in pg_wal."""
-        found = []
-        for entry in os.scandir(os.path.join(self.settings["pg_path"], "pg_wal", "archive_status")):
-            name, _dot, state = entry.name.rpartition(".")
-            if state in ("ready", "done") and SEGMENT.fullmatch(name):
-                with suppress(FileNotFoundError):  # archived or recycled meanwhile
-                    found.append(Finished(name, state == "ready", entry.stat().st_mtime))
-        return found
 
     def pgbackrest(self) -> Iterator[Sample]:
         settings = self.settings
