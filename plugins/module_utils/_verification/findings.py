@@ -43,6 +43,23 @@ CODES: dict[str, Code] = {
     "WAL_DUPLICATE": Code(FAILED, "A WAL segment is there with two contents: no restore can fetch it."),
     "WAL_HISTORY_MISSING": Code(FAILED, "The history file of a timeline is missing: no way leads onto it."),
     "WAL_HISTORY_UNREADABLE": Code(UNKNOWN, "The history file of a timeline says nothing that is understood."),
+    "RESTORE_FAILED": Code(FAILED, "The backup could not be restored, or the server did not come to its target."),
+    "RTO_EXCEEDED": Code(FAILED, "The restore took longer than the policy promises."),
+    "PITR_LAST_COMMIT_ABSENT": Code(FAILED, "The last commit before the target is not in the restored server."),
+    "PITR_NEXT_COMMIT_PRESENT": Code(FAILED, "A commit after the target is in the restored server."),
+    "ARCHIVING_ENABLED": Code(FAILED, "The restored server would have archived into the repository."),
+    "COLLATION_MISMATCH": Code(
+        UNKNOWN, "Text sorts otherwise on the host of the restore: its indexes cannot be judged."
+    ),
+    "TABLE_UNREADABLE": Code(FAILED, "A table cannot be read to its end."),
+    "MATVIEW_UNPOPULATED": Code(FAILED, "A materialized view has no rows and refuses to be read."),
+    "SEQUENCE_BEHIND": Code(FAILED, "A sequence is behind the highest number in its column."),
+    "AMCHECK_CORRUPT": Code(FAILED, "pg_amcheck found a table or an index corrupt."),
+    "AMCHECK_UNRUNNABLE": Code(UNKNOWN, "pg_amcheck could not be run."),
+    "PAGE_CHECKSUM": Code(FAILED, "A page of the restored server fails its checksum."),
+    "CHECKSUMS_UNRUNNABLE": Code(UNKNOWN, "pg_checksums could not be run."),
+    "CHECK_FAILED": Code(UNKNOWN, "A check ended with an error of its own."),
+    "CLEANUP_FAILED": Code(FAILED, "The side instance was not removed, or not whole."),
 }
 
 

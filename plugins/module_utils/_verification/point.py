@@ -1,0 +1,61 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""To which moment a restore test restores: the end of the archive, or one in the window that chance chose."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn, parse_segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import segment_size
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import last_archive
+
+LATEST, RANDOM = "latest", "random"
+
+
+def restore_point(facts: Mapping[str, Any], point: str, seed: str) -> dict[str, Any]:
+    """A recovery target out of a stanza's facts; raises RecoveryError where there is none.
+
+    No WAL can be read before there is a server to read it with, so the end is where the newest archived segment begins:
+    a record is certain to be there. ``seed`` decides what chance chooses.
+    """
+    archive = last_archive(facts)
+    if archive is None:
+        raise RecoveryError(f"stanza '{facts['name']}' has no archived WAL to restore with.")
+    key = (archive["repo"], archive["database_id"])
+    backups = [
+        one
+        for one in facts["backups"]
+        if (one["repo"], one["database_id"]) == key and one["archive_start"] and one["stop_lsn"] and not one["error"]
+    ]
+    if not backups:
+        raise RecoveryError(
+            f"stanza '{facts['name']}' has no backup that is known to be whole in repository {archive['repo']}."
+        )
+    size = segment_size(backups[-1])
+    timeline, number = parse_segment_name(archive["max"], size)
+    end = number * size
+    begins = [parse_lsn(one["stop_lsn"]) for one in backups]
+    if max(begins) > end:
+        # The newest backup's own end is behind it; the one before leads to the end.
+        begins = [lsn for lsn in begins if lsn <= end]
+    if not begins:
+        raise RecoveryError(
+            f"no WAL was archived since the only backup of stanza '{facts['name']}' ended. Have the server archive a "
+            "segment (SELECT pg_switch_wal()), then run again."
+        )
+    lsn, reason = end, f"the beginning of {archive['max']}, the newest WAL in the archive"
+    if point == RANDOM:
+        lsn = random.Random(seed).randint(min(begins), end)  # not for a secret
+        reason = f"a moment that chance chose between {format_lsn(min(begins))} and {format_lsn(end)}, seed {seed}"
+    return {
+        "type": "lsn",
+        "value": format_lsn(lsn),
+        "exclusive": True,
+        "timeline": timeline,
+        "reason": reason,
+    }

@@ -1,0 +1,175 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What remains of a verification: its record, the history of all attempts, and JUnit. Pure but for the files.
+
+The last attempt is kept before anything is tried, so that one that was killed, or never ends, is seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Optional
+from xml.etree import ElementTree
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import (
+    CODES,
+    FAILED,
+    UNKNOWN,
+    VERIFIED,
+    Check,
+    Omission,
+    conclude,
+    finding,
+    verdict_of,
+)
+
+SCHEMA = 1
+KEPT = 100  # attempts in the history
+PHASES = ("restore", "replay", "ready", "checked")
+
+
+def history_path(state: str, stanza: str) -> str:
+    return os.path.join(state, f"verification-{stanza}.json")
+
+
+def read_history(path: str) -> dict[str, Any]:
+    """{schema, stanza, attempts: [...]}, oldest first; empty where there is none, or what is there is no history."""
+    with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+        found = json.load(file)
+        if isinstance(found, dict) and found.get("schema") == SCHEMA and isinstance(found.get("attempts"), list):
+            return found
+    return {"schema": SCHEMA, "attempts": []}
+
+
+def begin(path: str, stanza: str, attempt: str, now: str) -> dict[str, Any]:
+    """Write down that an attempt began, whatever becomes of it."""
+    history = read_history(path)
+    entry: dict[str, Any] = {"id": attempt, "began": now, "ended": None, "verdict": None, "seconds": {}, "codes": []}
+    attempts = [one for one in history["attempts"] if one["id"] != attempt]
+    history = {"schema": SCHEMA, "stanza": stanza, "attempts": [*attempts, entry][-KEPT:]}
+    write_atomically(path, json.dumps(history, indent=1) + "\n", mode=0o644)
+    return entry
+
+
+def seconds_of(moments: Mapping[str, str], began: str = "") -> dict[str, float]:
+    """How long each phase took, from the ISO-8601 moments at which it ended; ``began`` is when the first did."""
+    found = {}
+    before = moments.get("begin", began)
+    for phase in PHASES:
+        if phase in moments and before:
+            span = datetime.fromisoformat(moments[phase]) - datetime.fromisoformat(before)
+            found[phase] = round(span.total_seconds(), 1)
+            before = moments[phase]
+    return found
+
+
+def of_errors(errors: Iterable[Mapping[str, Any]], ignore: Mapping[str, str]) -> list[Check]:
+    """Checks out of errors that ended them, {check, code, message}."""
+    return [
+        conclude(one["check"], [finding(one["code"], 0, one["check"], str(one["message"]))], ignore) for one in errors
+    ]
+
+
+def objective(seconds: Mapping[str, float], rto: Optional[float]) -> Optional[dict[str, Any]]:
+    """Whether the server was ready within the policy's RTO; None where nothing was restored."""
+    if not {"restore", "replay", "ready"} <= set(seconds):
+        return None
+    took = round(sum(seconds[phase] for phase in ("restore", "replay", "ready")), 1)
+    return {"seconds": took, "objective": rto, "met": None if rto is None else took <= rto}
+
+
+def report(
+    checks: Iterable[Check],
+    *,
+    attempt: Mapping[str, Any],
+    now: str,
+    moments: Mapping[str, str],
+    policy: Optional[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    ignore: Mapping[str, str],
+    not_checked: Iterable[Omission] = (),
+) -> dict[str, Any]:
+    """The record of a verification. ``facts`` are what else is known: stanza, hosts, versions, target, set."""
+    answers = list(checks)
+    seconds = seconds_of(moments)
+    reached = objective(seconds, float(policy["seconds"]["rto"]) if policy else None)
+    if reached and reached["met"] is False:
+        text = f"the restored server was ready after {reached['seconds']} s; promised are {reached['objective']:.0f} s"
+        answers.append(conclude("rto", [finding("RTO_EXCEEDED", 0, "rto", text)], ignore))
+    return {
+        "schema": SCHEMA,
+        **facts,
+        "id": attempt["id"],
+        "began": attempt["began"],
+        "ended": now,
+        "verdict": verdict_of(one["verdict"] for one in answers) if answers else UNKNOWN,
+        "seconds": seconds,
+        "rto": reached,
+        "findings": [{**item, "check": one["check"]} for one in answers for item in one["findings"]],
+        "not_checked": [item for one in answers for item in one["not_checked"]] + list(not_checked),
+        "checks": answers,
+    }
+
+
+def end(path: str, record: Mapping[str, Any]) -> None:
+    """Complete the attempt in the history."""
+    history = read_history(path)
+    codes = sorted({item["code"] for item in record["findings"] if item["ignored"] is None})
+    for entry in history["attempts"]:
+        if entry["id"] == record["id"]:
+            entry.update(
+                ended=record["ended"],
+                verdict=record["verdict"],
+                seconds=record["seconds"],
+                rto=record["rto"],
+                codes=[code for code in codes if CODES[code].leads_to != "notice"],
+                set=record.get("set"),
+                bytes=record.get("bytes"),
+            )
+    write_atomically(path, json.dumps(history, indent=1) + "\n", mode=0o644)
+
+
+def junit(record: Mapping[str, Any]) -> str:
+    """The record for programs that read JUnit: what failed is a failure, what could not be told an error."""
+    checks = record["checks"]
+    verdicts = [one["verdict"] for one in checks]
+    counts = {"failures": str(verdicts.count(FAILED)), "errors": str(verdicts.count(UNKNOWN))}
+    suite = ElementTree.Element("testsuite", {"name": f"verify-backups {record['stanza']}", **counts})
+    suite.set("tests", str(len(checks)))
+    for one in checks:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=f"verify-backups.{record['stanza']}", name=one["check"]
+        )
+        counted = [item for item in one["findings"] if item["ignored"] is None]
+        if one["verdict"] == VERIFIED:
+            continue
+        tag = "failure" if one["verdict"] == FAILED else "error"
+        told = ElementTree.SubElement(case, tag, message=", ".join(sorted({item["code"] for item in counted})))
+        told.text = "\n".join(f"{item['code']} {item['subject']}: {item['message']}" for item in counted)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
+def shown(record: Mapping[str, Any]) -> str:
+    """The verdict for a terminal."""
+    words = {VERIFIED: "VERIFIED", FAILED: "FAILED", UNKNOWN: "COULD NOT VERIFY"}
+    lines = [f"{words[record['verdict']]}: stanza '{record['stanza']}'"]
+    if record["rto"]:
+        promised = record["rto"]["objective"]
+        lines.append(
+            f"ready after {record['rto']['seconds']} s"
+            + (f", promised {promised:.0f} s" if promised is not None else "")
+        )
+    lines += [f"{one['check']}: {words[one['verdict']].lower()}" for one in record["checks"]]
+    for item in record["findings"]:
+        ignored = f" (ignored: {item['ignored']})" if item["ignored"] else ""
+        lines.append(f"{item['code']}: {item['message']}{ignored}")
+    if record["not_checked"]:
+        lines.append("What was not checked, and why:")
+        lines += [f"- {item['what']}: {item['why']}" for item in record["not_checked"]]
+    return "\n".join(lines)
