@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,23 @@ def run(command: list[str], environment: Mapping[str, str] | None = None) -> Run
     return Run(done.returncode, done.stdout)
 
 
+def everything(child: subprocess.Popen[str]) -> None:
+    """Kill -9 of all that belongs to a run."""
+    os.killpg(child.pid, signal.SIGKILL)
+
+
 def run_killed_in(
-    command: list[str], events: Path, phase: str, seconds: float, environment: Mapping[str, str] | None = None
-) -> None:
-    """Run a playbook and kill -9 all of it ``seconds`` after its incident record (``events``) tells of ``phase``."""
+    command: list[str],
+    events: Path,
+    phase: str,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+    kill: Callable[[subprocess.Popen[str]], None] = everything,
+) -> str:
+    """Run a playbook, and ``kill`` it ``seconds`` after its incident record (``events``) tells of ``phase``.
+
+    Returns what it had said.
+    """
     before = len(events.read_text().splitlines()) if events.exists() else 0
     with tempfile.TemporaryFile("w+") as output:
         child = subprocess.Popen(
@@ -90,6 +103,7 @@ def run_killed_in(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            text=True,
         )
         try:
             end = time.monotonic() + 300
@@ -102,7 +116,11 @@ def run_killed_in(
                     output.seek(0)
                     raise AssertionError(f"it was not killed in phase {phase}, but said:\n{output.read()}")
                 time.sleep(0.02)
+            kill(child)
+            child.wait(60)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+                everything(child)
             child.wait()
+        output.seek(0)
+        return output.read()

@@ -17,6 +17,9 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._options import (
     own_options,
 )
 
+# What these do, they do to an incident that was begun before.
+OF_ANOTHER_RUN = ("dr-release", "dr-abandon")
+
 
 class ActionModule(ActionBase):
     """Looks at variables and inventory on the controller; changes nothing."""
@@ -42,6 +45,6 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": error.msg}
         # A form leaves it empty, and what was given so for a run cannot be set by a task.
         began = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        if INCIDENT in own:
+        if INCIDENT in own and playbook not in OF_ANOTHER_RUN:
             options[INCIDENT] = options[INCIDENT] or f"{playbook.removeprefix('dr-')}-{began}"
         return {**result, "changed": False, "options": options}

@@ -53,7 +53,8 @@ options:
   parameters:
     description:
       - What makes this incident this incident, for O(state=open). Taking it up with other parameters is refused once
-        they were acted upon; C(tables), C(schemas), C(load) and C(scope) can be corrected until the phase C(recover).
+        they were acted upon; C(tables), C(schemas), C(load) and C(scope) can be corrected until the phase C(recover),
+        C(contain) may be another one in each run.
         The other states need it only in check mode, where nothing on disk tells it.
     type: dict
     default: {}

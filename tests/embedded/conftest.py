@@ -80,6 +80,17 @@ class Shop(Production):
     def recover(self, *words: str, **variables: Any) -> Run:
         return run(self.recovery(*words, **variables), self.environment)
 
+    def drop_orders(self) -> None:
+        """The incident, by somebody who may write whatever the database says."""
+        self.query("shop", "SET transaction_read_only = off; DROP TABLE public.orders CASCADE")
+
+    def release(self, *words: str, **variables: Any) -> Run:
+        """dr-release, for this production."""
+        given = {"dr_report_dir": str(self.folder / "incidents"), **variables}
+        playbook = str(PLAYBOOK.with_name("dr-release.yml"))
+        command = ["ansible-playbook", "-i", str(self.inventory_file), playbook, "-e", json.dumps(given), *words]
+        return run(command, self.environment)
+
     def obey(self, command: str) -> Run:
         """Run a command that the playbook told, word by word."""
         return run(shlex.split(command), self.environment)

@@ -60,6 +60,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "dr-rds-corruption": {"dr_database": "shop"},
     "dr-rds-failover": {},
     "dr-rds-table-drop": {"dr_database": "shop", "dr_tables": "public.orders"},
+    "dr-release": {"dr_incident_id": "one"},
     "dr-table-drop": {"dr_database": "shop", "dr_tables": "public.orders"},
     "rds-backup": {},
     "snapshot-before-change": {"change": "release 4.2"},

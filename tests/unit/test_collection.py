@@ -81,7 +81,12 @@ def test_a_playbook_knows_nothing_of_a_source_but_its_name() -> None:
     assert named == set()
 
 
-DISASTERS = [path for path in sorted((ROOT / "playbooks").glob("dr-*.yml")) if not path.is_symlink()]
+# Those that only end what another run has begun have no phases.
+DISASTERS = [
+    path
+    for path in sorted((ROOT / "playbooks").glob("dr-*.yml"))
+    if not path.is_symlink() and path.stem not in ("dr-abandon", "dr-release")
+]
 
 
 @pytest.mark.parametrize("playbook", DISASTERS, ids=lambda path: path.stem)

@@ -6,24 +6,25 @@
 
 from __future__ import annotations
 
-import json
-import re
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._guard.marker import (
+    MARKER,
+    READ_ONLY,
+    Marker,
+    Run,
+    iso,
+    others,
+    read_marker,
+    told,
+    with_marker,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import become, give_back
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
-
-READ_ONLY = "default_transaction_read_only"
-# Stands at the end of the database's comment, where whoever looks at the database sees it. It is written and removed in
-# one transaction with READ_ONLY, so that whoever comes after a killed run knows what was there before. Only a superuser
-# could keep a setting of our own.
-MARKER = "dbre.containment"
-MARKED = re.compile(r"(?:\A|\n)\[" + re.escape(MARKER) + r" (.*)\]\Z", re.DOTALL)
 
 
 def parse_settings(config: Optional[list[str]]) -> dict[str, str]:
@@ -31,37 +32,65 @@ def parse_settings(config: Optional[list[str]]) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in config or [])
 
 
-def read_marker(comment: Optional[str]) -> Optional[dict[str, Any]]:
-    """What the marker remembers: ``previous`` (value or None), ``since`` (PostgreSQL's time), ``lifting``."""
-    found = MARKED.search(comment or "")
-    if found is None:
-        return None
-    try:
-        marker = json.loads(found[1])
-        return {"previous": marker["previous"], "since": marker["since"], "lifting": bool(marker["lifting"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecoveryError(
-            f"the comment of the database ends with {found[0].strip()!r}, which this module has not written, so the "
-            f"earlier value of {READ_ONLY} is not known. Nothing was changed. Set {READ_ONLY} as it should be and "
-            "remove that from the comment: COMMENT ON DATABASE ... IS '...'"
-        ) from error
+def read_only_databases(connection: Any, database: Optional[str] = None) -> list[dict[str, Any]]:
+    """What keeps applications from writing to ``database``, or to any that carries a marker (None).
 
-
-def with_marker(comment: Optional[str], marker: Optional[Mapping[str, Any]]) -> Optional[str]:
-    """The comment with ``marker`` at its end, or without one; None when nothing is left."""
-    plain = MARKED.sub("", comment or "")
-    if marker is None:
-        return plain or None
-    return f"{plain}{chr(10) if plain else ''}[{MARKER} {json.dumps(marker)}]"
+    Of each: its name, the value of READ_ONLY now, what was there before and since when, who holds it, and ``fault``
+    where its marker cannot be read.
+    """
+    found = []
+    for row in rows(
+        connection,
+        "SELECT d.datname AS name, s.setconfig AS config, pg_catalog.shobj_description(d.oid, 'pg_database') AS comment"
+        " FROM pg_catalog.pg_database d"
+        " LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0 ORDER BY 1",
+        (),
+    ):
+        if database not in (None, row["name"]):
+            continue
+        value, fault, marker = parse_settings(row["config"]).get(READ_ONLY), None, None
+        try:
+            marker = read_marker(row["comment"])
+        except RecoveryError as error:
+            fault = error.msg
+        if marker or fault or (database and value is not None):
+            found.append(
+                {
+                    "method": "read_only",
+                    "database": row["name"],
+                    "setting": value,
+                    "previous": marker["previous"] if marker else None,
+                    "since": iso(marker["since"]) if marker else None,
+                    "held_by": told(marker["holders"]) if marker else [],
+                    "fault": fault,
+                }
+            )
+    connection.commit()
+    return found
 
 
 class ReadOnly:
-    """New transactions of a database are read-only, by ``ALTER DATABASE ... SET default_transaction_read_only``."""
+    """New transactions of a database are read-only, by ``ALTER DATABASE ... SET default_transaction_read_only``.
 
-    def __init__(self, connection: Any, database: str, timeout: float) -> None:
+    ``incident`` holds it, None for whoever does; ``run`` works on it. ``before`` is what our own record remembers to
+    have been there, for a database whose comment somebody replaced: {"previous": ...}.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        database: str,
+        timeout: float,
+        incident: Optional[str] = None,
+        run: Optional[Run] = None,
+        before: Optional[Mapping[str, Any]] = None,
+    ) -> None:
         self.connection = connection
         self.database = database
         self.timeout = timeout
+        self.incident = incident
+        self.run: Run = run or {"host": "", "pid": 0, "start": "", "at": time.time()}
+        self.before = before
 
     def present(self, check_mode: bool) -> dict[str, Any]:
         settings, comment = self._look()
@@ -71,37 +100,70 @@ class ReadOnly:
             )
         marker = read_marker(comment)
         old = settings.get(READ_ONLY)
-        previous = marker["previous"] if marker else old
-        change = marker is None or marker["lifting"] or old != "on"
+        known = self.before if marker is None and old == "on" else None
+        previous = marker["previous"] if marker else known.get("previous") if known else old
+        change = marker is None or marker["lifting"] or marker["since"] is None or old != "on"
+        held = dict(marker["holders"]) if marker else {}
+        holders: dict[str, Run] = {**held, (self.incident or ""): self.run}
         if check_mode:
             ended = self._count_sessions(None if change or marker is None else marker["since"])
-            return self._result(True, old, "on", previous, ended, change or ended > 0)
-        if change:
-            since = self._one("SELECT clock_timestamp()::text")
-            self._write("on", {"previous": previous, "since": since, "lifting": False})
-        else:
-            since = marker["since"] if marker else ""
+            return self._result(True, old, "on", previous, ended, change or ended > 0, holders)
+        since = None if change or marker is None else marker["since"]
+        if change or not self._holds(held):
+            # Before anything is set: what a module that nobody waits for any more sets after it was undone, is found.
+            marked: Marker = {"previous": previous, "since": since, "lifting": False, "holders": holders}
+            self._write(None, marked, announce=True)
+        if since is None:
+            since = self._now()
+            self._write("on", {"previous": previous, "since": since, "lifting": False, "holders": holders})
         ended = self._end_sessions(since)
         self._verify("on")
-        return self._result(True, old, "on", previous, ended, change or ended > 0)
+        return self._result(True, old, "on", previous, ended, change or ended > 0 or holders.keys() != held.keys())
 
     def absent(self, check_mode: bool) -> dict[str, Any]:
         settings, comment = self._look()
-        marker = read_marker(comment)
-        if settings is None or marker is None:
-            old = (settings or {}).get(READ_ONLY)
+        if settings is None:
+            return self._result(False, None, None, None, 0, False)
+        marker, old = read_marker(comment), settings.get(READ_ONLY)
+        if marker is None and self.before and old == "on" and self.before.get("previous") != "on":
+            previous = self.before.get("previous")
+            marker = {
+                "previous": previous,
+                "since": 0.0,
+                "lifting": False,
+                "holders": {(self.incident or ""): self.run},
+            }
+        if marker is None:
             return self._result(False, old, old, old, 0, False)
         previous = marker["previous"]
+        held = others(marker, self.incident)
+        if held:
+            # Another incident needs it still.
+            change = held.keys() != marker["holders"].keys()
+            if change and not check_mode:
+                self._write(None, {**marker, "holders": held}, announce=True)
+            return self._result(True, old, old, previous, 0, change, held, marker)
         if check_mode:
-            return self._result(False, settings.get(READ_ONLY), previous, previous, self._count_sessions(None), True)
-        # Sessions begun meanwhile are read-only for as long as they live. The marker stays until they are ended too.
-        since = marker["since"] if marker["lifting"] else self._one("SELECT clock_timestamp()::text")
-        if not marker["lifting"]:
-            self._write(previous, {"previous": previous, "since": since, "lifting": True})
-        ended = self._end_sessions(since)
+            return self._result(False, old, previous, previous, self._count_sessions(None), True, None, marker)
+        ended = 0
+        if marker["since"] is not None or old != previous:
+            # Sessions begun meanwhile are read-only as long as they live. The marker stays until they are ended too.
+            since = marker["since"] if marker["lifting"] and marker["since"] else self._now()
+            if not marker["lifting"]:
+                self._write(previous, {**marker, "since": since, "lifting": True})
+            ended = self._end_sessions(since)
+            announced = read_marker(self._look()[1])
+            if announced is not None and not announced["lifting"]:
+                # Another run has begun to contain meanwhile.
+                return self._result(True, old, previous, previous, ended, True, announced["holders"])
         self._write(previous, None)
         self._verify(previous)
-        return self._result(False, settings.get(READ_ONLY), previous, previous, ended, True)
+        return self._result(False, old, previous, previous, ended, True, None, marker)
+
+    def _holds(self, held: Mapping[str, Run]) -> bool:
+        """Whether this very run is among the holders."""
+        mine = held.get(self.incident or "")
+        return mine is not None and {**mine, "at": 0.0} == {**self.run, "at": 0.0}
 
     def _look(self) -> tuple[Optional[dict[str, str]], Optional[str]]:
         """Settings of the database itself, None when there is no such database; and its comment."""
@@ -116,10 +178,21 @@ class ReadOnly:
         self.connection.commit()
         return (None, None) if row is None else (parse_settings(row[0]), row[1])
 
-    def _write(self, value: Optional[str], marker: Optional[dict[str, Any]]) -> None:
-        """Set the database's setting and marker, as its owner, in one transaction."""
+    def _write(self, value: Optional[str], marker: Optional[Marker], announce: bool = False) -> None:
+        """Set the database's setting and marker, as its owner, in one transaction; ``announce`` sets the marker only.
+
+        What is set was announced before. When the announcement is gone, somebody has undone it meanwhile.
+        """
+        found = self._look()[1]
+        if marker is not None and not announce and not marker["lifting"]:
+            announced = read_marker(found)
+            if announced is None or (self.incident or "") not in announced["holders"]:
+                raise RecoveryError(
+                    f"database {self.database!r} was to be made read-only, and somebody has undone that meanwhile "
+                    "(dr-release, or the end of this run). It was left as it is."
+                )
         name = quote_ident(self.database).replace("%", "%%")
-        comment = with_marker(self._look()[1], marker)
+        comment = with_marker(found, marker)
         owner = rows(
             self.connection,
             "SELECT pg_catalog.pg_get_userbyid(datdba) AS name FROM pg_catalog.pg_database WHERE datname = %s",
@@ -127,10 +200,11 @@ class ReadOnly:
         )
         try:
             borrowed = become(self.connection, [row["name"] for row in owner])
-            if value is None:
-                execute(self.connection, f"ALTER DATABASE {name} RESET {READ_ONLY}", ())
-            else:
-                execute(self.connection, f"ALTER DATABASE {name} SET {READ_ONLY} = %s", (value,))
+            if not announce:
+                if value is None:
+                    execute(self.connection, f"ALTER DATABASE {name} RESET {READ_ONLY}", ())
+                else:
+                    execute(self.connection, f"ALTER DATABASE {name} SET {READ_ONLY} = %s", (value,))
             execute(self.connection, f"COMMENT ON DATABASE {name} IS %s", (comment,))
             give_back(self.connection, borrowed)
         except BaseException:
@@ -145,6 +219,9 @@ class ReadOnly:
                 f"{READ_ONLY} of database {self.database!r} reads back as {found!r} instead of {expected!r}: somebody "
                 "changes it at the same time. Run the same command again."
             )
+
+    def _now(self) -> float:
+        return float(self._one("SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8"))
 
     def _one(self, query: str, values: tuple[Any, ...] = ()) -> Any:
         with self.connection.cursor() as cursor:
@@ -163,9 +240,13 @@ class ReadOnly:
         " AND NOT r.rolsuper AND a.backend_start IS NOT NULL AND (pg_catalog.pg_has_role(r.oid, 'USAGE')"
         " OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))"
     )
-    _BEGUN = " AND a.backend_start < coalesce(%s::timestamptz, pg_catalog.clock_timestamp())"
+    # A time that others may have written is never later than now: those who come after it would never all be gone.
+    _BEGUN = (
+        " AND a.backend_start < least(coalesce(pg_catalog.to_timestamp(%s), pg_catalog.clock_timestamp()),"
+        " pg_catalog.clock_timestamp())"
+    )
 
-    def _count_sessions(self, since: Optional[str]) -> int:
+    def _count_sessions(self, since: Optional[float]) -> int:
         """Sessions in the database that we end, begun before ``since`` (before now, when None)."""
         query = "SELECT count(*)" + self._SESSIONS + self._MAY_END + self._BEGUN
         return int(self._one(query, (self.database, since)))
@@ -173,8 +254,9 @@ class ReadOnly:
     def _count(self, condition: str) -> int:
         return int(self._one("SELECT count(*)" + self._SESSIONS + condition, (self.database,)))
 
-    def _end_sessions(self, since: str) -> int:
+    def _end_sessions(self, since: Optional[float]) -> int:
         """End every session of the database that began before ``since`` and that we may end; the number of them."""
+        since = min(since, self._now()) if since else self._now()
         query = "SELECT count(pg_catalog.pg_terminate_backend(a.pid))" + self._SESSIONS + self._MAY_END + self._BEGUN
         ended = int(self._one(query, (self.database, since)))
         deadline = time.monotonic() + self.timeout
@@ -203,7 +285,15 @@ class ReadOnly:
         return roles
 
     def _result(
-        self, active: bool, old: Optional[str], new: Optional[str], previous: Optional[str], ended: int, changed: bool
+        self,
+        active: bool,
+        old: Optional[str],
+        new: Optional[str],
+        previous: Optional[str],
+        ended: int,
+        changed: bool,
+        held: Optional[Mapping[str, Run]] = None,
+        released: Optional[Marker] = None,
     ) -> dict[str, Any]:
         return {
             "changed": changed,
@@ -212,6 +302,9 @@ class ReadOnly:
                 "database": self.database,
                 "active": active,
                 "previous": {READ_ONLY: previous},
+                "held_by": [name for name in held or {} if name != (self.incident or "")],
+                "released": [name for name in (released or {"holders": {}})["holders"] if name not in (held or {})],
+                "stays_read_only": not active and new == "on",
                 "sessions_ended": ended,
                 "superuser_sessions": self._count(" AND r.rolsuper"),
                 "sessions_left": self._count(" AND NOT r.rolsuper AND NOT coalesce(true" + self._MAY_END + ", false)"),
@@ -221,91 +314,4 @@ class ReadOnly:
         }
 
 
-class PgBouncerPause:
-    """Clients of a database wait in PgBouncer, by ``PAUSE`` on its admin console."""
-
-    def __init__(self, connect: Any, database: str, timeout: float) -> None:
-        self.connect = connect
-        self.database = database
-        self.timeout = timeout
-        self.console = self._open()
-
-    def present(self, check_mode: bool) -> dict[str, Any]:
-        paused = self._paused()
-        if paused is None:
-            raise RecoveryError(
-                f"PgBouncer knows no database {self.database!r}; it has {', '.join(self._databases())}. Nothing was "
-                "changed. Give the name that clients of PgBouncer use."
-            )
-        if not paused and not check_mode:
-            self._pause()
-        return self._result(True, paused)
-
-    def absent(self, check_mode: bool) -> dict[str, Any]:
-        paused = bool(self._paused())
-        if paused and not check_mode:
-            self._command("RESUME")
-            if self._paused():
-                raise RecoveryError(
-                    f"PgBouncer still has database {self.database!r} paused after RESUME. Look at its log."
-                )
-        return self._result(False, paused)
-
-    def _open(self) -> Any:
-        console = self.connect()
-        console.autocommit = True  # the console knows no transactions
-        return console
-
-    def _databases(self) -> dict[str, dict[str, Any]]:
-        with self.console.cursor() as cursor:
-            cursor.execute("SHOW DATABASES")
-            columns = [column[0] for column in cursor.description]
-            rows = [dict(zip(columns, row)) for row in cursor.fetchall()]
-        return {str(row["name"]): row for row in rows if row["name"] != "pgbouncer"}
-
-    def _paused(self) -> Optional[bool]:
-        """Whether the database is paused; None when PgBouncer does not know it."""
-        entry = self._databases().get(self.database)
-        return None if entry is None else bool(int(entry["paused"]))
-
-    def _command(self, command: str) -> None:
-        with self.console.cursor() as cursor:
-            cursor.execute(f"{command} {quote_ident(self.database)}")
-
-    def _pause(self) -> None:
-        """PAUSE waits until transactions (with session pooling: clients) have left. At most the timeout here."""
-        problems: list[Exception] = []
-
-        def pause() -> None:
-            try:
-                self._command("PAUSE")
-            except Exception as error:
-                problems.append(error)
-
-        waiting = threading.Thread(target=pause, daemon=True)
-        waiting.start()
-        waiting.join(self.timeout)
-        if waiting.is_alive():
-            self.console = self._open()
-            self._command("RESUME")
-            raise RecoveryError(
-                f"PAUSE of database {self.database!r} in PgBouncer did not finish within {self.timeout:g} s, because "
-                "clients are still in transactions (or, with session pooling, connected). RESUME was given, so clients "
-                "go on as before. Raise the timeout, end those sessions, or choose method=read_only."
-            )
-        if problems:
-            raise RecoveryError(f"PgBouncer refused to PAUSE database {self.database!r}: {problems[0]}") from problems[
-                0
-            ]
-
-    def _result(self, active: bool, paused: bool) -> dict[str, Any]:
-        return {
-            "changed": active != paused,
-            "containment": {
-                "method": "pgbouncer_pause",
-                "database": self.database,
-                "active": active,
-                "previous": {"paused": paused},
-            },
-            "diff": {"before": {"paused": paused}, "after": {"paused": active}},
-        }
+__all__ = ["MARKER", "READ_ONLY", "ReadOnly", "parse_settings", "read_marker", "read_only_databases", "with_marker"]

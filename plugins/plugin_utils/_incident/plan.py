@@ -18,6 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.units import (
     seconds_since,
     size,
 )
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.contained import in_force_lines
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import (
     candidate_line,
     deleted_since,
@@ -34,8 +35,12 @@ _NAMES_SHOWN = 8
 
 CONTAINMENT = {
     "none": "none: production stays as it is while this runs",
-    "read_only": "database made read-only, sessions ended once to reconnect; undone at the end and on failure",
-    "pgbouncer_pause": "clients wait in PgBouncer (PAUSE); undone (RESUME) at the end and on failure",
+    "read_only": (
+        "database made read-only, sessions ended once to reconnect; undone when this run ends, however it ends"
+    ),
+    "pgbouncer_pause": (
+        "clients wait in PgBouncer (PAUSE), for one hour at most; undone (RESUME) when this run ends, however it ends"
+    ),
 }
 LOAD = {
     "beside": "goes to schema recovered_{id}, beside the one in use",
@@ -243,8 +248,8 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
     ISO 8601 time with offset, for the ages.
     """
     data = record.get("plan") or record.get("data") or {}
-    contain = data.get("containment") or (record.get("parameters") or {}).get("contain") or "none"
-    method = str(contain.get("method", "none") if isinstance(contain, Mapping) else contain)
+    method = str((record.get("parameters") or {}).get("contain") or "none")
+    in_force = in_force_lines((record.get("data") or {}).get("in_force") or [], str(record.get("id")))
     left = [_name_of(item) for item in data.get("left_to_do") or []]
     sections = [
         ("What happened", [*_incident_lines(data, now), *_before_lines(record)]),
@@ -258,7 +263,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("In production", _production_lines(record, data)),
         ("Who would notice", bystander_lines(record, data)),
         ("Limits", limit_lines(data)),
-        ("Containment", [CONTAINMENT.get(method, method)]),
+        ("Containment", [CONTAINMENT.get(method, method), *in_force]),
         ("Expected time", _expected_lines(record)),
         ("Left to you", left),
         ("Record", [str(record.get("path", ""))]),

@@ -49,6 +49,8 @@ _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}")
 _DATA_KEY = re.compile(r"[A-Za-z0-9_]{1,60}")
 # What only says which part of the recovered instance is taken, and how: correctable until production is touched.
 _CORRECTABLE = frozenset(["tables", "schemas", "load", "scope"])
+# How applications are kept from writing meanwhile is no part of what is recovered: each run may choose.
+_FREE = frozenset(["contain"])
 
 
 def utc_now() -> str:
@@ -153,9 +155,13 @@ class IncidentRecord:
         """Keep the plan: all data collected so far, each subject of ``data`` as it is now.
 
         A plan that was confirmed stays, unless ``data`` has another target: then it is older than the world it
-        describes, and has to be confirmed anew.
+        describes, and has to be confirmed anew. What keeps applications from writing (``in_force``) is as it is, in
+        each run, and makes no plan another one.
         """
+        data = dict(data)
+        seen = {key: data.pop(key) for key in ("in_force",) if key in data}
         with self._working():
+            self._merge(seen, replace=True)
             plan = self._valid_plan(corrected=self.check_mode)
             if plan is not None and not (data and self._other_target(plan, data)):
                 return self._with(plan), False
@@ -271,7 +277,7 @@ class IncidentRecord:
         """Parameters that are not what they were, by name, each with what it was and is."""
         known = self.state.get("parameters") or {}
         found = {}
-        for name in sorted(known.keys() | self.parameters.keys()):
+        for name in sorted((known.keys() | self.parameters.keys()) - _FREE):
             before, now = (json.dumps(side.get(name), ensure_ascii=False) for side in (known, self.parameters))
             if before != now:
                 found[name] = f"{name} was {before}, now {now}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core import units
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import verdict
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.contained import report_entry
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import deleted_since, kind_of
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.proof import (
     check_isolation,
@@ -184,6 +185,9 @@ def build_report(
             "command": f"ansible-playbook ... -e dr_incident_id={state['id']}",
         }
         left.insert(0, again)
+    contained = report_entry(data, str(state["id"]))
+    if contained.get("left"):
+        left.insert(0, contained["left"])
     rto = measure_time(state, data, recovered and state["outcome"] == "done")
     return {
         "format": 1,
@@ -219,7 +223,7 @@ def build_report(
         "instance": data.get("instance"),
         "side_host": data.get("side_host"),
         "replay": data.get("replay"),
-        "containment": data.get("containment"),
+        "containment": contained,
         "proof": proof,
         "isolation": {
             "settings": isolation,
@@ -240,7 +244,7 @@ def summary(report: Mapping[str, Any]) -> str:
     Why a run failed has been said by the task that did.
     """
     if report["verdict"] == verdict.NOT_RECOVERED:
-        return f"Incident {report['id']}: {report['headline']}."
+        return f"Incident {report['id']}: {report['headline']}.{_still_contained(report)}"
     back, switch, rto = report["came_back"], report.get("switch") or {}, report["rto"]
     what = f"{units.counted(len(back['relations']), 'table')} with {units.counted(back['rows'], 'row')} back"
     if switch:
@@ -255,10 +259,16 @@ def summary(report: Mapping[str, Any]) -> str:
     lines = [f"Incident {report['id']}: {report['headline']}."]
     lines += [f"Verified after {spent}: {what}."] if rto["seconds"] is not None else []
     lines += [f"Missing: {item['what']}: {item['why']}" for item in report["missing"] if item.get("why")]
+    lines += [_still_contained(report).strip()] if _still_contained(report) else []
     left = len(report.get("left_to_do") or [])
     if left:
         lines.append(f"Left to you: {units.counted(left, 'thing')}, each with its reason and command in the report.")
     return "\n".join(lines)
+
+
+def _still_contained(report: Mapping[str, Any]) -> str:
+    left = (report.get("containment") or {}).get("left")
+    return f"\nApplications are still kept from writing. To let them: {left['command']}" if left else ""
 
 
 def finished_text(record: Mapping[str, Any]) -> str:

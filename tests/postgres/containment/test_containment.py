@@ -7,15 +7,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 import psycopg2
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.containment import (
     MARKER,
-    PgBouncerPause,
     ReadOnly,
+    read_only_databases,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._guard.pause import (
+    PauseMarkers,
+    PgBouncerPause,
+    paused_databases,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.tests.postgres.containment.server import PROGRAMS, PgBouncer, Server
@@ -136,7 +141,9 @@ def test_a_run_killed_between_setting_and_ending_sessions_is_completed(shop: Ser
     session = shop.connect("shop", "app")
     connection = connect(shop.params())
     killed = ReadOnly(connection, "shop", 10)
-    killed._write("on", {"previous": None, "since": killed._one("SELECT clock_timestamp()::text"), "lifting": False})
+    marker: Any = {"previous": None, "since": None, "lifting": False, "holders": {"": killed.run}}
+    killed._write(None, marker, announce=True)
+    killed._write("on", {**marker, "since": killed._now()})
     connection.close()
     completed = read_only(shop, "present")
     assert (completed["changed"], completed["containment"]["sessions_ended"]) == (True, 1)
@@ -151,7 +158,7 @@ def test_a_run_killed_while_undoing_is_completed(shop: Server) -> None:
     session = shop.connect("shop", "app")
     connection = connect(shop.params())
     killed = ReadOnly(connection, "shop", 10)
-    killed._write(None, {"previous": None, "since": killed._one("SELECT clock_timestamp()::text"), "lifting": True})
+    killed._write(None, {"previous": None, "since": killed._now(), "lifting": True, "holders": {"": killed.run}})
     connection.close()
     assert MARKER in comment(shop)
     assert read_only(shop, "absent")["containment"]["sessions_ended"] == 1
@@ -198,6 +205,115 @@ def test_a_marker_of_somebody_else_is_not_guessed_at(shop: Server) -> None:
     with pytest.raises(RecoveryError, match="COMMENT ON DATABASE"):
         read_only(shop, "present")
     assert comment(shop) == f"[{MARKER} yes]"
+
+
+def held(
+    server: Server, state: str, incident: Optional[str], before: Optional[dict[str, Any]] = None
+) -> dict[str, Any]:
+    connection = connect(server.params())
+    try:
+        contained = ReadOnly(connection, "shop", 10, incident, None, before)
+        return contained.present(False) if state == "present" else contained.absent(False)
+    finally:
+        connection.close()
+
+
+def test_of_two_incidents_the_last_to_let_go_lifts_it(shop: Server) -> None:
+    shop.sql("ALTER DATABASE shop SET default_transaction_read_only = off")
+    held(shop, "present", "one")
+    session = shop.connect("shop", "app")
+    held(shop, "present", "two")
+    first = held(shop, "absent", "one")["containment"]
+    assert (first["active"], first["held_by"], first["released"]) == (True, ["two"], ["one"])
+    session.cursor().execute("SELECT 1")
+    session.close()
+    assert not can_write(shop)
+    assert not held(shop, "absent", "one")["changed"], "there is nothing of it any more"
+    last = held(shop, "absent", "two")["containment"]
+    assert (last["active"], last["held_by"], last["previous"]) == (False, [], {"default_transaction_read_only": "off"})
+    assert can_write(shop)
+    assert settings(shop) == ["default_transaction_read_only=off"]
+
+
+def test_what_a_person_has_set_is_left_by_an_incident_and_undone_by_hand_only(shop: Server) -> None:
+    read_only(shop, "present")
+    assert held(shop, "absent", "one")["containment"]["active"]
+    assert not can_write(shop)
+    held(shop, "absent", None)
+    assert can_write(shop)
+    shop.sql("ALTER DATABASE shop SET default_transaction_read_only = on")
+    held(shop, "present", "one")
+    assert held(shop, "absent", "one")["containment"]["stays_read_only"]
+    assert not can_write(shop)
+
+
+def test_what_was_undone_meanwhile_is_not_set_by_a_module_that_comes_late(shop: Server) -> None:
+    connection = connect(shop.params())
+    late = ReadOnly(connection, "shop", 10, "one")
+    marker: Any = {"previous": None, "since": None, "lifting": False, "holders": {"one": late.run}}
+    late._write(None, marker, announce=True)
+    session = shop.connect("shop", "app")
+    assert held(shop, "absent", "one")["changed"]
+    session.cursor().execute("INSERT INTO t VALUES (1)")
+    session.close()
+    with pytest.raises(RecoveryError, match="undone that meanwhile"):
+        late._write("on", {**marker, "since": late._now()})
+    connection.close()
+    assert (settings(shop), comment(shop)) == ([], None)
+
+
+def test_a_comment_that_somebody_replaced_does_not_keep_the_database_read_only(shop: Server) -> None:
+    held(shop, "present", "one")
+    shop.sql("COMMENT ON DATABASE shop IS 'Release 4.2'")
+    assert not held(shop, "absent", "one")["changed"], "without the record nobody knows whose setting it is"
+    assert held(shop, "absent", "one", {"previous": None})["changed"]
+    assert can_write(shop)
+    assert comment(shop) == "Release 4.2"
+
+
+def test_all_that_is_contained_is_found_wherever_it_is_and_whoever_renamed_it(shop: Server) -> None:
+    held(shop, "present", "one")
+    shop.sql("ALTER DATABASE shop RENAME TO shop_old")
+    shop.sql("CREATE DATABASE shop")
+    connection = connect(shop.params())
+    try:
+        (found,) = read_only_databases(connection)
+        assert (found["database"], found["setting"], found["held_by"][0]["incident"]) == ("shop_old", "on", "one")
+        assert read_only_databases(connection, "shop") == []
+    finally:
+        connection.close()
+        shop.sql("DROP DATABASE shop_old")
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [
+        '{"previous": null, "since": 1, "lifting": false, "holders": {"x": {"pid": "1; DROP"}}}',
+        '{"previous": "on; ALTER ROLE app SUPERUSER", "since": 1, "lifting": false, "holders": {}}',
+        "{" * 5000,
+        "null",
+    ],
+)
+def test_a_marker_made_up_by_the_owner_is_told_and_not_believed(shop: Server, marker: str) -> None:
+    shop.sql(f"COMMENT ON DATABASE shop IS $x$[{MARKER} {marker}]$x$", user="app")
+    connection = connect(shop.params())
+    (found,) = read_only_databases(connection)
+    connection.close()
+    assert "which this module has not written" in found["fault"]
+    assert len(found["fault"]) < 1000
+    for state in ("present", "absent"):
+        with pytest.raises(RecoveryError, match="COMMENT ON DATABASE"):
+            held(shop, state, "one")
+    assert settings(shop) == []
+
+
+def test_a_marker_from_the_future_ends_no_more_than_one_of_ours(shop: Server) -> None:
+    marker = '{"previous": "off", "since": 99999999999, "lifting": true, "holders": {"one": {"at": 99999999999}}}'
+    shop.sql(f"COMMENT ON DATABASE shop IS $x$[{MARKER} {marker}]$x$", user="app")
+    began = time.monotonic()
+    assert held(shop, "absent", "one")["changed"]
+    assert time.monotonic() - began < 5
+    assert settings(shop) == ["default_transaction_read_only=off"], "which the owner could have set"
 
 
 @pytest.fixture
@@ -258,8 +374,22 @@ def test_an_owner_that_the_role_cannot_become_is_named_and_nothing_is_changed(ma
         managed.sql("ALTER DATABASE shop OWNER TO postgres; DROP ROLE stranger")
 
 
-def pause(bouncer: PgBouncer, state: str, database: str = "shop", check_mode: bool = False) -> dict[str, Any]:
-    contained = PgBouncerPause(lambda: connect(bouncer.params(), "pgbouncer", options=""), database, 1.5)
+def markers(bouncer: PgBouncer) -> PauseMarkers:
+    return PauseMarkers(str(bouncer.socket / "markers"), str(bouncer.port))
+
+
+def pause(
+    bouncer: PgBouncer,
+    state: str,
+    database: str = "shop",
+    check_mode: bool = False,
+    incident: Optional[str] = None,
+    limit: float = 60,
+) -> dict[str, Any]:
+    def console() -> Any:
+        return connect(bouncer.params(), "pgbouncer", options="")
+
+    contained = PgBouncerPause(console, database, 1.5, markers(bouncer), incident, None, limit)
     return contained.present(check_mode) if state == "present" else contained.absent(check_mode)
 
 
@@ -316,3 +446,46 @@ def test_check_mode_pauses_and_resumes_nobody(bouncer: PgBouncer) -> None:
 def test_an_unknown_database_is_named_with_those_pgbouncer_has(bouncer: PgBouncer) -> None:
     with pytest.raises(RecoveryError, match="Shop-Two, shop"):
         pause(bouncer, "present", "nowhere")
+
+
+def test_of_two_incidents_the_last_to_let_go_resumes(bouncer: PgBouncer) -> None:
+    pause(bouncer, "present", incident="one")
+    assert not pause(bouncer, "present", incident="two")["changed"]
+    assert pause(bouncer, "absent", incident="one")["containment"]["held_by"] == ["two"]
+    (found,) = paused_databases(markers(bouncer))
+    assert [who["incident"] for who in found["held_by"]] == ["two"]
+    assert pause(bouncer, "absent", incident="two")["changed"]
+    assert paused_databases(markers(bouncer)) == []
+
+
+def test_what_a_person_has_paused_stays_paused(bouncer: PgBouncer) -> None:
+    with bouncer.connect("pgbouncer", "postgres").cursor() as console:
+        console.execute("PAUSE shop")
+    pause(bouncer, "present", incident="one")
+    assert not pause(bouncer, "absent", incident="one")["changed"]
+    assert pause(bouncer, "absent")["changed"], "by hand"
+
+
+def test_clients_go_on_when_the_time_is_over_whatever_became_of_us(bouncer: PgBouncer) -> None:
+    pause(bouncer, "present", incident="one", limit=2)
+    client = bouncer.connect()
+    began = time.monotonic()
+    client.cursor().execute("INSERT INTO t VALUES (1)")
+    assert 1 < time.monotonic() - began < 8
+    client.close()
+    assert paused_databases(markers(bouncer)) == []
+
+
+def test_a_marker_that_others_could_have_written_is_not_read(bouncer: PgBouncer) -> None:
+    pause(bouncer, "present", incident="one")
+    folder = bouncer.socket / "markers"
+    folder.chmod(0o777)
+    try:
+        with pytest.raises(RecoveryError, match="can be written to by others"):
+            paused_databases(markers(bouncer))
+    finally:
+        folder.chmod(0o700)
+    pause(bouncer, "absent", incident="one")
+    (folder / markers(bouncer).path("shop")).symlink_to("/etc/passwd")
+    with pytest.raises(RecoveryError, match="symbolic"):
+        paused_databases(markers(bouncer))

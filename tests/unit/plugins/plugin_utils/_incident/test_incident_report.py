@@ -354,7 +354,8 @@ def test_report_json_holds_all_that_the_page_shows() -> None:
 
 
 def test_the_plan_fits_the_screen_and_names_what_matters() -> None:
-    known = {"past_seconds": None, "recovered_before": "a1: Recovered and proved"}
+    known: dict[str, Any] = {"past_seconds": None, "recovered_before": "a1: Recovered and proved"}
+    known["parameters"] = {"contain": "read_only"}
     text = plan_text({"id": "a", "scenario": "table-drop", "data": DATA, **known}, STATE["started"])
     assert max(map(len, text.splitlines())) <= 100
     for part in (

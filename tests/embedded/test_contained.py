@@ -1,0 +1,182 @@
+"""Applications that are kept from writing can write again when the run has ended, however it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import pytest
+from conftest import CONTROL, Shop
+from runs import everything, run_killed_in
+
+# Of how a run may end, what does not let Ansible carry out "always".
+ENDS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
+    "Ctrl-C": lambda child: os.killpg(child.pid, signal.SIGINT),
+    "SIGTERM": lambda child: os.kill(child.pid, signal.SIGTERM),
+    "SIGKILL": lambda child: os.kill(child.pid, signal.SIGKILL),
+    "SIGKILL of all": everything,
+}
+
+
+def writable(shop: Shop) -> bool:
+    try:
+        shop.query("shop", "CREATE TABLE public.probe (i int)")
+        shop.query("shop", "DROP TABLE public.probe")
+    except psycopg2.errors.ReadOnlySqlTransaction:
+        return False
+    return True
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def comment(shop: Shop) -> Any:
+    return shop.query(CONTROL, "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'shop'")
+
+
+def note(shop: Shop, incident: str) -> dict[str, Any]:
+    path = shop.folder / "incidents" / incident / "evidence" / "containment.json"
+    return dict(json.loads(path.read_text()))
+
+
+def end_in(shop: Shop, incident: str, phase: str, how: str, **given: Any) -> str:
+    events = shop.folder / "incidents" / incident / "events.jsonl"
+    given = {"dr_tables": "public.orders", "dr_incident_id": incident, **given}
+    return run_killed_in(shop.recovery(**given), events, phase, 0.3, shop.environment, ENDS[how])
+
+
+@pytest.mark.parametrize(
+    ("phase", "how"),
+    [("locate", "SIGKILL"), ("restore", "Ctrl-C"), ("prove", "SIGTERM"), ("recover", "SIGKILL of all")],
+)
+def test_a_run_that_ends_in_the_middle_leaves_the_database_writable(shop: Shop, phase: str, how: str) -> None:
+    incident = f"ended-{phase}"
+    shop.drop_orders()
+    said = end_in(shop, incident, phase, how, dr_contain="read_only")
+    assert within(30, lambda: writable(shop)), said
+    assert comment(shop) == [(None,)]
+    assert within(5, lambda: note(shop, incident)["active"] is False)
+    assert note(shop, incident)["undone_by"] == "the process that waited for the end of the run"
+
+    done = shop.recover(dr_tables="public.orders", dr_incident_id=incident)
+    assert done.rc == 0, done.output
+    assert writable(shop)
+    assert "undone" in " ".join(shop.report(incident)["containment"]["lines"])
+
+
+def obey(shop: Shop, incident: str, said: str) -> Any:
+    """Run the command that a run told to let applications write again."""
+    (command,) = set(re.findall(r"ansible-playbook .*dr_release.*", said))
+    assert f"dr_incident_id={incident}" in command
+    return shop.obey(command)
+
+
+def leave_contained(shop: Shop, incident: str) -> None:
+    """As after a controller that went away: the marker of a run in the database, and nobody who waits for its end."""
+    shop.query(CONTROL, "ALTER DATABASE shop SET default_transaction_read_only = on")
+    run_of = {"host": "ops9", "pid": 1, "start": "another boot 1", "at": time.time()}
+    if incident.startswith("here"):
+        run_of["host"] = socket.gethostname()
+    marker = {"previous": None, "since": time.time(), "lifting": False, "holders": {incident: run_of}}
+    shop.query(CONTROL, f"COMMENT ON DATABASE shop IS $x$[dbre.containment {json.dumps(marker)}]$x$")
+
+
+def test_a_later_run_undoes_what_a_dead_one_left_and_says_so(shop: Shop) -> None:
+    leave_contained(shop, "here-before")
+    shop.drop_orders()
+    plan = shop.recover("--check", dr_tables="public.orders", dr_incident_id="later")
+    assert plan.rc == 0, plan.output
+    words = " ".join(plan.output.split())
+    assert "shop is read-only now, for incident here-before, since" in words
+    assert "its run has ended, so that is undone" in words
+    assert not writable(shop), "check mode changes nothing"
+    done = shop.recover(dr_tables="public.orders", dr_incident_id="later")
+    assert done.rc == 0, done.output
+    assert writable(shop)
+    assert "for incident here-before" in " ".join(shop.report("later")["containment"]["lines"])
+
+
+def test_what_a_run_elsewhere_contains_is_told_and_left_and_dr_release_undoes_it(shop: Shop) -> None:
+    leave_contained(shop, "elsewhere")
+    shop.drop_orders()
+    done = shop.recover(dr_tables="public.orders", dr_incident_id="beside-it")
+    assert done.rc == 0, done.output
+    assert "process 1 on ops9; when it has ended: dr-release with dr_incident_id=elsewhere" in " ".join(
+        done.output.split()
+    )
+    assert not writable(shop)
+    assert shop.count("public.orders") == 3000
+
+    looked = shop.release("--check", dr_incident_id="elsewhere")
+    assert looked.rc == 0, looked.output
+    assert "shop would be no longer read-only (for elsewhere). Nothing was changed." in " ".join(looked.output.split())
+    other = shop.release(dr_incident_id="another")
+    assert "nothing was found that keeps applications from writing for incident another" in " ".join(
+        other.output.split()
+    )
+    assert not writable(shop)
+    released = shop.release()
+    assert released.rc == 0, released.output
+    assert "shop is no longer read-only (for elsewhere)" in " ".join(released.output.split())
+    assert writable(shop)
+    assert comment(shop) == [(None,)]
+    assert shop.release().changed == 0
+
+
+def test_the_end_of_one_incident_does_not_end_the_containment_of_another(shop: Shop) -> None:
+    leave_contained(shop, "elsewhere")
+    shop.drop_orders()
+    done = shop.recover(dr_tables="public.orders", dr_incident_id="both", dr_contain="read_only")
+    assert done.rc == 0, done.output
+    assert "still in force for elsewhere" in " ".join(shop.report("both")["containment"]["lines"])
+    assert not writable(shop)
+    shop.release()
+    assert writable(shop)
+
+
+def test_a_person_s_own_setting_is_told_and_is_there_again(shop: Shop) -> None:
+    shop.query(CONTROL, "ALTER DATABASE shop SET default_transaction_read_only = on")
+    shop.drop_orders()
+    done = shop.recover(dr_tables="public.orders", dr_incident_id="mine", dr_contain="read_only")
+    assert done.rc == 0, done.output
+    assert "shop is read-only now by a setting that no incident has made (on)" in " ".join(done.output.split())
+    assert "the database was read-only before, and is again" in " ".join(shop.report("mine")["containment"]["lines"])
+    assert not writable(shop)
+    assert shop.release().changed == 0
+    assert not writable(shop)
+
+
+def test_when_it_cannot_be_undone_the_report_and_the_last_words_say_how(shop: Shop) -> None:
+    shop.drop_orders()
+    given = {"dr_tables": "public.orders", "dr_incident_id": "stuck", "dr_contain": "read_only"}
+    events = shop.folder / "incidents" / "stuck" / "events.jsonl"
+
+    def spoil(child: subprocess.Popen[str]) -> None:
+        """The owner writes a marker of his own over ours, so that nobody knows what was there before."""
+        shop.query(CONTROL, "COMMENT ON DATABASE shop IS '[dbre.containment yes]'")
+        child.wait(180)
+
+    said = run_killed_in(shop.recovery(**given), events, "locate", 0, shop.environment, spoil)
+    assert "COMMENT ON DATABASE" in said
+    assert "Applications are still kept from writing. To let them: ansible-playbook" in said
+    assert note(shop, "stuck")["active"]
+    assert shop.report("stuck")["left_to_do"][0]["what"] == "Let applications write again"
+    shop.query(CONTROL, "COMMENT ON DATABASE shop IS NULL")
+    released = obey(shop, "stuck", said)
+    assert released.rc == 0, released.output
+    assert writable(shop)
+    assert shop.recover(**given).rc == 0
