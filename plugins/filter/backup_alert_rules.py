@@ -30,6 +30,14 @@ options:
     description: Tiers of your own, or fields of tiers there are, as in M(dbre.recovery.backup_policy_info).
     type: dict
     default: {}
+  source:
+    description:
+      - Whose metrics they are. V(dbre) is the collector of the role C(backup_monitoring), V(woblerr) is
+        pgbackrest_exporter, whose metrics get the same names by recording rules. Each stanza then needs C(gaps) too,
+        which M(dbre.recovery.backup_policy_info) returns.
+    type: str
+    default: dbre
+    choices: [dbre, woblerr]
 author:
   - the dbre.recovery authors (!UNKNOWN)
 """
@@ -54,10 +62,10 @@ _value:
 
 
 def backup_alert_rules(
-    stanzas: Mapping[str, Any], runbooks: str, tiers: Optional[Mapping[str, Any]] = None
+    stanzas: Mapping[str, Any], runbooks: str, tiers: Optional[Mapping[str, Any]] = None, source: str = "dbre"
 ) -> dict[str, Any]:
     try:
-        return dict(alert_rules(stanzas, tiers or {}, runbooks))
+        return dict(alert_rules(stanzas, tiers or {}, runbooks, source))
     except RecoveryError as error:
         raise AnsibleFilterError(error.msg) from error
 

@@ -32,6 +32,7 @@ def policy(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "rds_backup_replica_region": AWAY,
         "rds_backup_copies": [{"region": AWAY}],
         "rds_backup_settings_dir": str(tmp_path_factory.mktemp("controller") / "settings"),
+        "rds_backup_metrics_dir": str(tmp_path_factory.mktemp("metrics")),
     }
 
 
@@ -82,6 +83,14 @@ def test_a_first_run_does_all_of_it_and_a_second_changes_nothing(cloud: Cloud, p
     assert stored.stat().st_mode & 0o777 == 0o600
     assert json.loads(stored.read_text())["DbiResourceId"] == after["DbiResourceId"]
     assert "LatestRestorableTime" not in stored.read_text()
+
+    metrics = Path(policy["rds_backup_metrics_dir"]) / "dbre_backup_kept.prom"
+    told = metrics.read_text()
+    assert f'dbre_backup_known{{stanza="kept",repo="{AWAY}",type="full"}} 1\n' in told
+    assert f'dbre_backup_repository_status{{stanza="kept",repo="{AWAY}"}} 0\n' in told
+    assert f'dbre_backup_archive_lag_seconds{{stanza="kept",repo="{HOME}"}} ' in told
+    assert 'dbre_backup_collector_success{stanza="kept"} 1\n' in told
+    assert metrics.stat().st_mode & 0o777 == 0o644
 
     since, text = len(cloud.emulated.calls()), stored.read_text()
     again = cloud.play(BACKUP, "kept", host=policy)

@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from the table that the collector exports by. Needs the collection to be importable.
+"""Writes docs/metrics.md and the dashboards from their tables. Needs the collection to be importable.
 
 With --check it writes nothing and ends with 1 when the page differs from what it would write.
 """
@@ -11,12 +11,16 @@ from pathlib import Path
 
 from pages import ROOT, write
 
-TABLE = "ansible_collections.dbre.recovery.plugins.module_utils._monitoring.metrics"
+ROOM = "ansible_collections.dbre.recovery.plugins.module_utils._monitoring"
 
 
 def wanted(root: Path = ROOT) -> dict[Path, str]:
-    """docs/metrics.md as the table says it."""
-    return {root / "docs" / "metrics.md": str(importlib.import_module(TABLE).page())}
+    """docs/metrics.md and the dashboards as the tables say them."""
+    dashboards = importlib.import_module(f"{ROOM}.dashboards").pages()
+    return {
+        root / "docs" / "metrics.md": str(importlib.import_module(f"{ROOM}.metrics").page()),
+        **{root / "roles" / "backup_monitoring" / "files" / name: str(text) for name, text in dashboards.items()},
+    }
 
 
 if __name__ == "__main__":

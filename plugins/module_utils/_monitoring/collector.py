@@ -95,6 +95,7 @@ class Look:
             sys.stderr.write(f"{error}\n")
         yield from found
         yield from self.remembered(found)
+        yield Sample("dbre_backup_collector_interval_seconds", labels, self.settings["interval"])
         yield Sample("dbre_backup_collector_success", labels, int(bool(found)))
         yield Sample("dbre_backup_collector_timestamp_seconds", labels, time.time())
         yield Sample("dbre_backup_collector_duration_seconds", labels, time.time() - self.began)
@@ -141,7 +142,7 @@ class Look:
                 yield Sample("dbre_backup_repository_capacity_bytes", labels, system.f_blocks * system.f_frsize)
 
     def restore_tests(self) -> Iterator[Sample]:
-        path = os.path.join(self.settings["state"], f"restore-test-{self.stanza}.json")
+        path = os.path.join(self.settings["state"], f"verification-{self.stanza}.json")
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 text = file.read()
@@ -149,7 +150,7 @@ class Look:
             return
         except OSError:
             text = ""
-        yield from of_restore_tests(self.stanza, text)
+        yield from of_restore_tests(self.stanza, text, self.began)
 
     def pgbackrest(self) -> Iterator[Sample]:
         settings = self.settings

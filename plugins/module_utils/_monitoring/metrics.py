@@ -49,6 +49,7 @@ METRICS: dict[str, Metric] = {
     ),
     "dbre_backup_collector_timestamp_seconds": Metric(STANZA, COLLECTOR, "When the collector last ran."),
     "dbre_backup_collector_duration_seconds": Metric(STANZA, COLLECTOR, "How long the collector ran."),
+    "dbre_backup_collector_interval_seconds": Metric(STANZA, COLLECTOR, "Seconds between two looks."),
     "dbre_backup_first_seen_timestamp_seconds": Metric(
         STANZA, COLLECTOR, "When the collector first ran for the stanza."
     ),
@@ -184,16 +185,19 @@ METRICS: dict[str, Metric] = {
         STANZA, COLLECTOR, "1: what the last restore test found could be read; 0: it could not.", NO_TEST
     ),
     "dbre_restore_test_last_attempt_timestamp_seconds": Metric(
-        STANZA, COLLECTOR, "When the last restore test ended, whatever it found.", NO_TEST
+        STANZA, COLLECTOR, "When the last restore test began, whatever became of it.", NO_TEST
     ),
     "dbre_restore_test_last_success_timestamp_seconds": Metric(
-        STANZA, COLLECTOR, "When the last restore test that proved the backup ended.", "none of those kept proved it"
+        STANZA,
+        COLLECTOR,
+        "When the last restore test that proved the backup ended.",
+        "none of those that are kept proved it",
     ),
     "dbre_restore_test_verdict": Metric(
         ("stanza", "verdict"),
         COLLECTOR,
         "1 for what the last restore test found, 0 for the others; verdict is verified, failed or could_not_verify.",
-        NO_TEST,
+        "no restore test has ended",
     ),
     "dbre_restore_test_rto_seconds": Metric(
         STANZA, COLLECTOR, "How long it took until the data was back, measured last.", "no test measured it"
@@ -205,19 +209,33 @@ METRICS: dict[str, Metric] = {
 }
 
 
-RESTORE_TESTS = [
+AFTER = [
     "",
     "## Restore tests",
     "",
-    "Whatever tests restores leaves what it found in `/var/lib/dbre-recovery/restore-test-STANZA.json`, written",
-    "atomically and readable by the collector's user, the newest run last:",
+    "Whatever tests restores leaves what it found in `/var/lib/dbre-recovery/verification-STANZA.json`, as the role",
+    "backup_verification does: written atomically, readable by the collector's user, the newest attempt last.",
     "",
     "```json",
-    '{"runs": [{"ended": 1795470576.0, "verdict": "verified", "rto_seconds": 61.5, "rpo_seconds": 0.4}]}',
+    '{"schema": 1, "attempts": [{"began": "2026-11-29T04:00:00+00:00", "ended": "2026-11-29T04:09:30+00:00",',
+    '  "verdict": "verified", "rto": {"seconds": 61.5}, "rpo": {"seconds": 0.4}}]}',
     "```",
     "",
-    "`ended` is in seconds since the epoch, `verdict` is `verified`, `failed` or `could_not_verify`; what was not",
-    "measured is null. Other keys are ignored. A history that cannot be understood counts as no proof, and alarms.",
+    "`verdict` is `verified`, `failed` or `could_not_verify`; what was not measured is null or left out. `ended` is",
+    "null while an attempt runs; one that has not ended after a day counts as `could_not_verify`. Other keys are",
+    "ignored. A history that cannot be understood counts as no proof, and alarms.",
+    "",
+    "## RDS and Aurora",
+    "",
+    "With `rds_backup_metrics_dir` the playbook `rds-backup` leaves the same metrics on the controller: `stanza` is",
+    "the database, `repo` a region. The age of copies is that of snapshots in the regions they are copied into, and",
+    "`dbre_backup_archive_lag_seconds` how long ago the latest restorable moment is. The history of restore tests",
+    "lies in that directory. Run the playbook at least every `rds_backup_metrics_interval` seconds.",
+    "",
+    "## woblerr's pgbackrest_exporter",
+    "",
+    "With `backup_monitoring_source: woblerr` recording rules give its metrics these names, so that alerts and",
+    "dashboards are the same. None of its own names is used here with another meaning.",
 ]
 
 
@@ -241,4 +259,4 @@ def page() -> str:
     for name, metric in METRICS.items():
         labels = ", ".join(metric.labels)
         lines.append(f"| `{name}` | {labels} | {metric.source} | {metric.text} | {metric.absent or 'never'} |")
-    return "\n".join([*lines, *RESTORE_TESTS]) + "\n"
+    return "\n".join([*lines, *AFTER]) + "\n"

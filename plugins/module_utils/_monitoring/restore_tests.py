@@ -6,57 +6,71 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.metrics import Sample
+from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import DAY
 
 VERDICTS = ("verified", "failed", "could_not_verify")
+LONGEST = DAY  # an attempt that has not ended after it was killed
 
 
-class Run(NamedTuple):
-    """One restore test; what it did not measure is None."""
+class Attempt(NamedTuple):
+    """One restore test; what it did not measure is None, and so is the verdict of one that has not ended."""
 
-    ended: float
-    verdict: str
+    began: float
+    ended: Optional[float]
+    verdict: Optional[str]
     rto: Optional[float]
     rpo: Optional[float]
 
 
-def parse(text: str) -> list[Run]:
-    """The runs of a history, oldest first. Raises ValueError for what is none."""
+def parse(text: str) -> list[Attempt]:
+    """The attempts of a history (docs/metrics.md), oldest first. Raises ValueError for what is none."""
     try:
-        runs = [
-            Run(
-                float(run["ended"]),
-                VERDICTS[VERDICTS.index(run["verdict"])],
-                *(None if run.get(name) is None else float(run[name]) for name in ("rto_seconds", "rpo_seconds")),
+        attempts = [
+            Attempt(
+                datetime.fromisoformat(attempt["began"]).timestamp(),
+                datetime.fromisoformat(attempt["ended"]).timestamp() if attempt["ended"] else None,
+                VERDICTS[VERDICTS.index(attempt["verdict"])] if attempt["ended"] else None,
+                _measured(attempt, "rto"),
+                _measured(attempt, "rpo"),
             )
-            for run in json.loads(text)["runs"]
+            for attempt in json.loads(text)["attempts"]
         ]
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a history of restore tests: {error}") from error
-    if not runs:
-        raise ValueError("a history without a run")
-    return runs
+    if not attempts:
+        raise ValueError("a history without an attempt")
+    return attempts
 
 
-def of_restore_tests(stanza: str, text: str) -> Iterator[Sample]:
-    """``text``: the history that restore tests leave, as docs/metrics.md says, its newest run last."""
+def _measured(attempt: Mapping[str, Any], name: str) -> Optional[float]:
+    return float(attempt[name]["seconds"]) if attempt.get(name) else None
+
+
+def of_restore_tests(stanza: str, text: str, now: float) -> Iterator[Sample]:
+    """``text``: the history that restore tests leave, as docs/metrics.md says, its newest attempt last."""
     labels = {"stanza": stanza}
     try:
-        runs = parse(text)
+        attempts = parse(text)
     except ValueError:
         yield Sample("dbre_restore_test_known", labels, 0)
         return
     yield Sample("dbre_restore_test_known", labels, 1)
-    yield Sample("dbre_restore_test_last_attempt_timestamp_seconds", labels, runs[-1].ended)
-    proved = [run.ended for run in runs if run.verdict == "verified"]
+    yield Sample("dbre_restore_test_last_attempt_timestamp_seconds", labels, attempts[-1].began)
+    proved = [attempt.ended for attempt in attempts if attempt.ended and attempt.verdict == "verified"]
     if proved:
         yield Sample("dbre_restore_test_last_success_timestamp_seconds", labels, proved[-1])
-    for verdict in VERDICTS:
-        yield Sample("dbre_restore_test_verdict", {**labels, "verdict": verdict}, int(verdict == runs[-1].verdict))
-    for name, values in (("rto", [run.rto for run in runs]), ("rpo", [run.rpo for run in runs])):
+    verdicts = [attempt.verdict for attempt in attempts if attempt.verdict]
+    if attempts[-1].ended is None and now - attempts[-1].began > LONGEST:
+        verdicts.append("could_not_verify")
+    if verdicts:
+        for verdict in VERDICTS:
+            yield Sample("dbre_restore_test_verdict", {**labels, "verdict": verdict}, int(verdict == verdicts[-1]))
+    for name, values in (("rto", [one.rto for one in attempts]), ("rpo", [one.rpo for one in attempts])):
         measured = [value for value in values if value is not None]
         if measured:
             yield Sample(f"dbre_restore_test_{name}_seconds", labels, measured[-1])

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring import woblerr
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
 
+SOURCES = ("dbre", "woblerr")  # whose metrics: of the collector here, or of woblerr/pgbackrest_exporter
 # Which tier a stanza has, laid over what is found of it.
 TIER = " * on(stanza) group_left(tier, severity) dbre_backup_expected"
 
@@ -74,7 +76,9 @@ ALERTS: dict[str, Alert] = {
         "what would be restored now from repository {{ $labels.repo }} holds damaged pages",
     ),
     "BackupWindowShort": Alert(
+        # The oldest backup may have taken longer than the one whose end let the one before it expire.
         "(time() - dbre_backup_window_start_timestamp_seconds"
+        " + on(instance, stanza) group_left() dbre_backup_schedule_grace_seconds"
         ' < on(instance, stanza) group_left() dbre_backup_objective_seconds{objective="window"})'
         " and on(instance, stanza) (time() - dbre_backup_first_seen_timestamp_seconds"
         ' > on(instance, stanza) dbre_backup_objective_seconds{objective="window"})',
@@ -128,6 +132,14 @@ ALERTS: dict[str, Alert] = {
         "2m",
         "WAL waits to be archived on {{ $labels.instance }} for longer than may be lost",
     ),
+    "BackupArchiveLagging": Alert(
+        # Of RDS, where no queue is seen. AWS needs about five minutes at best, whatever was promised.
+        "dbre_backup_archive_lag_seconds > on(stanza) group_left()"
+        ' clamp_min(max by (stanza) (dbre_backup_objective_seconds{objective="rpo"}), 900)'
+        " unless on(instance, stanza) dbre_backup_ready_segments",
+        "10m",
+        "the latest moment that can be restored in {{ $labels.repo }} is {{ $value | humanizeDuration }} ago",
+    ),
     "BackupArchiveLost": Alert(
         'dbre_backup_wal_gap_segments{state="lost"} > 0',
         "5m",
@@ -159,9 +171,10 @@ ALERTS: dict[str, Alert] = {
         "pgBackRest on {{ $labels.instance }} gives no answer, and nothing is known of the backups",
     ),
     "BackupCollectorStale": Alert(
-        "time() - dbre_backup_collector_timestamp_seconds > 900",
+        "time() - dbre_backup_collector_timestamp_seconds"
+        " - on(instance, stanza) 3 * dbre_backup_collector_interval_seconds > 900",
         "5m",
-        "the metrics of {{ $labels.instance }} are {{ $value | humanizeDuration }} old",
+        "the metrics of {{ $labels.instance }} are {{ $value | humanizeDuration }} too old",
     ),
     "RestoreTestSilent": Alert(
         # Where none was ever made, or what it found went with its host: since the stanza is looked at.
@@ -209,13 +222,18 @@ def runbook_name(alert: str) -> str:
 
 
 def alert_rules(
-    stanzas: Mapping[str, Mapping[str, Any]], tiers: Mapping[str, Any], runbooks: str
+    stanzas: Mapping[str, Mapping[str, Any]], tiers: Mapping[str, Any], runbooks: str, source: str = "dbre"
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rules file of Prometheus for the stanzas of an inventory: ``{NAME: {tier, policy}}``.
+    """The rules file of Prometheus for the stanzas of an inventory: ``{NAME: {tier, policy, gaps}}``.
 
-    ``runbooks`` is the address of the directory of runbooks. Raises RecoveryError for a tier that is not known, and
-    where there is no stanza.
+    ``runbooks`` is the address of the directory of runbooks. With ``source`` woblerr the metrics are those of its
+    exporter, and ``gaps``, the seconds between two backups of each type, are needed. Raises RecoveryError for a tier or
+    a source that is not known, where there is no stanza, and where gaps are missing.
     """
+    if source not in SOURCES:
+        raise RecoveryError(
+            f"backup_monitoring_source {source!r} is none of {', '.join(SOURCES)}. Nothing was changed. Correct it."
+        )
     if not stanzas:
         raise RecoveryError(
             "backup_monitoring_stanzas is empty, and rules for no stanza would never fire. Nothing was changed. Name "
@@ -226,11 +244,22 @@ def alert_rules(
         policy = resolve(str(given.get("tier", "standard")), tiers, given.get("policy") or {})
         labels = {"stanza": stanza, "tier": policy["tier"], "severity": policy["severity"]}
         rules.append({"record": "dbre_backup_expected", "expr": "vector(1)", "labels": labels})
+        if source == "woblerr":
+            gaps = {kind: float(seconds) for kind, seconds in (given.get("gaps") or {}).items()}
+            if set(gaps) != set(policy["schedule"]):
+                raise RecoveryError(
+                    f"stanza {stanza} has no gaps for {', '.join(sorted(set(policy['schedule']) ^ set(gaps)))}, and "
+                    "no collector exports them with backup_monitoring_source woblerr. Nothing was changed. The role "
+                    "backup_monitoring works them out on the host of Prometheus."
+                )
+            rules += woblerr.records(stanza, {**policy, "gaps": gaps})
+    if source == "woblerr":
+        rules += woblerr.mapping()
     for name, alert in [*ALERTS.items(), ("BackupStanzaVanished", VANISHED)]:
         rules.append(
             {
                 "alert": name,
-                "expr": alert.when if alert is VANISHED else tiered(alert.when),
+                "expr": alert.when if alert is VANISHED else tiered(alert),
                 "for": alert.lasting,
                 "annotations": {
                     "summary": f"Stanza {{{{ $labels.stanza }}}}: {alert.summary}.",
@@ -241,6 +270,10 @@ def alert_rules(
     return {"groups": [{"name": "dbre_backup", "rules": rules}]}
 
 
-def tiered(when: str) -> str:
-    """The condition, with the tier and the severity of the stanza as labels, and the value that it has."""
+def tiered(alert: Alert) -> str:
+    """The condition, with the tier and the severity of the stanza as labels, and the value that it has.
+
+    What primary and repository host both see is one fault, unless the summary says on which of them it is.
+    """
+    when = alert.when if "$labels.instance" in alert.summary else f"max without (instance, job) ({alert.when})"
     return f"({when}){TIER}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,9 @@ def life(now: float, every: dict[str, int], keep: int, until: float = float("inf
         "gaps": {kind: float(gap) for kind, gap in every.items()},
     }
     policy["seconds"]["restore_test"] = WEEK
-    tested = json.dumps(
-        {"runs": [{"ended": now // WEEK * WEEK, "verdict": "verified", "rto_seconds": 60, "rpo_seconds": 1}]}
-    )
+    moment = iso_time(now // WEEK * WEEK)
+    measured = {"rto": {"seconds": 60}, "rpo": {"seconds": 1}}
+    tested = json.dumps({"attempts": [{"began": moment, "ended": moment, "verdict": "verified", **measured}]})
     backups = []
     oldest = max(int(now - 600) // full - keep + 1, -keep) * full
     for kind, gap in every.items():
@@ -89,8 +89,9 @@ def life(now: float, every: dict[str, int], keep: int, until: float = float("inf
         *of_archives(facts),
         *of_lag(facts, 1, [], now),
         *of_gaps(facts, 1, Continuity(backups[-1] if backups else {}, [], set(), int(now) - 600), []),
-        *of_restore_tests("main", tested),
+        *of_restore_tests("main", tested, now),
         Sample("dbre_backup_collector_success", {"stanza": "main"}, 1),
+        Sample("dbre_backup_collector_interval_seconds", {"stanza": "main"}, 60),
         Sample("dbre_backup_collector_timestamp_seconds", {"stanza": "main"}, now),
         Sample("dbre_backup_first_seen_timestamp_seconds", {"stanza": "main"}, -keep * full),
         Sample("dbre_backup_repository_free_bytes", {"stanza": "main", "repo": "1"}, 1e12 - now % full),
@@ -112,17 +113,22 @@ def backup(kind: str, start: float, stop: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def series(moments: list[Plain], rename: str = "") -> Iterator[dict[str, str]]:
+def series(moments: list[Plain], rename: str = "", instance: str = "db1") -> Iterator[dict[str, str]]:
     """Input series of promtool; ``rename``: a metric that goes by another name."""
     for key in dict.fromkeys(key for moment in moments for key in moment):
         name, labels = key
-        shown = ",".join(f'{label}="{value}"' for label, value in (*labels, ("instance", "db1")))
+        shown = ",".join(f'{label}="{value}"' for label, value in (*labels, ("instance", instance)))
         values = " ".join(repr(moment[key]) if key in moment else "_" for moment in moments)
         yield {"series": f"{name}{'_renamed' if name == rename else ''}{{{shown}}}", "values": values}
 
 
 def promtool(
-    tmp_path: Path, moments: list[Plain], step: int, expected: list[Any], rename: str = ""
+    tmp_path: Path,
+    moments: list[Plain],
+    step: int,
+    expected: list[Any],
+    rename: str = "",
+    instances: Sequence[str] = ("db1",),
 ) -> tuple[bool, str]:
     """Whether exactly what is expected fires: [(seconds, alert, labels or None)]."""
     rules = tmp_path / "rules.yml"
@@ -131,7 +137,8 @@ def promtool(
         {"eval_time": f"{when}s", "alertname": name, "exp_alerts": [] if labels is None else [labels]}
         for when, name, labels in expected
     ]
-    one = {"interval": f"{step}s", "input_series": list(series(moments, rename)), "alert_rule_test": tests}
+    seen = [entry for instance in instances for entry in series(moments, rename, instance)]
+    one = {"interval": f"{step}s", "input_series": seen, "alert_rule_test": tests}
     test = tmp_path / "test.yml"
     test.write_text(
         yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": f"{step}s", "tests": [one]}, width=10**9)
@@ -192,6 +199,20 @@ def behind(moment: Plain, now: float) -> None:
         moment[(name, tuple((label, "2" if label == "repo" else value) for label, value in labels))] = now - 3 * DAY
 
 
+def without(*names: str) -> Change:
+    def change(moment: Plain, _now: float) -> None:
+        for key in [key for key in moment if key[0] in names]:
+            del moment[key]
+
+    return change
+
+
+def lagging(moment: Plain, now: float) -> None:
+    """As of RDS: no queue is seen."""
+    put("dbre_backup_archive_lag_seconds", 2 * HOUR)(moment, now)
+    without("dbre_backup_ready_segments")(moment, now)
+
+
 # What makes each alert fire: a change of the metrics of a healthy server, from the first moment on.
 CAUSES: dict[str, Change] = {
     "BackupMissed": put("dbre_backup_last_completion_timestamp_seconds", -WEEK, type="full"),
@@ -210,6 +231,7 @@ CAUSES: dict[str, Change] = {
     "BackupStanzaMismatch": put("dbre_backup_system_identifier_match", 0),
     "BackupMissingAfterPromotion": put("dbre_backup_timeline", 2),
     "BackupArchiveStuck": add("dbre_backup_ready_oldest_timestamp_seconds", lambda _now: -HOUR),
+    "BackupArchiveLagging": lagging,
     "BackupArchiveLost": put("dbre_backup_wal_gap_segments", 3, state="lost"),
     "BackupArchiveDropped": put("dbre_backup_archive_dropped_segments", 3),
     "BackupCheckBlind": put("dbre_backup_check_known", 0, check="wal_gap"),
@@ -264,6 +286,7 @@ def test_an_alert_fires_by_its_series_and_no_longer_when_a_metric_is_renamed(tmp
 
 # Of an alert that has two ways to fire, what the other one, which is shown below, goes by.
 OTHER_WAYS = {
+    "BackupArchiveLagging": {"dbre_backup_ready_segments"},
     "BackupTimerFailed": {"pgbackrest_backup_error"},
     "BackupStuck": {
         "dbre_backup_lock_since_timestamp_seconds",
@@ -277,14 +300,6 @@ OTHER_WAYS = {
     },
     "RestoreTestUnproved": {"dbre_restore_test_known"},
 }
-
-
-def without(*names: str) -> Change:
-    def change(moment: Plain, _now: float) -> None:
-        for key in [key for key in moment if key[0] in names]:
-            del moment[key]
-
-    return change
 
 
 SECOND_WAYS: list[tuple[str, list[Change], set[str]]] = [
@@ -327,6 +342,20 @@ def test_a_restore_test_of_today_is_silence_and_nothing_else(tmp_path: Path) -> 
     moments = [life(now, DAILY, 8) for now in range(0, LASTS + 1, STEP)]
     assert not fires(tmp_path, "RestoreTestSilent", moments)
     assert fires(tmp_path, "RestoreTestSilent", moments, rename="dbre_restore_test_last_attempt_timestamp_seconds")
+
+
+@pytest.mark.parametrize(
+    ("alert", "times"), [("BackupMissed", 1), ("BackupChainDirty", 1), ("BackupCollectorFailed", 2)]
+)
+def test_what_primary_and_repository_host_both_see_is_one_fault(tmp_path: Path, alert: str, times: int) -> None:
+    asked = [(LASTS, alert, None)]
+    _ok, said = promtool(tmp_path, sick(alert), STEP, asked, instances=("db1", "backup1"))
+    assert said.count(f'alertname="{alert}"') == times
+
+
+def test_a_lag_of_a_server_has_one_alert(tmp_path: Path) -> None:
+    moments = sick("", put("dbre_backup_archive_lag_seconds", 2 * HOUR))
+    assert not fires(tmp_path, "BackupArchiveLagging", moments)
 
 
 def test_a_disk_that_a_first_backup_begins_to_use_is_no_disk_that_fills(tmp_path: Path) -> None:

@@ -47,7 +47,14 @@ CONTROL = bytes.fromhex(
 )
 POLICY = {**resolve("standard", {}, {}), "gaps": {"full": 86400.0, "incr": 3600.0}}
 POLICY["seconds"]["restore_test"] = 604800
-TESTED = {"ended": 1795470576.5, "verdict": "verified", "rto_seconds": 61.5, "rpo_seconds": 0.5, "report": "r.html"}
+TESTED = {
+    "id": "one",
+    "began": "2026-11-23T21:49:30+00:00",
+    "ended": "2026-11-23T21:49:36+00:00",
+    "verdict": "verified",
+    "rto": {"seconds": 61.5, "objective": 3600, "met": True},
+    "rpo": {"seconds": 0.5},
+}
 Plain = dict[tuple[str, ...], float]
 
 
@@ -221,12 +228,21 @@ def test_how_far_a_repository_is_behind_another() -> None:
     }
 
 
+def told(*attempts: dict[str, Any], now: float = 1795480000.0) -> Plain:
+    return plain(of_restore_tests("main", json.dumps({"schema": 1, "attempts": attempts}), now))
+
+
 def test_a_restore_test_is_told_by_verdict_and_by_what_it_measured() -> None:
-    failed = {"ended": 1795480000.0, "verdict": "failed", "rto_seconds": None, "rpo_seconds": None}
-    assert plain(of_restore_tests("main", json.dumps({"runs": [TESTED, failed]}))) == {
+    failed = {
+        "began": "2026-11-24T00:26:40+00:00",
+        "ended": "2026-11-24T00:27:00+00:00",
+        "verdict": "failed",
+        "rto": None,
+    }
+    assert told(TESTED, failed) == {
         ("dbre_restore_test_known", "main"): 1,
         ("dbre_restore_test_last_attempt_timestamp_seconds", "main"): 1795480000.0,
-        ("dbre_restore_test_last_success_timestamp_seconds", "main"): 1795470576.5,
+        ("dbre_restore_test_last_success_timestamp_seconds", "main"): 1795470576.0,
         ("dbre_restore_test_verdict", "main", "verified"): 0,
         ("dbre_restore_test_verdict", "main", "failed"): 1,
         ("dbre_restore_test_verdict", "main", "could_not_verify"): 0,
@@ -235,11 +251,21 @@ def test_a_restore_test_is_told_by_verdict_and_by_what_it_measured() -> None:
     }
 
 
+def test_a_restore_test_that_runs_has_no_verdict_and_one_that_was_killed_proves_nothing() -> None:
+    running = {"began": "2026-11-24T00:00:00+00:00", "ended": None, "verdict": None}
+    verified, blind = [("dbre_restore_test_verdict", "main", name) for name in ("verified", "could_not_verify")]
+    assert verified not in told(running)
+    assert told(TESTED, running)[verified] == 1
+    killed = told(TESTED, running, now=1795480000.0 + 2 * 86400)
+    assert (killed[verified], killed[blind]) == (0, 1)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{}", '{"runs": []}', '{"runs": [3]}', json.dumps({"runs": [{**TESTED, "verdict": "fine"}]})]
+    "text",
+    ["", "{}", '{"attempts": []}', '{"attempts": [3]}', json.dumps({"attempts": [{**TESTED, "verdict": "fine"}]})],
 )
 def test_a_history_of_restore_tests_that_cannot_be_understood_is_no_proof(text: str) -> None:
-    assert plain(of_restore_tests("main", text)) == {("dbre_restore_test_known", "main"): 0}
+    assert plain(of_restore_tests("main", text, 0)) == {("dbre_restore_test_known", "main"): 0}
 
 
 @pytest.mark.parametrize(
@@ -295,7 +321,7 @@ def look(tmp_path: Path, script: str, timers: Sequence[str] = ()) -> Plain:
     (status / "000000010000000000000002.done").touch()
     (tmp_path / "global").mkdir(exist_ok=True)
     (tmp_path / "global" / "pg_control").write_bytes(CONTROL[:16] + b"\x06" + CONTROL[17:])  # as of one that runs
-    (tmp_path / "restore-test-alpha.json").write_text(json.dumps({"runs": [TESTED]}))
+    (tmp_path / "verification-alpha.json").write_text(json.dumps({"attempts": [TESTED]}))
     settings = {
         "stanza": "alpha",
         "policy": POLICY,
@@ -306,6 +332,7 @@ def look(tmp_path: Path, script: str, timers: Sequence[str] = ()) -> Plain:
         "certificates": [str(tmp_path / "none.crt")],
         "config": "/nowhere",
         "executable": str(program),
+        "interval": 60,
         "state": str(tmp_path),
     }
     (tmp_path / "settings.json").write_text(json.dumps(settings))

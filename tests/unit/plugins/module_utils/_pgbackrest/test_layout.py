@@ -48,6 +48,7 @@ def test_a_single_host_keeps_its_repository_beside_the_cluster_and_serves_nobody
     }
     assert (alone.kept, alone.lets_in, alone.connects_to) == ([1], [], [])
     assert alone.directories == ["/var/lib/pgbackrest"]
+    assert alone.seen == {1: "/var/lib/pgbackrest"}
 
 
 def test_primary_and_repository_host_reach_each_other_by_tls() -> None:
@@ -55,6 +56,7 @@ def test_primary_and_repository_host_reach_each_other_by_tls() -> None:
     primary, keeper = of("db1", config=config), of("backup1", config=config)
     assert primary.kept == []
     assert primary.directories == []
+    assert primary.seen == {1: ""}
     assert primary.config["global"] == {
         "compress-level": 3,
         "repo1-host": "10.0.0.3",
@@ -69,7 +71,7 @@ def test_primary_and_repository_host_reach_each_other_by_tls() -> None:
         "tls-server-cert-file": "/etc/pgbackrest/tls/host.crt",
         "tls-server-key-file": "/etc/pgbackrest/tls/host.key",
     }
-    assert (keeper.kept, keeper.directories) == ([1], ["/backups"])
+    assert (keeper.kept, keeper.directories, keeper.seen) == ([1], ["/backups"], {1: "/backups"})
     assert keeper.config["global"]["repo1-path"] == "/backups"
     assert keeper.config["global"]["repo1-retention-full"] == 4
     assert keeper.config["global"]["tls-server-auth"] == ["db1=main"]
@@ -93,6 +95,7 @@ def test_by_ssh_a_host_is_reached_as_the_user_and_no_server_runs() -> None:
 def test_an_object_store_beside_a_repository_host_is_reached_from_the_primary() -> None:
     primary, keeper = of("db1", config={"global": S3}), of("backup1", config={"global": S3})
     assert primary.kept == [2]
+    assert primary.seen == {1: "", 2: ""}
     assert primary.config["global"]["repo2-s3-bucket"] == "b"
     assert primary.config["global"]["repo1-host"] == "10.0.0.3"
     assert keeper.kept == [1]
