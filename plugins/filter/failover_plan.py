@@ -49,7 +49,7 @@ options:
     description: Whom the plan that was confirmed promotes.
     type: str
     default: ""
-  off:
+  "off":
     description: Whether the old primary was shut off by this incident.
     type: bool
     default: false

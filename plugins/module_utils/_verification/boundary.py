@@ -8,6 +8,7 @@ The last commit before the pause must be there, and the next one not. Both are r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,7 +16,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-import psycopg2
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     Timelines,
@@ -28,6 +28,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, CommitLog
+
+with contextlib.suppress(ImportError):  # connect() says so
+    import psycopg2
 
 REACH = 16  # segments that are looked through in each direction for a commit
 FUTURE = "22023"  # SQLSTATE of pg_xact_status for a transaction that is in the future

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
 from typing import Any, Optional
 
-import psycopg2
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
+
+with contextlib.suppress(ImportError):  # connect() says so
+    import psycopg2
 
 HOURS = 24 * 3600.0  # seconds that one program may take
 SHOWN = 20  # findings of one kind in a database
