@@ -142,6 +142,12 @@ transactions:
       elements: dict
       sample: [{"what": "dropped", "schema": "public", "name": "orders", "kind": "r", "oid": 16385, "rows": 5000,
                 "rows_estimated": false, "detail": "", "loses": true}]
+tables:
+  description: Rows that these transactions changed, by table, under the newest name of each.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"schema": "public", "name": "orders", "oid": 16385, "inserted": 0, "updated": 3000, "deleted": 2}]
 text:
   description: The same for people, line by line.
   returned: success

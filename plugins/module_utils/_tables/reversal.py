@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -22,11 +23,26 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import plain_columns
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import primary_key, same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.row_versions import FIXED
 
+CHECKS = """
+SELECT 'constraint ' || k.conname AS name, pg_catalog.pg_get_expr(k.conbin, k.conrelid) AS condition
+FROM pg_catalog.pg_constraint k WHERE k.conrelid = %(oid)s::oid AND k.contype = 'c'
+UNION
+SELECT 'NOT NULL of column ' || a.attname, pg_catalog.quote_ident(a.attname) || ' IS NOT NULL'
+FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND a.attgenerated = ''
+"""
+DEFERRABLE = """
+SELECT ARRAY(SELECT a.attname FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS key(number, n)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.number
+             WHERE key.n <= i.indnkeyatts ORDER BY key.n) AS columns
+FROM pg_catalog.pg_index i WHERE i.indrelid = %s::oid AND i.indisunique AND NOT i.indimmediate ORDER BY i.indexrelid
+"""
 SAMPLE = 5
 # Why a row stays as it is.
 CHANGED = "changed since"
@@ -106,9 +122,9 @@ class Reversal:
         self.connection, self.owner, self.table, self.images = connection, owner, table, images
         plain = plain_columns(connection, table.stored)
         definitions = {column["name"]: item.definition for column, item in zip(table.stored, plain)}
-        backs = [item.back for item in plain]
+        self.backs = [(column, item.back) for column, item in zip(table.stored, plain)]
         self.fields = ", ".join(quote_ident(column["name"]) for column in table.stored)
-        self.values = ", ".join(f"s.{back}" for back in backs)
+        self.values = ", ".join(f"s.{back}" for _column, back in self.backs)
         words = table.words()
         self.seq, self.operation, self.inverse, self.conflict, self.later = words.values()
         preview = quote_name(images.schema, images.preview)
@@ -218,21 +234,63 @@ class Reversal:
         """Give rows the values that they had, and put back those that are gone."""
         table = self.table
         if self.changing:
-            backs = {
-                column["name"]: item.back
-                for column, item in zip(table.stored, plain_columns(self.connection, table.stored))
-            }
+            backs = {column["name"]: back for column, back in self.backs}
             changes = ", ".join(f"{quote_ident(name)} = s.{backs[name]}" for name in self.changing)
             self.owner.execute(
                 f"UPDATE {table.own} p SET {changes} FROM {self.before} s JOIN {self.preview} u "
                 f"ON {table.on_key('s', 'u')} WHERE {table.on_key('p', 's')} AND {self.pending()} "
                 f"AND u.{self.inverse} = 'UPDATE'"
             )
+        # Not where a key is checked later, which the server does not take here; doubled() finds these.
+        later = rows(self.connection, DEFERRABLE, (table.oid,))
+        passing_over = "" if later else " ON CONFLICT DO NOTHING"
         self.owner.execute(
             f"INSERT INTO {table.true} ({self.fields}) OVERRIDING SYSTEM VALUE SELECT {self.values} "
             f"FROM {self.before} s JOIN {self.preview} u ON {table.on_key('s', 'u')} "
-            f"WHERE {self.pending()} AND u.{self.inverse} LIKE '%INSERT' ON CONFLICT DO NOTHING"
+            f"WHERE {self.pending()} AND u.{self.inverse} LIKE '%INSERT'{passing_over}"
         )
+
+    def mark_refused(self) -> None:
+        """Mark rows that a check refuses which is there now, so that they do not keep all others from going back."""
+        names = ", ".join(f"{back} AS {quote_ident(column['name'])}" for column, back in self.backs)
+        was = f"(SELECT {names} FROM {self.before} s) AS s"
+        for check in rows(self.connection, CHECKS, {"oid": self.table.oid}):
+            with savepoint(self.connection, lambda _error: None):
+                self.owner.execute(
+                    f"UPDATE {self.preview} u SET {self.conflict} = {quote_literal(check['name'] + ' refuses it')} "
+                    f"WHERE {self.pending()} AND u.{self.inverse} <> 'DELETE' AND ({self.table.keys}) IN "
+                    f"(SELECT {self.table.keys} FROM {was} WHERE NOT ({check['condition']}))"
+                )
+
+    def try_restore(self) -> str:
+        """As restore(), but for a table that refuses rows as they were; why it does."""
+        said: list[str] = []
+        with savepoint(self.connection, lambda error: said.append(server_message(error))):
+            self.restore()
+        return "".join(said)
+
+    def all_pending(self, reason: str) -> dict[int, str]:
+        """{number of a row: ``reason``} of all rows that were to be put back."""
+        query = (
+            f"SELECT {self.seq} AS seq FROM {self.preview} u WHERE {self.pending()} AND u.{self.inverse} <> 'DELETE'"
+        )
+        return {row["seq"]: reason for row in rows(self.connection, query)}
+
+    def doubled(self) -> dict[int, str]:
+        """{number of a row: why} of those whose values another row has, where the key would be checked later.
+
+        Such checks are triggers, which do not fire in a session that is a replica.
+        """
+        found: dict[int, str] = {}
+        for index in rows(self.connection, DEFERRABLE, (self.table.oid,)):
+            same = " AND ".join(f"q.{quote_ident(name)} = p.{quote_ident(name)}" for name in index["columns"])
+            for row in self.owner.rows(
+                f"SELECT u.{self.seq} AS seq FROM {self.preview} u JOIN {self.table.own} p "
+                f"ON {self.table.on_key('p', 'u')} WHERE {self.pending()} AND u.{self.inverse} <> 'DELETE' "
+                f"AND EXISTS (SELECT FROM {self.table.own} q WHERE {same} AND q.ctid <> p.ctid)"
+            ):
+                found[row["seq"]] = TAKEN
+        return found
 
     def refused(self) -> dict[int, str]:
         """{number of a row: why} of those that are not as they were, after all was done."""
@@ -243,7 +301,8 @@ class Reversal:
             f"AND NOT EXISTS (SELECT FROM {table.own} p WHERE {table.on_key('p', 's')} "
             f"AND {same_row(table.stored, 's', 'p')})"
         )
-        return {row["seq"]: MADE_AGAIN if row["there"] else TAKEN for row in self.owner.rows(query)}
+        found = {row["seq"]: MADE_AGAIN if row["there"] else TAKEN for row in self.owner.rows(query)}
+        return {**found, **self.doubled()}
 
     def set_apart(self, refused: Mapping[int, str]) -> None:
         """Make conflicts of rows by their numbers."""

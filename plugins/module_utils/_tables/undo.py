@@ -13,7 +13,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import INSUFFICIENT_PRIVILEGE
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
+    INSUFFICIENT_PRIVILEGE,
+    is_superuser,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -83,6 +86,10 @@ class Undo:
     def _session(self) -> Any:
         connection = self.production.connect(self.database, LOCAL_COMMIT)
         refuse_event_triggers(connection, silence_event_triggers(connection))
+        if is_superuser(connection):
+            # Many rows are compared in files.
+            execute(connection, "SET temp_file_limit = -1")
+            connection.commit()
         return connection
 
     def preview(self, side: Server) -> dict[str, Any]:
@@ -326,18 +333,21 @@ def _apply(
 ) -> None:
     """Do what the previews say; what then does not fit becomes a conflict, and all is done again without it."""
     by_oid = {one.table.oid: one for one in reversals}
+    for one in reversals:
+        one.mark_refused()
     while True:
         execute(connection, "SAVEPOINT dbre_undo")
         for one in reversals:
             one.delete()
-        for one in reversals:
-            one.restore()
-        refused = {one.table.oid: one.refused() for one in reversals}
-        for key in outgoing:
-            refused[key["root"]].update(without_parent(connection, owners, key, by_oid[key["root"]]))
-        for key in incoming:
-            for oid in _pointed_to(connection, key, by_oid):
-                refused[oid].update(without_row(connection, owners, key, by_oid[oid]))
+        said = {one: one.try_restore() for one in reversals}
+        refused = {one.table.oid: one.all_pending(reason) for one, reason in said.items() if reason}
+        if not refused:
+            refused = {one.table.oid: one.refused() for one in reversals}
+            for key in outgoing:
+                refused[key["root"]].update(without_parent(connection, owners, key, by_oid[key["root"]]))
+            for key in incoming:
+                for oid in _pointed_to(connection, key, by_oid):
+                    refused[oid].update(without_row(connection, owners, key, by_oid[oid]))
         if not any(refused.values()):
             execute(connection, "RELEASE SAVEPOINT dbre_undo")
             return

@@ -24,6 +24,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.changes import 
     Relation,
     Traces,
     Transaction,
+    lines_by_table,
+    rows_by_table,
     transactions,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Request
@@ -133,6 +135,7 @@ class ChangeHistory(Search):
         found = self._transactions()
         return {
             "transactions": [one.as_dict(self.request.database) for one in found],
+            "tables": rows_by_table(found),
             "text": self._text(found),
             "scanned": self._scanned(),
             "blind": self._blind() or None,
@@ -154,7 +157,11 @@ class ChangeHistory(Search):
             )
         if any(one.loses is not False for one in found):
             end.append("To be just before one of them, give dr-table-drop its number: -e dr_target_xid=NUMBER.")
-        return [head, *(line for one in found for line in one.lines()), *end]
+        tables = lines_by_table(rows_by_table(found))
+        if tables:
+            which = "" if asked.min_rows == 1 else ", of the transactions above (of all, with dr_min_rows=1)"
+            tables = [f"Rows by table{which}:", *tables]
+        return [head, *(line for one in found for line in one.lines()), *tables, *end]
 
     def _transactions(self) -> list[Transaction]:
         self._settle(None)

@@ -11,12 +11,12 @@ ALTER TABLE also changes rows of the catalogues that say what the table is.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, rows_text
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, number, rows_text
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import ClassRow
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, Harm, Request, quoted
@@ -161,6 +161,31 @@ def _sums(changes: Sequence[Change]) -> str:
         if change.what in ROWS.values():
             sums[change.what] += change.rows or 0
     return "".join(f", {rows_text(count, False)} {what}" for what, count in sorted(sums.items()))
+
+
+def rows_by_table(found: Iterable[Transaction]) -> list[dict[str, Any]]:
+    """Rows that transactions changed, by table in the order of their names: the newest name of each."""
+    totals: dict[int, Counter[str]] = defaultdict(Counter)
+    names: dict[int, tuple[Optional[str], Optional[str]]] = {}
+    for one in found:
+        for change in one.changes:
+            if change.what in ROWS.values():
+                totals[change.oid][change.what] += change.rows or 0
+                names[change.oid] = change.schema, change.name
+    tables = [
+        {"schema": names[oid][0], "name": names[oid][1], "oid": oid, **{what: count[what] for what in ROWS.values()}}
+        for oid, count in totals.items()
+    ]
+    return sorted(tables, key=lambda item: (str(item["schema"]), str(item["name"])))
+
+
+def lines_by_table(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows by table for people."""
+    lines = []
+    for item in tables[:SHOWN]:
+        counts = ", ".join(f"{number(item[what])} {what}" for what in ROWS.values() if item[what])
+        lines.append(f"    {quoted(item['schema'], item['name'])}: {counts}")
+    return lines + ([f"    and {counted(len(tables) - SHOWN, 'table')} more"] if len(tables) > SHOWN else [])
 
 
 @dataclass

@@ -41,6 +41,8 @@ CREATE TABLE un.parts (id int, day date, v int, PRIMARY KEY (id, day)) PARTITION
 CREATE TABLE un.parts1 PARTITION OF un.parts FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
 CREATE TABLE un.parts2 PARTITION OF un.parts FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
 CREATE TABLE un.wide (id int PRIMARY KEY, v text);
+CREATE TABLE un.later_key (id int PRIMARY KEY, v int UNIQUE DEFERRABLE);
+CREATE TABLE un.checked (id int PRIMARY KEY, v int);
 CREATE TABLE un.locked (id int PRIMARY KEY, v text);
 RESET ROLE;
 SET ROLE mallory;
@@ -57,6 +59,8 @@ INSERT INTO un.customers SELECT g, 'name' || g FROM generate_series(1, 300) g;
 INSERT INTO un.sales SELECT g, g, g, '2026-01-15' FROM generate_series(1, 200) g;
 INSERT INTO un.parts SELECT g, '2026-01-10', g FROM generate_series(1, 40) g;
 INSERT INTO un.wide SELECT g, repeat(md5(g::text), 4) FROM generate_series(1, 500) g;
+INSERT INTO un.later_key SELECT g, g FROM generate_series(1, 20) g;
+INSERT INTO un.checked SELECT g, g FROM generate_series(1, 20) g;
 INSERT INTO un.locked SELECT g, 'x' FROM generate_series(1, 500) g;
 RESET ROLE;
 """
@@ -72,6 +76,8 @@ WRONG = [
     """DO $$ BEGIN FOR i IN 1..100 LOOP
          BEGIN UPDATE un.wide SET v = v || 'y' WHERE id = i; EXCEPTION WHEN division_by_zero THEN NULL; END;
        END LOOP; END $$""",
+    "UPDATE un.later_key SET v = v + 100",
+    "UPDATE un.checked SET v = 1000",
     "SELECT id FROM un.locked WHERE id <= 100 FOR UPDATE",
     "UPDATE un.locked SET v = 'y' WHERE id <= 3",
     "RESET ROLE",
@@ -89,6 +95,8 @@ INSERT INTO un.customers VALUES (7, 'another'), (8, 'name8');
 INSERT INTO un.sales VALUES (5001, 1001, 500, '2026-02-01');
 UPDATE un.customers SET name = 'renamed' WHERE id = 1002;
 DELETE FROM un.customers WHERE id = 1003;
+INSERT INTO un.later_key VALUES (900, 3);
+ALTER TABLE un.checked ADD CHECK (v > 4);
 RESET ROLE;
 SET ROLE mallory;
 UPDATE un.trap SET v = 7 WHERE id = 5;
@@ -101,17 +109,20 @@ TABLES = {
     "parts": "ROW(id, day)::text",
     "wide": "id",
     "locked": "id",
+    "later_key": "id",
+    "checked": "id",
     "trap": "id",
 }
 
 
-NAMES = ("prices", "customers", "sales", "parts1", "parts2", "wide", "locked", "trap")
+NAMES = ("prices", "customers", "sales", "parts1", "parts2", "wide", "locked", "later_key", "checked", "trap")
 
 
 class Scene:
     """What production had at some moments, and the instance that stands after the transaction."""
 
     side: Side
+    wanted: dict[str, Any]
     found: dict[str, Any]
     again: dict[str, Any]
 
@@ -138,15 +149,15 @@ class Scene:
         self.production.incidents["undo"] = target
         self.side = Side(self.production, path, "undo")
         self.side.restore()
-        wanted = {"database": "shop", "xids": [xid, *subxacts], "relations": list(self.oids.values())}
-        images_of = functools.partial(Images, wanted=wanted)
+        self.wanted = {"database": "shop", "xids": [xid, *subxacts], "relations": list(self.oids.values())}
+        images_of = functools.partial(Images, wanted=self.wanted)
         self.found = self.side.ensure("promoted", target=target, images_of=images_of)
         self.again = self.side.ensure("promoted", target=target, images_of=images_of)
 
     def commit(self, xid: int) -> tuple[str, list[int]]:
         """Position of a transaction's COMMIT record, and its subtransactions."""
         wal = self.production.data / "pg_wal"
-        newest = self.production.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        newest = self.production.sql("SELECT pg_walfile_name(pg_current_wal_lsn() - 1)")
         names = sorted(path.name for path in wal.iterdir() if re.fullmatch(newest[:8] + "[0-9A-F]{16}", path.name))
         _rc, text, _error = run(
             [f"{self.production.bin_dir}/pg_waldump", "-p", str(wal), "-r", "Transaction", names[0], newest]
@@ -230,6 +241,28 @@ def test_the_instance_keeps_only_what_the_transaction_touched(scene: Scene) -> N
     assert counts["customers"][0] < 300
 
 
+def test_killed_between_the_two_pauses_it_goes_on(scene: Scene, tmp_path: Path) -> None:
+    class Killed(Images):
+        def _note(self, state: str) -> None:
+            super()._note(state)
+            raise KeyboardInterrupt
+
+    side = Side(scene.production, tmp_path / "s", "undo")
+    side.restore()
+    target, wanted = side.params["target"], scene.wanted
+    with pytest.raises(KeyboardInterrupt):
+        side.ensure("promoted", target=target, images_of=functools.partial(Killed, wanted=wanted))
+    side.ensure("promoted", target=target, images_of=functools.partial(Images, wanted=wanted))
+    try:
+        for oid in scene.oids.values():
+            for image in ("before", "after"):
+                query = f"SELECT count(*), sum(hashtext(t::text)) FROM dbre_images.{image}_{oid} t"
+                query = f"SELECT row(q)::text FROM ({query}) q"
+                assert side.sql(query) == scene.side.sql(query)
+    finally:
+        side.ensure("absent")
+
+
 def test_undone_and_that_taken_back(scene: Scene) -> None:
     production: Production = scene.production
     now = scene.look("now")
@@ -251,6 +284,11 @@ def test_undone_and_that_taken_back(scene: Scene) -> None:
             sum(item["conflicts"].values()) for name, item in by_name.items() if name.startswith(table)
         )
         assert told_conflicts == len(conflicts), table
+    # Row 3 cannot have its value again, which row 900 has now; and four rows are refused by a check that came later.
+    for table, refused in {"later_key": {3}, "checked": {1, 2, 3, 4}}.items():
+        rows, _conflicts = expected(scene, table)
+        assert undone[table] == {**rows, **{key: now[table][key] for key in refused}}
+        assert sum(by_name[table]["conflicts"].values()) == len(refused)
     rows, conflicts = expected(scene, "customers")
     # A row that the transaction made and that a later sale points to stays.
     rows[1001] = now["customers"][1001]

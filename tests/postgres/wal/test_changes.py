@@ -196,6 +196,24 @@ def test_a_window_of_positions_holds_exactly_what_committed_in_it(cluster: Clust
     cluster.sql("ALTER TABLE ch_window ADD b int")
     found = cluster.history(since=first, until=last)
     assert [one["xid"] for one in found["transactions"]] == [inside]
+    assert found["tables"] == []
+
+
+def test_what_a_change_did_in_all_is_told_by_table(cluster: Cluster) -> None:
+    cluster.sql("CREATE TABLE ch_sum_a (id int, v int)", "CREATE TABLE ch_sum_b (id int)")
+    first = cluster.sql("SELECT pg_current_wal_insert_lsn()::text")
+    cluster.sql(
+        "INSERT INTO ch_sum_a SELECT g, g FROM generate_series(1, 30) g",
+        "UPDATE ch_sum_a SET v = 0 WHERE id <= 10",
+        "DELETE FROM ch_sum_a WHERE id <= 4",
+        "ALTER TABLE ch_sum_a RENAME TO ch_summed",
+        "INSERT INTO ch_sum_b VALUES (1)",
+        "DELETE FROM ch_summed WHERE id = 5",
+    )
+    found = cluster.history(since=first, min_rows=1)
+    counts = {item["name"]: (item["inserted"], item["updated"], item["deleted"]) for item in found["tables"]}
+    assert counts == {"ch_summed": (30, 10, 5), "ch_sum_b": (1, 0, 0)}
+    assert "    public.ch_summed: 5 deleted, 10 updated, 30 inserted" in found["text"]
 
 
 def test_since_the_newest_backup_leaves_out_what_is_in_it(cluster: Cluster) -> None:
