@@ -25,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
 MET, NOT_MET, UNKNOWN = "met", "not_met", "unknown"
 WORST = (NOT_MET, UNKNOWN, MET)
 DAY = 86400.0
+_OF_CLUSTER = re.compile(r"\s*(pg1-(?:path|host))\s*=\s*(.*?)\s*")
 
 
 class Judgement(NamedTuple):
@@ -79,9 +80,7 @@ def local_cluster(configuration: str, stanza: str) -> Optional[str]:
     for line in configuration.splitlines():
         if matched := re.fullmatch(r"\s*\[([^]]+)\]\s*", line):
             section = matched[1]
-        elif section.split(":")[0] == stanza and (
-            matched := re.fullmatch(r"\s*(pg1-(?:path|host))\s*=\s*(.*?)\s*", line)
-        ):
+        elif section.partition(":")[0] == stanza and (matched := _OF_CLUSTER.fullmatch(line)):
             found[matched[1]] = matched[2]
     return None if "pg1-host" in found else found.get("pg1-path")
 

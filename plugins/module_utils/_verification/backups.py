@@ -111,7 +111,7 @@ def usual(earlier: Sequence[float]) -> Optional[Usual]:
     if len(earlier) < NEEDED or min(earlier) <= 0:
         return None
     middle = median(earlier)
-    lower, _, upper = quantiles(earlier, n=4, method="inclusive")
+    lower, _middle, upper = quantiles(earlier, n=4, method="inclusive")
     spread = (upper - lower) / QUARTILES
     off = max(QUARTER * middle, SPREADS * spread)
     steps = [later / before for before, later in zip(earlier, earlier[1:])]

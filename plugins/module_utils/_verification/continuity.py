@@ -164,7 +164,7 @@ def _expired(backups: Iterable[Mapping[str, Any]], path: Sequence[str], have: St
     stops = sorted((parse_segment_name(one["archive_stop"], size)[1], one["archive_start"]) for one in backups)
     numbers = {name: parse_segment_name(name, size)[1] for name in path}
     gone: set[str] = set()
-    for (stop, _), (_, start) in zip(stops, stops[1:]):
+    for (stop, _start), (_stop, start) in zip(stops, stops[1:]):
         begin = parse_segment_name(start, size)[1]
         between = {name for name, number in numbers.items() if stop < number < begin}
         if between and not between & have.times.keys():
