@@ -87,7 +87,16 @@ class Shop(Production):
     def release(self, *words: str, **variables: Any) -> Run:
         """dr-release, for this production."""
         given = {"dr_report_dir": str(self.folder / "incidents"), **variables}
-        playbook = str(PLAYBOOK.with_name("dr-release.yml"))
+        return self.end("dr-release", *words, **given)
+
+    def abandon(self, *words: str, **variables: Any) -> Run:
+        """dr-abandon, for this production."""
+        given = {"dr_report_dir": str(self.folder / "incidents"), **variables}
+        return self.end("dr-abandon", *words, **given)
+
+    def end(self, name: str, *words: str, **given: Any) -> Run:
+        """A playbook that ends what another one has begun."""
+        playbook = str(PLAYBOOK.with_name(f"{name}.yml"))
         command = ["ansible-playbook", "-i", str(self.inventory_file), playbook, "-e", json.dumps(given), *words]
         return run(command, self.environment)
 

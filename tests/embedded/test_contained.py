@@ -72,10 +72,25 @@ def test_a_run_that_ends_in_the_middle_leaves_the_database_writable(shop: Shop, 
     assert within(5, lambda: note(shop, incident)["active"] is False)
     assert note(shop, incident)["undone_by"] == "the process that waited for the end of the run"
 
-    done = shop.recover(dr_tables="public.orders", dr_incident_id=incident)
+    looked = shop.abandon("--check", dr_incident_id=incident)
+    assert looked.rc == 0, looked.output
+    assert "would be given up" in " ".join(looked.output.split())
+    done = shop.abandon(dr_incident_id=incident)
     assert done.rc == 0, done.output
-    assert writable(shop)
+    words = " ".join(done.output.split())
+    assert f"{shop.folder}/side/{incident} on production: " in words
+    assert f"{incident} on production: removed" in words or phase in ("locate", "restore")
+    assert shop.query("shop", "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'recovered%'") == []
     assert "undone" in " ".join(shop.report(incident)["containment"]["lines"])
+    assert shop.report(incident)["message"] == "It was given up (dr-abandon)."
+
+
+def test_an_incident_without_a_record_here_is_refused_with_what_to_name(shop: Shop) -> None:
+    refused = shop.abandon(dr_incident_id="nobodys")
+    assert refused.rc != 0
+    words = " ".join(refused.output.split())
+    assert "There is no record of incident nobodys in" in words
+    assert "dr-release lets applications write again without a record" in words
 
 
 def obey(shop: Shop, incident: str, said: str) -> Any:
@@ -179,4 +194,4 @@ def test_when_it_cannot_be_undone_the_report_and_the_last_words_say_how(shop: Sh
     released = obey(shop, "stuck", said)
     assert released.rc == 0, released.output
     assert writable(shop)
-    assert shop.recover(**given).rc == 0
+    assert shop.abandon(dr_incident_id="stuck").rc == 0

@@ -58,6 +58,8 @@ WRONG = [
     ("logical-backup", "logical_backup_primary"),
     ("snapshot-before-change", "provision_primary"),
     ("snapshot-before-change", "dr_rds"),
+    ("dr-abandon", "dr_primary"),
+    ("dr-abandon", "dr_rds"),
     ("dr-release", "dr_primary"),
     ("dr-release", "dr_rds"),
     ("dr-rds-table-drop", "dr_rds"),
