@@ -96,6 +96,9 @@ ALERTS: dict[str, Alert] = {
     "BackupRepositoryBehind": Alert(
         "max by (instance, stanza, type) (dbre_backup_last_completion_timestamp_seconds)"
         " - on(instance, stanza, type) group_right() dbre_backup_last_completion_timestamp_seconds"
+        # A timer takes them one repository after the other.
+        " - on(instance, stanza, type) group_left()"
+        " max by (instance, stanza, type) (dbre_backup_usual_duration_seconds)"
         " - on(instance, stanza, type) group_left() dbre_backup_schedule_interval_seconds"
         " - on(instance, stanza) group_left() dbre_backup_schedule_grace_seconds > 0"
         # One more or less may have come while the repositories were read.

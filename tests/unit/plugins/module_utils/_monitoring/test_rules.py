@@ -353,6 +353,18 @@ def test_what_primary_and_repository_host_both_see_is_one_fault(tmp_path: Path, 
     assert said.count(f'alertname="{alert}"') == times
 
 
+def test_a_repository_whose_turn_comes_first_is_not_behind(tmp_path: Path) -> None:
+    """Backups that take two hours, every hour by the schedule, in one repository after the other."""
+    moments = sick("", put("dbre_backup_usual_duration_seconds", 2 * HOUR))
+    for number, moment in enumerate(moments):
+        for key in [key for key in moment if key[0] == "dbre_backup_last_completion_timestamp_seconds"]:
+            second = tuple((label, "2" if label == "repo" else value) for label, value in key[1])
+            moment[key], moment[(key[0], second)] = number * STEP - 3 * HOUR, number * STEP - HOUR
+            usual = ("dbre_backup_usual_duration_seconds", second)
+            moment[usual] = 2 * HOUR
+    assert not fires(tmp_path, "BackupRepositoryBehind", moments)
+
+
 def test_a_lag_of_a_server_has_one_alert(tmp_path: Path) -> None:
     moments = sick("", put("dbre_backup_archive_lag_seconds", 2 * HOUR))
     assert not fires(tmp_path, "BackupArchiveLagging", moments)

@@ -36,6 +36,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import iso_time, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
+from ansible_collections.dbre.recovery.plugins.module_utils._verification import record
 
 ROOT = Path(__file__).resolve().parents[5] / "plugins" / "module_utils"
 RECORDED = Path(__file__).resolve().parents[1] / "_pgbackrest" / "data"
@@ -249,6 +250,19 @@ def test_a_restore_test_is_told_by_verdict_and_by_what_it_measured() -> None:
         ("dbre_restore_test_rto_seconds", "main"): 61.5,
         ("dbre_restore_test_rpo_seconds", "main"): 0.5,
     }
+
+
+def test_what_the_role_backup_verification_leaves_is_understood(tmp_path: Path) -> None:
+    path = str(tmp_path / "verification-main.json")
+    record.begin(path, "main", "one", "2026-11-23T21:49:30+00:00")
+    assert plain(of_restore_tests("main", Path(path).read_text(), 1795470580.0)) == {
+        ("dbre_restore_test_known", "main"): 1,
+        ("dbre_restore_test_last_attempt_timestamp_seconds", "main"): 1795470570.0,
+    }
+    record.end(path, {**TESTED, "seconds": {}, "findings": []})
+    ended = plain(of_restore_tests("main", Path(path).read_text(), 1795470580.0))
+    assert ended[("dbre_restore_test_verdict", "main", "verified")] == 1
+    assert ended[("dbre_restore_test_rto_seconds", "main")] == 61.5
 
 
 def test_a_restore_test_that_runs_has_no_verdict_and_one_that_was_killed_proves_nothing() -> None:
