@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import left_to_do, located
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import located
 
 DOCUMENTATION = r"""
 name: failover_located
@@ -39,14 +39,13 @@ _value:
   description:
     - RV(ignore:candidate), RV(ignore:timeline) and RV(ignore:lsn), up to where it has to replay that timeline;
       RV(ignore:followers) and the RV(ignore:slots) that they need; RV(ignore:salvaged), what came from where;
-      RV(ignore:lost), what was lost, and RV(ignore:left_to_do).
+      RV(ignore:lost), what was lost.
   type: dict
 """
 
 
 def failover_located(planned: Mapping[str, Any], salvaged: Mapping[str, Any]) -> dict[str, Any]:
-    found = located(planned, salvaged)
-    return {**found, "left_to_do": left_to_do(planned, found)}
+    return located(planned, salvaged)
 
 
 class FilterModule:

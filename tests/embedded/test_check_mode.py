@@ -51,7 +51,7 @@ def everything(production: Any, cloud: Cloud) -> Path:
 
 
 # What they set up or shut off are services of systemd, which not every machine that runs these tests has: shown on real
-# hosts, by the scenarios provision, standby, logical_backup and failover.
+# hosts, by the scenarios provision, standby and logical_backup, and by tests/failover.
 ON_HOSTS = {"provision-primary", "provision-standby", "logical-backup", "dr-primary-failure"}
 # It needs an incident that was begun: shown in test_contained.py.
 OF_AN_INCIDENT = {"dr-abandon"}

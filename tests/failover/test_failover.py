@@ -24,8 +24,13 @@ from runs import Run, run, run_killed_in
 HERE = pathlib.Path(__file__).parent
 PORT, MAJOR, CLUSTER = 6930, 17, "failover"
 DATA = f"/var/lib/postgresql/{MAJOR}/{CLUSTER}"
+CONFIG = f"/etc/pgbackrest-{CLUSTER}.conf"
 FOLDER = "/var/tmp/failover-clients"
 PLAYBOOK = os.environ.get("DBRE_PLAYBOOK", "dbre.recovery.dr_primary_failure")
+
+
+BOUNCER = "/var/tmp/failover-pgbouncer"
+UNIT = f"postgresql@{MAJOR}-{CLUSTER}"
 
 
 class Lab:
@@ -35,6 +40,8 @@ class Lab:
         hosts = hosts_of(os.environ["DBRE_INVENTORY"])
         self.old, self.new, self.other, self.clients = (hosts[f"deb13{letter}"] for letter in "dfge")
         self.reports = folder / "incidents"
+        self.inventories = [os.environ[name] for name in ("DBRE_INVENTORY", "DBRE_GROUPS")]
+        self.unreachable = folder / "unreachable.json"
 
     @staticmethod
     def sql(host: Host, statements: str) -> str:
@@ -42,8 +49,16 @@ class Lab:
 
     def command(self, *extra: str, **variables: Any) -> list[str]:
         given = {"dr_report_dir": str(self.reports), "dr_confirm": True, "dr_salvage_timeout": 60, **variables}
-        inventories = [f"--inventory={os.environ[name]}" for name in ("DBRE_INVENTORY", "DBRE_GROUPS")]
+        inventories = [f"--inventory={path}" for path in self.inventories]
         return ["ansible-playbook", *inventories, PLAYBOOK, "-e", json.dumps(given), *extra]
+
+    def cut_off(self, host: Host) -> None:
+        """Let the controller not reach a host, as when its power has failed."""
+        self.unreachable.write_text(json.dumps({"all": {"hosts": {host.name: {"ansible_port": 1}}}}))
+        self.inventories.append(str(self.unreachable))
+
+    def reach_again(self) -> None:
+        self.inventories.remove(str(self.unreachable))
 
     def fail_over(self, *extra: str, **variables: Any) -> Run:
         return run(self.command(*extra, **variables))
@@ -58,34 +73,58 @@ class Lab:
     def evidence(self, incident: str, subject: str) -> dict[str, Any]:
         return dict(json.loads((self.reports / incident / "evidence" / f"{subject}.json").read_text()))
 
+    def start_bouncer(self) -> None:
+        """A PgBouncer that leads to the old primary, and whose clients stay connected to it."""
+        address = self.old.variables["ansible_host"]
+        self.clients.run(
+            f"rm -rf {BOUNCER} && mkdir {BOUNCER} && cat > {BOUNCER}/pgbouncer.ini"
+            f" && /usr/sbin/pgbouncer -q -d {BOUNCER}/pgbouncer.ini",
+            stdin=f"[databases]\npostgres = host={address} port={PORT} user=app\n"
+            f"[pgbouncer]\nlisten_addr = *\nlisten_port = 6933\nunix_socket_dir = {BOUNCER}\npool_mode = transaction\n"
+            f"auth_type = any\nlogfile = {BOUNCER}/log\npidfile = {BOUNCER}/pid\nserver_connect_timeout = 2\n",
+        )
+
     def start_clients(self) -> None:
+        """Two that know all servers, and two that come through PgBouncer."""
         addresses = ",".join(str(host.variables["ansible_host"]) for host in (self.old, self.new, self.other))
-        conninfo = (
+        direct = (
             f"host={addresses} port={PORT} dbname=postgres user=app target_session_attrs=read-write"
             " connect_timeout=2 tcp_user_timeout=2000"
         )
+        pooled = f"host={BOUNCER} port=6933 dbname=postgres user=app"
         self.clients.run(f"rm -rf {FOLDER} && mkdir {FOLDER} && cat > {FOLDER}/clients.py", stdin=CLIENTS)
-        self.clients.run(
-            f"nohup python3 {FOLDER}/clients.py '{conninfo}' {FOLDER} 4 1 > {FOLDER}/out 2>&1 < /dev/null &"
-        )
+        for conninfo, first in ((direct, 1), (pooled, 3)):
+            self.clients.run(
+                f"nohup python3 {FOLDER}/clients.py '{conninfo}' {FOLDER} 2 {first} > {FOLDER}/out 2>&1 < /dev/null &"
+            )
 
     def stop_clients(self) -> None:
-        self.clients.run(f"touch {FOLDER}/stop; pkill -f {FOLDER}/[c]lients.py; true")
+        self.clients.run(f"touch {FOLDER}/stop; pkill -f {FOLDER}/[c]lients.py; true", check=False)
 
-    def told(self) -> dict[int, float]:
+    def told(self, clients: str = "[1-4]") -> dict[int, float]:
         """Numbers whose commit a client was told of, and when."""
-        lines = self.clients.run(f"cat {FOLDER}/client*.log 2>/dev/null || true").splitlines()
+        lines = self.clients.run(f"cat {FOLDER}/client{clients}.log 2>/dev/null || true").splitlines()
         return {int(number): float(when) for number, when in (line.split() for line in lines if " " in line)}
 
     def there(self, host: Host) -> set[int]:
         return set(map(int, self.sql(host, "SELECT n FROM told").split()))
 
-    def wait_until_told(self, more: int) -> None:
-        goal = len(self.told()) + more
+    def outage(self, clients: str) -> float:
+        """The longest time in which none of these clients was told of a commit."""
+        moments = sorted(self.told(clients).values())
+        return max(after - before for before, after in zip(moments, moments[1:]))
+
+    def wait_until_told(self, more: int, clients: str = "[1-4]") -> None:
+        goal = len(self.told(clients)) + more
         deadline = time.monotonic() + 30
-        while len(self.told()) < goal:
-            assert time.monotonic() < deadline, self.clients.run(f"cat {FOLDER}/out")
+        while len(self.told(clients)) < goal:
+            assert time.monotonic() < deadline, self.clients.run(f"cat {FOLDER}/out {BOUNCER}/log | tail -20")
             time.sleep(0.2)
+
+    def followers(self, host: Host) -> str:
+        return self.sql(
+            host, "SELECT string_agg(application_name, ' ' ORDER BY application_name) FROM pg_stat_replication"
+        )
 
 
 CLIENTS = (HERE.parent / "e2e" / "acknowledged.py").read_text()
@@ -97,13 +136,23 @@ date +%s.%N
 sleep 1
 kill -KILL $pid $(pgrep -P $pid)
 """
+# What another server under the same stanza would have archived.
+FOREIGN = f"""
+set -e
+cd {DATA}/pg_wal
+printf '1\\t0/2000000\\tno recovery target specified\\n' > 00000002.history
+pgbackrest --config={CONFIG} --stanza={CLUSTER} --no-archive-async archive-push $PWD/00000002.history
+rm 00000002.history
+"""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made = Lab(tmp_path_factory.mktemp("failover"))
+    made.start_bouncer()
     yield made
     made.stop_clients()
+    made.clients.run(f"kill $(cat {BOUNCER}/pid)", check=False)
 
 
 def test_beside_a_primary_that_lives_nothing_is_promoted(lab: Lab) -> None:
@@ -116,29 +165,35 @@ def test_beside_a_primary_that_lives_nothing_is_promoted(lab: Lab) -> None:
 def test_every_acknowledged_commit_is_there_after_the_power_failed_and_runs_were_killed(lab: Lab) -> None:
     lab.start_clients()
     lab.wait_until_told(100)
+    lab.wait_until_told(20, "3")
     alone = float(lab.old.run(DIE))
     only_there = [number for number, when in lab.told().items() if when > alone]
     assert len(only_there) > 20
     assert not set(only_there) & lab.there(lab.new)
 
-    planned = lab.fail_over("--check", dr_incident_id="dead")
-    assert planned.rc == 0, planned.output
-    assert "of WAL that deb13f lacks are taken from deb13d before it is promoted" in planned.output
-    assert "lost: nothing that was committed" in planned.output
-    for phase, seconds in (("contain", 0.5), ("locate", 1.5), ("recover", 0.5), ("repoint", 1)):
+    lab.old.run(FOREIGN)
+    foreign = lab.fail_over("--check", dr_incident_id="dead")
+    assert foreign.rc != 0
+    assert "the archive has 00000002.history, of a timeline that left this cluster's WAL at 0/2000000" in foreign.output
+    lab.clients.run(f"rm /var/lib/pgbackrest-{CLUSTER}/archive/{CLUSTER}/{MAJOR}-1/00000002.history*")
+
+    for phase, seconds in (("locate", 1.5), ("recover", 0.5)):
         lab.killed_in(phase, seconds, dr_incident_id="dead")
-    done = lab.fail_over(dr_incident_id="dead")
+    write = f"psql -X -d 'host={lab.clients.variables['ansible_host']} port=6933 dbname=postgres user=app' -c"
+    done = lab.fail_over(dr_incident_id="dead", dr_check_command=f"{write} 'INSERT INTO told VALUES (0)'")
 
     assert done.rc == 0, done.output
-    lab.wait_until_told(20)
-    lab.stop_clients()
-    assert set(lab.told()) - lab.there(lab.new) == set()
+    lab.wait_until_told(20, "[12]")
+    lab.wait_until_told(20, "[34]")
+    assert (set(lab.told()) | {0}) - lab.there(lab.new) == set()
     located = lab.evidence("dead", "located")
     assert (located["candidate"], located["salvaged"]["taken"]) == ("deb13f", {"deb13d": 1})
     report = lab.report("dead")
     assert (report["verdict"], report["rpo"]["transactions"]) == ("proved", 0)
-    assert lab.sql(lab.new, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1"
-    assert "masked" in lab.old.run(f"systemctl is-enabled postgresql@{MAJOR}-{CLUSTER}", check=False)
+    # The old primary has nothing of its own any more, so that it is a standby as it was.
+    assert lab.evidence("dead", "last_words")["way"] == "rejoin"
+    assert lab.followers(lab.new) == "dbre_deb13d dbre_deb13g"
+    assert lab.old.run(f"systemctl is-enabled {UNIT}").strip() == "enabled"
 
 
 def test_done_once_it_is_not_done_again(lab: Lab) -> None:
@@ -146,4 +201,44 @@ def test_done_once_it_is_not_done_again(lab: Lab) -> None:
     assert (again.rc, again.changed) == (0, 0), again.output
     other = lab.fail_over("--check", dr_incident_id="once-more")
     assert other.rc != 0
-    assert "deb13f (timeline 2) is the primary already; there is nothing to promote." in other.output
+    assert "deb13d is a standby, and not the primary that is gone." in other.output
+
+
+def test_an_old_primary_that_comes_back_by_itself_in_the_middle_is_not_listened_to(lab: Lab) -> None:
+    """Its host has lost its power, with commits that nobody else has, and comes back when another is promoted."""
+    lab.stop_clients()
+    alone = lab.new.run(f"kill -STOP $(pgrep -P $(head -1 {DATA}/postmaster.pid) -f 'walsender|archiver'); date +%s.%N")
+    assert alone
+    lab.sql(lab.new, "INSERT INTO told SELECT -generate_series(1, 5)")
+    lab.sql(lab.new, "DELETE FROM told WHERE n BETWEEN 10000001 AND 10000010")
+    lab.new.run(f"pid=$(head -1 {DATA}/postmaster.pid); kill -KILL $pid $(pgrep -P $pid)")
+    lab.cut_off(lab.new)
+    given = {"dr_primary": "deb13f", "dr_standby_group": "standbys_of_deb13f", "dr_incident_id": "back"}
+
+    unreachable = lab.fail_over("--check", **given)
+    assert unreachable.rc != 0
+    assert "dr_fenced=yes" in unreachable.output
+    assert "dr_accept_loss=yes" in unreachable.output
+    lab.killed_in("repoint", 0.5, dr_fenced=True, dr_accept_loss=True, **given)
+    lab.reach_again()
+    lab.new.run(f"systemctl start {UNIT}", user="root")
+    wait_for_server(lab.new)
+    assert lab.sql(lab.new, "SELECT pg_is_in_recovery()") == "f"
+    lab.sql(lab.new, "INSERT INTO told VALUES (-6)")
+    done = lab.fail_over(dr_fenced=True, dr_accept_loss=True, **given)
+
+    assert done.rc == 2, done.output
+    assert "Recovered in part: missing 3 transactions that only deb13f had" in done.output
+    words = lab.evidence("back", "last_words")
+    assert words["way"] == "restore"
+    rows = [transaction["rows"] for transaction in words["own"]["transactions"]]
+    assert [(row["insert"], row["delete"]) for row in rows] == [(5, 0), (0, 10), (1, 0)]
+    assert lab.followers(lab.old) == "dbre_deb13f dbre_deb13g"
+    assert lab.sql(lab.new, "SELECT pg_is_in_recovery(), count(*) FROM told WHERE n < 0") == "t|0"
+
+
+def wait_for_server(host: Host) -> None:
+    deadline = time.monotonic() + 60
+    while "f" not in host.run(f"psql -X -A -t -p {PORT} -c 'SELECT pg_is_in_recovery()'", check=False):
+        assert time.monotonic() < deadline, "it does not come back"
+        time.sleep(0.5)

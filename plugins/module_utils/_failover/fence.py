@@ -33,7 +33,7 @@ def ensure_fenced(
     """
     place = find_place(port, data, service)
     masked = is_masked(place.service)
-    pid = server_pid(place.data)
+    pid = pid_of_server(place.data)
     changed = not masked or pid is not None
     if changed and not check_mode:
         if not masked:
@@ -41,6 +41,23 @@ def ensure_fenced(
         if pid is not None:
             _end(place.data, place.service, timeout)
     return {"changed": changed, "service": place.service, "was_running": pid is not None}
+
+
+def pid_of_server(data: str) -> Optional[int]:
+    """Process of the server on a data directory; None when there is none.
+
+    Looked at as the owner: in a container root may not see where a process of others works, and would take it for none.
+    """
+    if os.geteuid() != 0:
+        return server_pid(data)
+    owner, group = os.stat(data), os.getegid()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        return server_pid(data)
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
 
 
 def is_masked(service: str) -> bool:
@@ -60,15 +77,15 @@ def _mask(service: str) -> None:
 def _end(data: str, service: str, timeout: float) -> None:
     """End the server on a data directory, the more forcibly the longer it takes."""
     for number, patience in ((signal.SIGINT, timeout), (signal.SIGQUIT, _QUIT_PATIENCE), (signal.SIGKILL, 0.0)):
-        if (pid := server_pid(data)) is None:
+        if (pid := pid_of_server(data)) is None:
             break
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-        if _ended(lambda: server_pid(data) is None, patience):
+        if _ended(lambda: pid_of_server(data) is None, patience):
             break
     run(["systemctl", "stop", service])
     run(["systemctl", "kill", "--signal=SIGKILL", service])
-    if not _ended(lambda: server_pid(data) is None, _QUIT_PATIENCE):
+    if not _ended(lambda: pid_of_server(data) is None, _QUIT_PATIENCE):
         raise RecoveryError(
             f"the server in {data} on {socket.gethostname()} does not end, not even by SIGKILL: its disk may hang. No "
             "standby was touched. Switch the machine off, and run this again with -e dr_fenced=yes."

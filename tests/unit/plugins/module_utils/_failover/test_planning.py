@@ -90,9 +90,21 @@ def test_one_that_cannot_be_reached_needs_a_word_on_its_being_off_and_one_on_the
     assert "lost: UNKNOWN" in found["lines"][-1]
     report = located(found, {"end": "0/6000400"})
     assert report["lost"]["transactions"] is None
-    assert [entry["what"] for entry in left_to_do(found, report) if entry.get("lost")] == [
-        "the last transactions of db1"
-    ]
+    left = left_to_do(found, report, {}, "0/6000400")
+    assert [entry["what"] for entry in left if entry.get("lost")] == ["the last transactions of db1"]
+    assert "postgresql_old_primary -a 'fork_lsn=0/6000400 timeline=1" in left[1]["command"]
+
+
+def test_what_only_the_old_primary_had_is_counted_and_kept_until_it_is_removed() -> None:
+    found = planned(seen("db2", "0/6000400"), seen("db3", "0/6000300"), seen("db1", "0/6000400", **DEAD))
+    report = located(found, {"end": "0/6000400"})
+    own = {"commits": 2, "bytes": 600, "transactions": [{"xid": 740, "time": "2026-11-23T18:00:00+00:00", "rows": {}}]}
+    last_words = {"way": "restore", "kept": "/kept", "own": own}
+    left = left_to_do(found, report, last_words, "0/6000400")
+    assert [entry["what"] for entry in left if entry.get("lost")] == ["2 transactions that only db1 had"]
+    assert left[0]["command"].endswith("'path=/kept state=absent'")
+    nothing = left_to_do(found, report, {"way": "rejoin", "kept": "", "own": {}}, "0/6000400")
+    assert [entry["what"] for entry in nothing if entry.get("lost") or "db1 a standby" in entry["what"]] == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import left_to_do
+
+DOCUMENTATION = r"""
+name: failover_left_to_do
+short_description: What people have to do after a failover
+version_added: "0.1.0"
+description:
+  - Each thing with its reason and its command; what was lost is among it.
+options:
+  _input:
+    description: What the filter P(dbre.recovery.failover_located#filter) returned.
+    type: dict
+    required: true
+  planned:
+    description: What the filter P(dbre.recovery.failover_plan#filter) returned.
+    type: dict
+    required: true
+  last_words:
+    description: What M(dbre.recovery.postgresql_old_primary) returned of the old primary; empty where it was not asked.
+    type: dict
+    default: {}
+  fork_lsn:
+    description: Where the timeline of the new primary began.
+    type: str
+    default: ""
+author:
+  - the dbre.recovery authors (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Say what is left
+  ansible.builtin.debug:
+    msg: "{{ located | dbre.recovery.failover_left_to_do(planned) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: Each with RV(ignore:what), RV(ignore:reason), RV(ignore:command), and RV(ignore:lost) where it is a loss.
+  type: list
+  elements: dict
+"""
+
+
+def failover_left_to_do(
+    located: Mapping[str, Any],
+    planned: Mapping[str, Any],
+    last_words: Optional[Mapping[str, Any]] = None,
+    fork_lsn: str = "",
+) -> list[dict[str, Any]]:
+    known = last_words if (last_words or {}).get("way") else {}
+    return left_to_do(planned, located, known or {}, fork_lsn)
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"failover_left_to_do": failover_left_to_do}

@@ -1,0 +1,81 @@
+"""An old primary that comes back: as it is where it has nothing of its own, and never without what only it has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.last_words import prepare
+
+
+def came_back(cluster: Any, keep: Path, fork: str, check_mode: bool = False) -> dict[str, Any]:
+    data = str(cluster.primary.data)
+    return prepare(cluster.primary.port, fork, 1, str(keep), data=data, bin_dir=None, check_mode=check_mode)
+
+
+def promoted(cluster: Any) -> str:
+    """b becomes the primary; where its timeline begins."""
+    cluster.b.step("cut")
+    return str(cluster.b.step("promoted", lsn=cluster.b.look()["end"], timeline=1)["fork_lsn"])
+
+
+def test_one_that_has_nothing_of_its_own_follows_as_it_is(cluster: Any, tmp_path: Path) -> None:
+    cluster.primary.write(1, 20)
+    cluster.agree()
+    cluster.primary.kill()
+    fork = promoted(cluster)
+    cluster.b.sql("INSERT INTO told VALUES (21)")
+    foretold = came_back(cluster, tmp_path / "kept", fork, check_mode=True)
+    assert (foretold["way"], (cluster.primary.data / "standby.signal").exists()) == ("rejoin", False)
+    assert came_back(cluster, tmp_path / "kept", fork)["way"] == "rejoin"
+    assert not came_back(cluster, tmp_path / "kept", fork)["changed"]
+    conninfo = f"host={cluster.root} port={cluster.b.port}"
+    with (cluster.primary.data / "postgresql.conf").open("a") as file:
+        file.write(f"primary_conninfo='{conninfo}'\n")
+    cluster.primary.start()
+    end = cluster.b.sql("SELECT pg_current_wal_flush_lsn()::text")
+    cluster.until(lambda: cluster.primary.sql(f"SELECT pg_last_wal_replay_lsn() >= '{end}'"), "it follows")
+    assert cluster.primary.sql("SELECT array_agg(n ORDER BY n) FROM told") == list(range(1, 22))
+    assert cluster.primary.sql("SELECT received_tli FROM pg_stat_wal_receiver") == 2
+    assert came_back(cluster, tmp_path / "kept", fork)["way"] == "follows"
+
+
+def test_what_only_it_has_is_kept_and_listed(cluster: Any, tmp_path: Path) -> None:
+    cluster.primary.write(1, 5)
+    cluster.agree()
+    fork = promoted(cluster)
+    cluster.primary.sql("SELECT pg_switch_wal()")
+    cluster.primary.write(6, 8)
+    cluster.primary.sql("DELETE FROM told WHERE n < 3")
+    with pytest.raises(RecoveryError, match="a server that is no standby runs"):
+        came_back(cluster, tmp_path / "kept", fork)
+    cluster.primary.kill()
+    found = came_back(cluster, tmp_path / "kept", fork)
+    assert (found["way"], found["own"]["from"], found["own"]["commits"]) == ("restore", fork, 4)
+    rows = [transaction["rows"] for transaction in found["own"]["transactions"]]
+    assert rows == [*[{"insert": 1, "update": 0, "delete": 0}] * 3, {"insert": 0, "update": 0, "delete": 2}]
+    # Whoever starts it now starts no primary.
+    assert (cluster.primary.data / "standby.signal").exists()
+    kept = tmp_path / "kept"
+    assert json.loads((kept / "transactions.json").read_text())["transactions"] == found["own"]["transactions"]
+    assert (kept / "global" / "pg_control").exists()
+    wal = cluster.primary.data / "pg_wal"
+    assert {path.name for path in (kept / "pg_wal").iterdir()} >= {
+        path.name for path in wal.glob("00000001" + "0" * 16)
+    }
+
+
+def test_what_was_kept_is_not_taken_for_something_else_when_a_run_was_killed(cluster: Any, tmp_path: Path) -> None:
+    cluster.primary.write(1, 5)
+    cluster.agree()
+    fork = promoted(cluster)
+    cluster.primary.write(6, 8)
+    cluster.primary.kill()
+    (tmp_path / "kept.new").mkdir()
+    first = came_back(cluster, tmp_path / "kept", fork)
+    again = came_back(cluster, tmp_path / "kept", fork)
+    assert (again["way"], again["kept"], again["own"]) == ("restore", first["kept"], first["own"])
+    assert not again["changed"]
