@@ -66,6 +66,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "dr-table-drop": {"dr_database": "shop", "dr_tables": "public.orders"},
     "rds-backup": {},
     "snapshot-before-change": {"change": "release 4.2"},
+    "verify-backups": {"verify_hosts": "primary"},
     "what-happened": {"dr_database": "shop"},
 }
 

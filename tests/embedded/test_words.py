@@ -56,6 +56,7 @@ WRONG = [
     ("backup-now", "provision_primary"),
     ("backup-now", "provision_repository"),
     ("logical-backup", "logical_backup_primary"),
+    ("verify-backups", "verify_hosts"),
     ("snapshot-before-change", "provision_primary"),
     ("snapshot-before-change", "dr_rds"),
     ("dr-abandon", "dr_primary"),

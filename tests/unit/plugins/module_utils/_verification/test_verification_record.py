@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.restore_tests import parse
 from ansible_collections.dbre.recovery.plugins.module_utils._verification import record
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import conclude, finding
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import amcheck_findings
@@ -80,6 +81,16 @@ def test_an_attempt_is_in_the_history_before_it_ends(tmp_path: Path) -> None:
     for number in range(record.KEPT + 5):
         record.begin(path, "main", str(number), NOW)
     assert len(record.read_history(path)["attempts"]) == record.KEPT
+
+
+def test_metrics_understand_the_history_killed_and_ended(tmp_path: Path) -> None:
+    path = record.history_path(str(tmp_path), "main")
+    record.begin(path, "main", "a", MOMENTS["begin"])
+    record.end(path, made(SOUND, attempt="a"))
+    record.begin(path, "main", "b", NOW)
+    ended, killed = parse(Path(path).read_text())
+    assert (ended.verdict, ended.rto, ended.rpo) == ("verified", 181.0, None)
+    assert (killed.verdict, killed.ended) == (None, None)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 99, "attempts": []}', '{"schema": 1}'])

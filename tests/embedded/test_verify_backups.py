@@ -1,0 +1,92 @@
+"""What somebody sees who verifies backups: that all is well, what is wrong, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from runs import Run, run
+
+
+@pytest.fixture
+def verify(shop: Any, tmp_path: Path) -> Any:
+    """Runs the playbook, with a place of its own for the history."""
+    place = shop.folder / f"verified-{tmp_path.name}"
+
+    def play(*words: str) -> Run:
+        given = {
+            "verify_hosts": "primary",
+            "backup_verification_directory": str(place),
+            "backup_verification_base_dir": str(shop.folder / "side"),
+        }
+        command = ["ansible-playbook", "-i", str(shop.inventory_file), str(ROOT / "playbooks" / "verify-backups.yml")]
+        return run([*command, "-e", json.dumps(given), *words], shop.environment)
+
+    play.place = place  # type: ignore[attr-defined]
+    return play
+
+
+def history(place: Path) -> list[dict[str, Any]]:
+    (path,) = place.glob("verification-*.json")
+    return list(json.loads(path.read_text())["attempts"])
+
+
+def archive(shop: Any) -> None:
+    """Have WAL behind the newest backup, with commits in it."""
+    for _ in range(3):
+        shop.query("shop", "UPDATE public.orders SET what = what WHERE id < 10")
+        shop.query("shop", "SELECT pg_switch_wal()")
+    shop.pgbackrest("check")
+
+
+def test_a_backup_is_restored_checked_and_removed(shop: Any, verify: Any) -> None:
+    archive(shop)
+    done = verify()
+    assert done.rc == 0, done.output
+    assert "VERIFIED: stanza" in done.output
+    (attempt,) = history(verify.place)
+    assert (attempt["verdict"], attempt["codes"]) == ("verified", [])
+    assert set(attempt["seconds"]) == {"restore", "replay", "ready", "checked"}
+    assert attempt["rto"]["met"] is True
+    (place,) = (verify.place / "verifications").iterdir()
+    report = json.loads((place / "report.json").read_text())
+    assert [check["check"] for check in report["checks"]] == [
+        "completes", "size", "continuity", "repository", "boundary", "integrity", "checksums",
+    ]  # fmt: skip
+    assert report["removed"]["left"] is False
+    assert (place / "junit.xml").exists()
+    assert not any(os.scandir(shop.folder / "side"))
+
+
+def test_a_fault_is_said_and_still_nothing_is_left(shop: Any, verify: Any) -> None:
+    archive(shop)
+    shop.query("shop", "CREATE TABLE public.numbered (id serial PRIMARY KEY)")
+    shop.query("shop", "INSERT INTO public.numbered VALUES (7)")
+    archive(shop)
+    done = verify()
+    assert done.rc != 0
+    assert "SEQUENCE_BEHIND" in done.output
+    assert (history(verify.place)[-1]["verdict"], history(verify.place)[-1]["codes"]) == ("failed", ["SEQUENCE_BEHIND"])
+    assert not any(os.scandir(shop.folder / "side"))
+    ignored = verify("-e", json.dumps({"backup_verification_ignore": {"SEQUENCE_BEHIND": "the loader sets it"}}))
+    assert ignored.rc == 0, ignored.output
+    assert "ignored: the loader sets it" in ignored.output
+
+
+def test_a_restore_that_cannot_be_made_is_a_failure_and_an_attempt(shop: Any, verify: Any) -> None:
+    archive(shop)
+    done = verify("-e", "postgresql_bin_dir=/nonexistent")
+    assert done.rc != 0
+    assert history(verify.place)[-1]["codes"] == ["RESTORE_FAILED"]
+    assert "Production was not touched" in done.output
+
+
+def test_check_mode_restores_nothing(shop: Any, verify: Any) -> None:
+    done = verify("--check")
+    assert done.rc == 0, done.output
+    assert "check mode restores nothing" in done.output
+    assert not verify.place.exists()
