@@ -33,7 +33,7 @@ options:
     default: pgbackrest
   state_path:
     description:
-      - Directory in which restore tests leave what they found, as C(restore-test-STANZA.json).
+      - Directory in which restore tests leave what they found, as C(verification-STANZA.json).
     type: path
     default: /var/lib/dbre-recovery
 attributes:
@@ -91,7 +91,6 @@ now:
   sample: 1795470600.2
 """
 
-import json
 import os
 import re
 import time
@@ -103,7 +102,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive import Finished, finished_segments
-from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.audit import local_cluster, summary
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.audit import (
+    ended_tests,
+    local_cluster,
+    summary,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.restore_tests import parse
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples import IN_PRODUCTION, control_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
@@ -111,35 +114,28 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
 
 PATIENCE = 60.0  # seconds for a repository to answer
 KEPT = 20  # runs of each history
-HISTORY = re.compile(r"restore-test-(.+)\.json")
+HISTORY = re.compile(r"verification-(.+)\.json")
 # Where pgBackRest looks (src/config/parse.c), and where it looked before.
 USUAL = ("/etc/pgbackrest/pgbackrest.conf", "/etc/pgbackrest.conf")
 
 
-def histories(state_path: str) -> dict[str, Any]:
+def histories(state_path: str, now: float) -> dict[str, Optional[list[dict[str, Any]]]]:
     """Each stanza's restore tests; None where they cannot be understood."""
-    found: dict[str, Any] = {}
-    try:
-        names = sorted(os.listdir(state_path))
-    except FileNotFoundError:
-        return found
-    for name in names:
-        matched = HISTORY.fullmatch(name)
-        if matched:
-            found[matched[1]] = history(os.path.join(state_path, name))
+    found: dict[str, Optional[list[dict[str, Any]]]] = {}
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(state_path)):
+            matched = HISTORY.fullmatch(name)
+            if matched:
+                found[matched[1]] = history(os.path.join(state_path, name), now)
     return found
 
 
-def history(path: str) -> Optional[list[dict[str, Any]]]:
+def history(path: str, now: float) -> Optional[list[dict[str, Any]]]:
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
-        parse(text)
-        runs = json.loads(text)["runs"][-KEPT:]
+            return ended_tests(parse(file.read()), now)[-KEPT:]
     except (OSError, ValueError):
         return None
-    wanted = ("ended", "verdict", "rto_seconds", "rpo_seconds", "system_identifier")
-    return [{name: run.get(name) for name in wanted} for run in runs]
 
 
 def configurations(config: Optional[str]) -> Iterator[str]:
@@ -164,7 +160,7 @@ def of_primary(stanza: str, config: Optional[str]) -> Optional[list[Finished]]:
 
 def look(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
-    result: dict[str, Any] = {"restore_tests": histories(params["state_path"])}
+    result: dict[str, Any] = {"restore_tests": histories(params["state_path"], time.time())}
     if params["stanza"]:
         # Before pgBackRest is asked, so that what comes meanwhile is no lag.
         began, finished = time.time(), of_primary(params["stanza"], params["config"])

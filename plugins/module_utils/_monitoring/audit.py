@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, duration
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive import Finished, newest_archived
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.restore_tests import LONGEST, Attempt
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples import (
     MISSING,
     SERVES,
@@ -189,6 +190,20 @@ def of_restore_tests(
     if lost is not None:
         judged.append(_at_most("rpo", lost, policy, "the last restore test lost"))
     return judged
+
+
+def ended_tests(attempts: Iterable[Attempt], now: float) -> list[dict[str, Any]]:
+    """Restore tests as {ended, verdict, rto_seconds, rpo_seconds}, in their order.
+
+    One that has not ended within LONGEST was killed, and says nothing of the backups; one that still runs is left out.
+    """
+    found = []
+    for attempt in attempts:
+        if attempt.ended is None and now - attempt.began <= LONGEST:
+            continue
+        ended, verdict = attempt.ended or attempt.began, attempt.verdict or "could_not_verify"
+        found.append({"ended": ended, "verdict": verdict, "rto_seconds": attempt.rto, "rpo_seconds": attempt.rpo})
+    return found
 
 
 def measured(tests: Optional[Sequence[Mapping[str, Any]]], name: str) -> Optional[float]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Optional
 
@@ -13,6 +14,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._monitoring import a
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive import Finished
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.record import begin, end, history_path
+from ansible_collections.dbre.recovery.plugins.modules.backup_audit_info import histories
 
 RECORDED = Path(__file__).resolve().parents[1] / "_pgbackrest" / "data"
 HOUR, DAY = 3600.0, 86400.0
@@ -216,3 +219,22 @@ def test_rds_is_judged_by_its_own_backups() -> None:
 @pytest.mark.parametrize("windows", [[], [{**WINDOW, "latest": None}], [{**WINDOW, "kind": "replicated"}]])
 def test_rds_without_automated_backups_meets_nothing(windows: Any) -> None:
     assert [one[0] for one in missed(audit.judge_rds(windows, [SNAPSHOT], POLICY, RDS_NOW))] == ["backups"]
+
+
+def test_histories_are_read_from_where_verify_backups_leaves_them(tmp_path: Path) -> None:
+    path = history_path(str(tmp_path), "main")
+    now = datetime.now(timezone.utc)
+    for number, verdict in enumerate(("verified", "failed")):
+        began = (now - timedelta(hours=5 - number)).isoformat()
+        begin(path, "main", f"run-{number}", began)
+        report = {"id": f"run-{number}", "ended": began, "verdict": verdict, "seconds": {}, "findings": []}
+        end(path, {**report, "rto": {"seconds": 61.5, "objective": None, "met": None}})
+    begin(path, "main", "killed", (now - timedelta(days=2)).isoformat())
+    begin(path, "main", "running", now.isoformat())
+    (tmp_path / "verification-odd.json").write_text("{}")
+    (tmp_path / "verifications").mkdir()
+    found = histories(str(tmp_path), now.timestamp())
+    assert found["odd"] is None
+    assert [one["verdict"] for one in found["main"] or []] == ["verified", "failed", "could_not_verify"]
+    assert (found["main"] or [])[0]["rto_seconds"] == 61.5
+    assert histories(str(tmp_path / "nowhere"), 0.0) == {}
