@@ -72,9 +72,10 @@ def test_a_run_that_ends_in_the_middle_leaves_the_database_writable(shop: Shop, 
     assert within(5, lambda: note(shop, incident)["active"] is False)
     assert note(shop, incident)["undone_by"] == "the process that waited for the end of the run"
 
-    looked = shop.abandon("--check", dr_incident_id=incident)
-    assert looked.rc == 0, looked.output
-    assert "would be given up" in " ".join(looked.output.split())
+    if phase == "recover":
+        looked = shop.abandon("--check", dr_incident_id=incident)
+        assert looked.rc == 0, looked.output
+        assert "would be given up" in " ".join(looked.output.split())
     done = shop.abandon(dr_incident_id=incident)
     assert done.rc == 0, done.output
     words = " ".join(done.output.split())

@@ -26,6 +26,7 @@ from environment import (
     INSTALLED,
     NEWEST,
     OLDEST,
+    PYTHONS,
     SUDO,
     build,
     copy_sources,
@@ -115,15 +116,30 @@ def lint(name: str, directory: Path, command: Sequence[str]) -> None:
 def sanity_jobs(whole: bool = True) -> list[Job]:
     """ansible-test sanity: all of it with the newest ansible-core, what concerns modules with the oldest.
 
-    Unless ``whole``, pylint reads what users get only: tests are nearly half of the files, and ruff reads them too.
+    Unless ``whole``, pylint reads what users get only: tests are nearly half of the files, and ruff reads them too. And
+    sources are compiled and imported with the oldest and the newest Python only.
     """
-    of_users = ["--test", "pylint", "plugins/", "examples/"]
-    runs: list[list[str]] = [[]] if whole else [["--skip-test", "pylint"], of_users]
     of_modules = [word for test in ("ansible-doc", "import", "validate-modules") for word in ("--test", test)]
+    if whole:
+        newest: list[list[str]] = [[]]
+        oldest = [of_modules]
+    else:
+        of_versions = ("import", "compile")
+        others = [word for test in (*of_versions, "pylint") for word in ("--skip-test", test)]
+        each = [word for test in of_versions for word in ("--test", test)]
+        pythons = sorted(found_pythons())
+        newest = [others, *([*each, "--python", f"{major}.{minor}"] for major, minor in {pythons[0], pythons[-1]})]
+        newest.append(["--test", "pylint", "plugins/", "examples/"])
+        oldest = [[*of_modules, "--python", "default"]]
     return [
-        Job("sanity newest", partial(sanity, NEWEST, runs)),
-        Job("sanity oldest", partial(sanity, OLDEST, [of_modules])),
+        Job("sanity newest", partial(sanity, NEWEST, newest)),
+        Job("sanity oldest", partial(sanity, OLDEST, oldest)),
     ]
+
+
+def found_pythons() -> list[tuple[int, ...]]:
+    """Versions of the interpreters that prepare() has found, which ansible-test takes."""
+    return [tuple(map(int, path.name.removeprefix("python").split("."))) for path in PYTHONS.glob("python3.*")]
 
 
 def sanity(environment: Path, runs: Sequence[Sequence[str]]) -> None:
