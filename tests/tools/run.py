@@ -65,6 +65,7 @@ SECONDS = {
     "molecule embedded": 900,
     "molecule incidents": 360,
     "molecule logical_backup": 500,
+    "molecule monitoring": 600,
     "molecule provision": 1000,
     "molecule rds": 1700,
     "molecule repository": 1900,
