@@ -63,6 +63,7 @@ SECONDS = {
     "hosts": 230,
     "lint ansible-lint": 200,
     "molecule embedded": 900,
+    "molecule failover": 600,
     "molecule incidents": 360,
     "molecule logical_backup": 500,
     "molecule monitoring": 600,
