@@ -16,6 +16,9 @@ from steps import ROOT, TALLY, WORK, Log, StepFailed, step
 
 SCENARIOS = ROOT / "extensions" / "molecule"
 PODMAN = SCENARIOS / "default" / "podman"
+# By name, and in test-matrix: with them make test would take over an hour. Unit tests and suites on real servers prove
+# the parts of what these prove on hosts.
+ON_DEMAND = frozenset({"failover", "monitoring"})
 # The scenario that proves the oldest ansible-core on real hosts.
 OLDEST_SCENARIO = os.environ.get("OLDEST_SCENARIO", "table_drop")
 
@@ -76,11 +79,12 @@ def used_hosts(name: str, whole: bool) -> set[str]:
 
 
 def scenario_jobs(names: Sequence[str] = (), whole: bool = False) -> list[Job]:
-    """The scenarios of these names, or all. Two that use the same host never run at the same time."""
+    """The scenarios of these names, or all but those on demand. Two that use one host never run at the same time."""
     known = {path.parent.name for path in SCENARIOS.glob("*/molecule.yml")} - {"default"}
     if unknown := set(names) - known:
         raise StepFailed(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
-    uses = {name: used_hosts(name, whole) for name in names or sorted(known)}
+    chosen = names or sorted(known if whole else known - ON_DEMAND)
+    uses = {name: used_hosts(name, whole) for name in chosen}
     return [
         Job(f"molecule {name}", partial(scenario, name, whole), used, after={"hosts"} if used else ())
         for name, used in uses.items()
