@@ -74,19 +74,23 @@ def test_a_record_that_can_no_longer_be_kept_leaves_nothing_read_only_and_no_sec
     given = {"dr_database": "shop", "dr_tables": "public.orders", "dr_contain": "read_only", "dr_incident_id": "disk1"}
     record, away = cloud.reports / "disk1", cloud.reports / "disk1.away"
 
+    ended = threading.Event()
+
     def lose_the_record() -> None:
-        for _attempt in range(1200):
+        while not ended.wait(0.05):
             with contextlib.suppress(OSError):
                 if '"restore"' in (record / "events.jsonl").read_text():
                     record.rename(away)
                     record.write_text("not a folder any more")
                     return
-            time.sleep(0.05)
 
     thread = threading.Thread(target=lose_the_record)
     thread.start()
-    run = cloud.play(TABLE_DROP, shop, "-vvv", **given)
-    thread.join()
+    try:
+        run = cloud.play(TABLE_DROP, shop, "-vvv", **given)
+    finally:
+        ended.set()
+        thread.join()
     assert run.rc != 0
     # Which of the two depends on the moment: between two tasks, or in the middle of one that keeps the record.
     assert re.search("there is no incident disk1|incident record in .* cannot be kept", run.output), run.output
