@@ -62,7 +62,7 @@ AT_ONCE = int(os.environ.get("AT_ONCE", 2 * (os.cpu_count() or 1)))
 SECONDS = {
     "hosts": 230,
     "lint ansible-lint": 200,
-    "molecule embedded": 900,
+    "molecule embedded": 1500,
     "molecule failover": 600,
     "molecule incidents": 360,
     "molecule logical_backup": 500,
@@ -75,7 +75,7 @@ SECONDS = {
     "molecule table_drop": 1000,
     "oldest core table_drop": 200,
     "page": 150,
-    "sanity newest": 450,
+    "sanity newest": 800,
     "sanity oldest": 165,
 }
 
