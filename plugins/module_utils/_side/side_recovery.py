@@ -51,6 +51,7 @@ _NOT_YET = (
     "not yet accepting",
     "not accepting connections",
     "shutting down",
+    "in recovery mode",  # its startup process has just crashed
     "No such file or directory",
     "Connection refused",
     "closed the connection unexpectedly",
