@@ -19,6 +19,12 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._options import (
 
 # What these do, they do to an incident that was begun before.
 OF_ANOTHER_RUN = ("dr-release", "dr-abandon")
+# What these do, they do to one server at a time.
+ONE_PRIMARY = {
+    "dr-table-drop": "recovers one server at a time",
+    "dr-corruption": "recovers one server at a time",
+    "dr-primary-failure": "replaces one primary at a time",
+}
 
 
 class ActionModule(ActionBase):
@@ -41,6 +47,7 @@ class ActionModule(ActionBase):
             # Ansible has read them already, and keeps what it read.
             for_this_run = set(load_extra_vars(self._loader))
             options = check_options(known, playbook, given, variables.get("groups") or {}, for_this_run)
+            _refuse_more_than_one(playbook, variables.get("ansible_play_hosts_all") or [])
         except RecoveryError as error:
             return {**result, "failed": True, "msg": error.msg}
         # A form leaves it empty, and what was given so for a run cannot be set by a task.
@@ -48,3 +55,11 @@ class ActionModule(ActionBase):
         if INCIDENT in own and playbook not in OF_ANOTHER_RUN:
             options[INCIDENT] = options[INCIDENT] or f"{playbook.removeprefix('dr-')}-{began}"
         return {**result, "changed": False, "options": options}
+
+
+def _refuse_more_than_one(playbook: str, hosts: list[str]) -> None:
+    if playbook in ONE_PRIMARY and len(hosts) > 1:
+        raise RecoveryError(
+            f"{playbook} {ONE_PRIMARY[playbook]}. Hosts here: {', '.join(hosts)}. Nothing was touched. Name the primary with"
+            " -l HOST."
+        )

@@ -18,6 +18,7 @@ description:
     other playbooks, or a site's own.
   - What is empty (a question of a survey that was not answered) counts as not given.
   - What the options are is in C(docs/options.md) of the collection.
+  - Fails when a playbook that treats one primary at a time was given several hosts.
   - Works on the controller; no connection to the host of the task is made.
 options:
   playbook:

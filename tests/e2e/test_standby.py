@@ -51,7 +51,7 @@ def test_a_dropped_table_is_back_from_the_delayed_standby_without_a_restore(shop
     assert shop.definitions() == definitions
     assert standby_state(shop) == FOLLOWS
     assert restores(shop) == before
-    assert len(run.tasks) <= 41, "\n".join(run.tasks)
+    assert len(run.tasks) <= 40, "\n".join(run.tasks)
     report = json.loads((shop.reports / "delayed" / "report.json").read_text())
     assert (report["verdict"], report["instance"]["source"], report["backup"]) == ("proved", "standby", None)
     assert report["rpo"]["transactions"] == 0
