@@ -60,6 +60,6 @@ class ActionModule(ActionBase):
 def _refuse_more_than_one(playbook: str, hosts: list[str]) -> None:
     if playbook in ONE_PRIMARY and len(hosts) > 1:
         raise RecoveryError(
-            f"{playbook} {ONE_PRIMARY[playbook]}. Hosts here: {', '.join(hosts)}. Nothing was touched. Name the primary "
-            "with -l HOST."
+            f"{playbook} {ONE_PRIMARY[playbook]}. Hosts here: {', '.join(hosts)}. Nothing was touched. "
+            "Name the primary with -l HOST."
         )

@@ -33,6 +33,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing imp
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import create_kept
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import (
+    computable,
+    passing_over,
+    unique_keys,
+)
 
 
 class CopyBeside(ExistingTable):
@@ -122,7 +127,9 @@ class CopyBeside(ExistingTable):
         ]
         merge = None
         if self.key:
-            insert = f"{self.insert_statement(self.copy)} ON CONFLICT DO NOTHING"
+            unique = computable(unique_keys(connection, oid), self.copied_columns)
+            over = passing_over(unique, self, self.as_it_was(self.copy))
+            insert = self.insert_statement(self.copy, over)
             merge = "; ".join(["BEGIN", insert, *forward, "COMMIT;"])
         save = create_kept(connection, self.staging, name_before, f"SELECT * FROM {self.own}")
         remove = f"DROP TABLE {before}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct
@@ -37,6 +38,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.referenc
     silence,
     source_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import (
     ExistingTable,
     same_row,
@@ -44,6 +46,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing imp
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished, create_kept
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import (
+    UniqueKey,
+    computable,
+    locks_for_deferrable,
+    passing_over,
+    unique_keys,
+)
 
 SAMPLE = 5
 
@@ -54,18 +63,6 @@ UNION
 SELECT 'NOT NULL of column ' || a.attname, pg_catalog.quote_ident(a.attname) || ' IS NOT NULL'
 FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
-"""
-
-# Columns only of indexes whose values can be compared without knowing more than the columns.
-UNIQUE = """
-SELECT c.relname AS name,
-       CASE WHEN i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indisexclusion THEN
-         ARRAY(SELECT a.attname FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS key(number, n)
-               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.number
-               WHERE key.n <= i.indnkeyatts ORDER BY key.n) END AS columns
-FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = %s::oid AND (i.indisunique OR i.indisexclusion) AND NOT i.indisprimary
-ORDER BY 2 NULLS LAST, 1
 """
 
 
@@ -90,6 +87,9 @@ class Merged:
         self.lacked = self.owner.bring(table.staging, lacked)
         self.owner.lend("TABLE", self.lacked, ["INSERT", "UPDATE"])
         self.reason = self._reason(table)
+        unique = unique_keys(connection, self.oid)
+        self.unique = computable(unique, table.copied_columns)
+        self.apart = [key.name for key in unique if key not in self.unique and key.deferrable]
         self.parents: dict[int, Parents] = {}
         # To be dropped when all are back in staging.
         self.dropped: list[str] = []
@@ -137,9 +137,31 @@ class Merged:
 
     def insert(self) -> None:
         """Insert what production lacks, but what another unique key keeps out."""
-        wanted = f"i.{self.reason} IS NULL AND {self.table.on_key('i', 's')}"
-        condition = f"WHERE EXISTS (SELECT FROM {self.lacked} i WHERE {wanted}) ON CONFLICT DO NOTHING"
-        self.owner.execute(self.table.insert_statement(self.copy, condition))
+        table, end = self.table, "ON CONFLICT DO NOTHING"
+        if self.apart:
+            raise RecoveryError(
+                f"{table.shown} on {host_name()} cannot be merged: its deferrable key {', '.join(self.apart)} is of "
+                "computed columns, which can be computed only in the table itself. The table was not changed. Run "
+                "again with dr_load=beside and another incident id, and take the rows from the copy."
+            )
+        wanted = f"EXISTS (SELECT FROM {self.lacked} i WHERE i.{self.reason} IS NULL AND {table.on_key('i', 's')})"
+        if any(key.deferrable for key in self.unique):
+            # Nobody writes to the table any more.
+            for key in self.unique:
+                self._mark_met(key)
+            end = f"AND {self._absent('s')}"
+        self.owner.execute(table.insert_statement(self.copy, f"WHERE {wanted} {end}"))
+
+    def _absent(self, row: str) -> str:
+        return f"NOT EXISTS (SELECT FROM {self.table.own} p WHERE {self.table.on_key('p', row)})"
+
+    def _mark_met(self, key: UniqueKey) -> None:
+        """Mark the rows that are not there because production has others in their place."""
+        table = self.table
+        self._mark(
+            f"unique index or exclusion constraint {key.name}: production has other rows with the same values",
+            f"{self._absent('i')} AND {key.meets(table, 'i', table.as_it_was(self.copy))}",
+        )
 
     def hold_parents(self, key: Mapping[str, Any]) -> None:
         """Keep the rows that ours point to by a foreign key from being deleted before our commit."""
@@ -172,22 +194,13 @@ class Merged:
 
     def explain(self) -> None:
         """Mark the rows that were not inserted with the unique key that kept them out."""
-        table = self.table
-        absent = f"NOT EXISTS (SELECT FROM {table.own} p WHERE {table.on_key('p', 'i')})"
+        absent = self._absent("i")
         query = f"SELECT 1 AS found FROM {self.lacked} i WHERE {self.reason} IS NULL AND {absent} LIMIT 1"
         if not self.owner.value(query):
             return
-        indexes = rows(self.connection, UNIQUE, (self.oid,))
-        for index in indexes:
-            if index["columns"]:
-                same = " AND ".join(f"p.{quote_ident(name)} = s.{quote_ident(name)}" for name in index["columns"])
-                self._mark(
-                    f"unique index {index['name']}: production has other rows with the same values",
-                    f"{absent} AND EXISTS (SELECT FROM {self.copy} s JOIN {table.own} p ON {same} "
-                    f"WHERE {table.on_key('s', 'i')})",
-                )
-        names = ", ".join(index["name"] for index in indexes if not index["columns"]) or "one of the table"
-        self._mark(f"unique index or exclusion constraint ({names}): production has other rows in their place", absent)
+        for key in self.unique:
+            self._mark_met(key)
+        self._mark("a unique index or exclusion constraint: production has other rows in their place", absent)
 
     def finish(self) -> None:
         """Keep what differs and what does not fit beside, and note what was done."""
@@ -244,13 +257,14 @@ class Merged:
                 self.dropped.append(quote_name(table.staging, name))
         self.dropped += [table.copy, quote_name(table.staging, table.derived("_lacked"))]
         table.set_sequences(connection)
+        over = passing_over(self.unique, table, table.as_it_was(unfit))
         left_to_do = [
             left(
                 "rows",
                 table.shown,
                 f"{counted(count, 'row')} of before the incident did not come back: {reason}. To be found in "
                 f"{shown[unfit_name]}; when they fit, run the command, which passes over those that do not",
-                f"{table.insert_statement(unfit)} ON CONFLICT DO NOTHING;",
+                f"{table.insert_statement(unfit, over)};",
                 lost=True,
                 rows=count,
             )
@@ -344,7 +358,8 @@ def merge_tables(connection: Any, tables: Sequence[ExistingTable], locks: Locks)
         # As late as can be: it holds up those who write to the table.
         firing = firing_triggers(connection, list(by_oid))
         off, on = silence(firing)
-        locks.take(locks_to_silence(firing))
+        late = locks_for_deferrable(connection, [(item.oid, item.table.true) for item in merged])
+        locks.take([*locks_to_silence(firing), *late])
         for statement in off:
             execute(connection, statement)
         for oid in order:

@@ -28,6 +28,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import 
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import primary_key, same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.row_versions import FIXED
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import unique_keys
 
 CHECKS = """
 SELECT 'constraint ' || k.conname AS name, pg_catalog.pg_get_expr(k.conbin, k.conrelid) AS condition
@@ -36,12 +37,6 @@ UNION
 SELECT 'NOT NULL of column ' || a.attname, pg_catalog.quote_ident(a.attname) || ' IS NOT NULL'
 FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND a.attgenerated = ''
-"""
-DEFERRABLE = """
-SELECT ARRAY(SELECT a.attname FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS key(number, n)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.number
-             WHERE key.n <= i.indnkeyatts ORDER BY key.n) AS columns
-FROM pg_catalog.pg_index i WHERE i.indrelid = %s::oid AND i.indisunique AND NOT i.indimmediate ORDER BY i.indexrelid
 """
 SAMPLE = 5
 # Why a row stays as it is.
@@ -242,7 +237,7 @@ class Reversal:
                 f"AND u.{self.inverse} = 'UPDATE'"
             )
         # Not where a key is checked later, which the server does not take here; doubled() finds these.
-        later = rows(self.connection, DEFERRABLE, (table.oid,))
+        later = any(key.deferrable for key in unique_keys(self.connection, table.oid))
         passing_over = "" if later else " ON CONFLICT DO NOTHING"
         self.owner.execute(
             f"INSERT INTO {table.true} ({self.fields}) OVERRIDING SYSTEM VALUE SELECT {self.values} "
@@ -282,14 +277,13 @@ class Reversal:
         Such checks are triggers, which do not fire in a session that is a replica.
         """
         found: dict[int, str] = {}
-        for index in rows(self.connection, DEFERRABLE, (self.table.oid,)):
-            same = " AND ".join(f"q.{quote_ident(name)} = p.{quote_ident(name)}" for name in index["columns"])
-            for row in self.owner.rows(
-                f"SELECT u.{self.seq} AS seq FROM {self.preview} u JOIN {self.table.own} p "
-                f"ON {self.table.on_key('p', 'u')} WHERE {self.pending()} AND u.{self.inverse} <> 'DELETE' "
-                f"AND EXISTS (SELECT FROM {self.table.own} q WHERE {same} AND q.ctid <> p.ctid)"
-            ):
-                found[row["seq"]] = TAKEN
+        for key in unique_keys(self.connection, self.table.oid):
+            if key.deferrable:
+                query = (
+                    f"SELECT u.{self.seq} AS seq FROM {self.preview} u WHERE {self.pending()} "
+                    f"AND u.{self.inverse} <> 'DELETE' AND {key.doubled(self.table, 'u')}"
+                )
+                found.update({row["seq"]: TAKEN for row in self.owner.rows(query)})
         return found
 
     def refused(self) -> dict[int, str]:

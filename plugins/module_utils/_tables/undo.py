@@ -58,6 +58,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover impo
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.reversal import Images, Reversal, Touched
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.reversal_keys import without_parent, without_row
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import locks_for_deferrable
 
 IMAGES = "dbre_images"
 TABLES = """
@@ -254,7 +255,8 @@ class Undo:
             if end is not None:
                 firing = firing_triggers(connection, oids)
                 off, on = silence(firing)
-                locks.take(locks_to_silence(firing))
+                late = locks_for_deferrable(connection, [(table.oid, table.true) for table in tables])
+                locks.take([*locks_to_silence(firing), *late])
                 for statement in off:
                     execute(connection, statement)
                 for one in reversals:
