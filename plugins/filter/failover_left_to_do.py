@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import left_to_do
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.afterwards import left_to_do
 
 DOCUMENTATION = r"""
 name: failover_left_to_do
@@ -32,6 +32,11 @@ options:
     description: Where the timeline of the new primary began.
     type: str
     default: ""
+  diverged:
+    description: What the filter P(dbre.recovery.failover_diverged#filter) returned.
+    type: list
+    elements: dict
+    default: []
 author:
   - the dbre.recovery authors (!UNKNOWN)
 """
@@ -55,9 +60,10 @@ def failover_left_to_do(
     planned: Mapping[str, Any],
     last_words: Optional[Mapping[str, Any]] = None,
     fork_lsn: str = "",
+    diverged: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     known = last_words if (last_words or {}).get("way") else {}
-    return left_to_do(planned, located, known or {}, fork_lsn)
+    return left_to_do(planned, located, known or {}, fork_lsn, diverged)
 
 
 class FilterModule:

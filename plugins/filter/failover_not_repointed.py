@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import not_repointed
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.afterwards import not_repointed
 
 DOCUMENTATION = r"""
 name: failover_not_repointed

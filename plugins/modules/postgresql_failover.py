@@ -33,7 +33,8 @@ options:
       - V(promoted) promotes, makes a checkpoint, and has O(slots) for the followers. It fails for a primary whose
         timeline did not begin at or behind O(lsn) of O(timeline).
       - V(following) points C(primary_conninfo) to O(primary_host) and waits until the standby streams O(timeline) and
-        has replayed O(lsn). A delayed standby is not waited for.
+        has replayed some of it. One that has replayed, or will replay, what the old primary wrote beyond O(lsn) is cut
+        off instead, and RV(left) says so. A delayed standby is not waited for.
       - V(settled) takes back what C(ALTER SYSTEM) set, where a configuration file says the same by now.
     type: str
     choices: [fenced, cut, replayed, promoted, following, settled]
@@ -54,7 +55,7 @@ options:
     type: int
   lsn:
     description:
-      - Up to where WAL has to be replayed.
+      - Up to where WAL has to be replayed; with O(state=following) where O(timeline) began.
     type: str
   primary_host:
     description:
@@ -150,6 +151,13 @@ hba_file:
   returned: when O(state) is V(promoted), and not in check mode
   type: str
   sample: /etc/postgresql/17/main/pg_hba.conf
+left:
+  description:
+    - What the standby has of another timeline beyond O(lsn), where that is something, so that it cannot follow and must
+      be rebuilt - that C(timeline), C(fork) where it left, and up to where it has C(replayed) it.
+  returned: when O(state) is V(following)
+  type: dict
+  sample: {timeline: 1, fork: 0/6000148, replayed: 0/7000000}
 file:
   description: The configuration file that sets C(primary_conninfo), where that is not PostgreSQL's own.
   returned: when O(state) is V(following)
@@ -162,7 +170,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments impo
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.fence import ensure_fenced
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.steps import Request, take_step
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.session import Request
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.steps import take_step
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connection_argument_spec,
     login_of,

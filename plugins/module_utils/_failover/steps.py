@@ -8,85 +8,41 @@ Each step looks at the server first, so that a run that was killed goes on.
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import socket
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn
-from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import size
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.ancestry import timelines_of
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, connect
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_literal
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.conninfo import with_primary
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.leaving import left_at, will_leave
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.session import (
+    AUTO,
+    POLL,
+    SET_IN,
+    Request,
+    Session,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 
 with suppress(ImportError):  # connect() says so
     import psycopg2
 
-_POLL = 0.05
 # Seconds without any progress of replay after which nothing more is to be expected: PostgreSQL looks into archive and
 # pg_wal every five.
 STALLED = 20.0
 CUT_PATIENCE = 20.0
-_RECORD = "failover.json"
-_STATE = """
-SELECT pg_is_in_recovery() AS in_recovery, pg_last_wal_replay_lsn()::text AS replay_lsn,
-       current_setting('primary_conninfo') AS conninfo, current_setting('data_directory') AS data,
-       current_setting('hba_file') AS hba_file,
-       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver') AS receivers,
-       (SELECT status FROM pg_stat_wal_receiver) AS receiver,
-       (SELECT received_tli FROM pg_stat_wal_receiver) AS received_timeline,
-       (SELECT setting::int > 0 FROM pg_settings WHERE name = 'recovery_min_apply_delay') AS delayed,
-       CASE WHEN NOT pg_is_in_recovery() THEN
-         ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline
-"""
-# Of all files that set it; the last one counts.
-_SET_IN = "SELECT sourcefile, setting FROM pg_file_settings WHERE name = 'primary_conninfo' ORDER BY seqno"
-_AUTO = "postgresql.auto.conf"
+RECEIVER_PATIENCE = 2.0
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a step is to reach. ``path`` is a directory on the standby's host that remembers what was changed."""
-
-    path: str
-    incident: str
-    timeline: int = 0
-    lsn: str = "0/0"
-    timeout: float = 300.0
-    primary_host: str = ""
-    primary_port: int = 5432
-    slots: list[str] = field(default_factory=list)
-
-
-class Step:
-    """A session on one server, for one step."""
-
-    def __init__(self, login: Login, request: Request, check_mode: bool) -> None:
-        self.request = request
-        self.check_mode = check_mode
-        self.host = socket.gethostname()
-        self.port = login.get("login_port") or 5432
-        self._file = os.path.join(request.path, _RECORD)
-        self._connection = connect(login, any_database=True)
-        self._connection.autocommit = True
-        self._progress = Progress(None if check_mode else os.path.join(request.path, "progress.json"))
-
-    def close(self) -> None:
-        """End the session."""
-        self._connection.close()
-
-    def look(self) -> dict[str, Any]:
-        """How the server is now."""
-        return rows(self._connection, _STATE)[0]
+class Step(Session):
+    """What can be done to a server."""
 
     # Cut off
 
@@ -96,54 +52,30 @@ class Step:
         if not now["in_recovery"] or (not now["conninfo"] and not now["receivers"]):
             return {"changed": False}
         if not self.check_mode:
-            self._remember()
-            self._set_conninfo("")
-            self._wait(self._is_cut, CUT_PATIENCE, "its WAL receiver does not stop")
+            self.remember()
+            self.set_conninfo("")
+            self._end_receiver()
+            self.wait(self._is_cut, CUT_PATIENCE, "its WAL receiver does not stop")
         return {"changed": True}
+
+    def _end_receiver(self) -> None:
+        """End the WAL receiver where nobody else does.
+
+        That is the startup process, which does so when it wants more WAL: not while it holds a commit back (a delayed
+        standby) or waits for queries (xlogrecovery.c: StartupRequestWalReceiverRestart).
+        """
+        deadline = time.monotonic() + RECEIVER_PATIENCE
+        while not self._is_cut():
+            if time.monotonic() > deadline:
+                for pid in self.look()["receivers"]:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)
+                return
+            time.sleep(POLL)
 
     def _is_cut(self) -> bool:
         now = self.look()
         return not now["conninfo"] and not now["receivers"]
-
-    def _remember(self) -> None:
-        """Keep what primary_conninfo is, and whether ALTER SYSTEM had set it, unless an earlier run has."""
-        if self._remembered():
-            return
-        found = rows(self._connection, _SET_IN)
-        automatic = [row["setting"] for row in found if os.path.basename(row["sourcefile"]) == _AUTO]
-        known = {
-            "incident": self.request.incident,
-            "conninfo": self.look()["conninfo"],
-            "automatic": automatic[-1] if automatic else None,
-        }
-        os.makedirs(self.request.path, mode=0o700, exist_ok=True)
-        write_atomically(self._file, json.dumps(known) + "\n")
-
-    def _remembered(self) -> dict[str, Any]:
-        try:
-            with open(self._file, encoding="utf-8") as file:
-                found: dict[str, Any] = json.load(file)
-        except FileNotFoundError:
-            return {}
-        if found["incident"] != self.request.incident:
-            raise RecoveryError(
-                f"{self._file} on {self.host} is of incident {found['incident']}, which cut this standby off and did "
-                "not end. Nothing was changed here. Go on with it (dr_incident_id), or, when it was given up, remove "
-                "that file."
-            )
-        return found
-
-    def _set_conninfo(self, text: Optional[str]) -> None:
-        """Set primary_conninfo by ALTER SYSTEM, or take it back (None), and have the server read that."""
-        if text is None:
-            execute(self._connection, "ALTER SYSTEM RESET primary_conninfo")
-        else:
-            execute(self._connection, f"ALTER SYSTEM SET primary_conninfo TO {quote_literal(text)}")
-        self._reload()
-
-    def _reload(self) -> None:
-        # It also wakes a startup process that waits for more WAL (startup.c: StartupProcSigHupHandler).
-        value(self._connection, "SELECT pg_reload_conf()")
 
     # Bring it to the end
 
@@ -156,7 +88,7 @@ class Step:
         if self.check_mode:
             return {"changed": True, "replay_lsn": now["replay_lsn"]}
         begin = parse_lsn(now["replay_lsn"])
-        self._reload()
+        self.reload()
         reached, moved = begin, time.monotonic()
         deadline = time.monotonic() + self.request.timeout
         while reached < wanted:
@@ -167,12 +99,12 @@ class Step:
                     "/var/log/postgresql says what is missing; what lacks may be on another host or in the archive. "
                     "Run this again then, or do without: -e dr_salvage_on_timeout=lose"
                 )
-            time.sleep(_POLL)
+            time.sleep(POLL)
             at = parse_lsn(self.look()["replay_lsn"])
             if at > reached:
                 reached, moved = at, time.monotonic()
-                self._progress.say("replay", reached - begin, wanted - begin, "bytes")
-        self._progress.end()
+                self.progress.say("replay", reached - begin, wanted - begin, "bytes")
+        self.progress.end()
         return {"changed": True, "replay_lsn": format_lsn(reached)}
 
     # Promote
@@ -190,14 +122,14 @@ class Step:
                 )
             if self.check_mode:
                 return {"changed": True}
-            value(self._connection, "SELECT pg_promote(false)")
-            self._wait(lambda: not self._in_recovery(), self.request.timeout, "it stays in recovery")
+            value(self.connection, "SELECT pg_promote(false)")
+            self.wait(lambda: not self._in_recovery(), self.request.timeout, "it stays in recovery")
             now = self.look()
         seconds = time.monotonic() - began
         fork = self._require_descent(now)
         if not self.check_mode:
             if changed:
-                execute(self._connection, "CHECKPOINT")
+                execute(self.connection, "CHECKPOINT")
             changed = self._settle_promoted() or changed
             changed = self._have_slots() or changed
         return {
@@ -209,7 +141,7 @@ class Step:
         }
 
     def _in_recovery(self) -> bool:
-        return bool(value(self._connection, "SELECT pg_is_in_recovery()"))
+        return bool(value(self.connection, "SELECT pg_is_in_recovery()"))
 
     def _require_descent(self, now: Mapping[str, Any]) -> int:
         """Where the server left the old timeline; RecoveryError where it is another timeline's."""
@@ -224,39 +156,30 @@ class Step:
             )
         return fork
 
-    @staticmethod
-    def history(data: str, timeline: int) -> str:
-        """Text of a timeline's history file; empty where it is not there."""
-        with (
-            suppress(FileNotFoundError),
-            open(os.path.join(data, "pg_wal", f"{timeline:08X}.history"), encoding="utf-8") as file,
-        ):
-            return file.read()
-        return ""
-
     def _settle_promoted(self) -> bool:
         """Put primary_conninfo back as it was, for the day when this is a standby again."""
-        known = self._remembered()
+        known = self.remembered()
         if not known:
             return False
-        self._set_conninfo(known["automatic"])
-        os.unlink(self._file)
+        self.set_conninfo(known["automatic"])
+        os.unlink(self.record_file)
         return True
 
     def _have_slots(self) -> bool:
         """Physical slots of these names, which keep WAL from now on."""
-        there = {row["slot_name"] for row in rows(self._connection, "SELECT slot_name FROM pg_replication_slots")}
+        there = {row["slot_name"] for row in rows(self.connection, "SELECT slot_name FROM pg_replication_slots")}
         missing = [name for name in self.request.slots if name not in there]
         for name in missing:
-            value(self._connection, "SELECT slot_name FROM pg_create_physical_replication_slot(%s, true)", (name,))
+            value(self.connection, "SELECT slot_name FROM pg_create_physical_replication_slot(%s, true)", (name,))
         return bool(missing)
 
     # Follow
 
     def following(self) -> dict[str, Any]:
-        """Let the standby ask the new primary for WAL, and wait until it streams from there.
+        """Let the standby ask the new primary for WAL, and wait until it streams, and has replayed, what that wrote.
 
-        A delayed one asks only when it has replayed what it has (xlogrecovery.c), which may take hours.
+        One that has left the new primary's way is cut off instead, and ``left`` says where. A delayed one asks only
+        when it has replayed what it has (xlogrecovery.c), which may take hours.
         """
         now = self.look()
         if not now["in_recovery"]:
@@ -264,86 +187,54 @@ class Step:
                 f"{self.host} is to follow the new primary and is a primary itself. It was not changed. Look at once "
                 "whether applications write to it."
             )
-        known = self._remembered()
+        known = self.remembered()
         wanted = with_primary(
             known.get("conninfo") or now["conninfo"], self.request.primary_host, self.request.primary_port
         )
-        result = {"changed": now["conninfo"] != wanted, **self._where_set(known)}
+        result = {"changed": now["conninfo"] != wanted, "left": None, **self.where_set(known)}
+        if left := self._left(now):
+            return {**result, **self.cut(), "left": left}
         if result["changed"] and not self.check_mode:
-            self._set_conninfo(wanted)
+            self.set_conninfo(wanted)
         if not self.check_mode and not now["delayed"]:
-            self._wait(self._streams, self.request.timeout, "it does not stream from the new primary")
+            left = self._wait_for_the_new(self.request.timeout)
+            if left:
+                return {**result, **self.cut(), "left": left}
         return result
+
+    def _left(self, now: Mapping[str, Any]) -> Optional[dict[str, Any]]:
+        fork, timeline = parse_lsn(self.request.lsn), self.request.timeline
+        left = left_at(self.connection, fork, timeline, self.check_mode)
+        return left or (will_leave(self.connection, fork, timeline) if now["delayed"] else None)
+
+    def _wait_for_the_new(self, patience: float) -> Optional[dict[str, Any]]:
+        """Wait until the first record of the new timeline is replayed; where it has left instead."""
+        self.wait(self._is_beyond, patience, "it does not stream from the new primary")
+        if left := self._left(self.look()):
+            return left
+        self.wait(self._streams, patience, "it does not stream from the new primary")
+        return None
+
+    def _is_beyond(self) -> bool:
+        return parse_lsn(self.look()["replay_lsn"]) > parse_lsn(self.request.lsn)
 
     def _streams(self) -> bool:
         now = self.look()
-        return (
-            now["receiver"] == "streaming"
-            and now["received_timeline"] == self.request.timeline
-            and parse_lsn(now["replay_lsn"]) >= parse_lsn(self.request.lsn)
-        )
-
-    def _where_set(self, known: Mapping[str, Any]) -> dict[str, Any]:
-        """The file that had set primary_conninfo, where that is not PostgreSQL's own."""
-        if known.get("automatic") is not None:
-            return {"file": None}
-        found = [row["sourcefile"] for row in rows(self._connection, _SET_IN)]
-        others = [path for path in found if os.path.basename(path) != _AUTO]
-        return {"file": others[-1] if others else None}
+        return now["receiver"] == "streaming" and now["received_timeline"] == self.request.timeline
 
     def settled(self) -> dict[str, Any]:
         """Let the configuration file speak again, once it names the new primary; nothing more is remembered then."""
-        now, found = self.look(), rows(self._connection, _SET_IN)
-        files = [row["setting"] for row in found if os.path.basename(row["sourcefile"]) != _AUTO]
-        automatic = any(os.path.basename(row["sourcefile"]) == _AUTO for row in found)
+        now, found = self.look(), rows(self.connection, SET_IN)
+        files = [row["setting"] for row in found if os.path.basename(row["sourcefile"]) != AUTO]
+        automatic = any(os.path.basename(row["sourcefile"]) == AUTO for row in found)
         by_file = automatic and bool(files) and files[-1] == now["conninfo"]
-        known = self._remembered()
+        known = self.remembered()
         if not self.check_mode:
             if by_file:
-                self._set_conninfo(None)
+                self.set_conninfo(None)
             if known:
-                os.unlink(self._file)
+                os.unlink(self.record_file)
         return {"changed": by_file or bool(known)}
-
-    def _wait(self, done: Callable[[], bool], patience: float, complaint: str) -> None:
-        deadline = time.monotonic() + patience
-        while not done():
-            if time.monotonic() > deadline:
-                now = self.look()
-                raise RecoveryError(
-                    f"{self.host}, port {self.port}: {complaint} within {patience:g} s (in recovery "
-                    f"{now['in_recovery']}, WAL receiver {now['receiver'] or 'not running'}, replayed up to "
-                    f"{now['replay_lsn']}). Its log in /var/log/postgresql says why. Mend that and run this again, "
-                    "with the same dr_incident_id."
-                )
-            time.sleep(_POLL)
-
-
-# host=10.0.0.1 port=5432 ...; a value may be in single quotes, with backslashes before what would end it.
-_HOST_OR_PORT = re.compile(r"(?<!\S)(host|hostaddr|port)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
-
-
-def with_primary(conninfo: str, host: str, port: int) -> str:
-    """A primary_conninfo that leads to another server, and is otherwise the same, letter for letter.
-
-    RecoveryError for a URI, and for one that names no host, since it has nothing that could be replaced.
-    """
-    if re.match(r"postgres(?:ql)?://", conninfo.strip()):
-        raise RecoveryError(
-            "primary_conninfo of this standby is a URI, in which no server is replaced. It was not changed. Point it "
-            f"to {host}, port {port}, yourself (ALTER SYSTEM SET primary_conninfo, SELECT pg_reload_conf())."
-        )
-    named = {match.group(1) for match in _HOST_OR_PORT.finditer(conninfo)}
-    changed = _HOST_OR_PORT.sub(lambda match: _replaced(match, named, host, port), conninfo)
-    missing = ([] if named & {"host", "hostaddr"} else [f"host={host}"]) + ([] if "port" in named else [f"port={port}"])
-    return " ".join([*missing, re.sub(r"\s+", " ", changed).strip()]) if missing else changed
-
-
-def _replaced(match: re.Match[str], named: set[str], host: str, port: int) -> str:
-    if match.group(1) == "port":
-        return f"port={port}"
-    # Of the two, one leads there; what the other one was is not known of the new primary.
-    return f"host={host}" if match.group(1) == "host" or "host" not in named else ""
 
 
 STEPS: Mapping[str, Callable[[Step], dict[str, Any]]] = {

@@ -18,8 +18,9 @@ from typing import Any, Callable
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._failover import survey
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.session import Request
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.steps import Request, take_step
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.steps import take_step
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
@@ -91,7 +92,8 @@ class Server:
         children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
         for each in [pid, *map(int, children)]:
             os.kill(each, signal.SIGKILL)
-        until(lambda: server_pid(str(self.data)) is None, "the server is dead")
+        # Until nobody can take it for alive: its parent has to be told first, and a new server would refuse to start.
+        until(lambda: not Path(f"/proc/{pid}").exists(), "the server is dead")
 
     def sql(self, *statements: str) -> Any:
         """Run statements, each its own transaction; the first value of the last one."""

@@ -84,9 +84,9 @@ def test_the_last_commits_of_a_dead_disk_are_there_after_the_promotion(cluster: 
     assert not cluster.b.step("replayed", lsn=end)["changed"]
     assert not cluster.b.step("promoted", lsn=end, timeline=1)["changed"]
     cluster.b.sql("INSERT INTO told VALUES (61)")
-    followed = repoint(cluster.c, cluster.b, cluster.b.sql("SELECT pg_current_wal_flush_lsn()::text"))
-    assert followed["changed"]
-    assert cluster.c.told() == list(range(1, 62))
+    followed = repoint(cluster.c, cluster.b, end)
+    assert (followed["changed"], followed["left"]) == (True, None)
+    cluster.until(lambda: cluster.c.told() == list(range(1, 62)), "c has what b wrote")
     assert not repoint(cluster.c, cluster.b, end)["changed"]
 
 
@@ -255,3 +255,42 @@ def test_a_primary_that_was_promoted_too_early_is_not_taken_for_the_new_one(clus
     end = cluster.primary.sql("SELECT pg_current_wal_flush_lsn()::text")
     with pytest.raises(RecoveryError, match="does not begin where timeline 1 ended"):
         cluster.b.step("promoted", lsn=end, timeline=1)
+
+
+def test_a_standby_that_went_on_with_the_old_primary_is_not_counted_as_a_follower(cluster: Any) -> None:
+    """The old primary came back, and archives; a standby that takes from the archive has what the new one never had."""
+    cluster.primary.write(1, 5)
+    cluster.agree()
+    cut_off(cluster.b)
+    cut_off(cluster.c)
+    cluster.c.stop()
+    fork = cluster.b.step("promoted", lsn=cluster.b.look()["end"], timeline=1)["fork_lsn"]
+    cluster.b.sql("INSERT INTO told VALUES (11)")
+    cluster.primary.write(6, 10)
+    name = cluster.primary.sql("SELECT pg_walfile_name(pg_switch_wal())")
+    cluster.until(lambda: list(cluster.root.glob(f"repo*/archive/main/*/{name[:16]}/{name}-*")), f"{name} is archived")
+    cluster.c.start()
+    cluster.until(lambda: cluster.c.told() == list(range(1, 11)), "c has what only the old primary wrote")
+    found = repoint(cluster.c, cluster.b, fork)
+    assert (found["left"]["timeline"], found["left"]["fork"]) == (1, fork)
+    assert parse_lsn(found["left"]["replayed"]) > parse_lsn(fork)
+    # Nor does it go on: what came from there would be written over what it has.
+    assert cluster.c.sql("SHOW primary_conninfo") == ""
+    assert cluster.b.sql("SELECT count(*) FROM pg_stat_replication") == 0
+    assert repoint(cluster.c, cluster.b, fork) == {**found, "changed": False}
+
+
+def test_a_delayed_standby_that_will_go_on_with_the_old_primary_is_known_before_it_does(cluster: Any) -> None:
+    cluster.primary.write(1, 5)
+    cluster.agree()
+    cut_off(cluster.b)
+    end = cluster.b.look()["end"]
+    cluster.c.sql("ALTER SYSTEM SET recovery_min_apply_delay = '1h'", "SELECT pg_reload_conf()")
+    cluster.primary.write(6, 10)
+    has = cluster.primary.sql("SELECT pg_current_wal_flush_lsn()::text")
+    cluster.until(lambda: parse_lsn(cluster.c.look()["end"]) >= parse_lsn(has), "c has it")
+    cut_off(cluster.c)
+    fork = cluster.b.step("promoted", lsn=end, timeline=1)["fork_lsn"]
+    assert cluster.c.told() == list(range(1, 6))
+    left = repoint(cluster.c, cluster.b, fork)["left"]
+    assert (left["timeline"], left["fork"]) == (1, fork)

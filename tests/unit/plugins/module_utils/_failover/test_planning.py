@@ -9,8 +9,9 @@ from typing import Any, Optional
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.afterwards import diverged_of, left_to_do
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice import Wishes
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import Known, left_to_do, located, plan
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import Known, located, plan
 
 SEGMENT = 1 << 24
 
@@ -168,3 +169,18 @@ def test_what_could_not_be_brought_is_said_to_be_lost() -> None:
     part = located(found, {"end": "0/6000400", "taken": {}})
     assert part["lost"]["transactions"] is None
     assert "256 bytes could not be brought" in part["lost"]["why"]
+
+
+def test_a_standby_that_went_another_way_is_to_be_rebuilt_and_the_command_names_it() -> None:
+    left = {"timeline": 1, "fork": "0/6000400", "replayed": "0/7000000"}
+    diverged = diverged_of(
+        [{"ansible_loop_var": "at", "at": "db3", "left": left}, {"ansible_loop_var": "at", "at": "db4", "left": None}]
+    )
+    found = planned(seen("db2", "0/6000400"), seen("db1", "0/6000400", **DEAD))
+    whole = located(found, {"end": "0/6000400", "taken": {}})
+    entry = left_to_do(found, whole, {"way": "follows"}, "0/6000400", diverged)[-1]
+    assert (entry["what"], entry.get("lost")) == ("Rebuild db3, which is no standby of db2", None)
+    assert (
+        "-e provision_standby=db3 -e postgresql_standby_primary=db2 -e postgresql_standby_rebuild=true"
+        in (entry["command"])
+    )

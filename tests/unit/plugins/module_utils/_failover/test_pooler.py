@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import not_repointed
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.afterwards import not_repointed
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.pooler import Move, move_entries
 
 MOVE = Move(["db1", "10.0.0.1"], 5432, "10.0.0.2", 5433)

@@ -1,0 +1,127 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is left to people after a failover, and which hosts did not come along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, size
+
+
+def left_to_do(
+    planned: Mapping[str, Any],
+    found: Mapping[str, Any],
+    last_words: Mapping[str, Any],
+    fork_lsn: str,
+    diverged: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """What people have to do afterwards; what was lost among it, so that no report calls it whole.
+
+    ``found`` is what :func:`located` returned, ``last_words`` what the module postgresql_old_primary returned, empty
+    where the old primary was not asked, ``fork_lsn`` where the new timeline began, ``diverged`` what
+    :func:`diverged_of` returned.
+    """
+    old, new = str((planned.get("primary") or {}).get("host")), str(found["candidate"])
+    entries: list[dict[str, Any]] = []
+    own, kept = last_words.get("own") or {}, last_words.get("kept")
+    if own.get("commits"):
+        entries.append(
+            {
+                "what": f"{counted(own['commits'], 'transaction')} that only {old} had",
+                "lost": True,
+                "reason": (
+                    f"{size(own['bytes'])} of WAL, committed up to {own['transactions'][-1]['time']}; the list is in "
+                    f"{kept}/transactions.json on {old}, the WAL beside it. Remove it when nobody needs it."
+                ),
+                "command": f"ansible -i INVENTORY {old} --become -m ansible.builtin.file -a 'path={kept} state=absent'",
+            }
+        )
+    elif found["lost"]["transactions"] is None and not last_words:
+        entries.append({"what": f"the last transactions of {old}", "lost": True, "reason": found["lost"]["why"]})
+    if not last_words:
+        keep = f"fork_lsn={fork_lsn} timeline={found['timeline']} keep=/var/lib/postgresql/last-words-of-{old}"
+        entries.append(
+            {
+                "what": f"Make {old} a standby of {new}",
+                "reason": (
+                    f"Before its network is back, keep it from starting as a primary: systemctl mask "
+                    f"{(planned.get('primary') or {}).get('service') or 'its unit'}. The command keeps what only it "
+                    "has, and tells; then unmask the unit, and provision-standby makes a standby of it "
+                    f"(-e provision_standby={old} -e postgresql_standby_primary={new})."
+                ),
+                "command": (
+                    f"ansible -i INVENTORY {old} --become --become-user postgres "
+                    f"-m dbre.recovery.postgresql_old_primary -a '{keep}'"
+                ),
+            }
+        )
+    entries += [
+        {
+            "what": f"Put {new} into the group primary of the inventory, and {old} into the group standby",
+            "reason": (
+                "Playbooks take whoever is in that group for the primary. Backups that a repository host takes ask "
+                f"{old} until provision-primary has run with the new inventory."
+            ),
+            "command": "ansible-playbook -i INVENTORY dbre.recovery.provision_primary",
+        },
+        {
+            "what": f"Take a backup of {new}",
+            "reason": "Older backups lead to the new timeline over the WAL of the old one; a new one does without.",
+            "command": "ansible-playbook -i INVENTORY dbre.recovery.backup_now",
+        },
+    ]
+    followers = [follower["host"] for follower in found["followers"]]
+    entries += [
+        {
+            "what": f"Look at {host}, which does not follow {new}",
+            "reason": f"It {why}.",
+            "command": "ansible-playbook -i INVENTORY dbre.recovery.provision_standby",
+        }
+        for host, why in (planned.get("others") or {}).items()
+        if host not in followers
+    ]
+    return entries + [_rebuild(entry, new) for entry in diverged]
+
+
+def _rebuild(entry: Mapping[str, Any], new: str) -> dict[str, Any]:
+    """What to do with a standby that has gone another way than the new primary ``new``."""
+    host = entry["host"]
+    return {
+        "what": f"Rebuild {host}, which is no standby of {new}",
+        "reason": (
+            f"It has WAL of timeline {entry['timeline']} up to {entry['replayed']}, which {new} left at "
+            f"{entry['fork']}: it shows rows that {new} never had, and would never have all of those that it gets. It "
+            "follows nobody, so that nothing is written over them: let no application read there."
+        ),
+        "command": (
+            f"ansible-playbook -i INVENTORY dbre.recovery.provision_standby -e provision_standby={host} "
+            f"-e postgresql_standby_primary={new} -e postgresql_standby_rebuild=true"
+        ),
+    }
+
+
+def diverged_of(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Standbys that cannot follow, as ``{host, timeline, fork, replayed}``.
+
+    ``results`` are those of a task in a loop over the standbys, with the module postgresql_failover.
+    """
+    found = [(str(result.get(str(result.get("ansible_loop_var", "item")))), result.get("left")) for result in results]
+    return [{"host": host, **left} for host, left in found if left]
+
+
+def not_repointed(results: Sequence[Mapping[str, Any]], old: str) -> list[dict[str, str]]:
+    """PgBouncers that were not led to the new primary, as ``{host, why}``; one that died with the old primary is none.
+
+    ``results`` are those of a task in a loop over their hosts.
+    """
+    found = []
+    for result in results:
+        host = str(result.get(str(result.get("ansible_loop_var", "item"))))
+        gone_with_it = host == old and result.get("unreachable")
+        if "databases" not in result and not gone_with_it:
+            why = " ".join(str(result.get("msg") or "no answer").split()).replace("Task failed: ", "")
+            found.append({"host": host, "why": why})
+    return found
