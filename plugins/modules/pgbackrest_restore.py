@@ -109,6 +109,11 @@ options:
     description:
       - Name of production's superuser. The default is the name of the operating system user the module runs as.
     type: str
+  state_path:
+    description:
+      - Directory in which restore tests on this host (dbre.recovery.pgbackrest_restore_test) left how fast it restores.
+    type: path
+    default: /var/lib/dbre-recovery
   client:
     description:
       - The one client that M(dbre.recovery.postgresql_side_instance) will let in over the network, to refuse what would
@@ -227,6 +232,10 @@ plan:
       - name: template1
         oid: 1
     seconds: 7.2
+    expected:
+      seconds: {restore: 6.9, replay: 1.2}
+      bytes_per_second: {restore: 4686987, replay: 83886080}
+      tests: 5
     shown:
       - {label: WAL to replay, lines: ["6 segments, 000000010000000000000012 to 000000010000000000000017"]}
 sets:
@@ -299,6 +308,7 @@ def main() -> None:
             "process_max": {"type": "int", "default": 0},
             "bin_dir": {"type": "path"},
             "superuser": {"type": "str"},
+            "state_path": {"type": "path", "default": "/var/lib/dbre-recovery"},
             "client": {
                 "type": "dict",
                 "options": {name: {"type": "str", "required": True} for name in ("address", "listen")},

@@ -46,3 +46,7 @@ class RecoveryError(Exception):
         super().__init__(msg)
         self.msg: str = msg
         self.details: dict[str, Any] = masked(details)
+
+
+class UnfitHost(RecoveryError):
+    """A host lacks what a step needs (room, a program, a locale, a path): which says nothing of backups."""

@@ -16,12 +16,9 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, duration
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive import Finished, newest_archived
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.restore_tests import LONGEST, Attempt
-from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples import (
-    MISSING,
-    SERVES,
-    chain_dirty,
-)
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
+from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples import MISSING
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import holdings
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import SERVED_BY, current_databases
 
 MET, NOT_MET, UNKNOWN = "met", "not_met", "unknown"
 WORST = (NOT_MET, UNKNOWN, MET)
@@ -50,20 +47,16 @@ def summary(facts: Mapping[str, Any], finished: Optional[Sequence[Finished]], no
     none.
     """
     current = current_databases(facts)
-    ours = {(entry["repo"], entry["id"]) for entry in current}
     newest = newest_archived(facts)
     repositories: dict[str, Any] = {}
     for entry in facts["repositories"]:
         repo = entry["repo"]
-        backups = [b for b in facts["backups"] if b["repo"] == repo and (repo, b["database_id"]) in ours]
-        backups.sort(key=lambda backup: str(backup["stop_time"]))
-        # Of a backup of a stopped server (--no-online) no WAL is known, so that it leads nowhere.
-        whole = [backup for backup in backups if not backup["error"] and backup["archive_stop"]]
+        held = holdings(facts, repo)
         repositories[str(repo)] = {
             "status": entry["status"],
-            "backups": {kind: _newest([b for b in backups if b["type"] in kinds]) for kind, kinds in SERVES.items()},
-            "reaches_back_to": _seconds(whole[0]["stop_time"]) if whole else None,
-            "page_errors": chain_dirty(backups),
+            "backups": {kind: _newest(held.serving(kind)) for kind in SERVED_BY},
+            "reaches_back_to": held.window_start,
+            "page_errors": held.page_errors,
             "lag_seconds": _lag(finished, newest.get(repo, ""), now),
         }
     identifiers = {entry["system_identifier"] for entry in current}
@@ -193,7 +186,7 @@ def of_restore_tests(
 
 
 def ended_tests(attempts: Iterable[Attempt], now: float) -> list[dict[str, Any]]:
-    """Restore tests as {ended, verdict, rto_seconds, rpo_seconds}, in their order.
+    """Restore tests as {ended, verdict, rto_seconds, rpo_seconds, system_identifier}, in their order.
 
     One that has not ended within LONGEST was killed, and says nothing of the backups; one that still runs is left out.
     """
@@ -202,7 +195,8 @@ def ended_tests(attempts: Iterable[Attempt], now: float) -> list[dict[str, Any]]
         if attempt.ended is None and now - attempt.began <= LONGEST:
             continue
         ended, verdict = attempt.ended or attempt.began, attempt.verdict or "could_not_verify"
-        found.append({"ended": ended, "verdict": verdict, "rto_seconds": attempt.rto, "rpo_seconds": attempt.rpo})
+        run = {"ended": ended, "verdict": verdict, "rto_seconds": attempt.rto, "rpo_seconds": attempt.rpo}
+        found.append({**run, "system_identifier": attempt.system_identifier})
     return found
 
 

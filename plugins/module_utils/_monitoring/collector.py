@@ -42,7 +42,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continui
     Continuity,
     look_for_gaps,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 
 PATIENCE = 40  # seconds for one command; the timer's service is ended after a few of them
@@ -76,6 +76,7 @@ class Look:
         self.stanza = str(settings["stanza"])
         self.began = time.time()
         self.finished: list[Finished] = []
+        self.identifier: Optional[int] = None
 
     def samples(self) -> Iterator[Sample]:
         labels = {"stanza": self.stanza}
@@ -83,7 +84,6 @@ class Look:
         yield from self.timers()
         yield from self.certificates()
         yield from self.free_space()
-        yield from self.restore_tests()
         if self.settings.get("pg_path"):
             with suppress(OSError):
                 self.finished = finished_segments(str(self.settings["pg_path"]))
@@ -93,6 +93,7 @@ class Look:
             found = list(self.pgbackrest())
         except (RecoveryError, ValueError) as error:
             sys.stderr.write(f"{error}\n")
+        yield from self.restore_tests()
         yield from found
         yield from self.remembered(found)
         yield Sample("dbre_backup_collector_interval_seconds", labels, self.settings["interval"])
@@ -150,12 +151,14 @@ class Look:
             return
         except OSError:
             text = ""
-        yield from of_restore_tests(self.stanza, text, self.began)
+        yield from of_restore_tests(self.stanza, text, self.began, self.identifier)
 
     def pgbackrest(self) -> Iterator[Sample]:
         settings = self.settings
         pgbackrest = PgBackRest(run, stanza=self.stanza, config=settings["config"], executable=settings["executable"])
         facts = stanza_facts(pgbackrest.info(patience=PATIENCE / 2))
+        identifiers = {entry["system_identifier"] for entry in current_databases(facts)}
+        self.identifier = identifiers.pop() if len(identifiers) == 1 else None
         yield from of_stanza(facts, settings["policy"]["gaps"], settings["repositories"])
         yield from of_archives(facts)
         control = self.control() if settings.get("pg_path") else None

@@ -25,6 +25,7 @@ class Attempt(NamedTuple):
     verdict: Optional[str]
     rto: Optional[float]
     rpo: Optional[float]
+    system_identifier: Optional[int]
 
 
 def parse(text: str) -> list[Attempt]:
@@ -37,6 +38,7 @@ def parse(text: str) -> list[Attempt]:
                 VERDICTS[VERDICTS.index(attempt["verdict"])] if attempt["ended"] else None,
                 _measured(attempt, "rto"),
                 _measured(attempt, "rpo"),
+                int(attempt["system_identifier"]) if attempt.get("system_identifier") else None,
             )
             for attempt in json.loads(text)["attempts"]
         ]
@@ -51,15 +53,30 @@ def _measured(attempt: Mapping[str, Any], name: str) -> Optional[float]:
     return float(attempt[name]["seconds"]) if attempt.get(name) else None
 
 
-def of_restore_tests(stanza: str, text: str, now: float) -> Iterator[Sample]:
-    """``text``: the history that restore tests leave, as docs/metrics.md says, its newest attempt last."""
+def of_restore_tests(stanza: str, text: str, now: float, identifier: Optional[int] = None) -> Iterator[Sample]:
+    """``text``: the history that restore tests leave, as docs/metrics.md says, its newest attempt last.
+
+    Attempts on another cluster than ``identifier``, whose stanza has the same name, are not of this one.
+    """
     labels = {"stanza": stanza}
     try:
         attempts = parse(text)
     except ValueError:
         yield Sample("dbre_restore_test_known", labels, 0)
         return
+    attempts = [
+        one
+        for one in attempts
+        if None
+        in (
+            identifier,
+            one.system_identifier,
+        )
+        or one.system_identifier == identifier
+    ]
     yield Sample("dbre_restore_test_known", labels, 1)
+    if not attempts:
+        return
     yield Sample("dbre_restore_test_last_attempt_timestamp_seconds", labels, attempts[-1].began)
     proved = [attempt.ended for attempt in attempts if attempt.ended and attempt.verdict == "verified"]
     if proved:

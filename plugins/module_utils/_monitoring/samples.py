@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from statistics import median
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.metrics import Sample
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import epoch, holdings
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.scheduled import NOT_WHOLE
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import DAY
 
-SERVES = {"full": ("full",), "diff": ("full", "diff"), "incr": ("full", "diff", "incr")}
 MISSING = (1, 3)  # status codes of a stanza that is not there
 IN_PRODUCTION = 6  # DBState of a primary that runs
 
@@ -34,10 +34,6 @@ def control_facts(data: bytes) -> dict[str, int]:
         "state": struct.unpack_from("=I", data, 16)[0],
         "timeline": struct.unpack_from("=I", data, 48)[0],
     }
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def reach(policy: Mapping[str, Any]) -> float:
@@ -69,40 +65,36 @@ def of_stanza(facts: Mapping[str, Any], kinds: Iterable[str], expected: Iterable
     yield Sample("dbre_backup_lock_held", stanza, int(bool(lock["backup"])))
     if lock["backup"] and lock["size_complete"] is not None:
         yield Sample("dbre_backup_lock_complete_bytes", stanza, lock["size_complete"])
-    current = {(entry["repo"], entry["id"]) for entry in current_databases(facts)}
     status = {entry["repo"]: entry["status"]["code"] for entry in facts["repositories"]}
     kinds = list(kinds)
     for repo in sorted({*expected, *status}):
         labels = {**stanza, "repo": str(repo)}
         yield Sample("dbre_backup_repository_status", labels, status.get(repo, 99))
-        ours = [b for b in facts["backups"] if b["repo"] == repo and (repo, b["database_id"]) in current]
-        ours.sort(key=lambda backup: str(backup["stop_time"]))
+        held = holdings(facts, repo)
         taken = sum(backup["repo_delta"] or 0 for backup in facts["backups"] if backup["repo"] == repo)
         yield Sample("dbre_backup_repository_bytes", labels, taken)
         for kind in kinds:
-            yield from _runs({**labels, "type": kind}, [b for b in ours if b["type"] in SERVES[kind]])
-        dirty = chain_dirty(ours)
+            yield from _runs({**labels, "type": kind}, held.serving(kind))
+        dirty = held.page_errors
         yield Sample("dbre_backup_check_known", {**labels, "check": "chain"}, int(dirty is not None))
         if dirty is not None:
             yield Sample("dbre_backup_chain_page_errors", labels, int(dirty))
-        fulls = [backup for backup in ours if backup["type"] == "full"]
+        fulls = held.serving("full")
         if fulls:
-            yield Sample("dbre_backup_oldest_full_timestamp_seconds", labels, _seconds(fulls[0]["stop_time"]))
-        # Of a backup of a stopped server (--no-online) no WAL is known, so that it leads nowhere.
-        whole = [backup for backup in ours if not backup["error"] and backup["archive_stop"]]
-        if whole:
-            yield Sample("dbre_backup_window_start_timestamp_seconds", labels, _seconds(whole[0]["stop_time"]))
-        if ours and ours[-1]["archive_start"]:
-            yield Sample("dbre_backup_last_timeline", labels, int(ours[-1]["archive_start"][:8], 16))
+            yield Sample("dbre_backup_oldest_full_timestamp_seconds", labels, epoch(fulls[0]["stop_time"]))
+        if held.window_start is not None:
+            yield Sample("dbre_backup_window_start_timestamp_seconds", labels, held.window_start)
+        if held.backups and held.backups[-1]["archive_start"]:
+            yield Sample("dbre_backup_last_timeline", labels, int(held.backups[-1]["archive_start"][:8], 16))
 
 
-def _runs(labels: Mapping[str, str], backups: list[Mapping[str, Any]]) -> Iterator[Sample]:
+def _runs(labels: Mapping[str, str], backups: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
     """Of backups that serve as one type, oldest first."""
     yield Sample("dbre_backup_known", labels, int(bool(backups)))
     if not backups:
         return
     last = backups[-1]
-    yield Sample("dbre_backup_last_completion_timestamp_seconds", labels, _seconds(last["stop_time"]))
+    yield Sample("dbre_backup_last_completion_timestamp_seconds", labels, epoch(last["stop_time"]))
     yield Sample("dbre_backup_last_duration_seconds", labels, last["duration"])
     yield Sample("dbre_backup_usual_duration_seconds", labels, max(backup["duration"] for backup in backups))
     if last["size"] is not None:
@@ -110,17 +102,6 @@ def _runs(labels: Mapping[str, str], backups: list[Mapping[str, Any]]) -> Iterat
     sizes = [backup["size"] for backup in backups[:-1] if backup["size"] is not None]
     if sizes:
         yield Sample("dbre_backup_usual_size_bytes", labels, median(sizes))
-
-
-def chain_dirty(backups: list[Mapping[str, Any]]) -> Optional[bool]:
-    """Whether the newest backup (the last one), or one that it builds on, has page errors; None: that is not known."""
-    if not backups:
-        return None
-    chain = {backups[-1]["label"], *backups[-1]["references"]}
-    errors = {backup["label"]: backup["error"] for backup in backups if backup["label"] in chain}
-    if True in errors.values():
-        return True
-    return None if None in errors.values() or set(errors) != chain else False
 
 
 def of_server(facts: Mapping[str, Any], control: Optional[Mapping[str, int]]) -> Iterator[Sample]:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     Timelines,
     format_lsn,
@@ -369,6 +369,23 @@ def check_tablespaces(
     return [dict(tablespace) for tablespace in in_set]
 
 
+def restored_bytes(set_size: int, without: Sequence[Mapping[str, Any]], production: Sequence[Mapping[str, Any]]) -> int:
+    """Bytes of a set that are restored, ``without`` some databases; see needed_bytes."""
+    return max(set_size - sum(size for size, out in _sizes(without, production) if out), 0)
+
+
+def _sizes(without: Sequence[Mapping[str, Any]], production: Sequence[Mapping[str, Any]]) -> list[tuple[int, bool]]:
+    """Size of each database of production, and whether it is among those ``without``."""
+    oids, names = ({database[key] for database in without} for key in ("oid", "name"))
+    return [
+        (
+            int(database.get("size") or 0),
+            int(database["oid"]) in oids if database.get("oid") else database["name"] in names,
+        )
+        for database in production
+    ]
+
+
 def needed_bytes(
     set_size: int,
     without: Sequence[Mapping[str, Any]],
@@ -382,16 +399,8 @@ def needed_bytes(
     page of theirs was missed, PostgreSQL writes no more restart points, and all WAL stays
     (PostgreSQL: RecoveryRestartPoint in src/backend/access/transam/xlog.c).
     """
-    oids, names = ({database[key] for database in without} for key in ("oid", "name"))
-    sizes = [
-        (
-            int(database.get("size") or 0),
-            int(database["oid"]) in oids if database.get("oid") else database["name"] in names,
-        )
-        for database in production
-    ]
-    data = max(set_size - sum(size for size, out in sizes if out), 0)
-    now = sum(size for size, out in sizes if not out)
+    data = restored_bytes(set_size, without, production)
+    now = sum(size for size, out in _sizes(without, production) if not out)
     growth = min(wal_bytes, max(now - data, 0) + wal_bytes // 4)
     return int((data + growth) * 1.05) + (wal_bytes if without else min(wal_bytes, kept_wal)) + 64 * MIB
 
@@ -399,7 +408,7 @@ def needed_bytes(
 def check_disk(needed: int, usable: int, path: str, host: str) -> None:
     """Refuse when the bytes that are free (or ours already) do not suffice."""
     if usable < needed:
-        raise RecoveryError(
+        raise UnfitHost(
             f"the side instance needs about {needed // MIB} MiB at {path} on {host}, and {usable // MIB} MiB are free: "
             f"{(needed - usable) // MIB + 1} MiB too few. Nothing was changed. Make room, choose another path, or "
             "another host.",

@@ -12,7 +12,7 @@ import socket
 import subprocess
 from typing import Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
 
 # Where the distributions put the programs of one major version.
 LAYOUTS = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")
@@ -50,7 +50,7 @@ def find_bin_dir(major: int, override: Optional[str] = None) -> str:
         if found == major:
             return override
         what = "no PostgreSQL server" if found is None else f"PostgreSQL {found}"
-        raise RecoveryError(
+        raise UnfitHost(
             f"{override} on {host} holds {what}, but PostgreSQL {major} is needed. Nothing was changed. "
             f"Set bin_dir (postgresql_bin_dir) to the directory of PostgreSQL {major}'s programs."
         )
@@ -61,7 +61,7 @@ def find_bin_dir(major: int, override: Optional[str] = None) -> str:
     for place in places:
         if _major_of(place) == major:
             return place
-    raise RecoveryError(
+    raise UnfitHost(
         f"PostgreSQL {major} is not installed on {host} (looked in {', '.join(places)}). Nothing was changed. "
         f"Install it there (Debian: apt install postgresql-{major}; Red Hat: dnf install postgresql{major}-server), "
         f"name another directory with bin_dir (postgresql_bin_dir), or choose a host that has PostgreSQL {major}."

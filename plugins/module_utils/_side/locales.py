@@ -12,7 +12,7 @@ import socket
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import UnfitHost
 
 _LOCALE = re.compile(r"(?P<place>[^.@]+)(?:\.(?P<charset>[^@]+))?(?P<modifier>@.+)?")
 
@@ -44,7 +44,7 @@ def check_locales(production: Sequence[Mapping[str, Any]], wanted: Collection[st
         for name in (database.get("collate"), database.get("ctype")):
             if not name or database["name"] not in wanted or host_has(name):
                 continue
-            raise RecoveryError(
+            raise UnfitHost(
                 f"database {database['name']!r} has the locale {name!r}, which {socket.gethostname()} does not have: a "
                 "server there lets nobody into it. Nothing was changed. Make it there as root, then run again: "
                 f"{make_command(name)} (Debian: apt install locales first; Red Hat: dnf install "

@@ -10,17 +10,20 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import SIDE_INSTANCE, Shown
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, duration, moment, size
+from ansible_collections.dbre.recovery.plugins.module_utils._side.expected import expected_shown
 
 
 def side_restore_shown(plan: Mapping[str, Any]) -> list[Shown]:
-    """The backup set, the WAL and the side instance of a plan of ``pgbackrest_restore``."""
+    """The backup set, the WAL, the side instance and the time that a plan of ``pgbackrest_restore`` will take."""
     chosen = plan["set"]
+    measured = plan.get("expected")
     taken = f"taken {moment(chosen['stop_time'])}, {size(chosen['size'])}, repository {chosen['repo']}"
-    return [
+    found: list[Shown] = [
         {"label": "Backup set", "lines": [f"{chosen['label']} ({chosen['type']}), {taken}"]},
         {"label": "WAL to replay", "lines": _wal_lines(plan["wal"])},
         side_instance_shown(plan),
     ]
+    return [*found, {"label": "Restore takes", "lines": expected_shown(measured)}] if measured else found
 
 
 def _wal_lines(wal: Mapping[str, Any]) -> list[str]:

@@ -279,6 +279,7 @@ class SideRecovery:
                 explain_end(log, self.instance.host, self.instance.log_file),
                 missing_wal=log.missing_segment,
                 redo_done=log.redo_done,
+                target_not_reached=log.target_not_reached,
             )
         self.marker["raised"] = {**self.marker.get("raised", {}), **higher}
         self.marker["settings"].update({name: str(value) for name, value in higher.items()})

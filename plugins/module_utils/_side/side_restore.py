@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts import recovery_target, restore_plan
-from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import Timelines, parse_history
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import restore as planning
@@ -26,7 +26,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.whole_set import lacking, read_manifest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import control_value
+from ansible_collections.dbre.recovery.plugins.module_utils._side.expected import expected, history_of
 from ansible_collections.dbre.recovery.plugins.module_utils._side.locales import check_locales
+from ansible_collections.dbre.recovery.plugins.module_utils._side.neighbours import tablespaces_here
 from ansible_collections.dbre.recovery.plugins.module_utils._side.shown import side_restore_shown
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_client import check_listen, networks
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import max_wal_bytes
@@ -106,6 +108,7 @@ class Asked:
     bin_dir: Optional[str] = None
     superuser: Optional[str] = None
     client: Optional[Mapping[str, Any]] = None
+    state_path: str = "/var/lib/dbre-recovery"
 
 
 class SideRestore:
@@ -141,27 +144,27 @@ class SideRestore:
         ]
         for place in foreign:
             if is_within(path, place) or is_within(place, path):
-                raise RecoveryError(
+                raise UnfitHost(
                     f"{path} on {host} overlaps {place}, which a PostgreSQL server there uses. Nothing was changed. "
                     "Choose a path outside of it."
                 )
         above = path
         while above != "/":
             if os.path.exists(os.path.join(above, "PG_VERSION")):
-                raise RecoveryError(
+                raise UnfitHost(
                     f"{path} on {host} lies in the data directory {above}. Nothing was changed. Choose another path."
                 )
             above = os.path.dirname(above)
         if os.path.lexists(path) and not os.path.isdir(path):
-            raise RecoveryError(f"{path} on {host} is no directory. Choose another path.")
+            raise UnfitHost(f"{path} on {host} is no directory. Choose another path.")
         if marker is None and os.path.isdir(path) and set(os.listdir(path)) - NOT_COUNTED:
-            raise RecoveryError(
+            raise UnfitHost(
                 f"{path} on {host} is not empty, and what is in it is no side instance of ours. Nothing was changed. "
                 "Choose another path, or empty it yourself."
             )
         parent = existing_parent(path)
         if not os.access(parent, os.W_OK | os.X_OK):
-            raise RecoveryError(
+            raise UnfitHost(
                 f"user {system_user()} may not write in {parent} on {host}. Nothing was changed. Make {path} for that "
                 "user, or choose another path."
             )
@@ -224,7 +227,7 @@ class SideRestore:
     def plan(self, marker: Optional[Mapping[str, Any]], *, may_wait: bool) -> dict[str, Any]:
         """Look and decide; changes nothing. Raises RecoveryError with the reason when it cannot work."""
         if not os.access(self.executable, os.X_OK):
-            raise RecoveryError(
+            raise UnfitHost(
                 f"there is no program {self.executable!r} on {self.instance.host}. Nothing was changed. Install "
                 "pgBackRest there (role dbre.recovery.pgbackrest), or name it with executable (pgbackrest_executable)."
             )
@@ -284,12 +287,15 @@ class SideRestore:
         without = planning.left_out(in_set, chosen)
         others = planning.other_sets(backups, backup, self.target, history, size)
         self.check_whole(backup, manifest, others, without)
-        tablespaces = planning.check_tablespaces(
-            self.asked.production_tablespaces, detail["tablespaces"], backup["label"]
-        )
+        others_here = [place for place in running_data_directories() if not is_within(place, self.instance.path)]
+        # Where production was not asked, what its server on this host has is what it would be harmed in.
+        told = self.asked.production_tablespaces or tablespaces_here(int(ours[-1]["system-id"]), others_here)
+        tablespaces = planning.check_tablespaces(told, detail["tablespaces"], backup["label"])
         wal["bytes"] = wal["count"] * size
         disk = self.plan_disk(backup, without, wal["bytes"], marker)
+        data = planning.restored_bytes(backup["info"]["size"], without, known)
         plan = {
+            "expected": expected(history_of(self.asked.state_path, stanza), repo, data, wal["bytes"]),
             "set": planning.set_summary(backup),
             "other_sets": [other["label"] for other in others],
             "target": self.target,

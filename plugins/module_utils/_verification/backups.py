@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from statistics import median, quantiles
 from typing import Any, NamedTuple, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import SERVED_BY, current_databases
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import epoch, holdings
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import REACHED
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
 
@@ -21,13 +20,6 @@ NEEDED = 3  # backups before it, without which nothing is usual
 # five times the spread, and more than any step between two backups so far.
 QUARTER, SPREADS, STEP = 0.25, 5.0, 0.3
 QUARTILES = 1.349  # standard deviations between the quartiles, where values are normal
-
-
-def of_repository(facts: Mapping[str, Any], repo: int) -> list[dict[str, Any]]:
-    """Backups of the present cluster in a repository, by their end."""
-    current = {(entry["repo"], entry["id"]) for entry in current_databases(facts)}
-    ours = [one for one in facts["backups"] if one["repo"] == repo and (repo, one["database_id"]) in current]
-    return sorted(ours, key=lambda one: str(one["stop_time"]))
 
 
 def unreachable(facts: Mapping[str, Any], repo: int) -> list[Finding]:
@@ -53,20 +45,20 @@ def completed(
     if found:
         return found, []
     omitted: list[Omission] = []
-    backups = of_repository(facts, repo)
+    held = holdings(facts, repo)
     if policy is None:
         omitted.append({"what": f"age of the backups in repository {repo}", "why": "no backup policy was given"})
     gaps: Mapping[str, float] = policy["gaps"] if policy else {"full": float("inf")}
     grace = float(policy["seconds"]["grace"]) if policy else 0.0
     for kind, gap in gaps.items():
-        serving = [one for one in backups if one["type"] in SERVED_BY[kind] and one["stop_time"]]
+        serving = [one for one in held.serving(kind) if one["stop_time"]]
         if not serving:
             found.append(
                 finding("BACKUP_MISSING", repo, kind, f"no backup that serves as {kind} is in repository {repo}")
             )
             continue
         last = serving[-1]
-        age = now - datetime.fromisoformat(last["stop_time"]).timestamp()
+        age = now - epoch(last["stop_time"])
         if age < -CLOCKS:
             text = f"backup {last['label']} ended at {last['stop_time']}, {-age:.0f} s after this host's now"
             found.append(finding("BACKUP_IN_FUTURE", repo, last["label"], text))
@@ -76,7 +68,7 @@ def completed(
                 f"every {hours(gap)} with a grace of {hours(grace)}"
             )
             found.append(finding("BACKUP_STALE", repo, last["label"], text))
-    return [*found, *damaged_pages(backups, repo)], omitted
+    return [*found, *damaged_pages(held.backups, repo)], omitted
 
 
 def damaged_pages(backups: Sequence[Mapping[str, Any]], repo: int) -> list[Finding]:
@@ -124,7 +116,7 @@ def sized(facts: Mapping[str, Any], repo: int, kinds: Iterable[str]) -> tuple[li
     """The size of the cluster in the newest backup of each type, against those of its own type before it."""
     found: list[Finding] = []
     omitted: list[Omission] = []
-    backups = of_repository(facts, repo)
+    backups = holdings(facts, repo).backups
     for kind in kinds:
         sizes = [one["size"] for one in backups if one["type"] == kind and one["size"] is not None]
         known = usual(sizes[:-1])

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import holdings
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, parse_error
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.backups import (
     completed,
-    of_repository,
     sized,
     unreachable,
 )
@@ -87,7 +87,7 @@ class Examination:
 
     def _completes(self, facts: Mapping[str, Any], repo: int) -> tuple[list[Finding], list[Omission], Any]:
         found, omitted = completed(facts, repo, self._policy, self._now)
-        backups = of_repository(facts, repo)
+        backups = holdings(facts, repo).backups
         last = {
             kind: {name: one[name] for name in ("label", "stop_time", "duration", "size", "repo_delta")}
             for kind in KINDS
@@ -97,7 +97,7 @@ class Examination:
         return found, omitted, {"backups": len(backups), "last": last}
 
     def _size(self, facts: Mapping[str, Any], repo: int) -> tuple[list[Finding], list[Omission], Any]:
-        backups = of_repository(facts, repo)
+        backups = holdings(facts, repo).backups
         kinds = [kind for kind in KINDS if any(one["type"] == kind for one in backups)]
         found, omitted = sized(facts, repo, kinds)
         sizes = {kind: [one["size"] for one in backups if one["type"] == kind] for kind in kinds}

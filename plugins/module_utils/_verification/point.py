@@ -1,16 +1,18 @@
 # Copyright: (c) 2026, the dbre.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""To which moment a restore test restores: the end of the archive, or one in the window that chance chose."""
+"""To which moment a restore test restores: the end of the archive, one that chance chose, or one that was named."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn, parse_segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import segment_size
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import last_archive
 
@@ -21,7 +23,7 @@ def restore_point(facts: Mapping[str, Any], point: str, seed: str) -> dict[str, 
     """A recovery target out of a stanza's facts; raises RecoveryError where there is none.
 
     No WAL can be read before there is a server to read it with, so the end is where the newest archived segment begins:
-    a record is certain to be there. ``seed`` decides what chance chooses.
+    a record is certain to be there. ``seed`` decides what chance chooses. ``point`` is latest, random, LSN or time.
     """
     archive = last_archive(facts)
     if archive is None:
@@ -40,6 +42,8 @@ def restore_point(facts: Mapping[str, Any], point: str, seed: str) -> dict[str, 
     timeline, number = parse_segment_name(archive["max"], size)
     end = number * size
     begins = [parse_lsn(one["stop_lsn"]) for one in backups]
+    if point not in (LATEST, RANDOM):
+        return {**_named(point, backups, end + size), "timeline": timeline}
     if max(begins) > end:
         # The newest backup's own end is behind it; the one before leads to the end.
         begins = [lsn for lsn in begins if lsn <= end]
@@ -59,3 +63,27 @@ def restore_point(facts: Mapping[str, Any], point: str, seed: str) -> dict[str, 
         "timeline": timeline,
         "reason": reason,
     }
+
+
+def _named(point: str, backups: Sequence[Mapping[str, Any]], end: int) -> dict[str, Any]:
+    """The target that ``point`` names, which the archive's WAL before ``end`` may hold."""
+    if re.fullmatch(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}", point):
+        lsn, first = parse_lsn(point), min(parse_lsn(one["stop_lsn"]) for one in backups)
+        if lsn < first:
+            raise RecoveryError(
+                f"{point} is before the end of the oldest backup, {format_lsn(first)}: nothing leads there.",
+                code="PITR_TARGET_BEFORE_BACKUP",
+            )
+        if lsn >= end:
+            raise RecoveryError(
+                f"{point} is behind the archive's end, {format_lsn(end)}: its WAL is not there.",
+                code="PITR_TARGET_UNREACHED",
+            )
+        return {"type": "lsn", "value": format_lsn(lsn), "exclusive": True, "reason": "it was asked for"}
+    moment, oldest = parse_time(point, "point"), min(str(one["stop_time"]) for one in backups)
+    if moment < parse_time(oldest, "stop_time"):
+        raise RecoveryError(
+            f"{point} is before the end of the oldest backup, {oldest}: nothing leads there.",
+            code="PITR_TARGET_BEFORE_BACKUP",
+        )
+    return {"type": "time", "value": moment.isoformat(" "), "exclusive": False, "reason": "it was asked for"}

@@ -48,13 +48,40 @@ def read_history(path: str) -> dict[str, Any]:
 
 
 def begin(path: str, stanza: str, attempt: str, now: str) -> dict[str, Any]:
-    """Write down that an attempt began, whatever becomes of it."""
+    """Write down that an attempt began, whatever becomes of it.
+
+    The caller holds the stanza's tests, so that another that has not ended was killed.
+    """
+    killed = close_killed(path, now)
     history = read_history(path)
     entry: dict[str, Any] = {"id": attempt, "began": now, "ended": None, "verdict": None, "seconds": {}, "codes": []}
-    attempts = [one for one in history["attempts"] if one["id"] != attempt]
-    history = {"schema": SCHEMA, "stanza": stanza, "attempts": [*attempts, entry][-KEPT:]}
+    history = {"schema": SCHEMA, "stanza": stanza, "attempts": [*history["attempts"], entry][-KEPT:]}
+    _keep(path, history)
+    return {**entry, "killed_before": killed}
+
+
+def close_killed(path: str, now: str) -> list[str]:
+    """Give attempts that have not ended, and never will, their verdict; their ids."""
+    history = read_history(path)
+    dead = [one for one in history["attempts"] if one["ended"] is None]
+    for one in dead:
+        one.update(ended=now, verdict=UNKNOWN, codes=["KILLED"])
+    if dead:
+        _keep(path, history)
+    return [str(one["id"]) for one in dead]
+
+
+def identify(path: str, attempt: str, system_identifier: str) -> None:
+    """Write down which cluster it is, as soon as that is known: another may have a stanza of the same name."""
+    history = read_history(path)
+    for one in history["attempts"]:
+        if one["id"] == attempt:
+            one["system_identifier"] = system_identifier
+    _keep(path, history)
+
+
+def _keep(path: str, history: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(history, indent=1) + "\n", mode=0o644)
-    return entry
 
 
 def seconds_of(moments: Mapping[str, str], began: str = "") -> dict[str, float]:
@@ -69,11 +96,10 @@ def seconds_of(moments: Mapping[str, str], began: str = "") -> dict[str, float]:
     return found
 
 
-def of_errors(errors: Iterable[Mapping[str, Any]], ignore: Mapping[str, str]) -> list[Check]:
-    """Checks out of errors that ended them, {check, code, message}."""
-    return [
-        conclude(one["check"], [finding(one["code"], 0, one["check"], str(one["message"]))], ignore) for one in errors
-    ]
+def speeds(restored: int, seconds: Optional[float], replay: Optional[Mapping[str, Any]]) -> dict[str, Optional[int]]:
+    """Bytes a second of the restore and of the replay; None where too little was done to tell."""
+    pairs = {"restore": (restored, seconds), "replay": ((replay or {}).get("bytes"), (replay or {}).get("seconds"))}
+    return {name: round(much / spent) if much and spent else None for name, (much, spent) in pairs.items()}
 
 
 def objective(seconds: Mapping[str, float], rto: Optional[float]) -> Optional[dict[str, Any]]:
@@ -82,6 +108,19 @@ def objective(seconds: Mapping[str, float], rto: Optional[float]) -> Optional[di
         return None
     took = round(sum(seconds[phase] for phase in ("restore", "replay", "ready")), 1)
     return {"seconds": took, "objective": rto, "met": None if rto is None else took <= rto}
+
+
+def lost(loss: Optional[Mapping[str, Any]], rpo: Optional[float]) -> Optional[dict[str, Any]]:
+    """What would have been lost, in seconds and transactions, against the policy's RPO; None where nobody looked."""
+    if loss is None:
+        return None
+    seconds = round(float(loss["seconds"]), 1)
+    return {
+        "seconds": seconds,
+        "transactions": int(loss["transactions"]),
+        "objective": rpo,
+        "met": None if rpo is None else seconds <= rpo,
+    }
 
 
 def report(
@@ -94,14 +133,22 @@ def report(
     facts: Mapping[str, Any],
     ignore: Mapping[str, str],
     not_checked: Iterable[Omission] = (),
+    loss: Optional[Mapping[str, Any]] = None,
 ) -> dict[str, Any]:
     """The record of a verification. ``facts`` are what else is known: stanza, hosts, versions, target, set."""
     answers = list(checks)
     seconds = seconds_of(moments)
     reached = objective(seconds, float(policy["seconds"]["rto"]) if policy else None)
+    gone = lost(loss, float(policy["seconds"]["rpo"]) if policy else None)
     if reached and reached["met"] is False:
         text = f"the restored server was ready after {reached['seconds']} s; promised are {reached['objective']:.0f} s"
         answers.append(conclude("rto", [finding("RTO_EXCEEDED", 0, "rto", text)], ignore))
+    if gone and gone["met"] is False:
+        text = (
+            f"production had {gone['transactions']} transactions that the archive lacked, the oldest "
+            f"{gone['seconds']} s old; promised are {gone['objective']:.0f} s"
+        )
+        answers.append(conclude("rpo", [finding("RPO_EXCEEDED", 0, "rpo", text)], ignore))
     return {
         "schema": SCHEMA,
         **facts,
@@ -111,6 +158,7 @@ def report(
         "verdict": verdict_of(one["verdict"] for one in answers) if answers else UNKNOWN,
         "seconds": seconds,
         "rto": reached,
+        "rpo": gone,
         "findings": [{**item, "check": one["check"]} for one in answers for item in one["findings"]],
         "not_checked": [item for one in answers for item in one["not_checked"]] + list(not_checked),
         "checks": answers,
@@ -129,10 +177,21 @@ def end(path: str, record: Mapping[str, Any]) -> None:
                 seconds=record["seconds"],
                 rto=record["rto"],
                 codes=[code for code in codes if CODES[code].leads_to != "notice"],
-                set=record.get("set"),
-                bytes=record.get("bytes"),
+                rpo=record["rpo"],
+                **{name: record.get(name) for name in ("set", "repo", "bytes", "bytes_per_second")},
             )
-    write_atomically(path, json.dumps(history, indent=1) + "\n", mode=0o644)
+            if record.get("system_identifier"):
+                entry["system_identifier"] = record["system_identifier"]
+    _keep(path, history)
+
+
+def write(directory: str, path: str, record: Mapping[str, Any]) -> None:
+    """Keep a report below ``directory``, and complete its attempt in the history at ``path``."""
+    place = os.path.join(directory, "verifications", record["id"])
+    os.makedirs(place, mode=0o755, exist_ok=True)
+    write_atomically(os.path.join(place, "report.json"), json.dumps(record, indent=1) + "\n", mode=0o644)
+    write_atomically(os.path.join(place, "junit.xml"), junit(record), mode=0o644)
+    end(path, record)
 
 
 def junit(record: Mapping[str, Any]) -> str:
@@ -163,6 +222,12 @@ def shown(record: Mapping[str, Any]) -> str:
         promised = record["rto"]["objective"]
         lines.append(
             f"ready after {record['rto']['seconds']} s"
+            + (f", promised {promised:.0f} s" if promised is not None else "")
+        )
+    if record["rpo"]:
+        promised = record["rpo"]["objective"]
+        lines.append(
+            f"{record['rpo']['transactions']} transactions would have been lost, of {record['rpo']['seconds']} s"
             + (f", promised {promised:.0f} s" if promised is not None else "")
         )
     lines += [f"{one['check']}: {words[one['verdict']].lower()}" for one in record["checks"]]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.backups import of_repository
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import holdings
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.verify_text import BadFile, Counted, Verified
 
@@ -42,7 +42,7 @@ def judged(
             findings += _of_backup(one, {one.name, *listed[one.name]["references"]}, kept, repo)
     findings += _of_archives(found, listed, repo)
     seen = {one.name for one in found.backups if one.status != "in-progress"}
-    for backup in of_repository(before, repo):
+    for backup in holdings(before, repo).backups:
         if backup["label"] in listed and backup["label"] not in seen:
             text = f"pgbackrest verify said nothing of backup {backup['label']}"
             findings.append(finding("BACKUP_NOT_VERIFIED", repo, backup["label"], text))

@@ -230,8 +230,14 @@ def _large_object_lines(large_objects: Mapping[str, Any]) -> list[str]:
 
 def _expected_lines(record: Mapping[str, Any]) -> list[str]:
     past = record.get("past_seconds") or {}
+    plan = (record.get("plan") or record.get("data") or {}).get("restore_plan") or {}
+    measured = (plan.get("expected") or {}).get("seconds") or {}
+    if not past and measured:
+        spent = duration(sum(measured.values()))
+        return [f"about {spent} until the side instance is there; no earlier run has shown how long the rest takes"]
     if not past:
-        return ["unknown: no earlier run of this scenario has ended in this folder"]
+        unknown = "unknown: no earlier run of this scenario has ended in this folder"
+        return [f"{unknown}, and no restore test has measured this host (verify-backups does)"]
     parts = ", ".join(f"{phase} {duration(spent)}" for phase, spent in past.items())
     return [f"about {duration(sum(past.values()))}, as in earlier runs ({parts})"]
 

@@ -228,7 +228,8 @@ def test_histories_are_read_from_where_verify_backups_leaves_them(tmp_path: Path
         began = (now - timedelta(hours=5 - number)).isoformat()
         begin(path, "main", f"run-{number}", began)
         report = {"id": f"run-{number}", "ended": began, "verdict": verdict, "seconds": {}, "findings": []}
-        end(path, {**report, "rto": {"seconds": 61.5, "objective": None, "met": None}})
+        report["system_identifier"] = str(7711487094474521737 + number)
+        end(path, {**report, "rto": {"seconds": 61.5, "objective": None, "met": None}, "rpo": None})
     begin(path, "main", "killed", (now - timedelta(days=2)).isoformat())
     begin(path, "main", "running", now.isoformat())
     (tmp_path / "verification-odd.json").write_text("{}")
@@ -238,3 +239,7 @@ def test_histories_are_read_from_where_verify_backups_leaves_them(tmp_path: Path
     assert [one["verdict"] for one in found["main"] or []] == ["verified", "failed", "could_not_verify"]
     assert (found["main"] or [])[0]["rto_seconds"] == 61.5
     assert histories(str(tmp_path / "nowhere"), 0.0) == {}
+    # Two clusters have a stanza of that name. What names neither of them counts on its own host only.
+    for offset, mine in enumerate(("verified", "failed")):
+        tests = audit.tests_of("main", 7711487094474521737 + offset, {}, [found], alone=False)
+        assert [one["verdict"] for one in tests or []] == [mine]

@@ -25,7 +25,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive 
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.metrics import COLLECTOR, METRICS, RULES
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.restore_tests import of_restore_tests
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples import (
-    chain_dirty,
     control_facts,
     of_certificate,
     of_server,
@@ -34,6 +33,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples 
     reach,
     timer_success,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import chain_dirty
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import iso_time, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
 from ansible_collections.dbre.recovery.plugins.module_utils._verification import record
@@ -259,10 +259,15 @@ def test_what_the_role_backup_verification_leaves_is_understood(tmp_path: Path) 
         ("dbre_restore_test_known", "main"): 1,
         ("dbre_restore_test_last_attempt_timestamp_seconds", "main"): 1795470570.0,
     }
-    record.end(path, {**TESTED, "seconds": {}, "findings": []})
+    record.end(path, {"rpo": None, **TESTED, "seconds": {}, "findings": [], "system_identifier": "7"})
     ended = plain(of_restore_tests("main", Path(path).read_text(), 1795470580.0))
     assert ended[("dbre_restore_test_verdict", "main", "verified")] == 1
     assert ended[("dbre_restore_test_rto_seconds", "main")] == 61.5
+    # Another cluster has a stanza of the same name.
+    assert plain(of_restore_tests("main", Path(path).read_text(), 1795470580.0, 7)) == ended
+    assert plain(of_restore_tests("main", Path(path).read_text(), 1795470580.0, 8)) == {
+        ("dbre_restore_test_known", "main"): 1
+    }
 
 
 def test_a_restore_test_that_runs_has_no_verdict_and_one_that_was_killed_proves_nothing() -> None:

@@ -25,10 +25,16 @@ MOMENTS = {
     "ready": "2026-11-29T10:03:01.000000+00:00",
     "checked": "2026-11-29T10:05:01.000000+00:00",
 }
-POLICY = {"seconds": {"rto": 3600}}
+POLICY = {"seconds": {"rto": 3600, "rpo": 60}}
 
 
-def made(*checks: Any, moments: dict[str, str] | None = None, policy: Any = POLICY, attempt: str = "a") -> Any:
+def made(
+    *checks: Any,
+    moments: dict[str, str] | None = None,
+    policy: Any = POLICY,
+    attempt: str = "a",
+    loss: Any = None,
+) -> Any:
     return record.report(
         checks,
         attempt={"id": attempt, "began": MOMENTS["begin"]},
@@ -37,6 +43,7 @@ def made(*checks: Any, moments: dict[str, str] | None = None, policy: Any = POLI
         policy=policy,
         facts={"stanza": "main", "set": "F", "bytes": 7},
         ignore={},
+        loss=loss,
     )
 
 
@@ -49,7 +56,7 @@ def test_phases_are_timed_and_compared_with_the_objective() -> None:
     found = made(SOUND)
     assert found["seconds"] == {"restore": 120.0, "replay": 60.5, "ready": 0.5, "checked": 120.0}
     assert (found["rto"], found["verdict"]) == ({"seconds": 181.0, "objective": 3600.0, "met": True}, "verified")
-    late = made(SOUND, policy={"seconds": {"rto": 180}})
+    late = made(SOUND, policy={"seconds": {"rto": 180, "rpo": 60}})
     assert (late["verdict"], [item["code"] for item in late["findings"]]) == ("failed", ["RTO_EXCEEDED"])
 
 
@@ -63,6 +70,20 @@ def test_nothing_checked_is_nothing_verified() -> None:
     assert made(SOUND, OPEN)["verdict"] == "could_not_verify"
 
 
+def test_what_would_be_lost_is_compared_with_the_objective() -> None:
+    assert made(SOUND)["rpo"] is None
+    found = made(SOUND, loss={"seconds": 59.96, "transactions": "7"})
+    assert found["rpo"] == {"seconds": 60.0, "transactions": 7, "objective": 60.0, "met": True}
+    late = made(SOUND, loss={"seconds": 61, "transactions": 7})
+    assert (late["verdict"], [item["code"] for item in late["findings"]]) == ("failed", ["RPO_EXCEEDED"])
+    assert "7 transactions would have been lost, of 61.0 s, promised 60 s" in record.shown(late)
+
+
+def test_speeds_are_bytes_a_second_of_what_was_long_enough_to_measure() -> None:
+    assert record.speeds(3_000_000, 1.5, {"bytes": 10, "seconds": 0.0}) == {"restore": 2_000_000, "replay": None}
+    assert record.speeds(3_000_000, None, None) == {"restore": None, "replay": None}
+
+
 def test_an_attempt_is_in_the_history_before_it_ends(tmp_path: Path) -> None:
     path = record.history_path(str(tmp_path), "main")
     record.begin(path, "main", "a", MOMENTS["begin"])
@@ -71,7 +92,7 @@ def test_an_attempt_is_in_the_history_before_it_ends(tmp_path: Path) -> None:
     record.begin(path, "main", "b", NOW)
     record.end(path, made(BAD, attempt="b"))
     first, second = record.read_history(path)["attempts"]
-    assert first == entry
+    assert first == {**entry, "ended": NOW, "verdict": "could_not_verify", "codes": ["KILLED"]}
     assert (second["verdict"], second["codes"], second["ended"], second["set"]) == (
         "failed",
         ["SEQUENCE_BEHIND"],

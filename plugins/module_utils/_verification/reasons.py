@@ -1,0 +1,41 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Why a restore did not come to its end, and whether that says anything of the backup. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, finding
+
+# What strerror and PostgreSQL say of a full disk; below so many bytes a disk counts as full whatever was said.
+FULL = re.compile("No space left on device|Disk quota exceeded|not enough disk space")
+# PostgreSQL's hint on a host that lacks the place (create_tablespace_directories() in commands/tablespace.c).
+UNMAPPED = re.compile(r'directory "[^"]+" does not exist')
+FULL_BELOW = 16 * 1024 * 1024
+
+
+def restore_findings(error: RecoveryError, free: int, repo: int = 1) -> list[Finding]:
+    """The findings that an error of a restore is; ``free`` are the bytes that were free on its disk then."""
+    details, text = error.details, error.msg
+    if details.get("code"):
+        return [finding(str(details["code"]), repo, "restore", text)]
+    if "disk" in details or FULL.search(text) or free < FULL_BELOW:
+        return [finding("NO_ROOM", repo, "restore", f"{text} ({free} bytes were free)")]
+    if details.get("tablespace") or UNMAPPED.search(text):
+        return [finding("TABLESPACE_UNMAPPED", repo, "restore", text)]
+    if isinstance(error, UnfitHost):
+        return [finding("HOST_UNFIT", repo, "restore", text)]
+    if details.get("damaged_files"):
+        return [finding("PAGE_CHECKSUM", repo, name, text) for name in details["damaged_files"]]
+    if details.get("repositories"):
+        return [finding("REPOSITORY_UNREADABLE", repo, "restore", text)]
+    if details.get("sets"):
+        return [finding("PITR_TARGET_BEFORE_BACKUP", repo, "restore", text)]
+    if details.get("target_not_reached"):
+        return [finding("PITR_TARGET_UNREACHED", repo, "restore", text)]
+    if "replay_lsn" in details:
+        return [finding("TIMED_OUT", repo, "restore", text)]
+    return [finding("RESTORE_FAILED", repo, "restore", text)]

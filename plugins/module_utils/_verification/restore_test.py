@@ -1,0 +1,242 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One restore test from beginning to end: look at the repository, restore, check, remove, and keep what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import Asked, SideRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._verification import record
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.boundary import boundary
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.clean_up import clean_up, free_bytes
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.examine import CHECKS, Examination
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import (
+    Check,
+    Finding,
+    Omission,
+    check_ignored,
+    conclude,
+    finding,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import Integrity, checksums
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import restore_point
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.reasons import restore_findings
+
+Found = tuple[list[Finding], list[Omission], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be tested, and where. ``directory`` holds the history, ``path`` is where the backup is restored.
+
+    ``policy`` is that of backup_policy_info. ``loss`` is what production had that the archive lacked, as
+    postgresql_unarchived_info tells it, or None with ``loss_unknown`` saying why.
+    """
+
+    stanza: str
+    directory: str
+    path: str
+    config: Optional[str] = None
+    executable: str = "pgbackrest"
+    repo: Optional[int] = None
+    superuser: Optional[str] = None
+    bin_dir: Optional[str] = None
+    host: str = field(default_factory=socket.gethostname)
+    tier: Optional[str] = None
+    policy: Optional[Mapping[str, Any]] = None
+    point: str = "latest"
+    seed: str = ""
+    ignore: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float = 14400
+    loss: Optional[Mapping[str, Any]] = None
+    loss_unknown: str = "production was not asked"
+
+
+def now() -> str:
+    """This moment, ISO 8601 in UTC."""
+    return datetime.now(timezone.utc).isoformat()
+
+
+class RestoreTest:
+    """The test of one stanza. Nothing it does can fail without a verdict, but for its own history."""
+
+    def __init__(self, request: Request, run: Run) -> None:
+        self.request = request
+        self.ignore = check_ignored(request.ignore)
+        self.pgbackrest = PgBackRest(
+            run, stanza=request.stanza, config=request.config, executable=request.executable, repo=request.repo
+        )
+        self.runner = run
+        self.instance = SideInstance(request.path)
+        self.history = record.history_path(request.directory, request.stanza)
+        self.id = f"verify-{request.stanza}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
+        self.checks: list[Check] = []
+        self.moments: dict[str, str] = {}
+        self.not_checked: list[Omission] = []
+        self.facts: dict[str, Any] = {"stanza": request.stanza, "host": request.host, "tier": request.tier}
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the stanza's tests: of two at a time, the later one ends at once and touches nothing."""
+        request = self.request
+        os.makedirs(request.directory, mode=0o755, exist_ok=True)
+        with open(
+            os.path.join(request.directory, f"verification-{request.stanza}.lock"), "a", encoding="utf-8"
+        ) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RecoveryError(
+                    f"another restore test of stanza '{request.stanza}' runs on {request.host}. Nothing was changed. "
+                    f"Wait for its end, which {self.history} will tell."
+                ) from None
+            yield
+
+    def run(self) -> dict[str, Any]:
+        """Test, and return the report, which is in the directory then. Raises RecoveryError beside another test."""
+        with self.alone():
+            attempt = record.begin(self.history, self.request.stanza, self.id, now())
+            self.look()
+            self.restore()
+            report = self.report(attempt)
+            record.write(self.request.directory, self.history, report)
+        return report
+
+    def dry_run(self) -> dict[str, Any]:
+        """The repository alone; nothing is written."""
+        self.look()
+        self.not_checked.append({"what": "a restore", "why": "check mode restores nothing"})
+        return self.report({"id": self.id, "began": now()})
+
+    def report(self, attempt: Mapping[str, Any]) -> dict[str, Any]:
+        request = self.request
+        if request.loss is None:
+            self.not_checked.append({"what": "what would be lost (RPO)", "why": request.loss_unknown})
+        return record.report(
+            self.checks,
+            attempt=attempt,
+            now=now(),
+            moments=self.moments,
+            policy=request.policy,
+            facts=self.facts,
+            ignore=self.ignore,
+            not_checked=self.not_checked,
+            loss=request.loss,
+        )
+
+    # Steps
+
+    def look(self) -> None:
+        """What the repository alone tells."""
+        try:
+            examination = Examination(
+                self.pgbackrest, policy=self.request.policy, ignore=self.ignore, waiting=(), now=time.time()
+            )
+            self.checks += examination.run(CHECKS)
+        except Exception as error:
+            self.broke("repository", error)
+
+    def restore(self) -> None:
+        """Restore and look at what was restored; what was restored is removed whatever happened."""
+        before: Optional[int] = None
+        try:
+            self.facts["earlier"] = clean_up(self.instance.path)  # what an attempt that was killed left
+            before = free_bytes(self.instance.path)
+            self._restore()
+        except RecoveryError as error:
+            found = restore_findings(error, free_bytes(self.instance.path), int(self.facts.get("repo", 1)))
+            self.checks.append(conclude("restore", found, self.ignore))
+        except Exception as error:
+            self.broke("restore", error)
+        finally:
+            self.clean(before)
+
+    def _restore(self) -> None:
+        request = self.request
+        facts = stanza_facts(self.pgbackrest.info())
+        target = restore_point(facts, request.point, request.seed or self.id)
+        self.moments["begin"] = now()
+        self.facts["target"] = target
+        asked = Asked(
+            path=self.instance.path,
+            stanza=request.stanza,
+            target=target,
+            incident=f"verify-{request.stanza}",
+            config=request.config,
+            executable=request.executable,
+            repo=request.repo,
+            state_path=request.directory,
+            superuser=request.superuser,
+            bin_dir=request.bin_dir,
+        )
+        side = SideRestore(asked, self.runner)
+        plan, _changed = side.restore()
+        self.ended("restore")
+        chosen = plan["set"]
+        self.facts.update(
+            set=chosen["label"],
+            repo=chosen["repo"],
+            bytes=chosen["size"],
+            system_identifier=str(plan["system_identifier"]),
+            wal=plan["wal"],
+            versions={"postgresql": plan["major_version"]},
+        )
+        record.identify(self.history, self.id, self.facts["system_identifier"])
+        paused = self.state("paused")
+        self.ended("replay")
+        self.facts["isolation"] = paused["instance"]["isolation"]
+        self.facts["bytes_per_second"] = record.speeds(chosen["size"], plan.get("seconds"), paused["replay"])
+        self.check("boundary", lambda: boundary(self.instance.path, self.facts["repo"]))
+        self.state("promoted")
+        self.ended("ready")
+        self.check("integrity", lambda: Integrity(self.instance.path, self.facts["repo"]).run())
+        self.state("stopped")
+        self.check("checksums", lambda: checksums(self.instance.path, self.facts["repo"]))
+        self.ended("checked")
+
+    def state(self, state: str) -> dict[str, Any]:
+        return ensure_state(self.instance, state, timeout=self.request.timeout)
+
+    def ended(self, phase: str) -> None:
+        self.moments[phase] = now()
+
+    def check(self, name: str, ask: Callable[[], Found]) -> None:
+        """One check; an error of its own is no verdict on the backup."""
+        try:
+            findings, omitted, facts = ask()
+        except UnfitHost:
+            raise
+        except Exception as error:
+            self.broke(name, error)
+            return
+        self.checks.append(conclude(name, findings, self.ignore, omitted, facts))
+
+    def broke(self, name: str, error: Exception) -> None:
+        text = error.msg if isinstance(error, RecoveryError) else f"{type(error).__name__}: {error}"
+        self.checks.append(conclude(name, [finding("CHECK_FAILED", 0, name, text)], self.ignore))
+
+    def clean(self, before: Optional[int]) -> None:
+        """Remove, and say what is left."""
+        try:
+            proof = clean_up(self.instance.path, before)
+            found = [finding("CLEANUP_FAILED", 0, self.instance.path, text) for text in proof["left"]]
+        except Exception as error:
+            text = error.msg if isinstance(error, RecoveryError) else f"{type(error).__name__}: {error}"
+            proof, found = {}, [finding("CLEANUP_FAILED", 0, self.instance.path, text)]
+        self.facts["removed"] = proof
+        self.checks.append(conclude("clean-up", found, self.ignore, (), proof))

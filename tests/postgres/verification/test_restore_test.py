@@ -1,0 +1,233 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole restore test of a real backup: when all is well, and with each thing that keeps it from its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
+from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
+from ansible_collections.dbre.recovery.plugins.module_utils._side.expected import expected, history_of
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.restore_test import Request, RestoreTest
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.unarchived import unarchived
+from ansible_collections.dbre.recovery.tests.postgres.wal.cluster import STANZA, Cluster, as_int
+
+PORT = 6385
+POLICY = {**resolve("standard", {}, {}), "gaps": {"full": 86400.0}}
+
+
+def run(argv: list[str]) -> tuple[int, str, str]:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+class Production:
+    """A server with a repository, and a place for restore tests of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.cluster = Cluster(root / "production", PORT).init()
+        self.cluster.start()
+        self.side = root / "side"
+
+    def request(self, place: Path, **asked: Any) -> Request:
+        given = {"config": str(self.cluster.config), "superuser": "postgres", "policy": POLICY, "host": "here", **asked}
+        return Request(stanza=STANZA, directory=str(place), path=str(self.side), **given)
+
+    def test(self, place: Path, **asked: Any) -> dict[str, Any]:
+        report = RestoreTest(self.request(place, **asked), run).run()
+        assert not self.side.exists()
+        assert report["removed"]["left"] == []
+        return report
+
+    def loss(self, newest: str | None = None) -> dict[str, Any]:
+        spool = tempfile.mkdtemp(dir=self.root)
+        archive = StanzaArchive(STANZA, config=str(self.cluster.config))
+        connection = self.cluster.connect()
+        try:
+            return unarchived(connection, newest or self.newest(), archive, spool)
+        finally:
+            connection.close()
+
+    def newest(self) -> str:
+        return str(self.cluster.sql("SELECT last_archived_wal FROM pg_stat_archiver"))
+
+    def commit(self, count: int) -> None:
+        for _ in range(count):
+            self.cluster.sql("INSERT INTO orders (item) VALUES ('one')")
+
+
+def attempts(place: Path) -> list[dict[str, Any]]:
+    return list(json.loads((place / f"verification-{STANZA}.json").read_text())["attempts"])
+
+
+def codes(report: dict[str, Any]) -> list[str]:
+    return [item["code"] for item in report["findings"]]
+
+
+@pytest.fixture(scope="module")
+def production() -> Iterator[Production]:
+    root = Path(tempfile.mkdtemp(prefix="tested-"))
+    made = Production(root)
+    cluster = made.cluster
+    try:
+        cluster.sql("CREATE DATABASE shop", database="postgres")
+        cluster.sql("CREATE TABLE orders (id serial PRIMARY KEY, item text NOT NULL)")
+        cluster.pgbackrest("stanza-create")
+        cluster.backup()
+        for _ in range(3):
+            made.commit(2)
+            cluster.archived()
+        yield made
+    finally:
+        cluster.stop()
+        shutil.rmtree(root)
+
+
+def test_a_test_is_measured_and_the_next_plan_knows_how_long_it_takes(production: Production, tmp_path: Path) -> None:
+    production.commit(3)
+    time.sleep(1)
+    loss = production.loss()
+    report = production.test(tmp_path, loss=loss)
+    assert (report["verdict"], codes(report)) == ("verified", [])
+    (attempt,) = attempts(tmp_path)
+    assert set(attempt["seconds"]) == {"restore", "replay", "ready", "checked"}
+    count = loss["transactions"]  # autovacuum commits, too
+    assert count >= 3
+    assert attempt["rpo"] == {"seconds": loss["seconds"], "transactions": count, "objective": 14400.0, "met": True}
+    identifier = production.cluster.sql("SELECT system_identifier::text FROM pg_control_system()")
+    assert (attempt["system_identifier"], attempt["repo"], attempt["rto"]["met"]) == (identifier, 1, True)
+    assert attempt["bytes"] / attempt["bytes_per_second"]["restore"] < attempt["seconds"]["restore"]
+    assert report["removed"]["disk"]["before"] > 0
+    plan = expected(history_of(str(tmp_path), STANZA), 1, attempt["bytes"] * 10, 0)
+    assert plan is not None
+    assert 5 * attempt["seconds"]["restore"] < plan["seconds"]["restore"] < 10.5 * attempt["seconds"]["restore"]
+    assert expected(history_of(str(tmp_path), STANZA), 2, 1, 1) is None
+
+
+def test_what_would_be_lost_is_what_production_has_and_the_archive_lacks(production: Production) -> None:
+    production.cluster.archived()
+    loss = production.loss()
+    assert (loss["transactions"] == 0) is (loss["seconds"] == 0)
+    archived = production.newest()
+    production.commit(5)
+    time.sleep(1.2)
+    loss = production.loss(archived)
+    begin, end = as_int(loss["from_lsn"]), as_int(loss["to_lsn"])
+    behind = [xid for lsn, xid in production.cluster.commits() if begin <= lsn < end]
+    assert loss["transactions"] == len(behind) >= 5
+    assert 1.2 <= loss["seconds"] < 10
+    # The server has finished and archived it meanwhile: of the archive that was asked it is lost all the same.
+    production.cluster.archived()
+    assert production.loss(archived)["transactions"] >= len(behind)
+
+
+def test_more_lost_than_promised_fails(production: Production, tmp_path: Path) -> None:
+    loss = {"transactions": 12, "seconds": 14401}
+    report = production.test(tmp_path, loss=loss)
+    assert (report["verdict"], codes(report)) == ("failed", ["RPO_EXCEEDED"])
+
+
+@pytest.mark.parametrize(
+    ("point", "code"),
+    [
+        ("0/100028", "PITR_TARGET_BEFORE_BACKUP"),
+        ("2020-01-01 00:00:00+00", "PITR_TARGET_BEFORE_BACKUP"),
+        ("0/FFFFFF00", "PITR_TARGET_UNREACHED"),
+        ("2099-01-01 00:00:00+00", "PITR_TARGET_UNREACHED"),
+    ],
+)
+def test_a_moment_outside_of_the_window_is_found(production: Production, tmp_path: Path, point: str, code: str) -> None:
+    report = production.test(tmp_path, point=point)
+    assert (report["verdict"], codes(report)) == ("failed", [code])
+
+
+def test_a_host_that_lacks_what_it_takes_says_nothing_of_the_backup(production: Production, tmp_path: Path) -> None:
+    report = production.test(tmp_path, bin_dir="/nonexistent")
+    assert (report["verdict"], codes(report)) == ("could_not_verify", ["HOST_UNFIT"])
+    assert report["rto"] is None
+
+
+def test_one_that_is_killed_is_seen_and_what_it_left_is_removed(production: Production, tmp_path: Path) -> None:
+    """Killed so that nothing of it can clean up, while its server runs."""
+    request = production.request(tmp_path)
+    script = (
+        "import json, sys\n"
+        "from ansible_collections.dbre.recovery.tests.postgres.verification.test_restore_test import run\n"
+        "from ansible_collections.dbre.recovery.plugins.module_utils._verification.restore_test import *\n"
+        "RestoreTest(Request(**json.loads(sys.argv[1])), run).run()\n"
+    )
+    given = json.dumps({**vars(request), "policy": None})
+    process = subprocess.Popen([sys.executable, "-c", script, given])
+    deadline = time.monotonic() + 60
+    while not list(production.side.glob("data/postmaster.pid")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (killed,) = attempts(tmp_path)
+    assert (killed["ended"], production.side.exists()) == (None, True)
+    report = production.test(tmp_path)
+    first, second = attempts(tmp_path)
+    assert (first["verdict"], first["codes"]) == ("could_not_verify", ["KILLED"])
+    assert (second["verdict"], report["verdict"]) == ("verified", "verified")
+
+
+def test_of_two_at_the_same_time_the_later_one_touches_nothing(production: Production, tmp_path: Path) -> None:
+    found: list[dict[str, Any]] = []
+    first = threading.Thread(target=lambda: found.append(production.test(tmp_path)))
+    first.start()
+    deadline = time.monotonic() + 60
+    while not production.side.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(RecoveryError, match="another restore test of stanza .* runs on here"):
+        production.test(tmp_path)
+    first.join()
+    assert [report["verdict"] for report in found] == ["verified"]
+    assert len(attempts(tmp_path)) == 1
+
+
+def test_a_disk_that_fills_says_nothing_of_the_backup(production: Production, tmp_path: Path) -> None:
+    """What PostgreSQL and pgBackRest may write is bounded, as by a quota."""
+    # The message of a full disk, from the real program: it cannot write beyond the limit of a file's size.
+    wrapper = tmp_path / "pgbackrest"
+    wrapper.write_text(
+        '#!/bin/sh\nfor last; do :; done\n[ "$last" = restore ] || exec pgbackrest "$@"\n'
+        "echo \"P00  ERROR: [082]: unable to write '/side/data/base/1/1': [28] No space left on device\"; exit 82\n"
+    )
+    wrapper.chmod(0o755)
+    report = production.test(tmp_path, executable=str(wrapper))
+    assert (report["verdict"], codes(report)) == ("could_not_verify", ["NO_ROOM"])
+
+
+def test_a_tablespace_never_lands_in_productions_place(production: Production, tmp_path: Path) -> None:
+    place = production.root / "fast"
+    place.mkdir(mode=0o700)
+    cluster = production.cluster
+    cluster.sql(f"CREATE TABLESPACE fast LOCATION '{place}'", "CREATE TABLE quick (id int) TABLESPACE fast")
+    # In the set, and one that only WAL makes.
+    cluster.backup()
+    late = production.root / "late"
+    late.mkdir(mode=0o700)
+    cluster.sql(f"CREATE TABLESPACE late LOCATION '{late}'", "CREATE TABLE slow (id int) TABLESPACE late")
+    production.commit(2)
+    cluster.archived()
+    before = {path: path.stat().st_mtime_ns for top in (place, late) for path in top.rglob("*") if path.is_file()}
+    report = production.test(tmp_path)
+    assert (report["verdict"], codes(report)) == ("could_not_verify", ["TABLESPACE_UNMAPPED"])
+    assert os.listdir(place)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
