@@ -30,8 +30,8 @@ options:
         V(d) or V(w); C(archive_timeout) in seconds; C(schedule) with C(full), C(diff) and C(incr) as systemd writes
         calendar times; C(retention) with C(full), C(full-type), C(diff), C(archive) and C(archive-type) as pgBackRest's
         repo-retention-*; C(restore_test), a calendar time; C(grace), how much later than usual a backup may end before
-        that is an alert (V(2h) unless given), and C(severity) of alerts, V(critical), V(warning) (unless given) or
-        V(info).
+        that is an alert (V(2h) unless given), C(severity) of alerts, V(critical), V(warning) (unless given) or V(info),
+        and C(controls), a list of what restore tests are evidence for.
     type: dict
     default: {}
   policy:
@@ -78,6 +78,7 @@ policy:
     restore_test: Sun *-*-* 04:00
     grace: 2h
     severity: warning
+    controls: []
     seconds: {"rpo": 14400, "rto": 14400, "window": 604800, "grace": 7200, "restore_test": 604800}
     gaps: {"full": 86400.0, "incr": 3600.0}
 reasons:

@@ -71,6 +71,11 @@ options:
       - Seconds that replay may take.
     type: int
     default: 14400
+  signing_key:
+    description:
+      - File of a private SSH key, or of the public one where an agent has the private one, that signs C(report.json)
+        into C(report.json.sig). docs/verification.md says how that is verified.
+    type: path
   loss:
     description:
       - What production had and the archive lacked, RV(dbre.recovery.postgresql_unarchived_info#module:loss). Without it
@@ -146,6 +151,7 @@ def main() -> None:
             "seed": {"type": "str", "default": "", "no_log": False},
             "ignore": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 14400},
+            "signing_key": {"type": "path", "no_log": False},
             "loss": {"type": "dict"},
             "loss_unknown": {"type": "str", "default": "production was not asked"},
         },

@@ -19,10 +19,10 @@ options:
   program:
     description:
       - The program. V(pgbackrest) takes backups with pgBackRest, V(logical) takes dumps, V(metrics) leaves metrics of
-        backups.
+        backups, V(verification) tests restores.
       - Without it no program is installed.
     type: str
-    choices: [pgbackrest, logical, metrics]
+    choices: [pgbackrest, logical, metrics, verification]
   directory:
     description:
       - Directory that the program's files go below. It belongs to root.
@@ -140,12 +140,18 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.timers import 
 from ansible_collections.dbre.recovery.plugins.module_utils._dumps import logical_backup
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring import collector
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import scheduled
+from ansible_collections.dbre.recovery.plugins.module_utils._verification import scheduled as restore_tests
 
 UNITS = "/etc/systemd/system"
 # A timer with Persistent=true makes up for runs that were missed since the moment of its stamp.
 STAMPS = "/var/lib/systemd/timers"
 # Imported, so that they come to the host with this module, and with them all that they need.
-PROGRAMS = {"pgbackrest": scheduled, "logical": logical_backup, "metrics": collector}
+PROGRAMS = {
+    "pgbackrest": scheduled,
+    "logical": logical_backup,
+    "metrics": collector,
+    "verification": restore_tests,
+}
 
 
 def shipped(path: str) -> str:

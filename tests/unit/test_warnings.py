@@ -30,7 +30,18 @@ HARMLESS = {
     *("--host", "--port", "--username", "--database"),
 }
 # Of a program of our own, of ansible-playbook, of gpg in an advice, and beginnings of words.
-OTHERS = {"--executable", "--state", "--wait", "--check", "--limit", "--decrypt", "--name", "--no-", "--no-name"}
+OTHERS = {
+    "--executable",
+    "--state",
+    "--wait",
+    "--clean",
+    "--check",
+    "--limit",
+    "--decrypt",
+    "--name",
+    "--no-",
+    "--no-name",
+}
 # Of managers of high availability in an advice, and of systemctl.
 OTHERS |= {"--signal", "--ban", "--resource", "--node", "--siblings-follow", "--property", "--become", "--become-user"}
 

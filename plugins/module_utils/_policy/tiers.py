@@ -20,7 +20,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 # rpo: what may be lost at most. rto: how long it may take until the data is back. window: how far back a restore must
 # reach. archive_timeout: seconds after which a quiet server archives an unfinished segment. schedule and restore_test:
 # systemd's OnCalendar. retention: pgBackRest's repo-retention-*. grace: how much later than usual a backup may end
-# before there is an alert; severity: of the alerts.
+# before there is an alert; severity: of the alerts. controls: what restore tests are evidence for, such as
+# ISO 27001 A.8.13 or SOC 2 A1.2.
 TIERS: dict[str, dict[str, Any]] = {
     "critical": {
         "rpo": "1m",
@@ -57,10 +58,10 @@ TIERS: dict[str, dict[str, Any]] = {
     },
 }
 # What a tier of the user's may leave out.
-USUAL = {"grace": "2h", "severity": "warning"}
+USUAL: dict[str, Any] = {"grace": "2h", "severity": "warning", "controls": []}
 SEVERITIES = ("critical", "warning", "info")
 DURATIONS = ("rpo", "rto", "window", "grace")
-FIELDS = frozenset(TIERS["critical"])
+FIELDS = frozenset([*TIERS["critical"], "controls"])
 TYPES = ("full", "diff", "incr")
 RETENTION = frozenset(["full", "full-type", "diff", "archive", "archive-type"])
 DAY = 86400

@@ -69,6 +69,8 @@ CODES: dict[str, Code] = {
     "AMCHECK_UNRUNNABLE": Code(UNKNOWN, "pg_amcheck could not be run."),
     "PAGE_CHECKSUM": Code(FAILED, "A page of the restored server fails its checksum."),
     "CHECKSUMS_UNRUNNABLE": Code(UNKNOWN, "pg_checksums could not be run."),
+    "EVIDENCE_CHANGED": Code(UNKNOWN, "A report of an earlier test is not what was written then."),
+    "SIGNATURE_FAILED": Code(UNKNOWN, "The report could not be signed."),
     "CHECK_FAILED": Code(UNKNOWN, "A check ended with an error of its own."),
     "CLEANUP_FAILED": Code(FAILED, "The side instance was not removed, or not whole."),
 }

@@ -17,6 +17,7 @@ from typing import Any, Optional
 from xml.etree import ElementTree
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.evidence import digest, report_path, sign
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import (
     CODES,
     FAILED,
@@ -31,11 +32,18 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.findin
 
 SCHEMA = 1
 KEPT = 100  # attempts in the history
+PAST = 9  # attempts that a report is compared with
 PHASES = ("restore", "replay", "ready", "checked")
 
 
 def history_path(state: str, stanza: str) -> str:
     return os.path.join(state, f"verification-{stanza}.json")
+
+
+def past(attempts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of the newest tests before, what a report compares itself with."""
+    ended = [one for one in attempts if one.get("ended")]
+    return [{name: one.get(name) for name in ("id", "ended", "verdict", "rto", "rpo")} for one in ended[-PAST:]]
 
 
 def read_history(path: str) -> dict[str, Any]:
@@ -165,8 +173,8 @@ def report(
     }
 
 
-def end(path: str, record: Mapping[str, Any]) -> None:
-    """Complete the attempt in the history."""
+def end(path: str, record: Mapping[str, Any], sha256: Optional[str] = None) -> None:
+    """Complete the attempt in the history; ``sha256`` is that of its report."""
     history = read_history(path)
     codes = sorted({item["code"] for item in record["findings"] if item["ignored"] is None})
     for entry in history["attempts"]:
@@ -180,18 +188,22 @@ def end(path: str, record: Mapping[str, Any]) -> None:
                 rpo=record["rpo"],
                 **{name: record.get(name) for name in ("set", "repo", "bytes", "bytes_per_second")},
             )
+            entry["sha256"] = sha256
             if record.get("system_identifier"):
                 entry["system_identifier"] = record["system_identifier"]
     _keep(path, history)
 
 
-def write(directory: str, path: str, record: Mapping[str, Any]) -> None:
-    """Keep a report below ``directory``, and complete its attempt in the history at ``path``."""
-    place = os.path.join(directory, "verifications", record["id"])
-    os.makedirs(place, mode=0o755, exist_ok=True)
-    write_atomically(os.path.join(place, "report.json"), json.dumps(record, indent=1) + "\n", mode=0o644)
-    write_atomically(os.path.join(place, "junit.xml"), junit(record), mode=0o644)
-    end(path, record)
+def write(directory: str, path: str, record: Mapping[str, Any], key: Optional[str] = None) -> None:
+    """Keep a report below ``directory``, signed where a key is given, and complete its attempt in the history."""
+    place = report_path(directory, record["id"])
+    os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
+    text = json.dumps(record, indent=1) + "\n"
+    write_atomically(place, text, mode=0o644)
+    write_atomically(os.path.join(os.path.dirname(place), "junit.xml"), junit(record), mode=0o644)
+    end(path, record, digest(text.encode()))
+    if key:
+        sign(place, key)
 
 
 def junit(record: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore i
 from ansible_collections.dbre.recovery.plugins.module_utils._verification import record
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.boundary import boundary
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.clean_up import clean_up, free_bytes
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.evidence import check_chain, check_key, link
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.examine import CHECKS, Examination
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import (
     Check,
@@ -63,6 +65,7 @@ class Request:
     seed: str = ""
     ignore: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 14400
+    signing_key: Optional[str] = None
     loss: Optional[Mapping[str, Any]] = None
     loss_unknown: str = "production was not asked"
 
@@ -88,7 +91,12 @@ class RestoreTest:
         self.checks: list[Check] = []
         self.moments: dict[str, str] = {}
         self.not_checked: list[Omission] = []
-        self.facts: dict[str, Any] = {"stanza": request.stanza, "host": request.host, "tier": request.tier}
+        self.facts: dict[str, Any] = {
+            "stanza": request.stanza,
+            "host": request.host,
+            "tier": request.tier,
+            "controls": list((request.policy or {}).get("controls") or []),
+        }
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -110,12 +118,27 @@ class RestoreTest:
     def run(self) -> dict[str, Any]:
         """Test, and return the report, which is in the directory then. Raises RecoveryError beside another test."""
         with self.alone():
-            attempt = record.begin(self.history, self.request.stanza, self.id, now())
+            request = self.request
+            earlier = record.read_history(self.history)["attempts"]
+            attempt = record.begin(self.history, request.stanza, self.id, now())
             self.look()
             self.restore()
+            found = [*check_chain(request.directory, earlier), *check_key(request.signing_key)]
+            self.checks.append(conclude("evidence", found, self.ignore))
+            self.facts.update(previous=link(earlier), signed_by=request.signing_key, earlier=record.past(earlier))
             report = self.report(attempt)
-            record.write(self.request.directory, self.history, report)
+            record.write(request.directory, self.history, report, None if found else request.signing_key)
         return report
+
+    def clean_after(self) -> list[str]:
+        """After a test that may have been killed: remove what it left, and give it its verdict. What was done."""
+        with self.alone():
+            killed = record.close_killed(self.history, now())
+            told = [f"{one} was killed" for one in killed]
+            if self.instance.read_marker() is not None:
+                proof = clean_up(self.instance.path)
+                told += [f"{proof['path']} is removed", *proof["left"]]
+        return told
 
     def dry_run(self) -> dict[str, Any]:
         """The repository alone; nothing is written."""
@@ -194,7 +217,8 @@ class RestoreTest:
             bytes=chosen["size"],
             system_identifier=str(plan["system_identifier"]),
             wal=plan["wal"],
-            versions={"postgresql": plan["major_version"]},
+            versions=self.versions(plan["bin_dir"]),
+            commands=self.commands(side, plan),
         )
         record.identify(self.history, self.id, self.facts["system_identifier"])
         paused = self.state("paused")
@@ -208,6 +232,24 @@ class RestoreTest:
         self.state("stopped")
         self.check("checksums", lambda: checksums(self.instance.path, self.facts["repo"]))
         self.ended("checked")
+
+    def versions(self, bin_dir: str) -> dict[str, str]:
+        """Exact versions of the programs that took part."""
+        said = {
+            "pgBackRest": self.runner([self.pgbackrest.executable, "version"])[1],
+            "PostgreSQL": self.runner([os.path.join(bin_dir, "postgres"), "--version"])[1],
+        }
+        return {name: text.strip() or "unknown" for name, text in said.items()}
+
+    def commands(self, side: SideRestore, plan: Mapping[str, Any]) -> list[str]:
+        """What was run, for those who want to do the same by hand."""
+        bin_dir = plan["bin_dir"]
+        return [
+            shlex.join([*side.side_command(plan), f"--set={plan['set']['label']}", "--type=none", "restore"]),
+            f"restore_command = {side.restore_command(plan)}",
+            shlex.join([os.path.join(bin_dir, "pg_amcheck"), "--heapallindexed"]),
+            shlex.join([os.path.join(bin_dir, "pg_checksums"), "--check", "-D", self.instance.data]),
+        ]
 
     def state(self, state: str) -> dict[str, Any]:
         return ensure_state(self.instance, state, timeout=self.request.timeout)

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.timers import program_files
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
 from ansible_collections.dbre.recovery.plugins.module_utils._side.expected import expected, history_of
@@ -28,6 +28,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.unarchived impo
 from ansible_collections.dbre.recovery.tests.postgres.wal.cluster import STANZA, Cluster, as_int
 
 PORT = 6385
+ROOM = Path(__file__).resolve().parents[3] / "plugins" / "module_utils"
 POLICY = {**resolve("standard", {}, {}), "gaps": {"full": 86400.0}}
 
 
@@ -163,28 +164,54 @@ def test_a_host_that_lacks_what_it_takes_says_nothing_of_the_backup(production: 
     assert report["rto"] is None
 
 
-def test_one_that_is_killed_is_seen_and_what_it_left_is_removed(production: Production, tmp_path: Path) -> None:
-    """Killed so that nothing of it can clean up, while its server runs."""
-    request = production.request(tmp_path)
-    script = (
-        "import json, sys\n"
-        "from ansible_collections.dbre.recovery.tests.postgres.verification.test_restore_test import run\n"
-        "from ansible_collections.dbre.recovery.plugins.module_utils._verification.restore_test import *\n"
-        "RestoreTest(Request(**json.loads(sys.argv[1])), run).run()\n"
-    )
-    given = json.dumps({**vars(request), "policy": None})
-    process = subprocess.Popen([sys.executable, "-c", script, given])
-    deadline = time.monotonic() + 60
-    while not list(production.side.glob("data/postmaster.pid")) and time.monotonic() < deadline:
+def began(production: Production, program: list[str]) -> subprocess.Popen[str]:
+    """The program, once the server that it restored runs."""
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not (production.side / "data/postmaster.pid").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (killed,) = attempts(tmp_path)
-    assert (killed["ended"], production.side.exists()) == (None, True)
-    report = production.test(tmp_path)
-    first, second = attempts(tmp_path)
-    assert (first["verdict"], first["codes"]) == ("could_not_verify", ["KILLED"])
-    assert (second["verdict"], report["verdict"]) == ("verified", "verified")
+    return process
+
+
+def test_the_program_of_the_timer_tests_and_leaves_nothing_however_it_ends(
+    production: Production, tmp_path: Path
+) -> None:
+    """As it is installed, where no Ansible is: ended, killed so that only systemd can clean up, and to its end."""
+    home = tmp_path / "home"
+    for name, text in program_files("_verification/scheduled.py", lambda path: (ROOM / path).read_text()).items():
+        file = home / "ansible_collections/dbre/recovery/plugins/module_utils" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    start = home / "verify.py"
+    module = "ansible_collections.dbre.recovery.plugins.module_utils._verification.scheduled"
+    start.write_text(
+        f"import sys\nsys.path[:0] = [{str(home)!r}]\nfrom {module} import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({**vars(production.request(tmp_path)), "signing_key": str(key)}))
+    program = ["env", "-u", "PYTHONPATH", "/usr/bin/python3", "-B", str(start), str(settings)]
+
+    ended = began(production, program)
+    ended.terminate()
+    assert ended.wait() != 0
+    assert not production.side.exists()
+    killed = began(production, program)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert [one["ended"] for one in attempts(tmp_path)][-1] is None
+    assert production.side.exists()
+    cleaned = subprocess.run([*program, "--clean"], capture_output=True, text=True, check=True).stdout
+    assert "was killed" in cleaned
+    assert not production.side.exists()
+    whole = began(production, program)
+    output = whole.communicate()[0]
+    assert (whole.returncode, output.splitlines()[0]) == (0, f"VERIFIED: stanza '{STANZA}'")
+    assert "what would be lost (RPO): production was not asked" in output
+    assert [one["codes"] for one in attempts(tmp_path)] == [["KILLED"], ["KILLED"], []]
+    assert list(tmp_path.glob("verifications/*/report.json.sig"))
+    assert subprocess.run([*program, "--clean"], capture_output=True, check=True).stdout == b""
 
 
 def test_of_two_at_the_same_time_the_later_one_touches_nothing(production: Production, tmp_path: Path) -> None:
