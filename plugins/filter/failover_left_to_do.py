@@ -37,6 +37,10 @@ options:
     type: list
     elements: dict
     default: []
+  applied:
+    description: Whether commits wait for standbys as they did on the old primary.
+    type: bool
+    default: true
 author:
   - the dbre.recovery authors (!UNKNOWN)
 """
@@ -61,9 +65,10 @@ def failover_left_to_do(
     last_words: Optional[Mapping[str, Any]] = None,
     fork_lsn: str = "",
     diverged: Sequence[Mapping[str, Any]] = (),
+    applied: bool = True,
 ) -> list[dict[str, Any]]:
     known = last_words if (last_words or {}).get("way") else {}
-    return left_to_do(planned, located, known or {}, fork_lsn, diverged)
+    return left_to_do(planned, located, known or {}, fork_lsn, diverged, applied)
 
 
 class FilterModule:

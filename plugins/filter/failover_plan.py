@@ -45,6 +45,10 @@ options:
     description: Whether commits that clients were told of may be lost.
     type: bool
     default: false
+  switchover:
+    description: That the primary lives, and exchanges its place with a standby on purpose.
+    type: bool
+    default: false
   candidate:
     description: Whom the plan that was confirmed promotes.
     type: str
@@ -89,8 +93,9 @@ def failover_plan(
     candidate: Optional[str] = "",
     off: bool = False,
     upstreams: Optional[Mapping[str, Any]] = None,
+    switchover: bool = False,
 ) -> dict[str, Any]:
-    wishes = Wishes(promote or "", candidate or "", float(max_lag), fenced, accept_loss)
+    wishes = Wishes(promote or "", candidate or "", float(max_lag), fenced, accept_loss, switchover)
     try:
         return {"refused": "", **plan(looked, primary, wishes, Known(candidate or "", off, upstreams or {}))}
     except RecoveryError as error:

@@ -36,6 +36,11 @@ options:
       - Names and values to store with the backup. Needs pgBackRest 2.41 or later.
     type: dict
     default: {}
+  notes:
+    description:
+      - The same, but left out where this pgBackRest has no annotations.
+    type: dict
+    default: {}
   options:
     description:
       - Further options of C(pgbackrest backup) by their names without dashes.
@@ -157,7 +162,7 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     refuse_root("backup")
     pgbackrest = PgBackRest(module.run_command, **stanza_of(params))
     arguments = option_arguments(params["options"])
-    arguments += annotation_arguments(params["annotations"], pgbackrest.version())
+    arguments += annotation_arguments(params["annotations"], pgbackrest.version(), params["notes"])
     facts = stanza_facts(pgbackrest.info())
     if not module.check_mode:
         require_stanza(facts)
@@ -184,6 +189,7 @@ def main() -> None:
             "type": {"type": "str", "choices": ["full", "diff", "incr"], "default": "incr"},
             "max_age": {"type": "str"},
             "annotations": {"type": "dict", "default": {}},
+            "notes": {"type": "dict", "default": {}},
             "options": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,

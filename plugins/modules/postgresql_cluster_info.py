@@ -48,6 +48,10 @@ options:
       - pgBackRest's program.
     type: str
     default: pgbackrest
+  recorded:
+    description:
+      - File in which the role P(dbre.recovery.postgresql_standby#role) has written down settings of the primary.
+    type: path
 attributes:
   check_mode:
     support: full
@@ -84,6 +88,8 @@ state:
       with which replay stops.
     - C(managers) are programs that fail over by themselves, each with the C(command) to let it do so.
     - Of C(primary_conninfo) only C(upstream) is told, never a password.
+    - C(recorded) are settings of the primary that were written down while it lived, in O(recorded) and in
+      annotations of backups.
     - C(archived) are history files that the archive has of this timeline and those after it, by number; without
       O(stanza), or where the archive cannot be read, none.
   returned: success
@@ -133,6 +139,7 @@ state:
     managers: []
     archived: {}
     archive_unread: ""
+    recorded: []
 """
 
 import shutil
@@ -143,20 +150,25 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.archived import archived_histories
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.recorded import recorded
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.survey import look
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connection_argument_spec,
     login_of,
 )
 
 
-def timelines_in_archive(stanza: dict[str, Any], timeline: int, spool: str) -> dict[str, Any]:
-    """What the archive has of this timeline and those after it, or why it cannot be read."""
+def ask_archive(module: AnsibleModule, stanza: dict[str, Any], timeline: int, spool: str) -> dict[str, Any]:
+    """What the archive has of this timeline and those after it, and its backups; or why it cannot be read."""
     try:
-        return {"archived": archived_histories(StanzaArchive(**stanza, parallel=1), timeline, spool)}
+        archived = archived_histories(StanzaArchive(**stanza, parallel=1), timeline, spool)
+        backups = stanza_facts(PgBackRest(module.run_command, **stanza).info())["backups"]
+        return {"archived": archived, "backups": backups}
     except RecoveryError as error:
-        return {"archived": {}, "archive_unread": error.msg}
+        return {"archived": {}, "archive_unread": error.msg, "backups": []}
 
 
 def main() -> None:
@@ -169,6 +181,7 @@ def main() -> None:
             "stanza": {"type": "str"},
             "config": {"type": "path"},
             "executable": {"type": "str", "default": "pgbackrest"},
+            "recorded": {"type": "path"},
             **connection_argument_spec(),
         },
         supports_check_mode=True,
@@ -187,7 +200,8 @@ def main() -> None:
         )
         if params["stanza"]:
             stanza = {name: params[name] for name in ("stanza", "config", "executable")}
-            told.update(timelines_in_archive(stanza, state["timeline"], spool))
+            told.update(ask_archive(module, stanza, state["timeline"], spool))
+        told["recorded"] = recorded(params["recorded"], told.pop("backups", []), state["system_identifier"])
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     except OSError as error:

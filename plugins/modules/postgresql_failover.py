@@ -35,9 +35,11 @@ options:
       - V(following) points C(primary_conninfo) to O(primary_host) and waits until the standby streams O(timeline) and
         has replayed some of it. One that has replayed, or will replay, what the old primary wrote beyond O(lsn) is cut
         off instead, and RV(left) says so. A delayed standby is not waited for.
+      - V(synchronous) sets O(synchronous_standby_names) and O(synchronized_standby_slots) of a new primary, when enough
+        of those standbys stream; with fewer, every commit would wait, and nothing is set.
       - V(settled) takes back what C(ALTER SYSTEM) set, where a configuration file says the same by now.
     type: str
-    choices: [fenced, cut, replayed, promoted, following, settled]
+    choices: [fenced, cut, replayed, promoted, following, synchronous, settled]
     required: true
   incident:
     description:
@@ -72,11 +74,27 @@ options:
     type: list
     elements: str
     default: []
+  synchronous_standby_names:
+    description:
+      - For which standbys commits are to wait, as PostgreSQL writes it. Empty leaves the server's as it is.
+    type: str
+    default: ""
+  synchronized_standby_slots:
+    description:
+      - Slots that logical decoding is to wait for; those that are not there are left out. Empty leaves the server's.
+    type: str
+    default: ""
   timeout:
     description:
       - Seconds to wait.
     type: int
     default: 300
+  abrupt:
+    description:
+      - With O(state=fenced), end the server at once, so that it sends and archives nothing more. For one that came back
+        when another was to be promoted, or was. A standby stays as it is.
+    type: bool
+    default: false
   data_directory:
     description:
       - Data directory of the old primary, where Debian's C(pg_lsclusters) does not know it.
@@ -151,6 +169,17 @@ hba_file:
   returned: when O(state) is V(promoted), and not in check mode
   type: str
   sample: /etc/postgresql/17/main/pg_hba.conf
+applied:
+  description: Whether enough standbys stream, and the settings are set.
+  returned: when O(state) is V(synchronous)
+  type: bool
+  sample: true
+streaming:
+  description: Names of the standbys that stream.
+  returned: when O(state) is V(synchronous)
+  type: list
+  elements: str
+  sample: [dbre_db3]
 left:
   description:
     - What the standby has of another timeline beyond O(lsn), where that is something, so that it cannot follow and must
@@ -183,7 +212,7 @@ def main() -> None:
         argument_spec={
             "state": {
                 "type": "str",
-                "choices": ["fenced", "cut", "replayed", "promoted", "following", "settled"],
+                "choices": ["fenced", "cut", "replayed", "promoted", "following", "synchronous", "settled"],
                 "required": True,
             },
             "incident": {"type": "str", "required": True},
@@ -193,7 +222,10 @@ def main() -> None:
             "primary_host": {"type": "str"},
             "primary_port": {"type": "int", "default": 5432},
             "slots": {"type": "list", "elements": "str", "default": []},
+            "synchronous_standby_names": {"type": "str", "default": ""},
+            "synchronized_standby_slots": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 300},
+            "abrupt": {"type": "bool", "default": False},
             "data_directory": {"type": "path"},
             "service": {"type": "str"},
             **connection_argument_spec(),
@@ -214,6 +246,7 @@ def main() -> None:
                 data=params["data_directory"],
                 service=params["service"],
                 timeout=params["timeout"],
+                abrupt=params["abrupt"],
                 check_mode=module.check_mode,
             )
         else:

@@ -21,7 +21,9 @@ def client(number: int, conninfo: str, folder: str) -> None:
                     connection = psycopg2.connect(conninfo)
                 with connection, connection.cursor() as cursor:
                     cursor.execute("INSERT INTO told VALUES (%s)", (each,))
-            except psycopg2.Error:
+            except psycopg2.Error as error:
+                with open(os.path.join(folder, f"client{number}.errors"), "a", encoding="utf-8") as errors:
+                    errors.write(f"{time.time():.3f} {' '.join(str(error).split())}\n")
                 if connection is not None:
                     connection.close()
                 time.sleep(0.05)

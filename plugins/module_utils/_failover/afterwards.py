@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, size
+
+_SETTING = {"name": "synchronous_standby_names", "login_port": "{{ postgresql_port | default(5432) }}"}
 
 
 def left_to_do(
@@ -17,12 +21,13 @@ def left_to_do(
     last_words: Mapping[str, Any],
     fork_lsn: str,
     diverged: Sequence[Mapping[str, Any]] = (),
+    applied: bool = True,
 ) -> list[dict[str, Any]]:
     """What people have to do afterwards; what was lost among it, so that no report calls it whole.
 
     ``found`` is what :func:`located` returned, ``last_words`` what the module postgresql_old_primary returned, empty
     where the old primary was not asked, ``fork_lsn`` where the new timeline began, ``diverged`` what
-    :func:`diverged_of` returned.
+    :func:`diverged_of` returned, ``applied`` whether synchronous replication is as it was.
     """
     old, new = str((planned.get("primary") or {}).get("host")), str(found["candidate"])
     entries: list[dict[str, Any]] = []
@@ -83,7 +88,23 @@ def left_to_do(
         for host, why in (planned.get("others") or {}).items()
         if host not in followers
     ]
-    return entries + [_rebuild(entry, new) for entry in diverged]
+    entries += [_rebuild(entry, new) for entry in diverged]
+    names = (found.get("replication") or {}).get("synchronous_standby_names")
+    if names and not applied:
+        entries.append(
+            {
+                "what": f"Let commits on {new} wait for standbys again",
+                "reason": (
+                    f"By synchronous_standby_names they would wait for {names}, and too few of those stream: with it "
+                    "no commit would end. Until then what is committed is on one host alone."
+                ),
+                "command": (
+                    f"ansible -i INVENTORY {new} --become --become-user postgres -m "
+                    f"community.postgresql.postgresql_set -a {quote(json.dumps({**_SETTING, 'value': names}))}"
+                ),
+            }
+        )
+    return entries
 
 
 def _rebuild(entry: Mapping[str, Any], new: str) -> dict[str, Any]:

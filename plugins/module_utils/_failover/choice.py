@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import duration, seconds_since, size
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import duration, moment, seconds_since, size
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.ancestry import (
     DIVERGED,
     Position,
@@ -19,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._failover.ancestry i
     relate,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.quorum import Acknowledged, acknowledged
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.recorded import newest
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState
 
 SAFE = "Nothing was changed."
@@ -30,7 +32,8 @@ class Wishes:
 
     ``promote``: the host to promote; ``planned``: the one that an earlier plan chose, which stays unless it cannot.
     ``max_lag``: seconds that ``promote`` may be behind the best; ``fenced``: whether somebody says that the old primary
-    is off, or gave a command for it; ``accept_loss``: whether acknowledged commits may be lost.
+    is off, or gave a command for it; ``accept_loss``: whether acknowledged commits may be lost; ``switchover``: whether
+    the primary lives, and is to exchange its place.
     """
 
     promote: str = ""
@@ -38,6 +41,7 @@ class Wishes:
     max_lag: float = 60.0
     fenced: bool = False
     accept_loss: bool = False
+    switchover: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,78 +93,6 @@ def place_of(state: HostState) -> Optional[Position]:
     return position(state["timeline"], state.get("history"), end) if end else None
 
 
-def refuse_managers(states: Sequence[HostState]) -> None:
-    """Raise RecoveryError where another program fails over by itself, with that program's own command."""
-    for state in states:
-        for manager in state.get("managers") or []:
-            raise RecoveryError(
-                f"{manager['name']} manages {state['host']} ({manager['found']}), and nothing is done behind its back. "
-                f"{SAFE} Fail over with its own command: {manager['command']}"
-            )
-
-
-def refuse_strangers(primary: HostState, standbys: Sequence[HostState]) -> None:
-    """Raise RecoveryError where hosts are of different clusters."""
-    known = {state["host"]: state["system_identifier"] for state in [primary, *standbys] if state.get("reachable")}
-    if len(set(known.values())) > 1:
-        said = ", ".join(f"{host} {identifier}" for host, identifier in known.items())
-        raise RecoveryError(
-            f"these hosts are not of one cluster; their system identifiers: {said}. {SAFE} Correct the inventory: the "
-            "primary and its standbys belong together (groups primary and standby, or -l)."
-        )
-
-
-def refuse_living(primary: HostState) -> None:
-    """Raise RecoveryError where the old primary works, or is none."""
-    if not primary.get("answers"):
-        return
-    host = primary["host"]
-    if primary["in_recovery"]:
-        raise RecoveryError(
-            f"{host} is a standby, and not the primary that is gone. {SAFE} Name the old primary (dr_primary, or the "
-            "group primary of the inventory)."
-        )
-    raise RecoveryError(
-        f"the primary on {host} runs, answers, and takes writes on timeline {primary['timeline']}: nothing is promoted "
-        f"beside it. {SAFE} If it must go all the same, stop it there and run this again: "
-        f"systemctl stop {primary['service']}"
-    )
-
-
-def refuse_promoted(standbys: Sequence[HostState], allowed: str = "") -> None:
-    """Raise RecoveryError where a standby is a primary already, unless it is the one of this incident."""
-    there = [state for state in standbys if state.get("answers") and not state["in_recovery"]]
-    others = [state for state in there if state["host"] != allowed]
-    if not others:
-        return
-    said = ", ".join(f"{state['host']} (timeline {state['timeline']})" for state in there)
-    if len(there) > 1:
-        raise RecoveryError(
-            f"several hosts are primaries: {said}. {SAFE} Look at once which of them applications write to, stop the "
-            f"others (systemctl stop {others[0]['service']}), and make those standbys of it anew: provision-standby "
-            "with postgresql_standby_rebuild=true, which loses what only they have."
-        )
-    raise RecoveryError(
-        f"{said} is the primary already; there is nothing to promote. {SAFE} If it was made so on purpose, put it into "
-        "the group primary of the inventory, and the old one out of it."
-    )
-
-
-def refuse_unfenced(primary: HostState, wishes: Wishes) -> None:
-    """Raise RecoveryError where nobody can see to it that the old primary stays off."""
-    if primary.get("reachable") or wishes.fenced:
-        return
-    host = primary["host"]
-    raise RecoveryError(
-        f"{host} cannot be reached ({primary.get('why') or 'no answer'}), so that it cannot be stopped from here. It "
-        f"may still serve clients or come back by itself: two primaries would be worse than none. {SAFE} See that it "
-        "is off and stays off: power (console of the machine, or its hypervisor or cloud), or its network port; it "
-        "must neither answer on PostgreSQL's port from any client's network nor start by itself. Then run this again "
-        "with -e dr_fenced=yes. Or give a command that does it and ends with 0 only if it is done: "
-        "-e dr_fence_command='...'."
-    )
-
-
 def why_not(state: HostState, line: Optional[Position], system_identifier: str) -> str:
     """Why a standby cannot be promoted; empty when it can. ``line`` is the history that the cluster's WAL is on."""
     if not state.get("reachable"):
@@ -199,7 +131,7 @@ def _line(primary: HostState, standbys: Sequence[HostState], identifier: str) ->
 def choose(primary: HostState, standbys: Sequence[HostState], wishes: Wishes) -> Choice:
     """Whom to promote, with the reason; RecoveryError, which names the way out, where nobody can be.
 
-    All the refusals above have to be asked before.
+    All refusals of the module refusals have to be asked before.
     """
     known = [state for state in [primary, *standbys] if state.get("reachable")]
     identifier = known[0]["system_identifier"] if known else ""
@@ -310,12 +242,39 @@ def _sources(
 
 def judge_acknowledged(primary: HostState, standbys: Sequence[HostState]) -> Acknowledged:
     """Whether every acknowledged commit is on a standby that can be read, by the old primary's last known settings."""
-    # One that cannot be reached does not say its name; it may be that of the inventory.
-    named = {state["host"]: state["upstream"]["name"] if "upstream" in state else state["host"] for state in standbys}
     reachable = [state["host"] for state in standbys if state.get("reachable") and state.get("end")]
-    return acknowledged(
-        primary.get("synchronous_standby_names"), named, reachable, str(primary.get("synchronous_commit") or "on")
-    )
+    setting, commit, said = last_known(primary, standbys)
+    named = {state["host"]: _name_of(state, setting or "") for state in standbys}
+    found = acknowledged(setting, named, reachable, commit)
+    return replace(found, why=f"{found.why}{said}")
+
+
+def _name_of(state: HostState, setting: str) -> str:
+    """application_name of a standby. One that cannot be reached does not say it: what role postgresql_standby gives it
+    where the setting has that, else the inventory's name."""
+    if "upstream" in state:
+        return state["upstream"]["name"]
+    usual = usual_name(state["host"])
+    return usual if usual in setting.lower() else state["host"]
+
+
+def usual_name(host: str) -> str:
+    """How role postgresql_standby calls the standby on a host: its user, its slot, and so its application_name."""
+    return "dbre_" + re.sub("[^a-z0-9_]", "_", host.lower())
+
+
+def last_known(primary: HostState, standbys: Sequence[HostState]) -> tuple[Optional[str], str, str]:
+    """The old primary's ``synchronous_standby_names``, its ``synchronous_commit``, and since when that is known.
+
+    From its disk where that can be read, which needs no words, else what was written down last.
+    """
+    setting = primary.get("synchronous_standby_names")
+    told = newest([entry for state in standbys for entry in state.get("recorded") or []])
+    if setting is not None or told is None:
+        return setting, str(primary.get("synchronous_commit") or "on"), ""
+    names = told["synchronous_standby_names"]
+    said = f" (by synchronous_standby_names = '{names}', written down at {moment(told['at'])} in {told['where']})"
+    return names, told["synchronous_commit"], said
 
 
 def expected_loss(primary: HostState, standbys: Sequence[HostState], best_end: int, found: Acknowledged) -> Loss:

@@ -24,14 +24,18 @@ _QUIT_PATIENCE = 5.0
 
 
 def ensure_fenced(
-    port: int, *, data: Optional[str], service: Optional[str], timeout: float, check_mode: bool
+    port: int, *, data: Optional[str], service: Optional[str], timeout: float, abrupt: bool, check_mode: bool
 ) -> dict[str, Any]:
     """Mask the unit and end the server; the module's result. Run as root.
 
     First a fast shutdown, which lets standbys have what is left, for ``timeout`` seconds; then harder ones.
+    ``abrupt`` leaves that out, since it would archive a last segment (xlog.c: ShutdownXLOG), beside what another
+    primary archives by now; and a server that stands by already takes no writes, and stays.
     RecoveryError where a process is left all the same.
     """
     place = find_place(port, data, service)
+    if abrupt and os.path.exists(os.path.join(place.data, "standby.signal")):
+        return {"changed": False, "service": place.service, "was_running": False}
     masked = is_masked(place.service)
     pid = pid_of_server(place.data)
     changed = not masked or pid is not None
@@ -39,7 +43,7 @@ def ensure_fenced(
         if not masked:
             _mask(place.service)
         if pid is not None:
-            _end(place.data, place.service, timeout)
+            _end(place.data, place.service, None if abrupt else timeout)
     return {"changed": changed, "service": place.service, "was_running": pid is not None}
 
 
@@ -74,9 +78,10 @@ def _mask(service: str) -> None:
         )
 
 
-def _end(data: str, service: str, timeout: float) -> None:
-    """End the server on a data directory, the more forcibly the longer it takes."""
-    for number, patience in ((signal.SIGINT, timeout), (signal.SIGQUIT, _QUIT_PATIENCE), (signal.SIGKILL, 0.0)):
+def _end(data: str, service: str, timeout: Optional[float]) -> None:
+    """End the server on a data directory, the more forcibly the longer it takes; at once without a ``timeout``."""
+    gently = [] if timeout is None else [(signal.SIGINT, timeout)]
+    for number, patience in (*gently, (signal.SIGQUIT, _QUIT_PATIENCE), (signal.SIGKILL, 0.0)):
         if (pid := pid_of_server(data)) is None:
             break
         with suppress(ProcessLookupError):

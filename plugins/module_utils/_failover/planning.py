@@ -18,14 +18,24 @@ from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice imp
     Choice,
     Wishes,
     choose,
+    last_known,
     place_of,
+    usual_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.quorum import (
+    NO_PROMISE,
+    NOT_ALL,
+    exchanged,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.recorded import newest
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.refusals import (
     refuse_living,
     refuse_managers,
     refuse_promoted,
     refuse_strangers,
+    refuse_switchover,
     refuse_unfenced,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.quorum import NO_PROMISE, NOT_ALL
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.salvage import segments_to_bring
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, host_state, unreachable
 
@@ -69,12 +79,14 @@ def plan(looked: Sequence[Mapping[str, Any]], primary: str, wishes: Wishes, know
     refuse_promoted(standbys, known.candidate)
     chosen = states.get(known.candidate)
     promoted = bool(chosen and chosen.get("answers") and not chosen["in_recovery"])
-    if not known.off and not promoted:
+    if not known.off and not promoted and not wishes.switchover:
         refuse_living(old)
     if promoted:
         return {"promoted": True, "primary": _primary(old), "reachable": _reachable(standbys)}
     refuse_foreign(standbys)
     choice = choose(old, standbys, wishes)
+    if wishes.switchover and not known.off:
+        refuse_switchover(old, states[choice.candidate])
     refuse_unasked(old, choice, wishes)
     return {
         **_as_dictionary(choice),
@@ -85,7 +97,32 @@ def plan(looked: Sequence[Mapping[str, Any]], primary: str, wishes: Wishes, know
         "upstreams": {state["host"]: state["upstream"] for state in standbys if "upstream" in state},
         "reachable": _reachable(standbys),
         "primary": _primary(old),
+        "replication": replication(old, standbys, choice.candidate),
         "lines": lines(old, standbys, choice),
+        "clean": shut_down(old, states[choice.candidate]),
+    }
+
+
+def shut_down(old: HostState, candidate: HostState) -> bool:
+    """Whether the old primary was shut down in order, and the candidate has its WAL up to the shutdown checkpoint."""
+    return old.get("cluster_state") == "shut down" and old.get("end") == candidate.get("end") is not None
+
+
+def replication(old: HostState, standbys: Sequence[HostState], candidate: str) -> dict[str, str]:
+    """Settings by which commits of the new primary wait as those of the old one did, once the roles have changed.
+
+    Empty where the old one's were empty, or nobody knows them.
+    """
+    mine = next(state for state in standbys if state["host"] == candidate).get("upstream")
+    names, _commit, _said = last_known(old, standbys)
+    told = newest([entry for state in standbys for entry in state.get("recorded") or []])
+    slots = old.get("synchronized_standby_slots") or (told["synchronized_standby_slots"] if told else "")
+    if mine is None:
+        return {"synchronous_standby_names": "", "synchronized_standby_slots": ""}
+    theirs = [each.strip().strip('"') for each in slots.split(",") if each.strip()]
+    return {
+        "synchronous_standby_names": exchanged(names or "", mine["name"], usual_name(old["host"])),
+        "synchronized_standby_slots": ", ".join(usual_name(old["host"]) if e == mine["slot"] else e for e in theirs),
     }
 
 
@@ -196,6 +233,8 @@ def lines(old: HostState, standbys: Sequence[HostState], choice: Choice) -> list
 def _how(old: HostState) -> str:
     if not old.get("reachable"):
         return f"cannot be reached ({old.get('why')}); that it is off rests on your word or your command"
+    if old["answers"]:
+        return "runs: clients of PgBouncer wait while it is shut down in order, and it becomes a standby"
     running = "runs and does not answer" if old["running"] else "does not run"
     last = f", last commit {moment(old['last_commit'])}" if old.get("last_commit") else ""
     has = f"its disk has WAL up to {old.get('end')} (timeline {old['timeline']}{last})"
@@ -223,6 +262,8 @@ def located(planned: Mapping[str, Any], salvaged: Mapping[str, Any]) -> dict[str
         "lsn": end,
         "expected": expected,
         "followers": planned["followers"],
+        "replication": planned.get("replication") or {},
+        "clean": planned.get("clean", False),
         "slots": [follower["slot"] for follower in planned["followers"] if follower["slot"]],
         "salvaged": {key: salvaged.get(key) for key in keys},
         "last_commit": salvaged.get("last_commit") or (planned.get("primary") or {}).get("last_commit"),

@@ -80,6 +80,20 @@ def parse_standby_names(text: str) -> Optional[Synchronous]:
     return Synchronous(method, count, tuple(word for _kind, word in names))
 
 
+def exchanged(setting: str, promoted: str, demoted: str) -> str:
+    """The setting when two have exchanged their roles: the old primary stands by under the name ``demoted``.
+
+    Of an empty setting, and where the promoted one was not in it, nothing changes. RecoveryError where the setting
+    cannot be understood.
+    """
+    wanted = parse_standby_names(setting)
+    if wanted is None or promoted.lower() not in map(str.lower, wanted.names):
+        return setting
+    names = [demoted if name.lower() == promoted.lower() else name for name in wanted.names]
+    quoted = ", ".join('"' + name.replace('"', '""') + '"' if name != "*" else name for name in names)
+    return f"{wanted.method.upper()} {wanted.count} ({quoted})"
+
+
 @dataclass(frozen=True)
 class Acknowledged:
     """What can be said of the commits that clients were told of.

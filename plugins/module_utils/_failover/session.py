@@ -51,6 +51,8 @@ class Request:
     primary_host: str = ""
     primary_port: int = 5432
     slots: list[str] = field(default_factory=list)
+    synchronous_standby_names: str = ""
+    synchronized_standby_slots: str = ""
 
 
 class Session:

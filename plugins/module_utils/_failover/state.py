@@ -40,6 +40,16 @@ class Manager(TypedDict):
     command: str
 
 
+class Recorded(TypedDict):
+    """Settings of the primary that were written down at a time; ``where`` names the file or the backup."""
+
+    where: str
+    at: str
+    synchronous_standby_names: str
+    synchronous_commit: str
+    synchronized_standby_slots: str
+
+
 class HostState(TypedDict, total=False):
     """One server, running or dead. ``host`` is the inventory's name; LSNs are texts, times ISO 8601 in UTC.
 
@@ -92,8 +102,10 @@ class HostState(TypedDict, total=False):
     synchronous_standby_names: Optional[str]
     synchronous_commit: Optional[str]
     managers: list[Manager]
+    synchronized_standby_slots: Optional[str]
     archived: dict[str, str]
     archive_unread: str
+    recorded: list[Recorded]
 
 
 _NEEDED = ("system_identifier", "timeline", "segment_size", "running", "data_directory")

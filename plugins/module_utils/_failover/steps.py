@@ -21,6 +21,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.units import s
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.ancestry import timelines_of
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.conninfo import with_primary
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.leaving import left_at, will_leave
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.quorum import parse_standby_names
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.session import (
     AUTO,
     POLL,
@@ -29,6 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._failover.session im
     Session,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_literal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 
 with suppress(ImportError):  # connect() says so
@@ -173,6 +175,30 @@ class Step(Session):
             value(self.connection, "SELECT slot_name FROM pg_create_physical_replication_slot(%s, true)", (name,))
         return bool(missing)
 
+    def synchronous(self) -> dict[str, Any]:
+        """Have commits wait for standbys as they did on the old primary, when there are enough that stream.
+
+        With fewer, every commit would wait; then nothing is set, and ``applied`` is false.
+        """
+        names = self.request.synchronous_standby_names
+        wanted = parse_standby_names(names)
+        streaming = [row["name"] for row in rows(self.connection, _STREAMING)]
+        if wanted and len({name for name in streaming if wanted.wants(name)}) < wanted.count:
+            return {"changed": False, "applied": False, "streaming": streaming}
+        there = [row["slot_name"] for row in rows(self.connection, "SELECT slot_name FROM pg_replication_slots")]
+        slots = [name for name in self.request.synchronized_standby_slots.split(", ") if name in there]
+        settings = {"synchronous_standby_names": names, "synchronized_standby_slots": ", ".join(slots)}
+        changed = [name for name, text in settings.items() if text and self._differs(name, text)]
+        if not self.check_mode:
+            for name in changed:
+                execute(self.connection, f"ALTER SYSTEM SET {name} TO {quote_literal(settings[name])}")
+            self.reload()
+        return {"changed": bool(changed), "applied": True, "streaming": streaming}
+
+    def _differs(self, name: str, text: str) -> bool:
+        now = value(self.connection, "SELECT current_setting(%s, true)", (name,))
+        return now is not None and now != text
+
     # Follow
 
     def following(self) -> dict[str, Any]:
@@ -237,7 +263,10 @@ class Step(Session):
         return {"changed": by_file or bool(known)}
 
 
+_STREAMING = "SELECT application_name AS name FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1"
+
 STEPS: Mapping[str, Callable[[Step], dict[str, Any]]] = {
+    "synchronous": Step.synchronous,
     "cut": Step.cut,
     "replayed": Step.replayed,
     "promoted": Step.promoted,

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn, segment_name
@@ -74,6 +74,7 @@ _SETTINGS = [
     "recovery_target_time",
     "recovery_target_xid",
     "restore_command",
+    "synchronized_standby_slots",
     "synchronous_commit",
     "synchronous_standby_names",
 ]
@@ -287,6 +288,7 @@ def _add_answers(state: HostState, asked: Mapping[str, Any], control: Mapping[st
             "restores": bool(settings.get("restore_command")),
             "synchronous_standby_names": settings["synchronous_standby_names"],
             "synchronous_commit": settings["synchronous_commit"],
+            "synchronized_standby_slots": settings.get("synchronized_standby_slots"),
         }
     )
 
@@ -295,13 +297,10 @@ def _settings_of_dead(bin_dir: str, place: Place) -> HostState:
     """Settings that a dead server had, as its own program reads them out of its files; null where it does not."""
     found: dict[str, Optional[str]] = {}
     where = [f"--config-file={place.config}"] if place.config else ["-D", place.data]
-    for name in ("synchronous_standby_names", "synchronous_commit"):
+    for name in ("synchronous_standby_names", "synchronous_commit", "synchronized_standby_slots"):
         rc, stdout, _stderr = run([os.path.join(bin_dir, "postgres"), *where, "-C", name])
         found[name] = stdout.rstrip("\n") if rc == 0 else None
-    return {
-        "synchronous_standby_names": found["synchronous_standby_names"],
-        "synchronous_commit": found["synchronous_commit"],
-    }
+    return cast(HostState, found)
 
 
 def _add_history(state: HostState) -> None:

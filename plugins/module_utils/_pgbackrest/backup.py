@@ -9,7 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import (
@@ -104,14 +104,20 @@ def option_arguments(options: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def annotation_arguments(annotations: Mapping[str, Any], version: tuple[int, int]) -> list[str]:
-    """Return --annotation options; raise where this pgBackRest has none (they came with 2.41)."""
+def annotation_arguments(
+    annotations: Mapping[str, Any], version: tuple[int, int], notes: Optional[Mapping[str, Any]] = None
+) -> list[str]:
+    """Return --annotation options; raise where this pgBackRest has none (they came with 2.41).
+
+    ``notes`` are left out there instead.
+    """
     if annotations and version < ANNOTATIONS_SINCE:
         raise RecoveryError(
             f"pgBackRest {version[0]}.{version[1]} on {socket.gethostname()} has no annotations (2.41 and later do). "
             "Nothing was done. Leave 'annotations' out or install a newer pgBackRest."
         )
-    return [f"--annotation={key}={value}" for key, value in annotations.items()]
+    known = {**((notes or {}) if version >= ANNOTATIONS_SINCE else {}), **annotations}
+    return [f"--annotation={key}={value}" for key, value in known.items()]
 
 
 def require_stanza(facts: Mapping[str, Any]) -> None:

@@ -294,3 +294,20 @@ def test_a_delayed_standby_that_will_go_on_with_the_old_primary_is_known_before_
     assert cluster.c.told() == list(range(1, 6))
     left = repoint(cluster.c, cluster.b, fork)["left"]
     assert (left["timeline"], left["fork"]) == (1, fork)
+
+
+def test_commits_wait_for_standbys_again_as_soon_as_enough_stream(cluster: Any) -> None:
+    cluster.primary.write(1, 5)
+    cluster.agree()
+    cluster.primary.kill()
+    cut_off(cluster.b)
+    cut_off(cluster.c)
+    fork = cluster.b.step("promoted", lsn=cluster.b.look()["end"], timeline=1)["fork_lsn"]
+    wanted = {"synchronous_standby_names": 'ANY 1 ("dbre_a", "dbre_c")'}
+    alone = cluster.b.step("synchronous", **wanted)
+    assert (alone["applied"], alone["changed"]) == (False, False)
+    repoint(cluster.c, cluster.b, fork)
+    assert cluster.b.step("synchronous", **wanted)["changed"]
+    assert cluster.b.sql("SHOW synchronous_standby_names") == wanted["synchronous_standby_names"]
+    assert not cluster.b.step("synchronous", **wanted)["changed"]
+    cluster.until(lambda: cluster.b.sql("SELECT sync_state FROM pg_stat_replication") == "quorum", "it counts")

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.fence import _end
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.last_words import prepare
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import shut_down
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid
 
 
 def came_back(cluster: Any, keep: Path, fork: str, check_mode: bool = False) -> dict[str, Any]:
@@ -20,6 +23,19 @@ def promoted(cluster: Any) -> str:
     """b becomes the primary; where its timeline begins."""
     cluster.b.step("cut")
     return str(cluster.b.step("promoted", lsn=cluster.b.look()["end"], timeline=1)["fork_lsn"])
+
+
+def test_one_that_came_back_is_ended_without_archiving_another_segment(cluster: Any) -> None:
+    """A fast shutdown would switch to a new segment and archive the last one, beside what the new primary archives."""
+    cluster.primary.write(1, 5)
+    pid = server_pid(str(cluster.primary.data))
+    before = set(cluster.root.glob("repo/archive/main/*/*/0*"))
+    _end(str(cluster.primary.data), "dbre-none", None)
+    assert server_pid(str(cluster.primary.data)) is None
+    cluster.until(lambda: not Path(f"/proc/{pid}").exists(), "it is gone")
+    assert set(cluster.root.glob("repo/archive/main/*/*/0*")) == before
+    state = cluster.primary.look()
+    assert (state["cluster_state"], state["running"]) == ("in production", False)
 
 
 def test_one_that_has_nothing_of_its_own_follows_as_it_is(cluster: Any, tmp_path: Path) -> None:
@@ -79,3 +95,18 @@ def test_what_was_kept_is_not_taken_for_something_else_when_a_run_was_killed(clu
     again = came_back(cluster, tmp_path / "kept", fork)
     assert (again["way"], again["kept"], again["own"]) == ("restore", first["kept"], first["own"])
     assert not again["changed"]
+
+
+def test_two_servers_exchange_their_places_and_the_shutdown_checkpoint_is_on_the_standby(
+    cluster: Any, tmp_path: Path
+) -> None:
+    cluster.primary.write(1, 20)
+    cluster.primary.stop()
+    read_from = cluster.b.look()["end"]
+    cluster.b.step("cut")
+    old, new = cluster.primary.look(read_from=read_from), cluster.b.look()
+    assert (old["cluster_state"], old["end"]) == ("shut down", new["end"])
+    assert shut_down(old, new)
+    fork = promoted(cluster)
+    assert cluster.b.told() == list(range(1, 21))
+    assert came_back(cluster, tmp_path / "kept", fork)["way"] == "rejoin"

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._failover import choice
+from ansible_collections.dbre.recovery.plugins.module_utils._failover import refusals
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice import Wishes, choose
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import managers_among, program_of
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, host_state, unreachable
@@ -151,35 +151,35 @@ def test_with_the_disk_at_hand_a_missing_synchronous_standby_loses_nothing() -> 
 )
 def test_nothing_is_promoted_beside_a_primary_that_works(primary: HostState, words: str) -> None:
     if not words:
-        choice.refuse_living(primary)
+        refusals.refuse_living(primary)
         return
     with pytest.raises(RecoveryError, match=words):
-        choice.refuse_living(primary)
+        refusals.refuse_living(primary)
 
 
 def test_a_host_that_cannot_be_reached_has_to_be_fenced_by_somebody() -> None:
-    choice.refuse_unfenced(dead(), Wishes())
-    choice.refuse_unfenced(GONE, Wishes(fenced=True))
+    refusals.refuse_unfenced(dead(), Wishes())
+    refusals.refuse_unfenced(GONE, Wishes(fenced=True))
     with pytest.raises(RecoveryError, match="dr_fenced=yes") as told:
-        choice.refuse_unfenced(GONE, Wishes())
+        refusals.refuse_unfenced(GONE, Wishes())
     assert "timed out" in told.value.msg
     assert "dr_fence_command" in told.value.msg
 
 
 def test_a_second_primary_is_named() -> None:
     new = server("db2", "0/7000000", in_recovery=False, timeline=2, history=TWO)
-    choice.refuse_promoted([server("db3", "0/6000100")])
-    choice.refuse_promoted([new], allowed="db2")
+    refusals.refuse_promoted([server("db3", "0/6000100")])
+    refusals.refuse_promoted([new], allowed="db2")
     with pytest.raises(RecoveryError, match="db2 .timeline 2. is the primary already"):
-        choice.refuse_promoted([new, server("db3", "0/6000100")])
+        refusals.refuse_promoted([new, server("db3", "0/6000100")])
     with pytest.raises(RecoveryError, match="several hosts are primaries: db2 .timeline 2., db3 .timeline 2."):
-        choice.refuse_promoted([new, server("db3", "0/7000000", in_recovery=False, timeline=2)], allowed="db2")
+        refusals.refuse_promoted([new, server("db3", "0/7000000", in_recovery=False, timeline=2)], allowed="db2")
 
 
 def test_hosts_of_different_clusters_are_refused() -> None:
-    choice.refuse_strangers(GONE, [server("db2", "0/6000100"), unreachable("db3", "")])
+    refusals.refuse_strangers(GONE, [server("db2", "0/6000100"), unreachable("db3", "")])
     with pytest.raises(RecoveryError, match="not of one cluster.*db3 42"):
-        choice.refuse_strangers(GONE, [server("db2", "0/6000100"), server("db3", "0/1", system_identifier="42")])
+        refusals.refuse_strangers(GONE, [server("db2", "0/6000100"), server("db3", "0/1", system_identifier="42")])
 
 
 @pytest.mark.parametrize(
@@ -202,4 +202,23 @@ def test_a_managed_host_is_left_to_its_manager() -> None:
     assert [manager["name"] for manager in found] == ["Patroni", "keepalived"]
     assert managers_among(["postgres"], ["/etc/systemd/system/multi-user.target.wants/ssh.service"]) == []
     with pytest.raises(RecoveryError, match=r"Patroni manages db2 .the process patroni runs.*patronictl"):
-        choice.refuse_managers([dead(), server("db2", "0/6000100", managers=found)])
+        refusals.refuse_managers([dead(), server("db2", "0/6000100", managers=found)])
+
+
+def test_by_what_was_written_down_a_missing_synchronous_standby_stops_it_and_is_named() -> None:
+    """The old primary's disk cannot be read, and its setting is known from a file on a standby."""
+    entry = {
+        "where": "/var/lib/postgresql/dbre-recovery/primary-5432.json",
+        "at": "2026-11-23T18:00:00+00:00",
+        "synchronous_standby_names": "FIRST 1 (dbre_db2, dbre_db3)",
+        "synchronous_commit": "on",
+        "synchronized_standby_slots": "",
+    }
+    db2 = server("db2", "0/6000400", recorded=[entry])
+    one = choose(GONE, [db2, unreachable("db3", "timed out")], Wishes(fenced=True))
+    assert (one.acknowledged.verdict, one.acknowledged.absent, one.loss.exact) == ("not_all", ("db3",), False)
+    assert "written down at 2026-11-23 18:00:00" in one.acknowledged.why
+    both = choose(GONE, [db2, server("db3", "0/6000300")], Wishes(fenced=True))
+    assert (both.acknowledged.verdict, both.loss.exact) == ("all", True)
+    # What its disk says goes before.
+    assert choose(dead(), [db2], Wishes()).acknowledged.verdict == "no_promise"

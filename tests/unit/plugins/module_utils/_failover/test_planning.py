@@ -184,3 +184,40 @@ def test_a_standby_that_went_another_way_is_to_be_rebuilt_and_the_command_names_
         "-e provision_standby=db3 -e postgresql_standby_primary=db2 -e postgresql_standby_rebuild=true"
         in (entry["command"])
     )
+
+
+LIVING = {"in_recovery": False, "synchronous_standby_names": "", "ready": 1, "cluster_state": "in production"}
+SWITCH = Wishes(switchover=True)
+
+
+def test_a_primary_that_lives_exchanges_its_place_on_purpose_only() -> None:
+    db2 = seen("db2", "0/6000400", receiver="streaming", replay_lsn="0/6000400")
+    old = seen("db1", "0/6000500", **LIVING)
+    with pytest.raises(RecoveryError, match="dr_switchover=yes"):
+        planned(db2, old)
+    found = planned(db2, old, wishes=SWITCH)
+    assert (found["candidate"], found["clean"], found["loss"]["exact"]) == ("db2", False, True)
+    assert "clients of PgBouncer wait" in found["lines"][0]
+    # Shut down, and everything is on the standby.
+    stopped = seen("db1", "0/6000600", **{**DEAD, "cluster_state": "shut down"})
+    at_end = seen("db2", "0/6000600", replay_lsn="0/6000600")
+    assert planned(at_end, stopped, wishes=SWITCH, known=Known(off=True))["clean"]
+    assert not planned(db2, stopped, wishes=SWITCH, known=Known(off=True))["clean"]
+
+
+@pytest.mark.parametrize(
+    ("standby", "primary", "words"),
+    [
+        ({}, {"ready": 9}, "9 segments of WAL wait to be archived on db1"),
+        ({"replay_lsn": "0/1000000"}, {}, "db2 has 83.9 MB of WAL to replay"),
+        ({"receiver": None}, {}, "db2 does not stream"),
+        ({}, {"running": False, "answers": False, "in_recovery": None}, "leave dr_switchover out"),
+        ({}, {"in_recovery": True}, "db1 is a standby"),
+    ],
+)
+def test_a_switchover_that_would_make_clients_wait_is_refused(
+    standby: dict[str, Any], primary: dict[str, Any], words: str
+) -> None:
+    db2 = seen("db2", "0/6000400", **{"receiver": "streaming", "replay_lsn": "0/6000400", **standby})
+    with pytest.raises(RecoveryError, match=words):
+        planned(db2, seen("db1", "0/6000500", **{**LIVING, **primary}), wishes=SWITCH)

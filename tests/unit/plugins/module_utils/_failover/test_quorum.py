@@ -16,6 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._failover.quorum imp
     UNKNOWN,
     Synchronous,
     acknowledged,
+    exchanged,
     parse_standby_names,
 )
 
@@ -94,3 +95,18 @@ def test_the_standby_to_bring_back_is_named() -> None:
 @pytest.mark.parametrize("synchronous_commit", ["off", "local"])
 def test_a_commit_that_waited_for_nobody_was_promised_by_nobody(synchronous_commit: str) -> None:
     assert acknowledged("dbre_b", STANDBYS, ["b"], synchronous_commit).verdict == NO_PROMISE
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", ""),
+        ("FIRST 1 (dbre_b, dbre_c)", 'FIRST 1 ("dbre_a", "dbre_c")'),
+        ("ANY 2 (dbre_c, DBRE_B, x)", 'ANY 2 ("dbre_c", "dbre_a", "x")'),
+        ("dbre_b", 'FIRST 1 ("dbre_a")'),
+        ("dbre_c, dbre_d", "dbre_c, dbre_d"),
+        ("ANY 1 (*)", "ANY 1 (*)"),
+    ],
+)
+def test_the_one_that_was_promoted_gives_its_place_to_the_old_primary(before: str, after: str) -> None:
+    assert exchanged(before, "dbre_b", "dbre_a") == after

@@ -92,6 +92,8 @@ def test_options_that_are_none_or_not_the_users_are_refused(name: str) -> None:
 def test_annotations_need_a_version_that_has_them() -> None:
     assert annotation_arguments({"why": "before release"}, (2, 45)) == ["--annotation=why=before release"]
     assert annotation_arguments({}, (2, 33)) == []
+    assert annotation_arguments({}, (2, 33), {"who": "x"}) == []
+    assert annotation_arguments({"a": "b"}, (2, 41), {"who": "x"}) == ["--annotation=who=x", "--annotation=a=b"]
     with pytest.raises(RecoveryError, match="2.33 .* has no annotations"):
         annotation_arguments({"why": "x"}, (2, 33))
 
