@@ -64,6 +64,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "dr-rds-table-drop": {"dr_database": "shop", "dr_tables": "public.orders"},
     "dr-release": {"dr_incident_id": "one"},
     "dr-table-drop": {"dr_database": "shop", "dr_tables": "public.orders"},
+    "find-corruption": {"dr_database": "shop", "dr_rebuild_indexes": True},
     "rds-backup": {},
     "snapshot-before-change": {"change": "release 4.2"},
     "verify-backups": {"verify_hosts": "primary"},

@@ -46,6 +46,7 @@ WRONG = [
     ("dr-corruption", "dr_primary"),
     ("dr-primary-failure", "dr_primary"),
     ("what-happened", "dr_primary"),
+    ("find-corruption", "dr_primary"),
     ("provision-primary", "provision_primary"),
     ("provision-primary", "provision_repository"),
     ("provision-primary", "provision_monitoring"),

@@ -14,6 +14,7 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.collations import changed_collations
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
 
 with contextlib.suppress(ImportError):  # connect() says so
@@ -27,20 +28,6 @@ _BAD_PAGE = re.compile(r'checksum verification failed in file "([^"]+)", block (
 # Relations that amcheck of PostgreSQL cannot look into, by their access method.
 UNCHECKABLE = ("hash", "brin", "gist", "spgist")
 DATABASES = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1"
-COLLATIONS = (
-    "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.collname), c.collversion,"
-    " pg_catalog.pg_collation_actual_version(c.oid)"
-    " FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace"
-    " WHERE c.collversion IS DISTINCT FROM pg_catalog.pg_collation_actual_version(c.oid) AND c.collversion IS NOT NULL"
-    " AND EXISTS (SELECT FROM pg_catalog.pg_depend d"
-    " WHERE d.refclassid = 'pg_catalog.pg_collation'::pg_catalog.regclass AND d.refobjid = c.oid)"
-)
-DATABASE_COLLATION = (
-    "SELECT datname, datcollversion, pg_catalog.pg_database_collation_actual_version(oid) FROM pg_catalog.pg_database"
-    " WHERE datname = pg_catalog.current_database()"
-    " AND datcollversion IS DISTINCT FROM pg_catalog.pg_database_collation_actual_version(oid)"
-    " AND datcollversion IS NOT NULL"
-)
 # Kinds r and m; toast tables are read with their tables.
 RELATIONS = (
     "SELECT n.nspname, c.relname, c.relkind, c.relispopulated, c.relpersistence FROM pg_catalog.pg_class c"
@@ -125,18 +112,13 @@ class Integrity:
     def _collations(self, cursor: Any, name: str) -> bool:
         """Whether indexes of text can be judged here: the order of text is this host's, and may be another there."""
         version = int(self.marker["major_version"])
-        rows: list[tuple[Any, ...]] = []
-        if version >= 15:
-            cursor.execute(DATABASE_COLLATION)
-            rows += [(f"database {row[0]}", *row[1:]) for row in cursor.fetchall()]
-        else:
+        if version < 15:
             self.omit(f"collation of database {name}", f"PostgreSQL {version} does not keep its version")
-        cursor.execute(COLLATIONS)
-        rows += cursor.fetchall()
-        for what, recorded, actual in rows:
-            text = f"{what} in {name} was made with version {recorded}; this host has {actual}"
-            self.find("COLLATION_MISMATCH", f"{name}: {what}", text)
-        return not rows
+        changed = changed_collations(cursor.connection)
+        for one in changed:
+            text = f"{one.what} in {name} was made with version {one.recorded}; this host has {one.actual}"
+            self.find("COLLATION_MISMATCH", f"{name}: {one.what}", text)
+        return not changed
 
     def _read(self, cursor: Any, name: str) -> tuple[int, int]:
         """Read every row of every table and materialized view to its end."""

@@ -1,0 +1,307 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a running server is corrupt. It is only read, and nobody waits for it.
+
+Collations come first, for an index that is sorted by another order is no damage; then each page on disk, then amcheck.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, is_superuser
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_triggers import silence_event_triggers
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.amcheck import Amcheck, Fault, Given
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.collations import (
+    changed_collations,
+    sorted_by,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import (
+    FIRST_NORMAL,
+    Damage,
+    Place,
+    place_of,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import (
+    BadPage,
+    Layout,
+    bad_pages,
+    data_files,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.entering import enter
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Omission
+
+DATABASES = """
+SELECT oid::int8 AS oid, datname AS name, datallowconn AS open FROM pg_catalog.pg_database
+WHERE %(names)s::text[] IS NULL OR datname = ANY(%(names)s::text[]) ORDER BY 2
+"""
+LAYOUT = """
+SELECT current_setting('data_directory') AS data, current_setting('server_version_num')::int / 10000 AS major,
+       current_setting('block_size')::int AS block_size,
+       (SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'segment_size') AS segment_blocks,
+       current_setting('data_checksums') = 'on' AS checksums
+"""
+FAILURES = """
+SELECT coalesce(datname, 'shared') AS database, checksum_failures AS failures, checksum_last_failure::text AS last
+FROM pg_catalog.pg_stat_database WHERE checksum_failures > 0 ORDER BY 1
+"""
+NAMES = """
+SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, m.amname AS method,
+       c.relpersistence::text AS persistence, pg_catalog.pg_relation_filepath(c.oid) AS path,
+       coalesce(o.oid, i.indrelid, c.oid)::int8 AS owner, i.indisexclusion AS exclusion,
+       (SELECT t.oid FROM pg_catalog.pg_class t WHERE t.reltoastrelid = i.indrelid)::int8 AS toasted
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+LEFT JOIN pg_catalog.pg_class o ON o.reltoastrelid = c.oid
+WHERE c.relkind IN ('r', 'm', 't', 'i', 'S')
+  AND (c.oid = ANY(%(oids)s::oid[]) OR pg_catalog.pg_relation_filepath(c.oid) = ANY(%(paths)s))
+"""
+SHOWN = """
+SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s
+"""
+REFUSED = "a page that the server refuses"
+AT_ONCE = 1000  # damaged pages of one relation that are told one by one
+
+
+class Locator:
+    """One look at a cluster. Raises RecoveryError where it cannot even begin."""
+
+    def __init__(self, login: Login, names: Optional[Sequence[str]], progress: Progress) -> None:
+        """``names`` of the databases to look at; None: all."""
+        self._login = login
+        self._names = list(names) if names else None
+        self._progress = progress
+        self.damages: dict[str, Damage] = {}
+        self.collations: list[dict[str, Any]] = []
+        self.omitted: list[Omission] = []
+        self.facts: dict[str, Any] = {}
+
+    def omit(self, what: str, why: str) -> None:
+        self.omitted.append({"what": what, "why": why})
+
+    def connect(self, database: Optional[str] = None, what: str = "locating corruption") -> Any:
+        """A session that waits for nobody."""
+        return enter(self._login, database, what)
+
+    def run(self) -> None:
+        """Look at everything."""
+        session = self.connect()
+        try:
+            if not is_superuser(session):
+                raise RecoveryError(f"{self._login.get('login_user')} on {host_name()} is no superuser (login_user).")
+            layout = Layout(**rows(session, LAYOUT)[0])
+            databases = rows(session, DATABASES, {"names": self._names})
+            missing = set(self._names or []) - {one["name"] for one in databases}
+            if missing:
+                raise RecoveryError(f"there is no database {', '.join(sorted(missing))} on {host_name()}.")
+            failures = rows(session, FAILURES)
+        finally:
+            session.close()
+        self.facts = {"checksums": layout.checksums, "checksum_failures": failures}
+        if not layout.checksums:
+            self.omit("contents of pages", "data checksums are off, so that only what breaks their structure is seen")
+        pages = self._pages(layout, [one["oid"] for one in databases])
+        for one in databases:
+            own = [page for page in pages if _database_of(page.path) in (one["oid"], 0)]
+            self._database(one, own)
+        self._unnamed(
+            [page for page in pages if page.path not in self.damages], {one["oid"]: one["name"] for one in databases}
+        )
+
+    def _unnamed(self, pages: Sequence[BadPage], databases: Mapping[int, str]) -> None:
+        """Note pages whose database told no name. Its own catalogue has the same numbers everywhere."""
+        if not pages:
+            return
+        numbers = sorted({_number(page.path) for page in pages if _number(page.path) < FIRST_NORMAL})
+        session = self.connect()
+        try:
+            found = self._tried("names of the catalogue", lambda: rows(session, NAMES, {"oids": numbers, "paths": []}))
+        finally:
+            session.close()
+        places = {row["oid"]: place_of(row) for row in found or []}
+        for page in pages:
+            database = databases.get(_database_of(page.path))
+            self._add(database, places.get(_number(page.path)), page.path, page.block, page.fault, REFUSED)
+
+    def _pages(self, layout: Layout, databases: list[int]) -> list[BadPage]:
+        if not os.access(layout.data, os.R_OK | os.X_OK):
+            self.omit("pages on disk", f"{layout.data} cannot be read on this host by the user that this runs as")
+            return []
+        files = list(data_files(layout, None if self._names is None else databases))
+        total = sum(_size(file.file) for file in files)
+        done, found = 0, []
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            self._progress.say("reading pages", done, total, "bytes")
+
+        for file in files:
+            found += list(bad_pages(layout, file, count))
+        self.facts["bytes_read"] = done
+        return found
+
+    def _database(self, database: dict[str, Any], pages: Sequence[BadPage]) -> None:
+        name = database["name"]
+        if not database["open"]:
+            self.omit(f"structure of database {name}", "it lets nobody in")
+            return
+        try:
+            session = self.connect(name)
+        except RecoveryError as error:
+            self.omit(f"structure of database {name}", error.msg)
+            return
+        try:
+            with_other_order = self._tried(f"collations of {name}", lambda: self._collations(session, name)) or set()
+            self._name(session, name, [(page.path, page.block, page.fault) for page in pages])
+            self._tried(f"structure of database {name}", lambda: self._structure(session, name, with_other_order))
+        finally:
+            session.close()
+
+    def _tried(self, what: str, look: Callable[[], Any]) -> Any:
+        """A look that may itself come upon what is damaged."""
+        try:
+            return look()
+        except Exception as error:
+            if not hasattr(error, "pgcode"):
+                raise
+            self.omit(what, str(error).strip().splitlines()[0])
+            return None
+
+    def _collations(self, session: Any, name: str) -> set[int]:
+        found: set[int] = set()
+        for one in changed_collations(session):
+            indexes, partitioned = sorted_by(session, one)
+            found |= {item["oid"] for item in indexes}
+            self.collations.append(
+                {
+                    "database": name,
+                    "what": one.what,
+                    "recorded": one.recorded,
+                    "actual": one.actual,
+                    "indexes": indexes,
+                    "partitioned": partitioned,
+                    "refresh": one.refresh(name),
+                }
+            )
+        session.rollback()
+        return found
+
+    def _name(self, session: Any, database: str, pages: Sequence[tuple[str, Optional[int], str]]) -> None:
+        """Note damaged pages under the names of their relations, as far as the catalogue still tells them."""
+        if not pages:
+            return
+        asked = {"paths": sorted({path for path, _block, _fault in pages}), "oids": []}
+        found = self._tried(f"names of files in {database}", lambda: rows(session, NAMES, asked))
+        places = {row["path"]: place_of(row) for row in found or []}
+        session.rollback()
+        for path, block, fault in pages:
+            place = places.get(path)
+            if place is not None:
+                self._add(database, self._owner(session, place), path, block, fault, REFUSED)
+
+    def _owner(self, session: Any, place: Place) -> Place:
+        """With the name of the table that it is of."""
+        found = self._tried("name of a table", lambda: rows(session, SHOWN, (place["owner"],))) or []
+        session.rollback()
+        return {**place, "table": f"{found[0]['schema']}.{found[0]['name']}" if found else place["table"]}
+
+    def _structure(self, session: Any, name: str, other_order: set[int]) -> None:
+        triggers = silence_event_triggers(session)
+        firing = [one["name"] for one in triggers if one["fires"]]
+        checks = Amcheck(session, lambda what: self.connect(name, what))
+        if firing and checks.would_make:
+            self.omit(
+                f"structure of database {name}", f"amcheck is missing, and event triggers fire: {', '.join(firing)}"
+            )
+            return
+        relations = checks.relations()
+        unknown: dict[str, int] = {}
+        with checks.yielding():
+            for number, one in enumerate(relations):
+                self._progress.say(f"checking database {name}", number, len(relations), "relations")
+                what = f"{one['schema']}.{one['name']} in {name}"
+                if not checks.looks_into(one):
+                    unknown[one["method"]] = unknown.get(one["method"], 0) + 1
+                elif one["kind"] == "i" and not one["usable"]:
+                    self.omit(f"index {what}", "it is not valid: a rebuild of it was broken off")
+                elif one["oid"] in other_order:
+                    self.omit(f"index {what}", "its collation changed, so that it would look corrupt; rebuild it first")
+                else:
+                    self._look_into(session, checks, name, one, what)
+        for method, number in sorted(unknown.items()):
+            self.omit(
+                f"structure of {number} {method} relations in {name}", "amcheck of this server does not know them"
+            )
+
+    def _look_into(self, session: Any, checks: Amcheck, name: str, one: dict[str, Any], what: str) -> None:
+        faults: list[Fault] = []
+        try:
+            faults = list(checks.index(one) if one["kind"] == "i" else checks.table(one["oid"]))
+            if one["kind"] == "i" and one["expressions"]:
+                self.omit(
+                    f"whether each row of {one['table']} is in {one['name']} in {name}",
+                    "its expressions are code of users",
+                )
+        except Given as error:
+            if not checks.is_gone(one["oid"]):
+                self.omit(what, str(error))
+        if not faults:
+            return
+        named = [(fault.path, fault.block, "checksum") for fault in faults if fault.path is not None]
+        known = {(path, block) for path, damage in self.damages.items() for block in damage["blocks"]}
+        self._name(session, name, [page for page in named if page[:2] not in known])
+        own = [fault for fault in faults if fault.path is None]
+        if own:
+            row = rows(session, NAMES, {"oids": [one["oid"]], "paths": []})[0]
+            session.rollback()
+            place = self._owner(session, place_of(row))
+            for fault in own:
+                self._add(name, place, row["path"], fault.block, "structure", fault.message)
+
+    def _add(
+        self, database: Optional[str], place: Optional[Place], path: str, block: Optional[int], fault: str, message: str
+    ) -> None:
+        new: Damage = {
+            "database": database,
+            "place": place,
+            "path": path,
+            "blocks": [],
+            "more": 0,
+            "faults": [],
+            "messages": [],
+        }
+        damage = self.damages.setdefault(path, new)
+        if block is not None and block not in damage["blocks"]:
+            if len(damage["blocks"]) < AT_ONCE:
+                damage["blocks"].append(block)
+            else:
+                damage["more"] += 1
+        if fault not in damage["faults"]:
+            damage["faults"].append(fault)
+        if message not in damage["messages"] and len(damage["messages"]) < 5:
+            damage["messages"].append(message)
+
+
+def _database_of(path: str) -> int:
+    """OID of the database that a file belongs to; 0 for what all share."""
+    return 0 if path.startswith("global/") else int(path.split("/")[-2])
+
+
+def _number(path: str) -> int:
+    return int(path.rsplit("/", 1)[-1])
+
+
+def _size(file: Any) -> int:
+    try:
+        return int(file.stat().st_size)
+    except FileNotFoundError:
+        return 0

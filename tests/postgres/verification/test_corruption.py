@@ -1,0 +1,290 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bytes that flipped on the disk of a real server: found, named, and repaired by the smallest means."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import manifest_facts, stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
+from ansible_collections.dbre.recovery.plugins.module_utils._verification import data_files
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.amcheck import Amcheck, Given
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import result_of
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.locate import Locator
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.rebuild import Rebuild
+from ansible_collections.dbre.recovery.tests.postgres.wal.cluster import STANZA, Cluster, call
+
+PORT = 6396
+SEED = """
+CREATE TABLE orders (id int PRIMARY KEY, item text, big text);
+ALTER TABLE orders ALTER big SET STORAGE EXTERNAL;
+INSERT INTO orders SELECT g, 'item ' || g, repeat(md5(g::text), 200) FROM generate_series(1, 2000) g;
+CREATE TABLE users (id int PRIMARY KEY, name text COLLATE "en-x-icu", words text[]);
+INSERT INTO users SELECT g, 'user ' || g, ARRAY['word ' || g % 100] FROM generate_series(1, 20000) g;
+CREATE INDEX users_name ON users (name);
+CREATE INDEX users_hash ON users USING hash (id);
+CREATE INDEX users_words ON users USING gin (words);
+CREATE INDEX users_lower ON users (lower(name)) WHERE id > 5;
+CREATE FUNCTION seen() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+  RAISE EXCEPTION 'an event trigger saw it'; END $$;
+"""
+
+
+def run(argv: list[str], **_options: Any) -> tuple[int, str, str]:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+class Harmed(Cluster):
+    """A server with data checksums, whose disk loses bits."""
+
+    def login(self) -> dict[str, Any]:
+        return {"login_unix_socket": str(self.root), "login_port": self.port, "login_user": "postgres"}
+
+    def path(self, relation: str) -> str:
+        return str(self.sql(f"SELECT pg_relation_filepath('{relation}')"))
+
+    def flip(self, relation: str, block: int, at: int = 5000) -> None:
+        """A bit of a page that is on disk. What the server has in memory stays as it is."""
+        self.sql("CHECKPOINT")
+        with (self.data / self.path(relation)).open("r+b") as file:
+            file.seek(block * 8192 + at)
+            was = file.read(1)
+            file.seek(block * 8192 + at)
+            file.write(bytes([was[0] ^ 0x10]))
+
+    def locate(self, *databases: str) -> dict[str, Any]:
+        backrest = PgBackRest(run, stanza=STANZA, config=str(self.config))
+        locator = Locator(self.login(), databases, Progress(None))
+        locator.run()
+
+        def errors_of(backup: dict[str, Any]) -> list[str]:
+            text = backrest.repo_get(f"backup/{STANZA}/{backup['label']}/backup.manifest")
+            return [one["file"] for one in manifest_facts(text)["page_errors"]]
+
+        facts = stanza_facts(backrest.info())
+        found = result_of(locator.damages.values(), locator.collations, locator.omitted, facts, errors_of)
+        return {**found, "facts": locator.facts}
+
+    def found(self, *databases: str) -> dict[str, tuple[str, list[int], str]]:
+        """{name: (kind, blocks, means)}."""
+        return {
+            (one["place"] or {"name": one["path"]})["name"]: (
+                (one["place"] or {"kind": "unknown"})["kind"],
+                one["blocks"],
+                one["means"],
+            )
+            for one in self.locate(*databases)["damages"]
+        }
+
+    def rebuild(self, indexes: list[dict[str, Any]], check_mode: bool = False) -> Rebuild:
+        made = Rebuild(self.login(), Progress(None))
+        made.run(indexes, check_mode)
+        return made
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_files, "_BETWEEN", 0.05)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Harmed]:
+    root = Path(tempfile.mkdtemp(prefix="harmed-"))
+    cluster = Harmed(root, PORT)
+    cluster.init(autovacuum="off")
+    if "checksum version:           0" in call(cluster.bin / "pg_controldata", "-D", cluster.data):
+        call(cluster.bin / "pg_checksums", "--enable", "-D", cluster.data)
+    cluster.start()
+    try:
+        cluster.sql("CREATE DATABASE shop", database="postgres")
+        # No hint is left to be written: what is read later makes no page dirty, which would mend what is on disk.
+        cluster.sql(SEED, "VACUUM FREEZE")
+        cluster.pgbackrest("stanza-create")
+        cluster.backup()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(root)
+
+
+def test_a_sound_server_under_load_has_no_finding(server: Harmed) -> None:
+    """Pages that are written while they are read look damaged for a moment, and are not."""
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            server.sql("UPDATE users SET words = words WHERE id % 70 = 0", "CHECKPOINT")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _look in range(2):
+            result = server.locate()
+            assert (result["sound"], result["damages"]) == (True, [])
+    finally:
+        over.set()
+        writer.join()
+    left = {one["what"] for one in result["not_checked"]}
+    methods = ["gin", "hash"] if server.major < 18 else ["hash"]
+    assert left == {f"structure of 1 {name} relations in shop" for name in methods} | {
+        "structure of database template0",
+        "whether each row of public.users is in users_lower in shop",
+    }
+    # Nothing of the looking stays.
+    assert server.sql("SELECT count(*) FROM pg_extension WHERE extname = 'amcheck'") == 0
+
+
+def test_flipped_bits_are_found_on_disk_named_and_indexes_rebuilt(server: Harmed) -> None:
+    toast = server.sql("SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'orders'::regclass")
+    rows = server.sql("SELECT count(*) FROM orders")
+    for relation, block in ((toast, 5), ("users_name", 4), ("users_hash", 2), ("pg_ts_config_map", 1), ("orders", 3)):
+        server.flip(relation, block)
+    server.flip("orders", 9)
+    server.flip("pg_description_o_c_o_index", 1)
+    # Queries are answered out of memory, as if nothing were.
+    assert server.sql("SELECT count(*) FROM orders") == rows
+    expected = {
+        "orders": ("table", [3, 9], "rows"),
+        toast.split(".")[1]: ("toast", [5], "rows"),
+        "users_name": ("index", [4], "rebuild"),
+        "users_hash": ("index", [2], "rebuild"),
+        "pg_ts_config_map": ("catalogue", [1], "restore"),
+        "pg_description_o_c_o_index": ("catalogue index", [1], "rebuild"),
+    }
+    assert server.found() == expected
+    result = server.locate("shop")
+    assert [one["place"]["table"] for one in result["damages"] if one["means"] == "rows"] == ["public.orders"] * 2
+    (first,) = {one["backups"]["clean"]["label"] for one in result["damages"]}
+    server.backup()
+    result = server.locate("shop")
+    assert {one["backups"]["clean"]["label"] for one in result["damages"]} == {first}
+    assert all(len(one["backups"]["damaged"]) == 1 for one in result["damages"])
+    # Read from disk the server comes upon them itself.
+    server.stop("fast")
+    server.start()
+    assert server.found() == expected
+
+    assert {one["state"] for one in server.rebuild(result["indexes"], True).done} == {"to be rebuilt"}
+    done = server.rebuild(result["indexes"]).done
+    assert {one["index"]: one["state"] for one in done} == {
+        "public.users_name": "rebuilt",
+        "public.users_hash": "rebuilt",
+        "pg_catalog.pg_description_o_c_o_index": "rebuilt",
+    }
+    # One that was rebuilt beside has another OID, one of the catalogue another file.
+    assert {one["state"] for one in server.rebuild(result["indexes"]).done} == {"gone", "rebuilt before"}
+    assert {name for name, (_kind, _blocks, means) in server.found().items() if means == "rebuild"} == set()
+
+
+def test_an_index_whose_table_is_damaged_is_left_and_says_so(server: Harmed) -> None:
+    key: dict[str, Any] = {"database": "shop", "oid": server.sql("SELECT 'orders_pkey'::regclass::oid::int8")}
+    key.update(schema="public", name="orders_pkey", path=server.path("orders_pkey"))
+    (done,) = server.rebuild([key]).done
+    assert done["state"] == "left"
+    assert "invalid page in block 3" in done["why"]
+    assert server.sql("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 0
+
+
+def test_a_catalogue_that_lets_nobody_in_is_named_all_the_same(server: Harmed) -> None:
+    server.sql("CREATE DATABASE closed TEMPLATE template0", database="postgres")
+    path = server.sql("SELECT pg_relation_filepath('pg_class_oid_index')", database="closed")
+    server.sql("CHECKPOINT")
+    server.stop("fast")
+    with (server.data / path).open("r+b") as file:
+        file.seek(8192 + 6000)
+        file.write(b"\xff" * 7)
+    server.start()
+    try:
+        result = server.locate("closed")
+        (damage,) = result["damages"]
+        assert (damage["database"], damage["place"]["name"]) == ("closed", "pg_class_oid_index")
+        assert any("cannot connect" in one["why"] for one in result["not_checked"])
+    finally:
+        server.sql("DROP DATABASE closed", database="postgres")
+
+
+def test_another_version_of_a_collation_is_no_corruption(server: Harmed) -> None:
+    server.sql("UPDATE pg_collation SET collversion = '1.0' WHERE collname = 'en-x-icu'")
+    result = server.locate("shop")
+    assert not [one for one in result["damages"] if one["means"] == "rebuild"]
+    (collation,) = result["collations"]
+    names = {item["name"] for item in collation["indexes"]}
+    assert (collation["what"], collation["recorded"], names) == (
+        'pg_catalog."en-x-icu"',
+        "1.0",
+        {"users_name", "users_lower"},
+    )
+    made = server.rebuild(result["indexes"])
+    assert {one["index"] for one in made.done} == {"public.users_name", "public.users_lower"}
+    assert made.refreshed == ['pg_catalog."en-x-icu" in shop']
+    assert server.locate("shop")["collations"] == []
+
+
+def test_without_a_wrong_checksum_amcheck_tells_and_nobody_notices(server: Harmed) -> None:
+    """Rows behind the back of an index: no page is damaged."""
+    server.sql(
+        "CREATE TABLE behind (id int PRIMARY KEY)",
+        "INSERT INTO behind SELECT generate_series(1, 100)",
+        "UPDATE pg_index SET indisready = false WHERE indexrelid = 'behind_pkey'::regclass",
+        "INSERT INTO behind VALUES (1), (101)",
+        "UPDATE pg_index SET indisready = true WHERE indexrelid = 'behind_pkey'::regclass",
+        "CREATE EVENT TRIGGER watching ON ddl_command_start EXECUTE FUNCTION seen()",
+    )
+    try:
+        result = server.locate("shop")
+        (damage,) = [one for one in result["damages"] if one["means"] == "rebuild"]
+        assert (damage["place"]["name"], damage["faults"]) == ("behind_pkey", ["structure"])
+        # 1 is there twice.
+        (done,) = server.rebuild(result["indexes"]).done
+        assert (done["state"], "duplicates" in done["why"]) == ("left", True)
+        assert server.sql("SELECT count(*) FROM pg_class WHERE relname LIKE '%ccnew%'") == 0
+        server.sql(
+            "SET enable_indexscan = off; SET enable_bitmapscan = off", "DELETE FROM behind WHERE ctid = '(0,101)'"
+        )
+        assert server.rebuild(result["indexes"]).done[0]["state"] == "rebuilt"
+        assert "behind_pkey" not in server.found("shop")
+    finally:
+        server.sql("DROP EVENT TRIGGER watching")
+
+
+def test_nobody_waits_for_a_look_and_it_waits_for_nobody(server: Harmed) -> None:
+    server.sql("CREATE TABLE held AS SELECT 1 AS id")
+    locked: Any = server.connect()
+    locked.autocommit = False
+    with locked.cursor() as cursor:
+        cursor.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+    try:
+        left = {one["what"]: one["why"] for one in server.locate("shop")["not_checked"]}
+        assert left["public.held in shop"] == "others had it locked"
+    finally:
+        locked.close()
+
+    checks = Amcheck(server.connect(), lambda what: server.connect())
+    checks._connection.autocommit = False
+    waited = []
+
+    def migrate() -> None:
+        time.sleep(1)
+        began = time.monotonic()
+        server.sql("ALTER TABLE held ADD note text")
+        waited.append(time.monotonic() - began)
+
+    other = threading.Thread(target=migrate)
+    with checks.yielding():
+        other.start()
+        with pytest.raises(Given, match=r"session \d+ waited for it"):
+            checks._look("SELECT pg_sleep(60) FROM held", None)
+        other.join()
+    assert waited[0] < 5
