@@ -52,8 +52,9 @@ options:
     type: dict
   point:
     description:
-      - To which moment is restored. V(latest) is the end of the archive, V(random) a moment in the window; or an LSN,
-        or a time with its offset.
+      - To which moment is restored. V(latest) is the end of the archive, V(random) a moment in the window, V(kept) the
+        oldest one of which an earlier test has kept fingerprints of production, which are compared again; or an LSN, or
+        a time with its offset.
     type: str
     default: latest
   seed:
@@ -76,6 +77,40 @@ options:
       - File of a private SSH key, or of the public one where an agent has the private one, that signs C(report.json)
         into C(report.json.sig). docs/verification.md says how that is verified.
     type: path
+  compare:
+    description:
+      - Fingerprints of production, RV(dbre.recovery.postgresql_snapshot_info#module:snapshot). The test restores to
+        where they were taken, instead of O(point), compares, and keeps them.
+    type: dict
+  compare_unknown:
+    description:
+      - Why there is no O(compare), for the report.
+    type: str
+    default: no database was named for it (backup_verification_compare)
+  assertions:
+    description:
+      - Questions that the restored databases are asked, as a role that may read all data and nothing else.
+      - PostgreSQL 14 or later is needed for that.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What is asked, for the report.
+        type: str
+        required: true
+      database:
+        description: Name of the database.
+        type: str
+        required: true
+      sql:
+        description: A query with one row of one column, a number. Of no other answer anything is shown.
+        type: str
+        required: true
+      expect:
+        description: A comparison with a number, such as C(>= 1000).
+        type: str
+        required: true
   loss:
     description:
       - What production had and the archive lacked, RV(dbre.recovery.postgresql_unarchived_info#module:loss). Without it
@@ -152,6 +187,17 @@ def main() -> None:
             "ignore": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 14400},
             "signing_key": {"type": "path", "no_log": False},
+            "compare": {"type": "dict"},
+            "compare_unknown": {
+                "type": "str",
+                "default": "no database was named for it (backup_verification_compare)",
+            },
+            "assertions": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {name: {"type": "str", "required": True} for name in ("name", "database", "sql", "expect")},
+            },
             "loss": {"type": "dict"},
             "loss_unknown": {"type": "str", "default": "production was not asked"},
         },

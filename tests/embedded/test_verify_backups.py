@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pwd
 import re
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +51,10 @@ def archive(shop: Any) -> None:
 
 def test_a_backup_is_restored_checked_and_removed(shop: Any, verify: Any) -> None:
     archive(shop)
-    done = verify()
+    asked = {"name": "orders", "database": "shop", "sql": "SELECT count(*) FROM public.orders", "expect": ">= 3000"}
+    done = verify(
+        "-e", json.dumps({"backup_verification_compare": ["shop"], "backup_verification_assertions": [asked]})
+    )
     assert done.rc == 0, done.output
     assert "VERIFIED: stanza" in done.output
     (attempt,) = history(verify.place)
@@ -56,12 +64,14 @@ def test_a_backup_is_restored_checked_and_removed(shop: Any, verify: Any) -> Non
     (place,) = (verify.place / "verifications").iterdir()
     report = json.loads((place / "report.json").read_text())
     assert [check["check"] for check in report["checks"]] == [
-        "completes", "size", "continuity", "repository", "boundary", "integrity", "checksums", "clean-up",
+        "completes", "size", "continuity", "repository", "boundary", "integrity", "data", "assertions", "checksums",
+        "clean-up", "evidence",
     ]  # fmt: skip
     assert report["removed"]["left"] == []
+    assert report["checks"][6]["facts"]["databases"]["shop"]["rows"] >= 6000
     assert attempt["rpo"]["met"] is True
     assert "transactions would have been lost" in done.output
-    assert (place / "junit.xml").exists()
+    assert {"junit.xml", "report.html", "snapshot.json"} <= {path.name for path in place.iterdir()}
     assert not any(os.scandir(shop.folder / "side"))
     # The plan of a recovery knows from it how long the restore takes, on a host where no incident was before.
     shop.drop_orders()
@@ -101,3 +111,50 @@ def test_check_mode_restores_nothing(shop: Any, verify: Any) -> None:
     assert done.rc == 0, done.output
     assert "check mode restores nothing" in done.output
     assert not verify.place.exists()
+
+
+@pytest.fixture
+def small(shop: Any) -> Iterator[Path]:
+    """A real file system with room for the plan, that another program fills as soon as files are restored."""
+    place = shop.folder / "small"
+    place.mkdir()
+    subprocess.run(
+        [
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            f"size=300m,mode=0700,uid={pwd.getpwnam(shop.user).pw_uid}",
+            "dbre-small",
+            place,
+        ],
+        check=True,
+    )
+    stop = threading.Event()
+
+    def fill() -> None:
+        while not stop.wait(0.02):
+            if any(place.glob("verify-*/data/*")):
+                with contextlib.suppress(OSError), (place / "other").open("wb") as file:
+                    while True:
+                        file.write(bytes(1 << 20))
+                return
+
+    filling = threading.Thread(target=fill)
+    filling.start()
+    try:
+        yield place
+    finally:
+        stop.set()
+        filling.join()
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
+
+
+def test_a_disk_that_fills_says_nothing_of_the_backup_and_nothing_is_left(shop: Any, verify: Any, small: Path) -> None:
+    archive(shop)
+    done = verify("-e", f"backup_verification_base_dir={small}")
+    assert done.rc != 0
+    (attempt,) = history(verify.place)
+    assert (attempt["verdict"], attempt["codes"]) == ("could_not_verify", ["NO_ROOM"]), done.output
+    assert [path.name for path in small.iterdir()] == ["other"]

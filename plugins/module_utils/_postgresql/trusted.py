@@ -11,7 +11,7 @@ import socket
 import stat
 from typing import Any, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 
@@ -96,7 +96,7 @@ def require_own_place(path: str, word: str) -> None:
     if made:
         wrong = _wrong(os.stat(path))
         if wrong:
-            raise RecoveryError(
+            raise UnfitHost(
                 f"the directory {path} on {host} {wrong}: others could put files there that are then believed. Nothing "
                 f"was changed. Choose another path ({word}), or make it private: chown {_name(os.geteuid())} {path} && "
                 f"chmod 0700 {path}"
@@ -107,12 +107,12 @@ def require_own_place(path: str, word: str) -> None:
             mode, owner = os.stat(parent).st_mode, os.stat(parent).st_uid
             sticky = mode & stat.S_ISVTX
             if mode & stat.S_IWOTH and not (sticky and made):
-                raise RecoveryError(
+                raise UnfitHost(
                     f"{path} on {host} would lie in {parent}, to which all may write (mode {stat.S_IMODE(mode):04o}). "
                     f"Nothing was changed. Choose a path in a directory of {_name(os.geteuid())} or root ({word})."
                 )
             if not _ours(owner):
-                raise RecoveryError(
+                raise UnfitHost(
                     f"{path} on {host} would lie in {parent}, which belongs to {_name(owner)}. Nothing was changed. "
                     f"Choose a path in a directory of {_name(os.geteuid())} or root ({word})."
                 )

@@ -69,6 +69,12 @@ CODES: dict[str, Code] = {
     "AMCHECK_UNRUNNABLE": Code(UNKNOWN, "pg_amcheck could not be run."),
     "PAGE_CHECKSUM": Code(FAILED, "A page of the restored server fails its checksum."),
     "CHECKSUMS_UNRUNNABLE": Code(UNKNOWN, "pg_checksums could not be run."),
+    "DATA_DIFFERS": Code(FAILED, "A table is not what production had at the same position in WAL."),
+    "DATA_NOT_COMPARABLE": Code(
+        UNKNOWN, "What was restored and what was taken of production are of different moments."
+    ),
+    "ASSERTION_FAILED": Code(FAILED, "A number that the user asked for is not as expected."),
+    "ASSERTION_UNRUNNABLE": Code(UNKNOWN, "A question of the user's gave no number."),
     "EVIDENCE_CHANGED": Code(UNKNOWN, "A report of an earlier test is not what was written then."),
     "SIGNATURE_FAILED": Code(UNKNOWN, "The report could not be signed."),
     "CHECK_FAILED": Code(UNKNOWN, "A check ended with an error of its own."),

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import glob
+import json
+import os
 import random
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
@@ -16,7 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.times import p
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import segment_size
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import last_archive
 
-LATEST, RANDOM = "latest", "random"
+LATEST, RANDOM, KEPT = "latest", "random", "kept"
 
 
 def restore_point(facts: Mapping[str, Any], point: str, seed: str) -> dict[str, Any]:
@@ -34,6 +38,11 @@ def restore_point(facts: Mapping[str, Any], point: str, seed: str) -> dict[str, 
         for one in facts["backups"]
         if (one["repo"], one["database_id"]) == key and one["archive_start"] and one["stop_lsn"] and not one["error"]
     ]
+    if not backups and any(one["error"] for one in facts["backups"]):
+        raise RecoveryError(
+            f"every backup of stanza '{facts['name']}' holds damaged pages, so that none is restored.",
+            code="BACKUP_PAGE_ERRORS",
+        )
     if not backups:
         raise RecoveryError(
             f"stanza '{facts['name']}' has no backup that is known to be whole in repository {archive['repo']}."
@@ -63,6 +72,28 @@ def restore_point(facts: Mapping[str, Any], point: str, seed: str) -> dict[str, 
         "timeline": timeline,
         "reason": reason,
     }
+
+
+def kept_snapshot(directory: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The oldest of the fingerprints that earlier tests kept, of this cluster, to which can be restored.
+
+    Raises RecoveryError where there is none.
+    """
+    found = []
+    clusters = {str(entry["system_identifier"]) for entry in facts["databases"]}
+    stops = [parse_lsn(one["stop_lsn"]) for one in facts["backups"] if one["stop_lsn"] and not one["error"]]
+    for path in glob.glob(os.path.join(glob.escape(directory), "verifications", "*", "snapshot.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as file:
+            snapshot = dict(json.load(file))
+            if snapshot["system_identifier"] in clusters and any(stop <= parse_lsn(snapshot["lsn"]) for stop in stops):
+                found.append(snapshot)
+    if not found:
+        raise RecoveryError(
+            "no earlier test has kept fingerprints of a moment that can still be restored. Name databases to compare "
+            "(backup_verification_compare) in a test to latest first.",
+            code="DATA_NOT_COMPARABLE",
+        )
+    return min(found, key=lambda one: parse_lsn(one["lsn"]))
 
 
 def _named(point: str, backups: Sequence[Mapping[str, Any]], end: int) -> dict[str, Any]:

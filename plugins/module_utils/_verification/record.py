@@ -206,6 +206,13 @@ def write(directory: str, path: str, record: Mapping[str, Any], key: Optional[st
         sign(place, key)
 
 
+def keep_snapshot(directory: str, attempt: str, snapshot: Mapping[str, Any]) -> None:
+    """Keep what was taken of production, so that a later test can restore to that moment and compare with it."""
+    place = os.path.join(os.path.dirname(report_path(directory, attempt)), "snapshot.json")
+    os.makedirs(os.path.dirname(place), mode=0o755, exist_ok=True)
+    write_atomically(place, json.dumps(snapshot) + "\n", mode=0o600)
+
+
 def junit(record: Mapping[str, Any]) -> str:
     """The record for programs that read JUnit: what failed is a failure, what could not be told an error."""
     checks = record["checks"]

@@ -11,7 +11,7 @@ import os
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Optional
@@ -25,6 +25,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore i
 from ansible_collections.dbre.recovery.plugins.module_utils._verification import record
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.boundary import boundary
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.clean_up import clean_up, free_bytes
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.data import (
+    asserted,
+    check_assertions,
+    compared,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.evidence import check_chain, check_key, link
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.examine import CHECKS, Examination
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import (
@@ -36,7 +41,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.findin
     finding,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import Integrity, checksums
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import restore_point
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import (
+    KEPT,
+    kept_snapshot,
+    restore_point,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.reasons import restore_findings
 
 Found = tuple[list[Finding], list[Omission], dict[str, Any]]
@@ -46,8 +55,10 @@ Found = tuple[list[Finding], list[Omission], dict[str, Any]]
 class Request:
     """What is to be tested, and where. ``directory`` holds the history, ``path`` is where the backup is restored.
 
-    ``policy`` is that of backup_policy_info. ``loss`` is what production had that the archive lacked, as
-    postgresql_unarchived_info tells it, or None with ``loss_unknown`` saying why.
+    ``policy`` is that of backup_policy_info. ``compare`` are fingerprints of production (take_fingerprints), and where
+    they were taken is where the test restores to; with the point ``kept`` they are those that an earlier test kept.
+    ``loss`` is what production had that the archive lacked, as postgresql_unarchived_info tells it. What was not
+    asked of production has its reason beside it.
     """
 
     stanza: str
@@ -66,6 +77,9 @@ class Request:
     ignore: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 14400
     signing_key: Optional[str] = None
+    compare: Optional[Mapping[str, Any]] = None
+    compare_unknown: str = "no database was named for it (backup_verification_compare)"
+    assertions: Sequence[Mapping[str, Any]] = ()
     loss: Optional[Mapping[str, Any]] = None
     loss_unknown: str = "production was not asked"
 
@@ -88,6 +102,8 @@ class RestoreTest:
         self.instance = SideInstance(request.path)
         self.history = record.history_path(request.directory, request.stanza)
         self.id = f"verify-{request.stanza}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
+        self.assertions = check_assertions(request.assertions)
+        self.compare = request.compare
         self.checks: list[Check] = []
         self.moments: dict[str, str] = {}
         self.not_checked: list[Omission] = []
@@ -127,6 +143,8 @@ class RestoreTest:
             self.checks.append(conclude("evidence", found, self.ignore))
             self.facts.update(previous=link(earlier), signed_by=request.signing_key, earlier=record.past(earlier))
             report = self.report(attempt)
+            if request.compare:
+                record.keep_snapshot(request.directory, self.id, request.compare)
             record.write(request.directory, self.history, report, None if found else request.signing_key)
         return report
 
@@ -148,6 +166,8 @@ class RestoreTest:
 
     def report(self, attempt: Mapping[str, Any]) -> dict[str, Any]:
         request = self.request
+        if self.compare is None:
+            self.not_checked.append({"what": "data against production's", "why": request.compare_unknown})
         if request.loss is None:
             self.not_checked.append({"what": "what would be lost (RPO)", "why": request.loss_unknown})
         return record.report(
@@ -192,7 +212,10 @@ class RestoreTest:
     def _restore(self) -> None:
         request = self.request
         facts = stanza_facts(self.pgbackrest.info())
-        target = restore_point(facts, request.point, request.seed or self.id)
+        if request.point == KEPT:
+            self.compare = kept_snapshot(request.directory, facts)
+        point = str(self.compare["lsn"]) if self.compare else request.point
+        target = restore_point(facts, point, request.seed or self.id)
         self.moments["begin"] = now()
         self.facts["target"] = target
         asked = Asked(
@@ -229,9 +252,20 @@ class RestoreTest:
         self.state("promoted")
         self.ended("ready")
         self.check("integrity", lambda: Integrity(self.instance.path, self.facts["repo"]).run())
+        if self.compare:
+            self.check("data", self.data)
+        if self.assertions:
+            self.check("assertions", lambda: asserted(self.instance.path, self.assertions, self.facts["repo"]))
         self.state("stopped")
         self.check("checksums", lambda: checksums(self.instance.path, self.facts["repo"]))
         self.ended("checked")
+
+    def data(self) -> Found:
+        snapshot = dict(self.compare or {})
+        if str(snapshot["system_identifier"]) != self.facts["system_identifier"]:
+            text = f"it was taken of cluster {snapshot['system_identifier']}, not {self.facts['system_identifier']}"
+            return [finding("DATA_NOT_COMPARABLE", self.facts["repo"], "data", text)], [], {}
+        return compared(self.instance.path, snapshot, self.facts["repo"])
 
     def versions(self, bin_dir: str) -> dict[str, str]:
         """Exact versions of the programs that took part."""
@@ -252,7 +286,7 @@ class RestoreTest:
         ]
 
     def state(self, state: str) -> dict[str, Any]:
-        return ensure_state(self.instance, state, timeout=self.request.timeout)
+        return ensure_state(self.instance, state, timeout=float(self.request.timeout))
 
     def ended(self, phase: str) -> None:
         self.moments[phase] = now()
@@ -278,6 +312,8 @@ class RestoreTest:
             proof = clean_up(self.instance.path, before)
             found = [finding("CLEANUP_FAILED", 0, self.instance.path, text) for text in proof["left"]]
         except Exception as error:
+            if isinstance(error, UnfitHost) and "target" not in self.facts:
+                return  # nothing was ever to be restored there
             text = error.msg if isinstance(error, RecoveryError) else f"{type(error).__name__}: {error}"
             proof, found = {}, [finding("CLEANUP_FAILED", 0, self.instance.path, text)]
         self.facts["removed"] = proof
