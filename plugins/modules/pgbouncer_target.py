@@ -80,6 +80,12 @@ databases:
   type: list
   elements: str
   sample: [shop]
+leading:
+  description: Databases that led to the old server in the one that runs, before.
+  returned: success
+  type: list
+  elements: str
+  sample: [shop]
 reconnected:
   description: Databases whose connections to the old server were given up.
   returned: success

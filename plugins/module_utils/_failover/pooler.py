@@ -226,7 +226,12 @@ def repoint(connection: Any, config: str, move: Move, check_mode: bool) -> dict[
     there = [name for entries in files.values() for name in entries.there]
     console = Console(connection)
     running = console.leading_to(move)
-    result: dict[str, Any] = {"databases": sorted({*changed, *there}), "reconnected": [], "cut": []}
+    result: dict[str, Any] = {
+        "databases": sorted({*changed, *there}),
+        "leading": running,
+        "reconnected": [],
+        "cut": [],
+    }
     if check_mode:
         return {**result, "changed": bool(changed or running), "diff": _diff(files)}
     for path, entries in files.items():

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import psycopg2
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.pooler import Move, repoint
+from ansible_collections.dbre.recovery.plugins.module_utils._guard.pause import PauseMarkers, PgBouncerPause
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid, system_user
 
@@ -92,6 +94,28 @@ def test_a_client_that_stays_connected_writes_to_the_new_primary(cluster: Any, b
     assert bouncer.databases.with_name("databases.ini.before-failover").exists()
     again = bouncer.repoint()
     assert (again["changed"], again["reconnected"]) == (False, [])
+
+
+def test_a_client_that_is_made_to_wait_meanwhile_sees_no_error(
+    cluster: Any, bouncer: PgBouncer, tmp_path: Path
+) -> None:
+    """As in a switchover: paused, the primary shut down in order, another promoted, led there, and resumed."""
+    client = bouncer.client()
+    commit(client, 1)
+    cluster.agree()
+    assert bouncer.repoint(check_mode=True)["leading"] == ["shop"]
+    pause = PgBouncerPause(bouncer.console, "shop", 5, PauseMarkers(str(tmp_path / "paused"), "shop-pooler"), limit=60)
+    assert pause.present(False)["changed"]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(commit, client, 2)
+        cluster.primary.stop()
+        cluster.b.step("cut")
+        cluster.b.step("promoted", lsn=cluster.b.look()["end"], timeline=1)
+        bouncer.repoint()
+        assert not waiting.done()
+        assert pause.absent(False)["changed"]
+        waiting.result(10)
+    assert cluster.b.told() == [1, 2]
 
 
 def test_a_query_that_waits_for_a_server_that_never_answers_is_cut(cluster: Any, bouncer: PgBouncer) -> None:
