@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,27 +85,36 @@ def everything(child: subprocess.Popen[str]) -> None:
     os.killpg(child.pid, signal.SIGKILL)
 
 
+def _terminal(stack: contextlib.ExitStack) -> int:
+    """A terminal that hangs up when ``stack`` is closed; the end that a program is given."""
+    master, slave = os.openpty()
+    stack.callback(os.close, master)
+    stack.callback(os.close, slave)
+    return slave
+
+
 def run_killed_in(
     command: list[str],
     events: Path,
     phase: str,
     seconds: float,
     environment: Mapping[str, str] | None = None,
-    kill: Callable[[subprocess.Popen[str]], None] = everything,
+    kill: Callable[[subprocess.Popen[str]], None] | None = everything,
 ) -> str:
     """Run a playbook, and ``kill`` it ``seconds`` after its incident record (``events``) tells of ``phase``.
 
-    Returns what it had said.
+    Without ``kill`` it has a terminal, which is closed then. Returns what it had said.
     """
     before = len(events.read_text().splitlines()) if events.exists() else 0
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") as output, contextlib.ExitStack() as terminal:
         child = subprocess.Popen(
             command,
             env={**os.environ, **(environment or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if kill else _terminal(terminal),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=None if kill else partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0),
             text=True,
         )
         try:
@@ -116,7 +128,10 @@ def run_killed_in(
                     output.seek(0)
                     raise AssertionError(f"it was not killed in phase {phase}, but said:\n{output.read()}")
                 time.sleep(0.02)
-            kill(child)
+            if kill:
+                kill(child)
+            else:
+                terminal.close()
             child.wait(60)
         finally:
             with contextlib.suppress(ProcessLookupError):

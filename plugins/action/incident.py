@@ -15,10 +15,11 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report imp
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.values import merge
 from ansible_collections.dbre.recovery.plugins.plugin_utils._shown import show
 
+STATES = ["open", "planned", "waiting", "phase", "done", "failed", "abandoned"]
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "id": {"type": "str", "required": True},
     "dir": {"type": "path", "default": "incidents"},
-    "state": {"type": "str", "required": True, "choices": ["open", "planned", "waiting", "phase", "done", "failed"]},
+    "state": {"type": "str", "required": True, "choices": STATES},
     "scenario": {"type": "str"},
     "parameters": {"type": "dict", "default": {}},
     "milestones": {"type": "list", "elements": "str", "default": []},
@@ -27,6 +28,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "data": {"type": "dict", "default": {}},
     "msg": {"type": "str"},
     "step": {"type": "str"},
+    "abandon": {"type": "str", "default": ""},
 }
 
 
@@ -41,7 +43,12 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         _validation, args = self.validate_argument_spec(
             ARGUMENT_SPEC,
-            required_if=[("state", "open", ["scenario"]), ("state", "phase", ["phase"]), ("state", "failed", ["msg"])],
+            required_if=[
+                ("state", "open", ["scenario"]),
+                ("state", "phase", ["phase"]),
+                ("state", "failed", ["msg"]),
+                ("state", "abandoned", ["msg"]),
+            ],
         )
         known = task_vars or {}
         # This result is registered under this name. What was known stays known: undoing a containment needs it.
@@ -50,7 +57,8 @@ class ActionModule(ActionBase):
             result["record"] = last
         try:
             data = self._data(args, last, known)
-            record, changed = self._call({**args, "data": data}, str(known.get("inventory_hostname", "localhost")))
+            host = str(known.get("inventory_hostname", "localhost"))
+            record, changed = self._call({**args, "data": data}, host, bool(known.get("__dr_giving_up")))
         except (IncidentError, AnsibleError) as error:
             result.update(failed=True, msg=str(error))
             return result
@@ -74,7 +82,7 @@ class ActionModule(ActionBase):
         data = merge({subject: value for subject, value in found.items() if value}, args["data"])
         return merge(last.get("data") or {}, data) if self._task.check_mode else data
 
-    def _call(self, args: dict[str, Any], host: str) -> tuple[dict[str, Any], bool]:
+    def _call(self, args: dict[str, Any], host: str, giving_up: bool) -> tuple[dict[str, Any], bool]:
         record = IncidentRecord(
             args["dir"],
             args["id"],
@@ -86,7 +94,7 @@ class ActionModule(ActionBase):
         )
         if args["state"] == "open":
             opened, changed = record.open()
-            if opened["closed"]:
+            if opened["closed"] and not giving_up:
                 show(self._display, finished_text(opened))
             return opened, changed
         if args["state"] == "planned":
@@ -96,7 +104,9 @@ class ActionModule(ActionBase):
         if args["state"] == "waiting":
             return record.wait()
         if args["state"] == "phase":
-            return record.phase(args["phase"], args["data"], args["keep"])
+            return record.phase(args["phase"], args["data"], args["keep"], args["abandon"])
+        if args["state"] == "abandoned":
+            return record.abandoned(args["msg"])
         ended = record.end(args["state"], args["data"], args["msg"], args["step"])
         if record.report:
             show(self._display, f"{summary(record.report)}\nReport: {record.path / 'report.html'}")

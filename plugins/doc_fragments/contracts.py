@@ -162,6 +162,10 @@ options:
         description:
           - Its resource on RDS.
         type: str
+      expires:
+        description:
+          - When it should be removed. Every later run names it from then on.
+        type: str
       own_oids:
         description:
           - Whether its objects have other OIDs than production's, as a dump's have, so that none is known by its own.

@@ -42,8 +42,10 @@ options:
       - V(phase) ends the running phase with outcome V(ok) and begins O(phase). A phase that has nothing left to do, see
         RV(record.done_phases), is not begun again, and nothing is written.
       - V(done) and V(failed) end the run and write the report. A failed incident can be opened again.
+      - V(abandoned) notes that what was made beside production is removed. An incident that has ended well stays so,
+        any other one ends as with V(failed).
     type: str
-    choices: [open, planned, waiting, phase, done, failed]
+    choices: [open, planned, waiting, phase, done, failed, abandoned]
     required: true
   scenario:
     description:
@@ -86,12 +88,18 @@ options:
     default: {}
   msg:
     description:
-      - Why the run failed. Required with O(state=failed).
+      - Why the run failed. Required with O(state=failed) and O(state=abandoned).
     type: str
   step:
     description:
       - The step that failed, for the event of the running phase.
     type: str
+  abandon:
+    description:
+      - The command that gives the incident up, for O(state=phase). Later runs of other incidents show it when what
+        O(phase) makes beside production is still there after seven days.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -220,6 +228,18 @@ record:
       sample: {"target": {"type": "lsn", "value": "0/3008940"}}
     needs_side_instance:
       description: What is left to do and reads the side instance, which therefore stays.
+      type: list
+      elements: dict
+      sample: []
+    side:
+      description: >-
+        What was made beside production; C(expires) says from when on other incidents name it, C(removed) when it was
+        removed, null as long as it is there, and C(abandon) the command that removes it. Null where nothing was made.
+      type: dict
+      sample: {"expires": "2026-11-30T21:42:11.530+00:00", "removed": null, "abandon": "ansible-playbook ..."}
+    overdue:
+      description: What other incidents in this folder keep although it has expired.
+      returned: O(state=open) and O(state=planned)
       type: list
       elements: dict
       sample: []

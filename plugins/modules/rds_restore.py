@@ -44,7 +44,8 @@ options:
     description:
       - V(present) restores.
       - V(absent) removes a copy, with the members of a cluster and its automated backups. It must have been made by
-        this module for O(incident), still have its name, and not be protected from deletion.
+        this module for O(incident), still have its name, and not be protected from deletion, unless
+        O(deletion_protection=false) says that its protection is to end.
     type: str
     choices: [present, absent]
     default: present
@@ -330,6 +331,7 @@ def restore(module: RdsModule) -> dict[str, Any]:
             module.rds(),
             module.waiting(),
             final_snapshot=params["final_snapshot_identifier"],
+            unprotect=params["deletion_protection"] is False,
             check_mode=module.check_mode,
         )
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,16 +11,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg2
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "examples" / "embedded"))
 
 from leaks import Planted  # found by the lines above
-from production import Production
+from production import Production, free_port
 from runs import Run, run, with_everything
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -42,8 +45,12 @@ class Shop(Production):
         self.make_database()
         self.backup()
         self.run("mkdir", "-p", "-m", "0700", self.folder / "tmp")
+        self.pooler = free_port()
+        inventory = self.inventory()
+        host = inventory["all"]["children"]["primary"]["hosts"]["production"]
+        host |= {"pgbouncer_port": self.pooler, "pgbouncer_socket_dir": str(self.socket_dir)}
         self.inventory_file = self.folder / "inventory.json"
-        self.inventory_file.write_text(json.dumps(with_everything(self.inventory())))
+        self.inventory_file.write_text(json.dumps(with_everything(inventory)))
 
     def make_database(self) -> None:
         """A database as at the beginning; what an earlier test made of it is gone."""
@@ -60,6 +67,37 @@ class Shop(Production):
     def begin(self, *command: Any) -> subprocess.Popen[bytes]:
         """Start a program as the user of the servers, which the caller ends."""
         return subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, **self._as_user())
+
+    @contextlib.contextmanager
+    def pgbouncer(self) -> Iterator[None]:
+        """A real PgBouncer before the database shop."""
+        (self.folder / "users.txt").write_text(f'"{self.user}" ""\n"{self.superuser}" ""\n')
+        (self.folder / "pgbouncer.ini").write_text(
+            f"[databases]\nshop = host={self.socket_dir} port={self.port} dbname=shop\n[pgbouncer]\nauth_type=trust\n"
+            f"auth_file={self.folder}/users.txt\nadmin_users={self.user}\nlisten_addr=\nlisten_port={self.pooler}\n"
+            f"unix_socket_dir={self.socket_dir}\nlogfile={self.log}/pgbouncer.log\npidfile={self.folder}/pgbouncer.pid\n"
+        )
+        process = self.begin("/usr/sbin/pgbouncer", "-q", self.folder / "pgbouncer.ini")
+        try:
+            end = time.monotonic() + 10
+            while not (self.socket_dir / f".s.PGSQL.{self.pooler}").exists():
+                assert time.monotonic() < end, "PgBouncer does not start"
+                time.sleep(0.05)
+            yield
+        finally:
+            process.kill()
+            process.wait(10)
+            (self.socket_dir / f".s.PGSQL.{self.pooler}").unlink(missing_ok=True)
+
+    def is_paused(self) -> bool:
+        """Whether clients of PgBouncer wait."""
+        console = psycopg2.connect(host=str(self.socket_dir), port=self.pooler, user=self.user, dbname="pgbouncer")
+        console.autocommit = True
+        with contextlib.closing(console), console.cursor() as cursor:
+            cursor.execute("SHOW DATABASES")
+            names = [column[0] for column in cursor.description]
+            (shop,) = [row for row in (dict(zip(names, values)) for values in cursor) if row["name"] == "shop"]
+        return bool(int(shop["paused"]))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -87,7 +87,10 @@ def test_a_misspelt_table_is_corrected_under_the_same_id_and_the_restored_copy_i
     protection, removal = [item["command"] for item in report["left_to_do"]]
     removed = shop.obey(removal)
     assert removed.rc == 0, removed.output
+    assert "What incident misspelt kept beside production is given up." in " ".join(removed.output.split())
     assert side_files(shop, "misspelt") == ""
+    report = shop.report("misspelt")
+    assert (report["verdict"], len(report["left_to_do"])) == ("proved", 1)
     protected = shop.obey(protection)
     assert protected.rc == 0, protected.output
     with pytest.raises(psycopg2.Error, match="dbre.allow_drop"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,18 +11,19 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg2
 import pytest
-from conftest import CONTROL, Shop
-from runs import everything, run_killed_in
+from conftest import CONTROL, PLAYBOOK, SUPERUSER, Shop
+from runs import everything, run, run_killed_in
 
+WAYS = {"read_only": "read-only", "pgbouncer_pause": "paused in PgBouncer"}
 # Of how a run may end, what does not let Ansible carry out "always".
 ENDS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
     "Ctrl-C": lambda child: os.killpg(child.pid, signal.SIGINT),
     "SIGTERM": lambda child: os.kill(child.pid, signal.SIGTERM),
-    "SIGKILL": lambda child: os.kill(child.pid, signal.SIGKILL),
     "SIGKILL of all": everything,
 }
 
@@ -56,22 +58,48 @@ def note(shop: Shop, incident: str) -> dict[str, Any]:
 def end_in(shop: Shop, incident: str, phase: str, how: str, **given: Any) -> str:
     events = shop.folder / "incidents" / incident / "events.jsonl"
     given = {"dr_tables": "public.orders", "dr_incident_id": incident, **given}
-    return run_killed_in(shop.recovery(**given), events, phase, 0.3, shop.environment, ENDS[how])
+    return run_killed_in(shop.recovery(**given), events, phase, 0.3, shop.environment, ENDS.get(how))
+
+
+def told_when_it_has_expired(shop: Shop, incident: str) -> None:
+    """A later run names what is kept, with a command that removes it; one in time says nothing."""
+    record = shop.folder / "incidents" / incident / "record.json"
+    state = json.loads(record.read_text())
+    assert datetime.fromisoformat(state["side"]["expires"]) - datetime.now(timezone.utc) > timedelta(days=6.9)
+    given = {"dr_tables": "public.orders", "dr_incident_id": "beside-it"}
+    state["side"]["expires"] = "2026-01-02T03:04:05.000+00:00"
+    record.write_text(json.dumps(state))
+    plan = shop.recover("--check", **given)
+    words = " ".join(plan.output.split())
+    assert f"incident {incident} was to keep side instance {shop.folder}/side/{incident} on production until" in words
+    (command,) = [line.strip() for line in plan.output.splitlines() if "dr_abandon" in line]
+    done = shop.obey(command)
+    assert done.rc == 0, done.output
+    assert f"{incident} on production: removed" in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize(
-    ("phase", "how"),
-    [("locate", "SIGKILL"), ("restore", "Ctrl-C"), ("prove", "SIGTERM"), ("recover", "SIGKILL of all")],
+    ("phase", "how", "method"),
+    [
+        ("locate", "Ctrl-C", "pgbouncer_pause"),
+        ("restore", "closed terminal", "read_only"),
+        ("prove", "SIGTERM", "pgbouncer_pause"),
+        ("recover", "SIGKILL of all", "read_only"),
+    ],
 )
-def test_a_run_that_ends_in_the_middle_leaves_the_database_writable(shop: Shop, phase: str, how: str) -> None:
+def test_a_run_that_ends_in_the_middle_lets_applications_write(shop: Shop, phase: str, how: str, method: str) -> None:
     incident = f"ended-{phase}"
     shop.drop_orders()
-    said = end_in(shop, incident, phase, how, dr_contain="read_only")
-    assert within(30, lambda: writable(shop)), said
+    with shop.pgbouncer() if method == "pgbouncer_pause" else contextlib.nullcontext():
+        said = end_in(shop, incident, phase, how, dr_contain=method)
+        assert f"shop is {WAYS[method]} until this run ends" in said
+        assert within(30, lambda: writable(shop) if method == "read_only" else not shop.is_paused()), said
     assert comment(shop) == [(None,)]
     assert within(5, lambda: note(shop, incident)["active"] is False)
     assert note(shop, incident)["undone_by"] == "the process that waited for the end of the run"
 
+    if phase == "prove":
+        told_when_it_has_expired(shop, incident)
     if phase == "recover":
         looked = shop.abandon("--check", dr_incident_id=incident)
         assert looked.rc == 0, looked.output
@@ -80,10 +108,14 @@ def test_a_run_that_ends_in_the_middle_leaves_the_database_writable(shop: Shop, 
     assert done.rc == 0, done.output
     words = " ".join(done.output.split())
     assert f"{shop.folder}/side/{incident} on production: " in words
-    assert f"{incident} on production: removed" in words or phase in ("locate", "restore")
+    assert f"{incident} on production: {'was removed before' if phase == 'prove' else 'removed'}" in words or phase in (
+        "locate",
+        "restore",
+    )
     assert shop.query("shop", "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'recovered%'") == []
     assert "undone" in " ".join(shop.report(incident)["containment"]["lines"])
     assert shop.report(incident)["message"] == "It was given up (dr-abandon)."
+    assert shop.report(incident)["side"]["removed"] is not None
 
 
 def test_an_incident_without_a_record_here_is_refused_with_what_to_name(shop: Shop) -> None:
@@ -92,6 +124,37 @@ def test_an_incident_without_a_record_here_is_refused_with_what_to_name(shop: Sh
     words = " ".join(refused.output.split())
     assert "There is no record of incident nobodys in" in words
     assert "dr-release lets applications write again without a record" in words
+
+
+def test_only_what_was_found_where_the_record_says_is_called_removed(shop: Shop) -> None:
+    """A dump's side instance, given up with an inventory that calls other hosts primary, and while it is elsewhere."""
+    dump, side = shop.folder / "shop.dump", shop.folder / "side" / "dumped"
+    server = ["-h", shop.socket_dir, "-p", shop.port, "-U", SUPERUSER]
+    shop.run(shop.program("pg_dump"), *server, "-Fc", "-f", dump, "shop")
+    shop.drop_orders()
+    end_in(shop, "dumped", "prove", "SIGKILL of all", dr_source="dump", dr_dump=str(dump))
+
+    inventory = json.loads(shop.inventory_file.read_text())
+    servers = inventory["all"]["children"].pop("primary")
+    inventory["all"]["children"] |= {"servers": servers, "primary": {"hosts": {"another": {}}}}
+    others = shop.folder / "others.json"
+    others.write_text(json.dumps(inventory))
+    command = ["ansible-playbook", "-i", str(others), str(PLAYBOOK.with_name("dr-abandon.yml"))]
+    command += ["-e", f"dr_incident_id=dumped dr_report_dir={shop.folder}/incidents"]
+    refused = run(command, shop.environment)
+    assert refused.rc != 0
+    words = " ".join(refused.output.split())
+    assert "Incident dumped is about production, which is none of the hosts of primary. Nothing was touched." in words
+    assert "-e dr_primary=production" in words
+
+    side.rename(f"{side}.moved")
+    missed = shop.abandon(dr_incident_id="dumped")
+    assert missed.rc != 0
+    assert f"Nothing was found at {side} on production, where the record" in " ".join(missed.output.split())
+    side.with_name("dumped.moved").rename(side)
+    done = run([*command, "-e", "dr_primary=production"], shop.environment)
+    assert done.rc == 0, done.output
+    assert f"Incident dumped is given up. {side} on production: removed." in " ".join(done.output.split())
 
 
 def obey(shop: Shop, incident: str, said: str) -> Any:

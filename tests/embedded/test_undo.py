@@ -6,15 +6,18 @@ import json
 from typing import Any
 
 from conftest import ROOT, Shop
-from runs import run
+from runs import run, run_killed_in
 
 PLAYBOOK = ROOT / "playbooks" / "dr-corruption.yml"
 
 
-def undo(shop: Shop, *words: str, **variables: Any) -> Any:
+def undoing(shop: Shop, *words: str, **variables: Any) -> list[str]:
     given = {"dr_database": "shop", "dr_confirm": True, "dr_report_dir": str(shop.folder / "incidents"), **variables}
-    command = ["ansible-playbook", "-i", str(shop.inventory_file), str(PLAYBOOK), "-e", json.dumps(given), *words]
-    return run(command, shop.environment)
+    return ["ansible-playbook", "-i", str(shop.inventory_file), str(PLAYBOOK), "-e", json.dumps(given), *words]
+
+
+def undo(shop: Shop, *words: str, **variables: Any) -> Any:
+    return run(undoing(shop, *words, **variables), shop.environment)
 
 
 def transact(shop: Shop, *statements: str) -> int:
@@ -37,6 +40,15 @@ def test_an_update_without_where_is_undone_but_for_what_was_changed_since(shop: 
     assert "public.orders: update, 3,000 rows" in planned.output
     assert "1 later transaction changed the same tables" in planned.output
     assert shop.count("public.lines") == 2990
+
+    events = shop.folder / "incidents" / "undone" / "events.jsonl"
+    begun = undoing(shop, dr_target_xid=xid, dr_incident_id="undone")
+    run_killed_in(begun, events, "recover", 0, shop.environment)
+    given_up = shop.abandon(dr_incident_id="undone")
+    assert given_up.rc == 0, given_up.output
+    words = " ".join(given_up.output.split())
+    assert "/side/undone on production: removed. What was loaded aside: removed." in words
+    assert shop.query("shop", "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'recovered%'") == []
 
     undone = undo(shop, dr_target_xid=xid, dr_incident_id="undone")
     assert undone.rc == 2, undone.output

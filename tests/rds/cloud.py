@@ -20,6 +20,7 @@ from emulated_rds.__main__ import newest_bin_dir
 from leaks import Planted, Watch, files_with
 from runs import Run, run, run_killed_in, with_everything
 
+ABANDON = "dbre.recovery.dr_abandon"
 HERE = Path(__file__).parent
 HOME, AWAY = "eu-central-1", "eu-west-1"
 PLANTED = Planted()
@@ -264,7 +265,8 @@ class Cloud:
     def command(
         self, playbook: str, identifier: str, *extra: str, host: Optional[dict[str, Any]] = None, **given: Any
     ) -> list[str]:
-        variables = {"dr_report_dir": str(self.reports), "dr_confirm": True} if "dr_" in playbook else {}
+        variables: dict[str, Any] = {"dr_report_dir": str(self.reports)} if "dr_" in playbook else {}
+        variables |= {"dr_confirm": True} if variables and playbook != ABANDON else {}
         variables.update(given)
         inventory = self.inventory(identifier, **(host or {}))
         return ["ansible-playbook", "-i", str(inventory), playbook, "-e", json.dumps(variables), *extra]
@@ -273,14 +275,14 @@ class Cloud:
     def _policy(playbook: str) -> str:
         return playbook.rpartition(".")[2].replace("_", "-")
 
-    def play(self, playbook: str, identifier: str, *extra: str, **given: Any) -> Run:
+    def play(self, playbook: str, identifier: str, *extra: str, policy: str = "", **given: Any) -> Run:
         """Run a playbook; it asks AWS for nothing that its policy in docs/iam does not allow, and shows no secret."""
         earlier = self.emulated.calls()
         with Watch(PLANTED) if "-vvv" in extra else contextlib.nullcontext(Watch(PLANTED)) as watch:
             done = run(self.command(playbook, identifier, *extra, **given), CREDENTIALS)
         shown = [*PLANTED.found_in(done.output.encode()), *watch.seen, *files_with(PLANTED, [self.reports]).items()]
         assert not shown, shown
-        name = self._policy(playbook)
+        name = policy or self._policy(playbook)
         asked = self.emulated.calls()[len(earlier) :]
         self.asked.setdefault(name, []).extend(asked)
         denied = iam.check(iam.load(name), asked, earlier).denied

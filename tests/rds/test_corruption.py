@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from cloud import MASTER, PASSWORD, PLANTED, Cloud
+from cloud import ABANDON, MASTER, PASSWORD, PLANTED, Cloud
 from relay import Relay, relay
 
 CORRUPTION = "dbre.recovery.dr_rds_corruption"
@@ -98,6 +99,18 @@ def test_a_restore_that_undoes_nothing_is_not_swapped_in(cloud: Cloud, web: str)
     assert "it would undo no damage" in " ".join(run.output.split())
     assert cloud.instance(web)["DbiResourceId"] == before
     assert cloud.sql(web, "SHOW default_transaction_read_only") == [("off",)], "applications may write again"
+    words = " ".join(run.output.split())
+    assert f"(To give it up instead: delete the side instance {web}-dr-nothing1." in words
+    assert re.search(
+        r"ansible-playbook -i \S+ dbre.recovery.dr_abandon -e dr_incident_id=nothing1 -e dr_report_dir=", words
+    )
+    assert f"{web}-dr-nothing1" in cloud.identifiers()
+    given_up = cloud.play(ABANDON, web, policy="dr-rds-table-drop", dr_incident_id="nothing1")
+    assert given_up.rc == 0, given_up.output
+    assert f"Incident nothing1 is given up. {web}-dr-nothing1: removed." in " ".join(given_up.output.split())
+    assert f"{web}-dr-nothing1" not in cloud.identifiers()
+    groups = [one["DBParameterGroupName"] for one in cloud.api().describe_db_parameter_groups()["DBParameterGroups"]]
+    assert [name for name in groups if "nothing1" in name] == []
 
 
 @pytest.mark.usefixtures("web")

@@ -141,6 +141,8 @@ class RecoveredInstance(_InstanceKeys, total=False):
     system_identifier: str
     identifier: str
     resource_id: str
+    expires: str
+    """When it should be removed; every later run names it then."""
     own_oids: bool
     """Whether its objects have other OIDs than production's, so that none can be known by its OID."""
 
@@ -172,6 +174,7 @@ INSTANCE_OPTIONS: dict[str, dict[str, Any]] = {
     "system_identifier": {"type": "str"},
     "identifier": {"type": "str"},
     "resource_id": {"type": "str"},
+    "expires": {"type": "str"},
     "own_oids": {"type": "bool"},
 }
 

@@ -79,7 +79,9 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
                     connection.commit()
                 removed.append(f"database {display_name(None, staging)}")
             elif journal:
-                kept = _still_there(connection, journal.get("kept", []))
+                # What an undo would have been taken back from is of no use before there was one.
+                only_shown = "images" in journal and "undone" not in journal
+                kept = [] if only_shown else _still_there(connection, journal.get("kept", []))
                 ours = {staging, *filter(_is_of(staging), journal["plan"][0]["staging_schemas"].values())}
                 for schema in sorted(ours):
                     require_own_schema(connection, schema, JOURNAL, OTHERS_SCHEMA)

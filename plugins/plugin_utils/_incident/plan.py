@@ -28,6 +28,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage imp
     what_happened,
 )
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.impact import bystander_lines, limit_lines
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.kept import overdue_line
 
 WIDTH = 100
 _LABEL = 17
@@ -257,6 +258,8 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
     method = str((record.get("parameters") or {}).get("contain") or "none")
     in_force = in_force_lines((record.get("data") or {}).get("in_force") or [], str(record.get("id")))
     left = [_name_of(item) for item in data.get("left_to_do") or []]
+    late = record.get("overdue") or []
+    commands = {item["abandon"] for item in late}
     sections = [
         ("What happened", [*_incident_lines(data, now), *_before_lines(record)]),
         ("Damaged", _damage_lines(record, data)),
@@ -272,6 +275,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("Containment", [CONTAINMENT.get(method, method), *in_force]),
         ("Expected time", _expected_lines(record)),
         ("Left to you", left),
+        ("Kept too long", [line for item in late for line in (overdue_line(item), item["abandon"])]),
         ("Record", [str(record.get("path", ""))]),
         ("Digest", _digest_lines(record)),
     ]
@@ -283,6 +287,8 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         head = label
         for text in texts:
             wrapped = textwrap.wrap(text, width - _LABEL - 2, break_long_words=False, break_on_hyphens=False) or [""]
+            if text in commands:  # to be copied, so in one line
+                wrapped = [text]
             for line in wrapped:
                 lines.append(f"  {head:<{_LABEL}}{line}".rstrip())
                 head = ""

@@ -39,6 +39,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history im
     phase_seconds,
     recovered_before,
 )
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.kept import makes_something, new_side, overdue
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import RunLock, this_run
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.page import render_html
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import build_report
@@ -181,12 +182,13 @@ class IncidentRecord:
             return self._result(past=True), True
 
     def phase(
-        self, name: str, data: Mapping[str, Any], keep: Mapping[str, str] | None = None
+        self, name: str, data: Mapping[str, Any], keep: Mapping[str, str] | None = None, abandon: str = ""
     ) -> tuple[dict[str, Any], bool]:
         """End the running phase well and start phase ``name``; the phase that already runs just goes on.
 
         ``keep`` says under which names of Ansible's variables the phase will have found what, by subject; whoever ends
-        it looks there. A phase that has nothing left to do is left alone.
+        it looks there. A phase that has nothing left to do is left alone. ``abandon`` is the command that gives up what
+        the phase makes.
         """
         self._load()
         if self.state and name in self._done_phases():
@@ -201,6 +203,8 @@ class IncidentRecord:
                     {"phase": name, "step": None, "host": self.host, "start": now, "end": None, "outcome": "running"}
                 )
                 self.state["keep"] = dict(keep or {})
+                if makes_something(name, self.state["parameters"]):
+                    self.state["side"] = {**new_side(now, abandon), **self._kept_since()}
             self._save()
             return self._result(), not self.check_mode
 
@@ -213,6 +217,18 @@ class IncidentRecord:
             self._save()
             self.lock.release()
             return self._result(), True
+
+    def abandoned(self, message: str) -> tuple[dict[str, Any], bool]:
+        """Note that what was made for the incident is removed; one that has ended well stays ended, and as it was."""
+        if not self.check_mode:
+            with self.lock.guard():
+                self._load()
+                if self.state["outcome"] == "done":
+                    self._note_removed()
+                    self._write_report()
+                    self._save()
+                    return self._result(), True
+        return self.end("failed", {"removed": True}, message, None)
 
     def end(
         self, outcome: str, data: Mapping[str, Any], message: str | None, step: str | None
@@ -230,14 +246,28 @@ class IncidentRecord:
             self.state.update(outcome=outcome, message=mask_text(message) if message else None, ended=now)
             if not self.check_mode:
                 # The report first: a run killed between the two finds the incident open and writes both again.
-                self.report = build_report(self.state, self.data, read_json(self.path / "plan.json"), self._seconds())
-                write_atomically(self.path / "report.json", to_json(self.report))
-                write_atomically(self.path / "report.html", render_html(self.report))
+                self._write_report()
                 self._save()
                 self.lock.release()
             return self._result(), not self.check_mode
 
     # How it is done.
+
+    def _write_report(self) -> None:
+        late = overdue(self.directory, self.id, self.now())
+        plan = read_json(self.path / "plan.json")
+        self.report = build_report(self.state, self.data, plan, self._seconds(), late)
+        write_atomically(self.path / "report.json", to_json(self.report))
+        write_atomically(self.path / "report.html", render_html(self.report))
+
+    def _kept_since(self) -> dict[str, Any]:
+        """When what an earlier run made, and nobody has removed, expires."""
+        side = self.state.get("side") or {}
+        return {"expires": side["expires"]} if side and side["removed"] is None else {}
+
+    def _note_removed(self) -> None:
+        if self.state.get("side"):
+            self.state["side"]["removed"] = self.state["side"]["removed"] or self.now()
 
     def _fresh(self, now: str | None = None) -> dict[str, Any]:
         begun: dict[str, Any] = {"id": self.id, "scenario": self.scenario, "parameters": self.parameters}
@@ -334,7 +364,12 @@ class IncidentRecord:
         return {**record, "digest": plan_digest(record)}
 
     def _merge(self, data: Mapping[str, Any], replace: bool = False) -> None:
-        for key, value in clean(dict(data)).items():
+        data = dict(data)
+        if data.pop("removed", False):
+            self._note_removed()
+        if data.get("instance") and self.state.get("side"):
+            data["instance"] = {**data["instance"], "expires": self.state["side"]["expires"]}
+        for key, value in clean(data).items():
             if not _DATA_KEY.fullmatch(key):
                 raise IncidentError(
                     f"data key {key!r} cannot name an evidence file: use up to 60 letters, digits and underscores."
@@ -393,9 +428,11 @@ class IncidentRecord:
             "seconds": self._seconds(),
             "data": self.data,
             "needs_side_instance": needs_side_instance(self.data),
+            "side": self.state.get("side"),
         }
         record["digest"] = plan_digest(record)
         if past:
             record["past_seconds"] = past_seconds(self.directory, self.state["scenario"], self.id)
+            record["overdue"] = overdue(self.directory, self.id, self.now())
             record["recovered_before"] = recovered_before(self.directory, self.data.get("incident") or {}, self.id)
         return record

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core import units
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import verdict
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.contained import report_entry
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import deleted_since, kind_of
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.kept import Overdue, overdue_to_do
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.proof import (
     check_isolation,
     compare_fingerprints,
@@ -157,12 +158,17 @@ def _gone(data: Mapping[str, Any], measured: Mapping[str, Any], state: Mapping[s
 
 
 def build_report(
-    state: Mapping[str, Any], data: Mapping[str, Any], plan: Mapping[str, Any] | None, seconds: Mapping[str, float]
+    state: Mapping[str, Any],
+    data: Mapping[str, Any],
+    plan: Mapping[str, Any] | None,
+    seconds: Mapping[str, float],
+    late: Sequence[Overdue] = (),
 ) -> dict[str, Any]:
     """``report.json``: all that ``report.html`` shows, with numbers in bytes and seconds.
 
     ``state`` is ``record.json`` with the run ended; ``data`` the collected evidence by subject; ``plan`` the plan that
-    was confirmed; ``seconds`` the time spent in each phase. Keys of ``data`` may be missing when a run failed early.
+    was confirmed; ``seconds`` the time spent in each phase; ``late`` what other incidents keep for too long. Keys of
+    ``data`` may be missing when a run failed early.
     """
     recovery, objectives = data.get("recovery") or {}, data.get("objectives") or {}
     proof = compare_fingerprints(recovery)
@@ -188,6 +194,10 @@ def build_report(
     contained = report_entry(data, str(state["id"]))
     if contained.get("left"):
         left.insert(0, contained["left"])
+    side = state.get("side") or {}
+    if side.get("removed"):
+        left = [item for item in left if not isinstance(item, Mapping) or item.get("command") != side["abandon"]]
+    left += [overdue_to_do(item) for item in late]
     rto = measure_time(state, data, recovered and state["outcome"] == "done")
     return {
         "format": 1,
@@ -222,6 +232,7 @@ def build_report(
         "wal": restore.get("wal"),
         "instance": data.get("instance"),
         "side_host": data.get("side_host"),
+        "side": state.get("side"),
         "replay": data.get("replay"),
         "containment": contained,
         "proof": proof,

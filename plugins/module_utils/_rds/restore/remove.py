@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
@@ -35,18 +36,20 @@ def ensure_absent(
     waiting: Waiting,
     *,
     final_snapshot: Optional[str] = None,
+    unprotect: bool = False,
     check_mode: bool = False,
 ) -> dict[str, Any]:
     """Ensure that the copy restored for ``incident`` is gone; the result of the module.
 
-    Raises RecoveryError for anything else of that identifier.
+    Raises RecoveryError for anything else of that identifier, and for one that is protected from deletion, unless it
+    is to be unprotected.
     """
     target = check_identifier(identifier, kind.option)
     found = kind.find(rds, target)
     result: dict[str, Any] = {"changed": found is not None, "action": "none" if found is None else "remove"}
     if found is None:
         return result
-    origin = _refuse_others(kind, target, found, incident)
+    origin = _refuse_others(kind, target, found, incident, unprotect)
     if final_snapshot and _status(found) in BROKEN:
         raise RecoveryError(
             f"{kind.noun} {target} is in status '{_status(found)}', of which AWS makes no snapshot. It was not "
@@ -56,6 +59,8 @@ def ensure_absent(
     if check_mode:
         return result
     if _status(found) != "deleting":
+        if found.get("DeletionProtection"):
+            _unprotect(kind, found, rds, waiting)
         _delete(kind, found, rds, waiting, final_snapshot)
     resource_id = str(found[kind.resource_id])
     waiting.until(
@@ -70,7 +75,7 @@ def _status(found: Mapping[str, Any]) -> str:
     return str(found.get("DBInstanceStatus") or found.get("Status") or "")
 
 
-def _refuse_others(kind: Kind, target: str, found: Mapping[str, Any], incident: str) -> Provenance:
+def _refuse_others(kind: Kind, target: str, found: Mapping[str, Any], incident: str, unprotect: bool) -> Provenance:
     origin = provenance(tags_of(found.get("TagList")))
     kept = "It was not touched."
     if origin is None:
@@ -88,13 +93,26 @@ def _refuse_others(kind: Kind, target: str, found: Mapping[str, Any], incident: 
             f"{kind.noun} {target} was restored as {origin.target} and has been renamed since: it has taken a place in "
             f"production. {kept} If nobody needs it, remove it by hand."
         )
-    if found.get("DeletionProtection"):
+    if found.get("DeletionProtection") and not unprotect:
         raise RecoveryError(
             f"{kind.noun} {target} is protected from deletion. {kept} If nobody needs it: aws rds "
             f"modify-db-{kind.word} --db-{kind.word}-identifier {target} --no-deletion-protection, then run the same "
             "again."
         )
     return origin
+
+
+def _unprotect(kind: Kind, found: Mapping[str, Any], rds: Rds, waiting: Waiting) -> None:
+    """AWS does this at once, also without ApplyImmediately, which would apply what is pending."""
+    request = {kind.identifier: str(found[kind.identifier]), "DeletionProtection": False}
+    call = partial(rds.call, f"modify_db_{kind.word}", **request)
+    what = f"end of the deletion protection of {found[kind.identifier]}"
+    when_allowed(waiting, what, call, _SAFE)
+    waiting.until(what, lambda: _look_open(kind.find_by_resource_id(rds, str(found[kind.resource_id]))), _SAFE)
+
+
+def _look_open(found: Optional[Mapping[str, Any]]) -> Status:
+    return Status("gone" if found is None else _status(found), found is None or not found.get("DeletionProtection"))
 
 
 def _delete(kind: Kind, found: Mapping[str, Any], rds: Rds, waiting: Waiting, final: Optional[str]) -> None:

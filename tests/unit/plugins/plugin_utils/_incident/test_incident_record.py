@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import recovered_before
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.kept import overdue
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import process_start
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, check_id
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report import finished_text
@@ -363,6 +364,61 @@ def test_a_damage_that_another_incident_has_recovered_from_is_told_with_that_inc
     assert recovered_before(tmp_path, damage, "b1") == "a2: Recovered and proved"
     assert recovered_before(tmp_path, damage, "a2") is None
     assert recovered_before(tmp_path, {}, "b1") is None
+
+
+def test_what_is_kept_for_too_long_is_named_by_others_until_it_is_removed(tmp_path: Path, clock: Clock) -> None:
+    record(tmp_path, clock).open()
+    assert record(tmp_path, clock).phase("plan", {}, abandon="give one up")[0]["side"] is None
+    made, _changed = record(tmp_path, clock).phase("restore", {}, abandon="give one up")
+    assert made["side"] == {"expires": "2026-11-30T21:00:06.000+00:00", "removed": None, "abandon": "give one up"}
+    proved, _changed = record(tmp_path, clock).phase("prove", {"instance": {"port": 1}})
+    assert proved["data"]["instance"]["expires"] == made["side"]["expires"]
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "record.json").write_text('{"id": "another", "side": "of another program"}')
+    assert overdue(tmp_path, "two", "2026-11-30T21:00:05.000+00:00") == []
+    late = "2026-11-30T21:00:06.000+00:00"
+    assert overdue(tmp_path, "one", late) == [], "a run does not tell what it makes itself"
+    (kept,) = overdue(tmp_path, "two", late)
+    assert (kept["incident"], kept["what"], kept["abandon"]) == ("one", "what was made for it", "give one up")
+    for plan, what in (
+        ({"restore_plan": {"path": "/side/one"}, "side_host": "db2"}, "side instance /side/one on db2"),
+        ({"restore_plan": {"rds": {"target_identifier": "shop-dr-one"}}}, "side instance shop-dr-one"),
+        ({"restore_plan": {}, "side_host": "db2"}, "standby db2, held back"),
+    ):
+        (tmp_path / "one" / "plan.json").write_text(json.dumps(plan))
+        assert overdue(tmp_path, "two", late)[0]["what"] == what
+    again, _changed = record(tmp_path, clock).open()
+    again, _changed = record(tmp_path, clock).phase("restore", {}, abandon="give one up now")
+    assert again["side"] == {**made["side"], "abandon": "give one up now"}, "no run makes it younger"
+    switch = tmp_path / "one" / "evidence" / "switch.json"
+    switch.write_text("{}")
+    assert overdue(tmp_path, "two", late) == [], "it serves now"
+    switch.unlink()
+    done, _changed = record(tmp_path, clock).end("done", {"removed": True}, None, None)
+    assert done["side"]["removed"] is not None
+    assert overdue(tmp_path, "two", late) == []
+    assert "removed" not in done["data"]
+
+
+def test_a_standby_is_held_before_there_is_a_plan_and_a_given_up_incident_begins_anew(
+    tmp_path: Path, clock: Clock
+) -> None:
+    options = {"parameters": {**PARAMETERS, "source": "standby"}}
+    record(tmp_path, clock, **options).open()
+    assert record(tmp_path, clock, **options).phase("plan", {}, abandon="x")[0]["side"]["removed"] is None
+    given_up, _changed = record(tmp_path, clock, **options).abandoned("It was given up.")
+    assert (given_up["outcome"], given_up["side"]["removed"] is not None) == ("failed", True)
+    record(tmp_path, clock, **options).open()
+    assert record(tmp_path, clock, **options).phase("plan", {}, abandon="x")[0]["side"]["removed"] is None
+    left = [{"what": "Remove it", "command": "x"}, {"what": "Look", "command": "y"}]
+    record(tmp_path, clock, **options).end("done", {"left_to_do": left}, None, None)
+    report = tmp_path / "one" / "report.json"
+    assert len(json.loads(report.read_text())["left_to_do"]) == 2
+    closed, _changed = record(tmp_path, clock, 2, **options).abandoned("It was given up.")
+    assert (closed["outcome"], closed["closed"]) == ("done", True)
+    assert [item["what"] for item in json.loads(report.read_text())["left_to_do"]] == ["Look"]
+    late, _changed = IncidentRecord(str(tmp_path), "two", now=lambda: "2026-12-24T00:00:00+00:00").open()
+    assert late["overdue"] == []
 
 
 @pytest.mark.parametrize("name", ["", "a" * 41, "-a", "a b", "a/b", "..", "ü", "a\n", "a;b"])
