@@ -93,6 +93,14 @@ def _terminal(stack: contextlib.ExitStack) -> int:
     return slave
 
 
+def _as_in_a_terminal(control: bool) -> None:
+    """In the program to be: signals do what they do to one that a person starts, whoever started us."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    if control:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 def run_killed_in(
     command: list[str],
     events: Path,
@@ -114,7 +122,7 @@ def run_killed_in(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=None if kill else partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0),
+            preexec_fn=partial(_as_in_a_terminal, control=kill is None),
             text=True,
         )
         try:

@@ -15,7 +15,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.report imp
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.values import merge
 from ansible_collections.dbre.recovery.plugins.plugin_utils._shown import show
 
-STATES = ["open", "planned", "waiting", "phase", "done", "failed", "abandoned"]
+STATES = ["read", "open", "planned", "waiting", "phase", "done", "failed", "abandoned"]
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "id": {"type": "str", "required": True},
     "dir": {"type": "path", "default": "incidents"},
@@ -92,6 +92,8 @@ class ActionModule(ActionBase):
             check_mode=self._task.check_mode,
             host=host,
         )
+        if args["state"] == "read":
+            return record.read()
         if args["state"] == "open":
             opened, changed = record.open()
             if opened["closed"] and not giving_up:

@@ -32,6 +32,7 @@ options:
     default: incidents
   state:
     description:
+      - V(read) returns the record of an incident and writes nothing; one that is not there is an error.
       - V(open) begins the incident or takes it up again. A phase that an earlier run left unfinished gets the outcome
         V(interrupted). An incident that has ended well is not opened again; RV(record.closed) says so. A plan that
         nobody confirmed is discarded.
@@ -45,7 +46,7 @@ options:
       - V(abandoned) notes that what was made beside production is removed. An incident that has ended well stays so,
         any other one ends as with V(failed).
     type: str
-    choices: [open, planned, waiting, phase, done, failed, abandoned]
+    choices: [read, open, planned, waiting, phase, done, failed, abandoned]
     required: true
   scenario:
     description:
@@ -231,6 +232,10 @@ record:
       type: list
       elements: dict
       sample: []
+    host:
+      description: Host that the incident is about, null before a phase was begun.
+      type: str
+      sample: db1
     side:
       description: >-
         What was made beside production; C(expires) says from when on other incidents name it, C(removed) when it was

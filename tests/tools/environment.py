@@ -29,6 +29,7 @@ PACKAGES = {
     "mmdebstrap": "images of the test hosts",
     "openssh-client": "the way to the test hosts",
     "pgbackrest": "the production in one folder",
+    "pgbouncer": "what its clients wait in",
     "podman": "the test hosts",
     "postgresql": "databases of the emulated RDS",
     "postgresql-common": "no cluster of its own when PostgreSQL is installed",
@@ -38,16 +39,8 @@ PACKAGES = {
     "shellcheck": "a test of ansible-test sanity",
     "sudo": "a login that may become postgres and nobody else",
 }
-# Only for a developer's suites on this machine: in a whole run the test hosts run them.
-SUITE_PACKAGES = (
-    "check-pgbackrest",
-    "pgbackrest",
-    "pgbouncer",
-    "postgresql",
-    "postgresql-common",
-    "python3-psycopg2",
-    "python3-pytest",
-)
+# Of these only the programs are wanted: nothing of the packages' own shall listen on this machine.
+SERVICES = {"prometheus": ("prometheus", "prometheus-node-exporter"), "pgbouncer": ("pgbouncer",)}
 
 
 def install_packages(wanted: Collection[str], name: str = "packages") -> None:
@@ -67,8 +60,8 @@ def install_packages(wanted: Collection[str], name: str = "packages") -> None:
             place = "/etc/postgresql-common"
             write = f"mkdir -p {place} && echo create_main_cluster=false >> {place}/createcluster.conf"
             log.must(*SUDO, "sh", "-c", write)
-        if "prometheus" in missing:  # only promtool is wanted here: nothing shall listen on this machine
-            for unit in ("prometheus", "prometheus-node-exporter"):
+        for package in SERVICES.keys() & set(missing):
+            for unit in SERVICES[package]:
                 link = f"/etc/systemd/system/{unit}.service"
                 log.must(*SUDO, "sh", "-c", f"mkdir -p {Path(link).parent} && test -e {link} || ln -s /dev/null {link}")
         log.must(*SUDO, "apt-get", "update")

@@ -118,6 +118,13 @@ class IncidentRecord:
 
     # What a task can ask for. Each returns the record as it is afterwards, and whether something was written.
 
+    def read(self) -> tuple[dict[str, Any], bool]:
+        """What is known of an incident that somebody has opened; nothing is written."""
+        self._load()
+        if not self.state:
+            raise IncidentError(f"there is no record of incident {self.id} in {self.directory}. Nothing was touched.")
+        return {**self._result(), "parameters": self.state["parameters"]}, False
+
     def open(self) -> tuple[dict[str, Any], bool]:
         """Begin the incident, or take it up again where an earlier run left it."""
         if self.check_mode:
@@ -429,6 +436,7 @@ class IncidentRecord:
             "data": self.data,
             "needs_side_instance": needs_side_instance(self.data),
             "side": self.state.get("side"),
+            "host": self.state["events"][0]["host"] if self.state["events"] else None,
         }
         record["digest"] = plan_digest(record)
         if past:

@@ -252,10 +252,10 @@ def build_report(
 def summary(report: Mapping[str, Any]) -> str:
     """What came of it, for the screen: the verdict, what it rests on, and what is left to people.
 
-    Why a run failed has been said by the task that did.
+    Why a run failed has been said by the task that did; a verdict that is no success is what the run ends with.
     """
     if report["verdict"] == verdict.NOT_RECOVERED:
-        return f"Incident {report['id']}: {report['headline']}.{_still_contained(report)}"
+        return f"Incident {report['id']} stays open.{_still_contained(report)}"
     back, switch, rto = report["came_back"], report.get("switch") or {}, report["rto"]
     what = f"{units.counted(len(back['relations']), 'table')} with {units.counted(back['rows'], 'row')} back"
     if switch:
@@ -267,7 +267,9 @@ def summary(report: Mapping[str, Any]) -> str:
     spent = units.duration(rto["seconds"])
     if rto["from_damage_seconds"] is not None:
         spent += f" ({units.duration(rto['from_damage_seconds'])} after the damage)"
-    lines = [f"Incident {report['id']}: {report['headline']}."]
+    ended = "has ended" if report["outcome"] == "done" else "stays open"
+    proved = report["verdict"] == verdict.PROVED
+    lines = [f"Incident {report['id']}{': ' + report['headline'] if proved else ' ' + ended}."]
     lines += [f"Verified after {spent}: {what}."] if rto["seconds"] is not None else []
     lines += [f"Missing: {item['what']}: {item['why']}" for item in report["missing"] if item.get("why")]
     lines += [_still_contained(report).strip()] if _still_contained(report) else []
@@ -284,8 +286,9 @@ def _still_contained(report: Mapping[str, Any]) -> str:
 
 def finished_text(record: Mapping[str, Any]) -> str:
     """What a run is told whose incident has ended well before; ``record`` is what the module ``incident`` returns."""
+    well = f": {record['headline'] or 'done'}" if record["verdict"] != verdict.IN_PART else ""
     return (
-        f"Incident {record['id']} has ended already: {record['headline'] or 'done'}. Nothing was done now.\n"
+        f"Incident {record['id']} has ended already{well}. Nothing was done now.\n"
         f"Report: {record['path']}/report.html\n"
         "If it happened again, that is another incident: leave dr_incident_id out, or give another one."
     )

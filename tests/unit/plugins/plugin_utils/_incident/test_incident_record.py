@@ -210,7 +210,8 @@ def test_an_incident_that_is_done_stays_as_it_is(tmp_path: Path, clock: Clock) -
     before = (tmp_path / "one" / "record.json").read_text()
     again, changed = record(tmp_path, clock).open()
     assert (again["closed"], changed) == (True, False)
-    assert again["headline"] in finished_text(again)
+    assert again["headline"] in finished_text({**again, "verdict": "proved"})
+    assert again["headline"] not in finished_text({**again, "verdict": "in_part"}), "the run ends with it"
     assert "leave dr_incident_id out, or give another one" in finished_text(again)
     left_alone, changed = record(tmp_path, clock).phase("restore", {"target": {}})
     assert (left_alone["phase"], left_alone["data"], changed) == (None, {}, False)
