@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 from conftest import ROOT, Shop
@@ -58,6 +59,12 @@ def test_an_update_without_where_is_undone_but_for_what_was_changed_since(shop: 
     assert number(shop, "public.orders WHERE what = 'later'") == 7
     assert shop.count("public.lines") == 3000
     assert shop.count("public.other") == 5
+
+    # Kept before anything moved, and only its hashes are in the record.
+    kept = json.loads((shop.folder / "incidents" / "undone" / "evidence" / "server_evidence.json").read_text())
+    assert {"controldata.txt", "statistics.json", "log.txt", "wal.txt"} <= {one["name"] for one in kept["files"]}
+    sums = subprocess.run(["sha256sum", f"{kept['path']}/SHA256SUMS"], capture_output=True, text=True, check=True)
+    assert sums.stdout.split()[0] == kept["sha256"]
 
     report = shop.report("undone")
     assert report["verdict"] == "in_part"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import manifest_facts, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._verification import data_files
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.amcheck import Amcheck, Given
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import result_of
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.kept import Evidence
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.locate import Locator
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.rebuild import Rebuild
 from ansible_collections.dbre.recovery.tests.postgres.wal.cluster import STANZA, Cluster, call
@@ -288,3 +291,29 @@ def test_nobody_waits_for_a_look_and_it_waits_for_nobody(server: Harmed) -> None
             checks._look("SELECT pg_sleep(60) FROM held", None)
         other.join()
     assert waited[0] < 5
+
+
+def test_evidence_is_kept_with_its_pages_before_anything_moves(server: Harmed, tmp_path: Path) -> None:
+    damages = server.locate("shop")["damages"]
+    evidence = Evidence(str(tmp_path / "evidence"), "one")
+    assert evidence.known() is None
+    session = server.connect()
+    session.autocommit = False
+    kept = {one["name"]: one for one in evidence.keep(session, str(server.bin), run, damages)}
+    session.close()
+    expected = {"position.json", "settings.json", "statistics.json", "controldata.txt", "wal_files.json", "wal.txt"}
+    pages = {f"page_{one['path'].replace('/', '_')}_{block}" for one in damages for block in one["blocks"]}
+    assert pages
+    assert set(kept) == {*expected, *pages, "log.txt"}, evidence.omitted
+    assert "Database system identifier" in (evidence.path / "controldata.txt").read_text()
+    assert "COMMIT" in (evidence.path / "wal.txt").read_text()
+    statistics = json.loads((evidence.path / "statistics.json").read_text())
+    assert any(one["checksum_failures"] for one in statistics["pg_stat_database"])
+    assert "invalid page" in (evidence.path / "log.txt").read_text()
+    # Hashes as others compute them.
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=evidence.path, check=True)
+    assert {one["name"] for one in evidence.known() or []} == set(kept)
+    with (evidence.path / "log.txt").open("a") as file:
+        file.write("later\n")
+    with pytest.raises(RecoveryError, match=r"log\.txt .* is not what was kept as evidence"):
+        evidence.known()
