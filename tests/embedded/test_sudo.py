@@ -95,6 +95,9 @@ def test_a_login_whose_sudo_is_limited_to_the_postgresql_user_recovers_and_backs
     jane.may(RECOVER)
     backup = jane.play(ROOT / "playbooks" / "backup-now.yml")
     assert backup.rc == 0, backup.output
+    (found,) = json.loads(shop.pgbackrest("info", "--output=json"))
+    noted = json.loads(found["backup"][-1]["annotation"]["replication"])
+    assert noted["synchronous_standby_names"] == ""
     shop.query("shop", "DROP TABLE public.orders CASCADE")
     jane.may(RECOVER.replace("NOPASSWD: ", ""))
     wrong = jane.play(PLAYBOOK, "--check", "-K", typed="not the password", dr_incident_id="sudo", **given)
