@@ -123,7 +123,12 @@ class Drill:
         self.host.run(f"cat > {TEST}.new && mv {TEST}.new {TEST}", stdin=json.dumps({"attempts": [attempt]}))
 
     def timers(self, verb: str) -> None:
-        self.root(f"systemctl {verb} dbre-backup-{STANZA}-full.timer dbre-backup-{STANZA}-incr.timer")
+        units = f"dbre-backup-{STANZA}-full dbre-backup-{STANZA}-incr"
+        self.root(f"for unit in {units}; do systemctl {verb} $unit.timer; done")
+        if verb == "stop":
+            # What they have started goes on, one after the other.
+            ended = f"for unit in {units}; do systemctl show -p ActiveState $unit.service; done | grep -q activating"
+            self.root(f"for i in $(seq 300); do {ended} || exit 0; sleep 0.2; done; exit 1")
 
     def segments(self, repository: str) -> list[str]:
         """Files of WAL segments in a repository, oldest first."""
@@ -250,7 +255,9 @@ def test_backups_that_do_not_come_and_do_not_go(drill: Drill) -> None:
 
 def test_a_backup_that_stands_still(drill: Drill) -> None:
     drill.root(f"systemctl start --no-block dbre-backup-{STANZA}-full.service")
-    drill.root("for i in $(seq 3000); do pkill -STOP -f '[p]gbackrest.* backup$' && exit 0; done; exit 1")
+    # Stopped before it has the lock it would stand still unseen.
+    held = f'grep -q ":$(stat -c %i /tmp/pgbackrest/{STANZA}-backup-1.lock) " /proc/locks'
+    drill.root(f"for i in $(seq 3000); do {held} && pkill -STOP -f '[p]gbackrest.* backup$' && exit 0; done; exit 1")
     drill.fires("BackupStuck")
     drill.root("pkill -CONT -f '[p]gbackrest.* backup$'")
     drill.ends("BackupStuck")
