@@ -16,6 +16,8 @@ CREATE ROLE dbre_other;
 DO $$
 BEGIN
     IF to_regclass('app.orders') IS NOT NULL THEN
+        -- Before its entry in pg_class is changed, for which autovacuum's ANALYZE would wait with a lock that we need.
+        LOCK TABLE app.orders;
         SET LOCAL ROLE dbre_reader;
         GRANT SELECT ON app.orders TO dbre_other;
         RESET ROLE;
