@@ -139,12 +139,16 @@ merged:
       the damage left them (C(damaged)), rows that do not fit (C(not_fitting)) with the C(reasons) for that, each with
       its number of rows, C(newer_in_production), the C(table) beside that holds the rows that differ as they were, the
       C(not_fitting_table) with those that do not fit, and a C(sample) of their keys.
+    - C(copied) is how many rows were brought from the recovered instance. Where the first column of the primary key is
+      an integer, a UUID, a date or a timestamp, both tables are compared by ranges of it, and only rows of the ranges
+      that differ are brought.
     - C(deleted_since) is how many of the inserted rows production had deleted on purpose after the incident, which
       come back as well. V(null) is not known.
   returned: O(state=present)
   type: dict
-  sample: {"public.orders": {"inserted": 5000, "deleted_since": null, "differing": 0, "damaged": 0, "not_fitting": 0,
-    "reasons": {}, "newer_in_production": 12, "table": null, "not_fitting_table": null, "key": ["id"], "sample": []}}
+  sample: {"public.orders": {"inserted": 5000, "copied": 5104, "deleted_since": null, "differing": 0, "damaged": 0,
+    "not_fitting": 0, "reasons": {}, "newer_in_production": 12, "table": null, "not_fitting_table": null,
+    "key": ["id"], "sample": []}}
 kept:
   description: Tables that stay beside production's until the operator removes them.
   returned: success

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     user_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import needs_cage
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import LOCKED, Lock, Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     derived_name,
@@ -26,6 +26,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import STATES, firing_rules
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
@@ -43,6 +44,15 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import 
     require_equal,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import set_sequences
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.ranges import (
+    PAGES,
+    Difference,
+    Division,
+    bounds_query,
+    compare,
+    division,
+    key_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
 
 # With the operator by which the key itself tells its values apart; our search_path does not lead to one of a user's.
@@ -122,7 +132,9 @@ class ExistingTable:
         self.copied_columns: Sequence[Mapping[str, Any]] = self.columns
         self.values = self.named_values = self.fields
         self.unreadable = False
-        self.recovered: dict[str, Any] = {}
+        self.recovered: Mapping[str, Any] = {}
+        # Where it differs from production's: no other rows are copied.
+        self.ranges: Optional[Difference] = None
 
     def derived(self, suffix: str) -> str:
         """Name of a table of ours in staging, where other tables of the same schema may stand under their own names."""
@@ -209,7 +221,8 @@ class ExistingTable:
             self.copied_columns = self.stored if self.unreadable else self.columns
             leaves = [row["name"] for row in rows(side, LEAVES, {"oid": self.relation["oid"]})]
             if not self.unreadable:
-                self.recovered = recovered_content(side, self.relation["oid"], self.own, self.columns)
+                self.ranges = self._compare(side) if self.relation["action"] == "merge" else None
+                self.recovered = self.ranges.whole if self.ranges else self._recovered(side)
         finally:
             side.close()
         connection = self.context.loading_session()
@@ -224,6 +237,45 @@ class ExistingTable:
             connection.rollback()
             raise
         finally:
+            connection.close()
+
+    def _recovered(self, side: Any) -> dict[str, Any]:
+        return recovered_content(side, self.relation["oid"], self.own, self.columns)
+
+    def _compare(self, side: Any) -> Optional[Difference]:
+        """Where production's rows are others, in transactions that are not committed; None where that is not told."""
+        key = key_of(self.columns, self.key)
+        if key is None:
+            return None
+        for statement in self.before:
+            execute(side, statement)
+        pages = value(side, PAGES, {"oid": self.relation["oid"]})
+        bounds = value(side, bounds_query(key, self.own, int(pages)))
+        if bounds is None:
+            return None
+        by = division(key, bounds)
+        production = self._production_by(by)
+        if production is None:
+            return None
+        return compare(by, rows(side, by.query(self.own, self.columns, side.server_version)), production)
+
+    def _production_by(self, by: Division) -> Optional[list[dict[str, Any]]]:
+        """Production's rows by ranges, as their owner sees them; None where they cannot be had without waiting."""
+        connection = self.context.loading_session()
+        try:
+            Locks(connection).begin()
+            oid = self.oid(connection)
+            if self.differing_columns(connection, oid) or forced_tables(connection, [oid], as_owner=True):
+                return None
+            with each_as_its_owner(connection, []) as owners:
+                query = by.query(self.own, self.columns, connection.server_version)
+                return owners.of(oid, self.schema).rows(query)
+        except connection.OperationalError as error:
+            if error.pgcode in LOCKED:
+                return None
+            raise
+        finally:
+            connection.rollback()
             connection.close()
 
     def copied(self, connection: Any) -> None:
@@ -243,7 +295,8 @@ class ExistingTable:
         whole = [{**column, "generated": ""} for column in taken]
         fields = column_list(whole)
         # A query would run the constant parts of index expressions.
-        sources = [f"(SELECT {fields[2:-1]} FROM {self.own})"]
+        wanted = f" WHERE {self.ranges.condition}" if self.ranges else ""
+        sources = [f"(SELECT {fields[2:-1]} FROM {self.own}{wanted})"]
         if self.unreadable:
             sources = [f"{name}{fields}" for name in leaves]
         for number, source in enumerate(sources):
@@ -263,7 +316,8 @@ class ExistingTable:
         loaded = fingerprint.content(connection, self.copy, self.copied_columns)
         if self.unreadable:
             self.recovered = loaded
-        require_equal(display_name(self.staging, self.copy_name), self.recovered, loaded)
+        expected = self.ranges.inside if self.ranges else self.recovered
+        require_equal(display_name(self.staging, self.copy_name), expected, loaded)
 
     def note(self, connection: Any, found: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result to the journal, in the transaction that makes it true."""

@@ -158,8 +158,9 @@ class Merged:
     def _mark_met(self, key: UniqueKey) -> None:
         """Mark the rows that are not there because production has others in their place."""
         table = self.table
+        what = "values that exclude theirs" if key.exclusion else "the same values"
         self._mark(
-            f"unique index or exclusion constraint {key.name}: production has other rows with the same values",
+            f"{key.shown}: production has other rows with {what}",
             f"{self._absent('i')} AND {key.meets(table, 'i', table.as_it_was(self.copy))}",
         )
 
@@ -242,6 +243,7 @@ class Merged:
         newer = self.owner.value(
             f"SELECT count(*) FROM {table.own} p "
             f"WHERE NOT EXISTS (SELECT FROM {self.copy} s WHERE {table.on_key('p', 's')})"
+            f"{f' AND {table.ranges.condition}' if table.ranges else ''}"
         )
         kept = {
             differs_name: (differing, f"rows of {table.shown} as they were, where production's differ"),
@@ -296,6 +298,7 @@ class Merged:
                 "left_to_do": left_to_do,
                 "merged": {
                     "inserted": lacked - not_fitting,
+                    "copied": (table.ranges.inside if table.ranges else table.recovered)["rows"],
                     "deleted_since": None,
                     "differing": differing,
                     "damaged": damaged,

@@ -21,7 +21,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 # Of a partitioned table those that its partitions have for themselves, too: their rows are those that belong there.
 # pg_get_indexdef of one column knows neither its collation nor its operator.
 KEYS = """
-SELECT c.relname AS name, NOT i.indimmediate AS deferrable, i.indrelid <> %(oid)s::oid AS of_partition,
+SELECT c.relname AS name, i.indisexclusion AS exclusion, NOT i.indimmediate AS deferrable,
+  i.indrelid <> %(oid)s::oid AS of_partition,
   pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.relname) AS "table",
   ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, key.n::int, true) || CASE WHEN l.oid IS NOT NULL THEN
           pg_catalog.format(' COLLATE %%I.%%I', ln.nspname, l.collname) ELSE '' END
@@ -76,6 +77,7 @@ class UniqueKey(NamedTuple):
     """A unique index or exclusion constraint, its parts as SQL of the table's ``columns``, each with its operator."""
 
     name: str
+    exclusion: bool
     deferrable: bool
     of_partition: bool
     table: str
@@ -84,6 +86,11 @@ class UniqueKey(NamedTuple):
     columns: Sequence[str]
     nulls_are_values: bool
     condition: Optional[str]
+
+    @property
+    def shown(self) -> str:
+        """What it is called, for people."""
+        return f"{'exclusion constraint' if self.exclusion else 'unique index'} {self.name}"
 
     def meets(self, table: Keyed, row: str, rows_of: str) -> str:
         """SQL condition: the row, one of ``rows_of`` by its primary key, meets one that the table has."""
