@@ -132,10 +132,6 @@ def test_two_kinds_of_explicit_target(damaged: Site) -> None:
     refused(damaged, "target_lsn", "target_xid", dr_target_lsn="0/1", dr_target_xid="5")
 
 
-def test_a_misspelt_way_to_load(damaged: Site) -> None:
-    refused(damaged, "dr_load", "besides", dr_load="besides")
-
-
 def test_a_login_that_can_hand_its_files_to_nobody(damaged: Site, tmp_path: pathlib.Path) -> None:
     inventory = json.loads(damaged.inventory.read_text())
     for group in inventory["all"]["children"].values():
@@ -148,11 +144,3 @@ def test_a_login_that_can_hand_its_files_to_nobody(damaged: Site, tmp_path: path
         refused(damaged, "no setfacl", "ANSIBLE_PIPELINING=1", "package acl", inventory=path)
     finally:
         damaged.primary.run("mv /usr/bin/setfacl.away /usr/bin/setfacl 2>/dev/null || true", user="root")
-
-
-def test_a_group_that_is_not_there(damaged: Site) -> None:
-    refused(damaged, "dr_recovery_group is 'recovry'", dr_recovery_group="recovry")
-
-
-def test_a_word_that_the_source_does_not_use(damaged: Site) -> None:
-    refused(damaged, "nothing uses dr_dump", dr_dump="/backups/shop.dump")
