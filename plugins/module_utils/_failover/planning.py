@@ -105,7 +105,8 @@ def plan(looked: Sequence[Mapping[str, Any]], primary: str, wishes: Wishes, know
 
 def shut_down(old: HostState, candidate: HostState) -> bool:
     """Whether the old primary was shut down in order, and the candidate has its WAL up to the shutdown checkpoint."""
-    return old.get("cluster_state") == "shut down" and old.get("end") == candidate.get("end") is not None
+    end = old.get("end")
+    return old.get("cluster_state") == "shut down" and end is not None and candidate.get("end") == end
 
 
 def replication(old: HostState, standbys: Sequence[HostState], candidate: str) -> dict[str, str]:
