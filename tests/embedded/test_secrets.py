@@ -128,7 +128,7 @@ def test_no_secret_is_printed_recorded_or_left_behind(shop: Shop, operator: Oper
     # The secrets that the report does not have are in the side instance, which stays until they were taken from there.
     commands = [str(item["command"]) for item in shop.report("secrets")["left_to_do"]]
     assert any(command.startswith("CREATE SERVER") for command in commands)
-    (removal,) = [command for command in commands if "tasks_from=absent" in command]
+    (removal,) = [command for command in commands if "dr_abandon" in command]
     removed = shop.obey(removal)
     assert removed.rc == 0, removed.output
     for played in (refused, recovered, removed):

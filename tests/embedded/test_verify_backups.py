@@ -9,6 +9,7 @@ import pwd
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def small(shop: Any) -> Iterator[Path]:
             "-t",
             "tmpfs",
             "-o",
-            f"size=300m,mode=0700,uid={pwd.getpwnam(shop.user).pw_uid}",
+            f"size=1g,mode=0700,uid={pwd.getpwnam(shop.user).pw_uid}",
             "dbre-small",
             place,
         ],
@@ -133,12 +134,18 @@ def small(shop: Any) -> Iterator[Path]:
     stop = threading.Event()
 
     def fill() -> None:
-        while not stop.wait(0.02):
-            if any(place.glob("verify-*/data/*")):
-                with contextlib.suppress(OSError), (place / "other").open("wb") as file:
-                    while True:
-                        file.write(bytes(1 << 20))
+        while not any(place.glob("verify-*/data/*")):
+            if stop.wait(0.02):
                 return
+        with (place / "other").open("wb") as file:
+            size = 0
+            while not stop.is_set():  # what is freed meanwhile, too
+                for more in (16 << 20, 1 << 20, 4096):
+                    with contextlib.suppress(OSError):
+                        while not stop.is_set():
+                            os.posix_fallocate(file.fileno(), size, more)
+                            size += more
+                time.sleep(0.02)
 
     filling = threading.Thread(target=fill)
     filling.start()

@@ -6,6 +6,7 @@ default. No life beside: each test counts commits, and none may be made by other
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -91,7 +92,8 @@ class Server:
         assert pid is not None
         children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
         for each in [pid, *map(int, children)]:
-            os.kill(each, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # one that has ended meanwhile
+                os.kill(each, signal.SIGKILL)
         # Until nobody can take it for alive: its parent has to be told first, and a new server would refuse to start.
         until(lambda: not Path(f"/proc/{pid}").exists(), "the server is dead")
 

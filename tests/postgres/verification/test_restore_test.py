@@ -254,9 +254,11 @@ def test_data_is_compared_at_one_position_while_production_goes_on(production: P
         with connection.cursor() as cursor:
             while not stop.is_set():
                 cursor.execute(statement)
+                done[database] += 1
                 time.sleep(0.004)
         connection.close()
 
+    done = {"shop": 0, "stock": 0}
     workers = [
         threading.Thread(target=work, args=("shop", "INSERT INTO orders (item) VALUES ('living')")),
         threading.Thread(target=work, args=("stock", "INSERT INTO items (moved) VALUES (1.10)")),
@@ -264,6 +266,10 @@ def test_data_is_compared_at_one_position_while_production_goes_on(production: P
     for worker in workers:
         worker.start()
     try:
+        deadline = time.monotonic() + 60
+        while min(done.values()) < 20:
+            assert time.monotonic() < deadline, done
+            time.sleep(0.01)
         spool = tempfile.mkdtemp(dir=production.root)
         archive = StanzaArchive(STANZA, config=str(cluster.config))
         snapshot = take_fingerprints(cluster.login, ["shop", "stock"], archive, spool)
