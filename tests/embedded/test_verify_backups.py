@@ -125,7 +125,7 @@ def small(shop: Any) -> Iterator[Path]:
             "-t",
             "tmpfs",
             "-o",
-            f"size=1g,mode=0700,uid={pwd.getpwnam(shop.user).pw_uid}",
+            f"size=2g,mode=0700,uid={pwd.getpwnam(shop.user).pw_uid}",
             "dbre-small",
             place,
         ],
