@@ -147,12 +147,14 @@ load_plan:
           C(bytes) and C(rows_estimate) are the recovered instance's.
         - C(silenced_triggers) are those that would fire even for a replica (C(ENABLE ALWAYS), C(ENABLE REPLICA)). They
           are disabled in the transaction that merges or replaces the rows, so that whoever writes to the table waits
-          until it ends.
+          until it ends. So they do where a merged table has C(late_keys), which are deferrable unique keys and
+          exclusion constraints.
       type: list
       elements: dict
       sample:
         - {"schema": "public", "name": "orders", "oid": 16484, "kind": "r", "bytes": 81920, "rows_estimate": 1000,
-           "state": "missing", "action": "place", "silenced_triggers": []}
+           "state": "missing", "action": "place", "silenced_triggers": [],
+           "late_keys": []}
     objects:
       description: Missing objects that are put back, as C(pg_identify_object) names them.
       type: list

@@ -43,6 +43,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_large_o
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.privileges import lost_privileges
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import moved
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import unique_keys
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.with_secrets import dropped_with_secrets
 
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
@@ -436,8 +437,8 @@ class Planner:
                 item = {**item, **columns[item["oid"]]}
                 left_to_do += [] if action == "columns" else self._without_key(item)
             relations.append({**item, "state": state, "action": action})
-        for item, triggers in zip(relations, self._silenced(production, relations)):
-            item["silenced_triggers"] = triggers
+        for item, (triggers, keys) in zip(relations, self._holding_up(production, relations)):
+            item["silenced_triggers"], item["late_keys"] = triggers, keys
         staged = sorted({item["schema"] for item in relations if item["action"] != "none"})
         schemas = {schema: self.staging + (f"_{number}" if number else "") for number, schema in enumerate(staged)}
         oids = [item["objid"] for item in objects if item["catalog"] == "pg_class"]
@@ -470,15 +471,22 @@ class Planner:
         return [left("tablespace", **entry) for entry in moved(side, oids, gone)]
 
     @staticmethod
-    def _silenced(production: Any, relations: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-        """Triggers of each relation that are disabled while its rows go back, which holds up writers meanwhile."""
-        found: list[list[str]] = []
+    def _holding_up(production: Any, relations: Sequence[Mapping[str, Any]]) -> list[tuple[list[str], list[str]]]:
+        """What of each relation holds up writers while its rows go back: triggers to disable, and deferrable keys."""
+        found: list[tuple[list[str], list[str]]] = []
         here = find_relations(production, [item for item in relations if item["action"] in ("merge", "replace")])
         for item in relations:
             known = here.get((item["schema"], item["name"]))
             triggers = [] if known is None else firing_triggers(production, [known["oid"]])
+            keys = [] if known is None else unique_keys(production, known["oid"])
             found.append(
-                [f"{trigger['name']} on {display_name(trigger['schema'], trigger['table'])}" for trigger in triggers]
+                (
+                    [
+                        f"{trigger['name']} on {display_name(trigger['schema'], trigger['table'])}"
+                        for trigger in triggers
+                    ],
+                    [key.shown for key in keys if key.deferrable],
+                )
             )
         return found
 

@@ -74,6 +74,10 @@ def exchanged(relations: Iterable[Mapping[str, Any]]) -> list[Wait]:
             found.append(Wait(item["oid"], "writers", "to exchange rows that are not as they were", ROWS, True))
         elif item["action"] == "merge" and item["silenced_triggers"]:
             found.append(Wait(item["oid"], "writers", "while triggers that always fire are silent", ROWS, True))
+        elif item["action"] == "merge" and item["late_keys"]:
+            found.append(
+                Wait(item["oid"], "writers", "while nobody may take a value of its deferrable keys", ROWS, True)
+            )
     return found
 
 

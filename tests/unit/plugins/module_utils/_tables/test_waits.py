@@ -33,14 +33,15 @@ def test_a_table_is_gone_through_at_least_and_written_whole_at_most(
     assert seconds_of(Wait(1, "writers", "", 20_000, few), size, count) == seconds
 
 
-def test_writers_wait_for_what_is_exchanged_and_for_triggers_that_are_silenced() -> None:
+def test_writers_wait_for_what_is_exchanged_for_silenced_triggers_and_for_deferrable_keys() -> None:
     relations: list[dict[str, Any]] = [
-        {"oid": 1, "action": "replace", "silenced_triggers": []},
-        {"oid": 2, "action": "merge", "silenced_triggers": [{"name": "always"}]},
-        {"oid": 3, "action": "merge", "silenced_triggers": []},
-        {"oid": 4, "action": "place", "silenced_triggers": []},
+        {"oid": 1, "action": "replace", "silenced_triggers": [], "late_keys": []},
+        {"oid": 2, "action": "merge", "silenced_triggers": [{"name": "always"}], "late_keys": []},
+        {"oid": 3, "action": "merge", "silenced_triggers": [], "late_keys": []},
+        {"oid": 5, "action": "merge", "silenced_triggers": [], "late_keys": ["unique index late"]},
+        {"oid": 4, "action": "place", "silenced_triggers": [], "late_keys": []},
     ]
-    assert [wait.table for wait in exchanged(relations)] == [1, 2]
+    assert [wait.table for wait in exchanged(relations)] == [1, 2, 5]
 
 
 def item(objid: int, catalog: str, name: str, **more: Any) -> dict[str, Any]:
