@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Optional, cast
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn, segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
+    format_lsn,
+    parse_history,
+    parse_lsn,
+    segment_name,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import find_managers
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, Slot, Upstream
@@ -207,6 +213,8 @@ def look(
         _add_answers(state, asked, control)
     else:
         state.update(_settings_of_dead(bin_dir, place))
+    if state["in_recovery"] is not False:
+        state["timeline"] = _timeline_of_wal(state)
     _add_history(state)
     _add_end(state, asked, control, read_from)
     return state
@@ -301,6 +309,29 @@ def _settings_of_dead(bin_dir: str, place: Place) -> HostState:
         rc, stdout, _stderr = run([os.path.join(bin_dir, "postgres"), *where, "-C", name])
         found[name] = stdout.rstrip("\n") if rc == 0 else None
     return cast(HostState, found)
+
+
+def _timeline_of_wal(state: HostState) -> int:
+    """The timeline that the WAL in pg_wal leads to, beyond the one that the control file tells of.
+
+    A standby writes the timeline of what it replays into its control file at a restartpoint only, and a new primary at
+    its first checkpoint, minutes later; and a receiver that has ended says nothing. A later timeline is taken where its
+    WAL goes on from the fork and that of the timeline before does not.
+    """
+    wal, timeline = os.path.join(state["data_directory"], "pg_wal"), state["timeline"]
+    later = [int(name[:8], 16) for name in os.listdir(wal) if re.fullmatch(r"[0-9A-F]{8}\.history", name)]
+    for child in sorted(number for number in later if number > timeline):
+        with open(os.path.join(wal, f"{child:08X}.history"), encoding="utf-8") as file:
+            parent, fork = (parse_history(file.read(), child).ends or ((0, 0),))[-1]
+        if parent == timeline and _goes_beyond(state, child, fork) and not _goes_beyond(state, parent, fork):
+            timeline = child
+    return timeline
+
+
+def _goes_beyond(state: HostState, timeline: int, lsn: int) -> bool:
+    wal = os.path.join(state["data_directory"], "pg_wal")
+    end = read_end(state["bin_dir"], wal, timeline, lsn, state["segment_size"]).end
+    return end is not None and end > lsn
 
 
 def _add_history(state: HostState) -> None:

@@ -59,6 +59,30 @@ def test_one_that_has_nothing_of_its_own_follows_as_it_is(cluster: Any, tmp_path
     assert came_back(cluster, tmp_path / "kept", fork)["way"] == "follows"
 
 
+def test_when_the_new_primary_dies_at_once_its_timeline_is_known(cluster: Any, tmp_path: Path) -> None:
+    """Neither has written down its timeline yet: a standby does at a restartpoint, a new primary at a checkpoint."""
+    cluster.primary.write(1, 20)
+    cluster.agree()
+    cluster.primary.kill()
+    fork = promoted(cluster)
+    assert came_back(cluster, tmp_path / "kept", fork)["way"] == "rejoin"
+    with (cluster.primary.data / "postgresql.conf").open("a") as file:
+        file.write(f"primary_conninfo='host={cluster.root} port={cluster.b.port}'\n")
+    cluster.primary.start()
+    cluster.b.sql("INSERT INTO told VALUES (21)")
+    end = cluster.b.sql("SELECT pg_current_wal_flush_lsn()::text")
+    cluster.until(lambda: cluster.primary.sql(f"SELECT pg_last_wal_replay_lsn() >= '{end}'"), "it follows")
+    cluster.b.kill()
+    cluster.until(lambda: cluster.primary.look()["receiver"] is None, "it is seen to be gone")
+    written = cluster.primary.sql(
+        "SELECT greatest(timeline_id, min_recovery_end_timeline) FROM pg_control_checkpoint(), pg_control_recovery()"
+    )
+    found = cluster.primary.look()
+    assert (written, found["timeline"], found["end"]) == (1, 2, end)
+    assert f"1\t{fork}" in found["history"]
+    assert cluster.b.look()["timeline"] == 2
+
+
 def test_what_only_it_has_is_kept_and_listed(cluster: Any, tmp_path: Path) -> None:
     cluster.primary.write(1, 5)
     cluster.agree()
