@@ -11,14 +11,15 @@ from ansible_collections.dbre.recovery.plugins.module_utils._failover.afterwards
 
 DOCUMENTATION = r"""
 name: failover_not_repointed
-short_description: Which PgBouncer was not led to the new primary
+short_description: Which PgBouncer or name was not led to the new primary
 version_added: "0.1.0"
 description:
-  - Reads the results of M(dbre.recovery.pgbouncer_target) on several hosts. One on the host of the old primary that
-    cannot be reached is gone with it.
+  - Reads the results of M(dbre.recovery.pgbouncer_target) on several hosts, of M(community.general.nsupdate) and of
+    M(amazon.aws.route53) for several records. A PgBouncer on the host of the old primary that cannot be reached is gone
+    with it.
 options:
   _input:
-    description: Results of the task in a loop over the hosts.
+    description: Results of the tasks in a loop over the hosts or the records.
     type: list
     elements: dict
     required: true

@@ -6,6 +6,7 @@ One failover is told in one test after the other, in this order: each costs the 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pathlib
@@ -30,7 +31,24 @@ PLAYBOOK = os.environ.get("DBRE_PLAYBOOK", "dbre.recovery.dr_primary_failure")
 
 
 BOUNCER = "/var/tmp/failover-pgbouncer"
+NAMES = "/var/tmp/failover-names"
 UNIT = f"postgresql@{MAJOR}-{CLUSTER}"
+KEY = base64.b64encode(b"of the tests").decode()
+NAMED = """
+options {{
+  directory "{folder}"; pid-file "{folder}/pid"; session-keyfile "{folder}/session.key";
+  listen-on port 5300 {{ any; }}; listen-on-v6 {{ none; }}; recursion no; dnssec-validation no;
+}};
+controls {{ }};
+key "failover" {{ algorithm hmac-sha256; secret "{key}"; }};
+zone "shop.test" {{ type primary; file "{folder}/shop.test"; allow-update {{ key failover; }}; }};
+"""
+ZONE = """$TTL 60
+@ SOA ns hostmaster 1 60 60 60 60
+@ NS ns
+ns A 127.0.0.1
+db A {address}
+"""
 
 
 class Lab:
@@ -83,6 +101,24 @@ class Lab:
             f"[pgbouncer]\nlisten_addr = *\nlisten_port = 6933\nunix_socket_dir = {BOUNCER}\npool_mode = transaction\n"
             f"auth_type = any\nlogfile = {BOUNCER}/log\npidfile = {BOUNCER}/pid\nserver_connect_timeout = 2\n",
         )
+
+    def start_names(self) -> None:
+        """A BIND that knows the primary as db.shop.test, and takes updates that are signed."""
+        address = self.old.variables["ansible_host"]
+        self.clients.run(
+            f"rm -rf {NAMES} && mkdir {NAMES} && cat > {NAMES}/named.conf", stdin=NAMED.format(folder=NAMES, key=KEY)
+        )
+        self.clients.run(f"cat > {NAMES}/shop.test", stdin=ZONE.format(address=address))
+        self.clients.run(f"/usr/sbin/named -c {NAMES}/named.conf")
+
+    def name_leads_to(self) -> str:
+        return self.clients.run("dig +short -p 5300 @127.0.0.1 db.shop.test").strip()
+
+    def names(self, secret: str) -> dict[str, Any]:
+        """What leads the name to the new primary, by a key."""
+        records = [{"zone": "shop.test", "record": "db"}]
+        server = {"server": self.clients.variables["ansible_host"], "port": 5300}
+        return {"postgresql_failover_dns": {**server, "key_name": "failover", "key_secret": secret, "records": records}}
 
     def start_clients(self) -> None:
         """Two that know all servers, and two that come through PgBouncer."""
@@ -155,9 +191,10 @@ rm 00000002.history
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made = Lab(tmp_path_factory.mktemp("failover"))
     made.start_bouncer()
+    made.start_names()
     yield made
     made.stop_clients()
-    made.clients.run(f"kill $(cat {BOUNCER}/pid)", check=False)
+    made.clients.run(f"kill $(cat {BOUNCER}/pid); kill $(cat {NAMES}/pid)", check=False)
 
 
 def test_beside_a_primary_that_lives_nothing_is_promoted(lab: Lab) -> None:
@@ -184,10 +221,18 @@ def test_every_acknowledged_commit_is_there_after_the_power_failed_and_runs_were
 
     for phase, seconds in (("locate", 1.5), ("recover", 0.5)):
         lab.killed_in(phase, seconds, dr_incident_id="dead")
+    wrong = base64.b64encode(b"of others").decode()
+    half = lab.fail_over(dr_incident_id="dead", **lab.names(wrong))
+    assert half.rc != 0
+    assert "Not led to the new primary: db: " in " ".join(half.output.split())
+    assert "deb13f is the primary, takes writes, and is followed." in " ".join(half.output.split())
+    assert wrong not in half.output
     write = f"psql -X -d 'host={lab.clients.variables['ansible_host']} port=6933 dbname=postgres user=app' -c"
-    done = lab.fail_over(dr_incident_id="dead", dr_check_command=f"{write} 'INSERT INTO told VALUES (0)'")
+    check = f"{write} 'INSERT INTO told VALUES (0)'"
+    done = lab.fail_over(dr_incident_id="dead", dr_check_command=check, **lab.names(KEY))
 
     assert done.rc == 0, done.output
+    assert lab.name_leads_to() == lab.new.variables["ansible_host"]
     lab.wait_until_told(20, "[12]")
     lab.wait_until_told(20, "[34]")
     assert (set(lab.told()) | {0}) - lab.there(lab.new) == set()

@@ -134,15 +134,18 @@ def diverged_of(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def not_repointed(results: Sequence[Mapping[str, Any]], old: str) -> list[dict[str, str]]:
-    """PgBouncers that were not led to the new primary, as ``{host, why}``; one that died with the old primary is none.
+    """PgBouncers and names that were not led to the new primary, as ``{host, why}``; one that died with it is none.
 
-    ``results`` are those of a task in a loop over their hosts.
+    ``results`` are those of tasks in a loop: of pgbouncer_target over hosts, of community.general.nsupdate and
+    amazon.aws.route53 over records. Those two return ``changed`` and no ``msg`` when they are done.
     """
     found = []
     for result in results:
-        host = str(result.get(str(result.get("ansible_loop_var", "item"))))
+        item = result.get(str(result.get("ansible_loop_var", "item")))
+        host = str(item["record"] if isinstance(item, Mapping) else item)
         gone_with_it = host == old and result.get("unreachable")
-        if "databases" not in result and not gone_with_it:
+        done = "msg" not in result if isinstance(item, Mapping) else "databases" in result
+        if not done and not gone_with_it:
             why = " ".join(str(result.get("msg") or "no answer").split()).replace("Task failed: ", "")
             found.append({"host": host, "why": why})
     return found

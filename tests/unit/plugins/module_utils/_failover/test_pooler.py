@@ -70,3 +70,18 @@ def test_a_pgbouncer_that_died_with_the_old_primary_is_not_missed() -> None:
     ]
     assert not_repointed(results, "db1") == [{"host": "other", "why": "the console refuses"}]
     assert len(not_repointed(results, "db9")) == 2
+
+
+def test_a_name_that_its_server_does_not_take_is_told_and_no_key_with_it() -> None:
+    loop = {"ansible_loop_var": "item"}
+    results = [
+        {**loop, "item": {"zone": "shop.test", "record": "db"}, "changed": True, "dns_rc": 0},
+        {**loop, "item": {"zone": "shop.test", "record": "old"}, "changed": False, "dns_rc": 0},
+        {
+            **loop,
+            "item": {"zone": "shop.test", "record": "x"},
+            "msg": "Failed to create DNS record (rc: 9)",
+            "dns_rc": 9,
+        },
+    ]
+    assert not_repointed(results, "db1") == [{"host": "x", "why": "Failed (rc: 9)"}]
