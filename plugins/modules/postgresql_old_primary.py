@@ -16,7 +16,9 @@ description:
     as a standby (C(standby.signal)) and can stream from the new primary as it is.
   - From any other, WAL behind that place and the control file are copied first, and the transactions that exist only
     there are listed, since what makes a standby of it (C(pg_rewind), a restore) removes them.
-  - The server must not run, and is not started.
+  - Then its server is started once more, caged - without network, archive and libraries - and the rows that these
+    transactions inserted or updated are copied into files, as the last of them left them.
+  - The server must not run, and does not run afterwards.
 attributes:
   check_mode:
     support: full
@@ -45,6 +47,11 @@ options:
       - Port of the old primary.
     type: int
     default: 5432
+  login_user:
+    description:
+      - A database superuser of the old primary. No password is needed.
+    type: str
+    default: postgres
   data_directory:
     description:
       - Data directory, where Debian's C(pg_lsclusters) does not know the server.
@@ -89,9 +96,18 @@ own:
     - What only it has, C(from) where to which C(end), how many C(commits) in how many C(bytes), and the last hundred
       of its C(transactions), each with C(xid), C(time) and C(rows) that were inserted, updated and deleted. All of them
       are in C(transactions.json) of RV(kept).
+    - Its C(rows) say of each table how many rows are in which C(file) in the directory C(rows) of RV(kept), and
+      C(unread) why they could not be read, or is empty. Rows that were deleted are on the new primary.
   returned: success
   type: dict
-  sample: {from: 0/6000148, end: 0/60003A8, bytes: 608, commits: 1, transactions: []}
+  sample:
+    from: 0/6000148
+    end: 0/60003A8
+    bytes: 608
+    commits: 1
+    transactions: [{xid: 741, time: "2026-11-29T17:02:11.120432+00:00", rows: {insert: 1, update: 0, delete: 0}}]
+    rows: [{database: shop, schema: public, table: orders, rows: 1, file: shop.public.orders.16391.csv}]
+    unread: ""
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -106,6 +122,7 @@ def main() -> None:
             "timeline": {"type": "int", "required": True},
             "keep": {"type": "path", "required": True},
             "port": {"type": "int", "default": 5432},
+            "login_user": {"type": "str", "default": "postgres"},
             "data_directory": {"type": "path"},
             "bin_dir": {"type": "path"},
         },
@@ -118,6 +135,7 @@ def main() -> None:
             params["fork_lsn"],
             params["timeline"],
             params["keep"],
+            superuser=params["login_user"],
             data=params["data_directory"],
             bin_dir=params["bin_dir"],
             check_mode=module.check_mode,

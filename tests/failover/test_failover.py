@@ -288,6 +288,9 @@ def test_an_old_primary_that_comes_back_by_itself_in_the_middle_is_not_listened_
     assert words["way"] == "restore"
     rows = [transaction["rows"] for transaction in words["own"]["transactions"]]
     assert [(row["insert"], row["delete"]) for row in rows] == [(5, 0), (0, 10), (1, 0)]
+    (kept,) = words["own"]["rows"]
+    lines = lab.new.run(f"cat {words['kept']}/rows/{kept['file']}").split()
+    assert (kept["table"], sorted(map(int, lines[1:]))) == ("told", [-6, -5, -4, -3, -2, -1])
     assert lab.followers(lab.old) == "dbre_deb13f dbre_deb13g"
     assert lab.sql(lab.new, "SELECT pg_is_in_recovery(), count(*) FROM told WHERE n < 0") == "t|0"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, size
 
+_NAMED = 10
 _SETTING = {"name": "synchronous_standby_names", "login_port": "{{ postgresql_port | default(5432) }}"}
 
 
@@ -39,7 +40,8 @@ def left_to_do(
                 "lost": True,
                 "reason": (
                     f"{size(own['bytes'])} of WAL, committed up to {own['transactions'][-1]['time']}; the list is in "
-                    f"{kept}/transactions.json on {old}, the WAL beside it. Remove it when nobody needs it."
+                    f"{kept}/transactions.json on {old}, the WAL beside it. {_rows_kept(own, str(kept))} Remove it "
+                    "when nobody needs it."
                 ),
                 "command": f"ansible -i INVENTORY {old} --become -m ansible.builtin.file -a 'path={kept} state=absent'",
             }
@@ -105,6 +107,22 @@ def left_to_do(
             }
         )
     return entries
+
+
+def _rows_kept(own: Mapping[str, Any], kept: str) -> str:
+    """Where the rows of transactions that only the old primary had are, or why they are nowhere but in its WAL."""
+    if own.get("unread"):
+        return (
+            f"Their rows could not be copied ({own['unread']}): a backup from before, restored with this WAL, has them."
+        )
+    tables = [
+        f"{counted(entry['rows'], 'row')} of {entry['database']}.{entry['schema']}.{entry['table']}"
+        for entry in own.get("rows") or []
+    ]
+    if not tables:
+        return "They left no row that they had inserted or updated."
+    more = f" and of {len(tables) - _NAMED} more tables" if len(tables) > _NAMED else ""
+    return f"What they inserted or updated is in {kept}/rows, one CSV file a table: {', '.join(tables[:_NAMED])}{more}."
 
 
 def _rebuild(entry: Mapping[str, Any], new: str) -> dict[str, Any]:

@@ -23,12 +23,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import sync_directory, write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn, parse_segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import ENVIRONMENT
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.survey import find_place, read_control
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.last_rows import end_left_behind, keep_rows
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.survey import Place, find_place, read_control
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.wal_end import read_end, segments_in
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import control_value
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import (
+    count_changes,
     count_inserts,
     count_rows,
     subxacts_of,
@@ -54,13 +56,23 @@ def judge(end: Optional[int], checkpoint: int, fork: int) -> str:
 
 
 def prepare(
-    port: int, fork_lsn: str, timeline: int, keep: str, *, data: Optional[str], bin_dir: Optional[str], check_mode: bool
+    port: int,
+    fork_lsn: str,
+    timeline: int,
+    keep: str,
+    *,
+    superuser: str,
+    data: Optional[str],
+    bin_dir: Optional[str],
+    check_mode: bool,
 ) -> dict[str, Any]:
     """Keep and list what only the old primary has, and make it a standby where that is nothing; the module's result.
 
     ``timeline`` is the old one, ``keep`` a directory to be made. RecoveryError where a server runs there.
     """
     place = find_place(port, data, None)
+    if not check_mode:
+        end_left_behind(place.data, keep)
     if server_pid(place.data) is not None:
         if os.path.exists(os.path.join(place.data, "standby.signal")):
             return {"changed": False, "way": FOLLOWS, "kept": "", "own": {}}
@@ -82,26 +94,65 @@ def prepare(
     redo = parse_lsn(control_value(control, "Latest checkpoint's REDO location"))
     end = read_end(programs, wal, timeline, min(redo, fork), size).end
     way = judge(end, checkpoint, fork)
-    own = _own(programs, wal, timeline, fork, end) if way == RESTORE else {}
+    own: dict[str, Any] = {}
+    if way == RESTORE and os.path.isdir(keep):
+        # An earlier run may have started its server since, which wrote WAL of its own.
+        own = _kept(keep)
+    elif way == RESTORE:
+        own = _own(_dump(programs, wal, timeline, fork), fork, end)
     if not check_mode:
         if way == RESTORE and not os.path.isdir(keep):
             _keep(place.data, wal, timeline, fork, size, keep, own)
+        if own.get("transactions") and "rows" not in own:
+            text = _dump(programs, os.path.join(keep, "pg_wal"), timeline, fork)
+            own.update(_rows(place, programs, keep, superuser, control, text))
+            write_atomically(os.path.join(keep, "transactions.json"), json.dumps(own, indent=1) + "\n")
         # From here on it takes no writes, whoever starts it.
         write_atomically(signal, "")
     return {"changed": True, "way": way, "kept": keep if way == RESTORE else "", "own": _told(own)}
 
 
-def _own(programs: str, wal: str, timeline: int, fork: int, end: Optional[int]) -> dict[str, Any]:
-    """Transactions behind the fork: ``{from, end, bytes, transactions: [{xid, time, rows}]}``."""
+def _rows(
+    place: Place, programs: str, keep: str, superuser: str, control: Mapping[str, str], text: bytes
+) -> dict[str, Any]:
+    """What the transactions left in tables, copied; or why not, where the server does not start. The WAL is kept."""
+    counted: Counter[tuple[tuple[int, int, int], int, str]] = Counter()
+    count_changes(text, counted)
+    xids = committed_in(text)
+    files = {file for file, xid, kind in counted if xid in xids and kind != "delete"}
+    try:
+        return {
+            "rows": keep_rows(place, programs, keep, superuser, control, xids, files) if files else [],
+            "unread": "",
+        }
+    except RecoveryError as error:
+        return {"rows": [], "unread": error.msg}
+
+
+def committed_in(text: bytes) -> set[int]:
+    """Transactions and subtransactions that were committed in pg_waldump's text."""
+    found: set[int] = set()
+    for own, prepared, _day, _clock, rest in _COMMIT.findall(text):
+        found.update((int(prepared or own), *subxacts_of(rest)))
+    return found
+
+
+def _dump(programs: str, wal: str, timeline: int, fork: int) -> bytes:
+    """What pg_waldump tells of all valid WAL behind the fork."""
     argv = [os.path.join(programs, "pg_waldump"), f"--path={wal}", f"--timeline={timeline}"]
     done = subprocess.run(  # pylint: disable=ansible-bad-function
         [*argv, f"--start={format_lsn(fork)}"], capture_output=True, check=False, env={**os.environ, **ENVIRONMENT}
     )
+    return done.stdout
+
+
+def _own(text: bytes, fork: int, end: Optional[int]) -> dict[str, Any]:
+    """Transactions behind the fork: ``{from, end, bytes, transactions: [{xid, time, rows}]}``."""
     return {
         "from": format_lsn(fork),
         "end": None if end is None else format_lsn(end),
         "bytes": max((end or fork) - fork, 0),
-        "transactions": transactions_in(done.stdout),
+        "transactions": transactions_in(text),
     }
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.fence import _end
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.last_words import prepare
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import shut_down
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid, system_user
 
 
 def came_back(cluster: Any, keep: Path, fork: str, check_mode: bool = False) -> dict[str, Any]:
     data = str(cluster.primary.data)
-    return prepare(cluster.primary.port, fork, 1, str(keep), data=data, bin_dir=None, check_mode=check_mode)
+    how = {"superuser": system_user(), "data": data, "bin_dir": None, "check_mode": check_mode}
+    return prepare(cluster.primary.port, fork, 1, str(keep), **how)
 
 
 def promoted(cluster: Any) -> str:
@@ -106,6 +110,74 @@ def test_what_only_it_has_is_kept_and_listed(cluster: Any, tmp_path: Path) -> No
     assert {path.name for path in (kept / "pg_wal").iterdir()} >= {
         path.name for path in wal.glob("00000001" + "0" * 16)
     }
+
+
+def test_the_rows_that_only_it_has_are_kept_as_they_were_in_the_end(cluster: Any, tmp_path: Path) -> None:
+    """Its server is started once more, whatever its settings say, and nobody hears of it."""
+    cluster.primary.sql('CREATE DATABASE "o\'ther"', 'CREATE TABLE "Odd ""name" (id int PRIMARY KEY, v text)')
+    cluster.primary.sql("""INSERT INTO "Odd ""name" SELECT i, 'before' FROM generate_series(1, 9) i""")
+    cluster.primary.write(1, 5)
+    cluster.agree()
+    fork = promoted(cluster)
+    cluster.primary.write(6, 8)
+    cluster.primary.sql("""
+        DO $$ BEGIN
+          BEGIN UPDATE "Odd ""name" SET v = 'only, here' WHERE id < 4; EXCEPTION WHEN division_by_zero THEN NULL; END;
+          BEGIN
+            UPDATE "Odd ""name" SET v = 'never' WHERE id = 9;
+            PERFORM 1/0;
+          EXCEPTION WHEN division_by_zero THEN NULL;
+          END;
+        END $$""")
+    cluster.primary.sql("DELETE FROM told WHERE n IN (1, 6)", "BEGIN; INSERT INTO told VALUES (99); ROLLBACK")
+    cluster.primary.sql("CREATE TABLE other (n int)", "INSERT INTO other VALUES (1)", "DELETE FROM other")
+    hostile = {"listen_addresses": "*", "archive_command": "touch /dev/null/x", "local_preload_libraries": "none"}
+    for name, setting in hostile.items():
+        cluster.primary.sql(f"ALTER SYSTEM SET {name} = '{setting}'")
+    cluster.primary.kill()
+    archived = set(cluster.root.glob("repo*/archive/main/*/*/*"))
+    found = came_back(cluster, tmp_path / "kept", fork)
+
+    assert found["own"]["unread"] == ""
+    told = {entry["table"]: (entry["database"], entry["rows"]) for entry in found["own"]["rows"]}
+    assert told == {"told": ("postgres", 2), 'Odd "name': ("postgres", 3)}
+    text = {entry["table"]: (tmp_path / "kept" / "rows" / entry["file"]).read_text() for entry in found["own"]["rows"]}
+    assert text == {"told": "n\n7\n8\n", 'Odd "name': 'id,v\n1,"only, here"\n2,"only, here"\n3,"only, here"\n'}
+    assert server_pid(str(cluster.primary.data)) is None
+    assert set(cluster.root.glob("repo*/archive/main/*/*/*")) == archived
+    assert came_back(cluster, tmp_path / "kept", fork)["own"] == found["own"]
+
+
+def test_a_server_that_a_killed_run_left_is_ended_and_no_other(cluster: Any, tmp_path: Path) -> None:
+    cluster.primary.write(1, 5)
+    cluster.agree()
+    fork = promoted(cluster)
+    cluster.primary.write(6, 8)
+    cluster.primary.kill()
+    given = f"{cluster.primary.port}, {fork!r}, 1, {str(tmp_path / 'kept')!r}, data={str(cluster.primary.data)!r}"
+    run = f"{prepare.__module__}"
+    code = f"from {run} import prepare; prepare({given}, superuser={system_user()!r}, bin_dir=None, check_mode=False)"
+    begun = subprocess.Popen([sys.executable, "-c", code])
+    cluster.until(lambda: server_pid(str(cluster.primary.data)) is not None, "its server runs once more")
+    begun.kill()
+    begun.wait()
+    assert server_pid(str(cluster.primary.data)) is not None
+    found = came_back(cluster, tmp_path / "kept", fork)
+    assert [(entry["table"], entry["rows"]) for entry in found["own"]["rows"]] == [("told", 3)]
+    assert server_pid(str(cluster.primary.data)) is None
+
+
+def test_where_its_server_does_not_start_the_wal_is_kept_all_the_same(cluster: Any, tmp_path: Path) -> None:
+    cluster.primary.write(1, 5)
+    cluster.agree()
+    fork = promoted(cluster)
+    cluster.primary.write(6, 8)
+    cluster.primary.kill()
+    shutil.rmtree(cluster.primary.data / "pg_xact")
+    found = came_back(cluster, tmp_path / "kept", fork)
+    assert (found["way"], found["own"]["commits"], found["own"]["rows"]) == ("restore", 3, [])
+    assert "does not start once more" in found["own"]["unread"]
+    assert (tmp_path / "kept" / "pg_wal").is_dir()
 
 
 def test_what_was_kept_is_not_taken_for_something_else_when_a_run_was_killed(cluster: Any, tmp_path: Path) -> None:

@@ -104,6 +104,18 @@ def test_what_only_the_old_primary_had_is_counted_and_kept_until_it_is_removed()
     left = left_to_do(found, report, last_words, "0/6000400")
     assert [entry["what"] for entry in left if entry.get("lost")] == ["2 transactions that only db1 had"]
     assert left[0]["command"].endswith("'path=/kept state=absent'")
+    assert "They left no row" in left[0]["reason"]
+    own["rows"] = [
+        {"database": "shop", "schema": "public", "table": f"t{i}", "rows": i, "file": "x"} for i in range(1, 13)
+    ]
+    (lost, *_others) = left_to_do(found, report, last_words, "0/6000400")
+    assert "in /kept/rows, one CSV file a table: 1 row of shop.public.t1, 2 rows of shop.public.t2," in lost["reason"]
+    assert "shop.public.t10 and of 2 more tables" in lost["reason"]
+    own["unread"] = "the old primary's server does not start once more: FATAL"
+    assert (
+        "a backup from before, restored with this WAL, has them"
+        in left_to_do(found, report, last_words, "0/1")[0]["reason"]
+    )
     nothing = left_to_do(found, report, {"way": "rejoin", "kept": "", "own": {}}, "0/6000400")
     assert [entry["what"] for entry in nothing if entry.get("lost") or "db1 a standby" in entry["what"]] == []
 

@@ -84,4 +84,4 @@ def test_a_name_that_its_server_does_not_take_is_told_and_no_key_with_it() -> No
             "dns_rc": 9,
         },
     ]
-    assert not_repointed(results, "db1") == [{"host": "x", "why": "Failed (rc: 9)"}]
+    assert not_repointed(results, "db1") == [{"host": "x", "why": "Failed to create DNS record (rc: 9)"}]
