@@ -23,6 +23,7 @@ OF_ANOTHER_RUN = ("dr-release", "dr-abandon")
 ONE_PRIMARY = {
     "dr-table-drop": "recovers one server at a time",
     "dr-corruption": "recovers one server at a time",
+    "dr-drill": "makes a copy of one server at a time",
     "dr-primary-failure": "replaces one primary at a time",
 }
 

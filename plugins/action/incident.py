@@ -58,7 +58,8 @@ class ActionModule(ActionBase):
         try:
             data = self._data(args, last, known)
             host = str(known.get("inventory_hostname", "localhost"))
-            record, changed = self._call({**args, "data": data}, host, bool(known.get("__dr_giving_up")))
+            drill = self._templar.template(known.get("dbre_drill"))
+            record, changed = self._call({**args, "data": data}, host, bool(known.get("__dr_giving_up")), drill)
         except (IncidentError, AnsibleError) as error:
             result.update(failed=True, msg=str(error))
             return result
@@ -82,7 +83,9 @@ class ActionModule(ActionBase):
         data = merge({subject: value for subject, value in found.items() if value}, args["data"])
         return merge(last.get("data") or {}, data) if self._task.check_mode else data
 
-    def _call(self, args: dict[str, Any], host: str, giving_up: bool) -> tuple[dict[str, Any], bool]:
+    def _call(
+        self, args: dict[str, Any], host: str, giving_up: bool, drill: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], bool]:
         record = IncidentRecord(
             args["dir"],
             args["id"],
@@ -91,6 +94,7 @@ class ActionModule(ActionBase):
             milestones=args["milestones"],
             check_mode=self._task.check_mode,
             host=host,
+            drill=drill,
         )
         if args["state"] == "read":
             return record.read()

@@ -59,6 +59,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "audit-policy": {},
     "backup-now": {},
     "dr-corruption": {"dr_database": "shop"},
+    "dr-drill": {"dr_database": "shop", "dr_tables": "public.orders"},
     "dr-rds-corruption": {"dr_database": "shop"},
     "dr-rds-failover": {},
     "dr-rds-table-drop": {"dr_database": "shop", "dr_tables": "public.orders"},
@@ -93,6 +94,8 @@ def test_check_mode_with_one_inventory_changes_nothing_and_says_what_is_next(
     if name == "dr-corruption":
         update = "UPDATE public.orders SET what = NULL; SELECT pg_current_xact_id()::text"
         given["dr_target_xid"] = shop.query("shop", update)[0][0]
+    if name == "dr-drill":
+        shop.pgbackrest("check")
     before = cloud.world(), backups(shop), shop.schema_dump("shop")
     done = check(shop, everything, name, **given)
     assert done.rc == 0, done.output

@@ -64,6 +64,7 @@ WRONG = [
     ("dr-abandon", "dr_rds"),
     ("dr-release", "dr_primary"),
     ("dr-release", "dr_rds"),
+    ("dr-drill", "dr_primary"),
     ("dr-rds-table-drop", "dr_rds"),
     ("dr-rds-failover", "dr_rds"),
     ("dr-rds-corruption", "dr_rds"),

@@ -81,11 +81,11 @@ def test_a_playbook_knows_nothing_of_a_source_but_its_name() -> None:
     assert named == set()
 
 
-# Those that only end what another run has begun have no phases.
+# Those that only end what another run has begun have no phases, and a drill has those of what it drills.
 DISASTERS = [
     path
     for path in sorted((ROOT / "playbooks").glob("dr-*.yml"))
-    if not path.is_symlink() and path.stem not in ("dr-abandon", "dr-release")
+    if not path.is_symlink() and path.stem not in ("dr-abandon", "dr-release", "dr-drill")
 ]
 
 
@@ -103,6 +103,15 @@ def test_a_disaster_playbook_reads_as_a_runbook(playbook: Path) -> None:
     for strategy in strategies:
         folders = (strategy, own, shared)
         assert {phase for phase in phases if not any((folder / f"{phase}.yml").exists() for folder in folders)} == set()
+
+
+def test_every_scenario_has_its_drill_or_says_why_it_has_none() -> None:
+    drills = load(ROOT / "playbooks" / "vars" / "dr-drill.yml")
+    scenarios = drills["__drill_scenarios"]
+    assert {entry["playbook"] for entry in scenarios.values()} == {path.stem for path in DISASTERS}
+    told = {name for name, entry in scenarios.items() if f"__drill_told_{name}" in drills}
+    assert told == {name for name, entry in scenarios.items() if not entry.get("why_not")}
+    assert load(ROOT / "playbooks" / "vars" / "options.yml")["options"]["dr_scenario"]["choices"] == list(scenarios)
 
 
 @pytest.mark.parametrize("role", ROLES)

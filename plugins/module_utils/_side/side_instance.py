@@ -231,11 +231,15 @@ class SideInstance:
             return False
         return len(lines) >= 8 and lines[7].strip() in ("ready", "standby")
 
+    def isolation(self, marker: Mapping[str, Any]) -> dict[str, str]:
+        """Settings that keep the server from touching anything outside."""
+        return isolation_settings(marker["major_version"], (marker.get("client") or {}).get("listen", ""))
+
     def start(self, marker: dict[str, Any]) -> None:
         """Start the server detached from us, caged by its command line; does not wait until it is ready."""
         settings = {
             "config_file": self.below("postgresql.conf"),
-            **isolation_settings(marker["major_version"], (marker.get("client") or {}).get("listen", "")),
+            **self.isolation(marker),
         }
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
         pg_ctl = os.path.join(marker["bin_dir"], "pg_ctl")
@@ -353,7 +357,7 @@ class SideInstance:
         """Write postgresql.conf and pg_hba.conf from the marker."""
         settings = {
             **marker["settings"],
-            **isolation_settings(marker["major_version"], (marker.get("client") or {}).get("listen", "")),
+            **self.isolation(marker),
             "data_directory": self.data,
             "hba_file": self.below("pg_hba.conf"),
             "ident_file": self.below("pg_ident.conf"),

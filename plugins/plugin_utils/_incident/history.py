@@ -85,7 +85,8 @@ def recovered_before(directory: Path, incident: Mapping[str, Any], incident_id: 
     for report in _other_reports(directory, incident_id):
         before = report.get("incident")
         same = isinstance(before, Mapping) and all(before.get(key) == incident.get(key) for key in ("lsn", "xid"))
-        if same and incident.get("lsn") and report.get("verdict") in ("proved", "in_part"):
+        # A copy that was drilled on has production's positions in WAL, and other transactions there.
+        if same and not report.get("drill") and incident.get("lsn") and report.get("verdict") in ("proved", "in_part"):
             found.append((str(report.get("ended")), f"{report.get('id')}: {report.get('headline')}"))
     return max(found)[1] if found else None
 

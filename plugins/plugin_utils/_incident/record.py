@@ -97,6 +97,7 @@ class IncidentRecord:
         milestones: Sequence[str] = (),
         check_mode: bool = False,
         host: str = "localhost",
+        drill: Mapping[str, Any] | None = None,
         now: Callable[[], str] = utc_now,
         run: Callable[[], dict[str, Any]] = this_run,
     ) -> None:
@@ -108,6 +109,7 @@ class IncidentRecord:
         self.milestones = list(milestones)
         self.check_mode = check_mode
         self.host = host
+        self.drill = clean(dict(drill)) if drill else None
         self.now = now
         self.run = run
         self.lock = RunLock(self.path / "lock")
@@ -279,6 +281,8 @@ class IncidentRecord:
     def _fresh(self, now: str | None = None) -> dict[str, Any]:
         begun: dict[str, Any] = {"id": self.id, "scenario": self.scenario, "parameters": self.parameters}
         begun.update(milestones=self.milestones, started=now or self.now(), ended=None, outcome="running")
+        if self.drill:
+            begun["drill"] = self.drill
         return _accepted(incident_record, {**begun, "message": None, "runs": [], "events": []}, self._file)
 
     @contextmanager

@@ -203,6 +203,7 @@ def build_report(
         "format": 1,
         "id": state["id"],
         "scenario": state["scenario"],
+        "drill": state.get("drill"),
         "parameters": state["parameters"],
         "outcome": state["outcome"],
         "verdict": judged,
@@ -255,7 +256,7 @@ def summary(report: Mapping[str, Any]) -> str:
     Why a run failed has been said by the task that did; a verdict that is no success is what the run ends with.
     """
     if report["verdict"] == verdict.NOT_RECOVERED:
-        return f"Incident {report['id']} stays open.{_still_contained(report)}"
+        return f"{_what(report)} stays open.{_still_contained(report)}"
     back, switch, rto = report["came_back"], report.get("switch") or {}, report["rto"]
     what = f"{units.counted(len(back['relations']), 'table')} with {units.counted(back['rows'], 'row')} back"
     if switch:
@@ -269,7 +270,7 @@ def summary(report: Mapping[str, Any]) -> str:
         spent += f" ({units.duration(rto['from_damage_seconds'])} after the damage)"
     ended = "has ended" if report["outcome"] == "done" else "stays open"
     proved = report["verdict"] == verdict.PROVED
-    lines = [f"Incident {report['id']}{': ' + report['headline'] if proved else ' ' + ended}."]
+    lines = [f"{_what(report)}{': ' + report['headline'] if proved else ' ' + ended}."]
     lines += [f"Verified after {spent}: {what}."] if rto["seconds"] is not None else []
     lines += [f"Missing: {item['what']}: {item['why']}" for item in report["missing"] if item.get("why")]
     lines += [_still_contained(report).strip()] if _still_contained(report) else []
@@ -277,6 +278,10 @@ def summary(report: Mapping[str, Any]) -> str:
     if left:
         lines.append(f"Left to you: {units.counted(left, 'thing')}, each with its reason and command in the report.")
     return "\n".join(lines)
+
+
+def _what(report: Mapping[str, Any]) -> str:
+    return f"{'Drill' if report.get('drill') else 'Incident'} {report['id']}"
 
 
 def _still_contained(report: Mapping[str, Any]) -> str:

@@ -1,0 +1,160 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Damage for a drill, done for real, in a copy and nowhere else; and whether all of it came back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
+from ansible_collections.dbre.recovery.plugins.module_utils._drill.copy import CopyInstance
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import owner_of
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerprint import difference, take_fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import find_relations, require_known
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    parse_relation_list,
+    quote_ident,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
+
+SCHEMA, TABLE = "dbre_drill", "written"
+COMMITS, PAUSE = 50, 0.02  # seconds between two commits
+SCHEMAS = """
+SELECT nspname AS name FROM pg_catalog.pg_namespace
+WHERE nspname <> 'information_schema' AND nspname !~ '^pg_' ORDER BY nspname
+"""
+# No trigger, rule or event trigger of the copy takes part, as none did when a backup was restored.
+ALONE = "SET session_replication_role = replica"
+OWN = f"SELECT id, at FROM {SCHEMA}.{TABLE} ORDER BY id"
+DAMAGES = {"drop": "DROP TABLE {} CASCADE", "truncate": "TRUNCATE {} CASCADE", "delete": "DELETE FROM {}"}
+
+
+class DrilledCopy:
+    """The copy at a path, which alone is ever damaged: no host, port or socket can be named."""
+
+    def __init__(self, path: str, database: str) -> None:
+        self.instance = CopyInstance(path)
+        self.database = database
+        self.marker = self.instance.marker()
+        self.kept = self.instance.below("before.json")
+        if "drill" not in self.marker:
+            raise RecoveryError(
+                f"what is at {self.instance.path} on {self.instance.host} is no copy for a drill. Nothing was touched."
+            )
+
+    def session(self) -> Any:
+        """A session in the copy; RecoveryError where what answers is not the copy."""
+        login: Any = {
+            "login_unix_socket": self.instance.run_dir,
+            "login_port": self.marker["port"],
+            "login_user": self.marker["superuser"],
+        }
+        connection = connect(login, self.database, application_name="dbre.recovery drill", libraries=False)
+        if value(connection, "SHOW data_directory") != self.instance.data:
+            connection.close()
+            raise RecoveryError(f"what answers at {self.instance.run_dir} is not the copy. Nothing was touched.")
+        return connection
+
+    def damage(self, tables: Sequence[str], kind: str, commits: int = COMMITS) -> dict[str, Any]:
+        """Commit a little, keep what is there, and do the damage, all of it in one transaction."""
+        with closing(self.session()) as connection, translated_errors():
+            wanted = parse_relation_list(tables)
+            found = find_relations(connection, wanted)
+            require_known(found, [(item["schema"], item["name"]) for item in wanted], "table", connection)
+            strange = [display_name(*key) for key, item in found.items() if item["kind"] not in ("r", "p")]
+            if strange:
+                raise RecoveryError(f"{', '.join(strange)} cannot be drilled on: it is no table. Name tables.")
+            self.write(connection, owner_of(connection, next(iter(found.values()))["oid"]), commits)
+            hit = [*wanted, {"schema": SCHEMA, "name": TABLE}]
+            before = self.look(connection, hit)
+            write_atomically(self.kept, json.dumps(before))
+            connection.rollback()
+            execute(connection, ALONE)
+            names = [quote_name(item["schema"], item["name"]) for item in hit]
+            statement = DAMAGES[kind]
+            for one in names if kind == "delete" else [", ".join(names)]:
+                execute(connection, statement.format(one))
+            xid = value(connection, "SELECT pg_catalog.txid_current()") % 2**32
+            connection.commit()
+            done = value(connection, "SELECT pg_catalog.clock_timestamp()").isoformat()
+        return {
+            "kind": kind,
+            "tables": [display_name(item["schema"], item["name"]) for item in hit],
+            "names": names,
+            "xid": xid,
+            "at": done,
+            "rows": sum(int(one.get("rows") or 0) for one in before["content"].values()),
+            "written": len(before["written"]),
+        }
+
+    def write(self, connection: Any, owner: str, commits: int) -> None:
+        """Commit one row after the other: what is promised until the damage, by which loss is measured."""
+        role = quote_ident(owner)
+        execute(connection, f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {role}")
+        execute(connection, f"CREATE TABLE {SCHEMA}.{TABLE} (id int PRIMARY KEY, at timestamptz NOT NULL)")
+        execute(connection, f"ALTER TABLE {SCHEMA}.{TABLE} OWNER TO {role}")
+        connection.commit()
+        for number in range(commits):
+            execute(connection, f"INSERT INTO {SCHEMA}.{TABLE} VALUES (%s, pg_catalog.clock_timestamp())", (number,))
+            connection.commit()
+            time.sleep(PAUSE)
+
+    def look(self, connection: Any, hit: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """The content of what is hit, and the definition of everything: a CASCADE takes more than rows."""
+        schemas = [item["name"] for item in rows(connection, SCHEMAS)]
+        content = take_fingerprint(connection, hit, [])
+        definitions = take_fingerprint(connection, [], schemas, checksum=False)
+        written = [[item["id"], item["at"].isoformat()] for item in rows(connection, OWN)]
+        return {
+            "content": content,
+            "definitions": definitions,
+            "written": written,
+            "hit": list(hit),
+            "schemas": schemas,
+        }
+
+    def compare(self) -> dict[str, Any]:
+        """Whether everything is as it was just before the damage, and what of the commits is lost."""
+        with open(self.kept, encoding="utf-8") as file:
+            before = json.load(file)
+        with closing(self.session()) as connection, translated_errors():
+            gone = self.gone(connection, before)
+            here = {key: [] if gone else self.compared(connection, before, key) for key in ("content", "definitions")}
+            own = f"{SCHEMA}.{TABLE}" not in {display_name(one["schema"], one["name"]) for one in gone}
+            back = {item["id"]: item["at"].isoformat() for item in rows(connection, OWN)} if own else {}
+        lost = [at for number, at in before["written"] if back.get(number) != at]
+        found = [f"{display_name(item['schema'], item['name'])} is not there" for item in gone]
+        found += [f"{item['relation']}: {item['property']}" for item in [*here["content"], *here["definitions"]]]
+        return {
+            "equal": not found and not lost,
+            "different": list(dict.fromkeys(found)),
+            "written": len(before["written"]),
+            "lost": len(lost),
+            "lost_since": min(lost, default=None),
+        }
+
+    @staticmethod
+    def gone(connection: Any, before: Mapping[str, Any]) -> list[Mapping[str, str]]:
+        there = find_relations(connection, before["hit"])
+        return [item for item in before["hit"] if (item["schema"], item["name"]) not in there]
+
+    @staticmethod
+    def compared(connection: Any, before: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+        if key == "content":
+            now = take_fingerprint(connection, before["hit"], [])
+        else:
+            now = take_fingerprint(connection, [], before["schemas"], checksum=False)
+            # What a recovery leaves beside in these schemas is no damage.
+            now = {name: item for name, item in now.items() if name in before[key]}
+        connection.rollback()
+        return [dict(item) for item in difference(json.loads(json.dumps(before[key])), json.loads(json.dumps(now)))]

@@ -1,0 +1,140 @@
+"""What somebody sees who drills: it happens in a copy, production stays as it is, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from conftest import PLAYBOOK, Shop
+from runs import Run, run
+
+
+def drill(shop: Shop, *words: str, **given: Any) -> Run:
+    variables = {
+        "dr_scenario": "table_drop",
+        "dr_database": "shop",
+        "dr_tables": "public.orders",
+        "dr_report_dir": str(shop.folder / "incidents"),
+        **given,
+    }
+    playbook = str(PLAYBOOK.with_name("dr-drill.yml"))
+    command = ["ansible-playbook", "-i", str(shop.inventory_file), playbook, "-e", json.dumps(variables), *words]
+    return run(command, shop.environment)
+
+
+def archive(shop: Shop) -> None:
+    """Have the database of this test in the archive, and WAL behind it."""
+    for _ in range(2):
+        shop.query("shop", "UPDATE public.orders SET what = what WHERE id < 10")
+        shop.query("shop", "SELECT pg_switch_wal()")
+    shop.pgbackrest("check")
+
+
+def repository(shop: Shop) -> set[str]:
+    """Backups, and timelines of the archive; production itself adds segments meanwhile."""
+    return (
+        {str(path.relative_to(shop.repository)) for path in shop.repository.glob("*/*/*") if path.is_dir()}
+        | {path.name for path in shop.repository.rglob("*.history")}
+        | {path.name[:8] for path in shop.repository.glob("archive/*/*/*")}
+    )
+
+
+def processes_in(folder: Path) -> list[str]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            found += [str(place)] if str(place.readlink()).startswith(str(folder)) else []
+        except OSError:
+            continue
+    return found
+
+
+def test_a_table_is_lost_and_recovered_in_a_copy_while_production_lives_on(shop: Shop) -> None:
+    archive(shop)
+    before, definitions = repository(shop), shop.schema_dump("shop")
+    stop, written = threading.Event(), []
+
+    def live() -> None:
+        while not stop.wait(0.02):
+            number = 10000 + len(written)
+            shop.query("shop", "INSERT INTO public.orders VALUES (%s, 'placed during the drill')", number)
+            written.append(number)
+
+    life = threading.Thread(target=live)
+    life.start()
+    try:
+        done = drill(shop, dr_incident_id="drill-drop")
+    finally:
+        stop.set()
+        life.join()
+
+    assert done.rc == 0, done.output
+    assert "Drill drill-drop: Recovered and proved." in done.output
+    # Production: every commit of its own, nothing else.
+    assert shop.count("public.orders") == 3000 + len(written)
+    assert shop.schema_dump("shop") == definitions
+    assert shop.query("shop", "SELECT timeline_id FROM pg_control_checkpoint()") == [(1,)]
+    shop.query("shop", "SELECT pg_switch_wal()")
+    shop.pgbackrest("check")
+    assert repository(shop) == before
+    # The report: of a drill, with what was measured.
+    report = shop.report("drill-drop")
+    assert report["drill"]["of"] == "production"
+    assert report["drill"]["comparison"]["equal"] is True
+    assert (report["drill"]["comparison"]["written"], report["drill"]["comparison"]["lost"]) == (50, 0)
+    assert report["rto"]["seconds"] > 0
+    assert report["rto"]["objective_seconds"]
+    assert report["rpo"]["seconds"] is not None
+    page = (shop.folder / "incidents" / "drill-drop" / "report.html").read_text()
+    assert "DRILL" in page
+    assert "Production was not touched." in page
+    assert processes_in(shop.folder / "side") == []
+
+
+def test_a_drill_whose_recovery_fails_is_not_green_and_leaves_nothing(shop: Shop) -> None:
+    archive(shop)
+    before = repository(shop)
+    stop = threading.Event()
+
+    def harm() -> None:
+        """Take the copy's backup away as soon as its damage is done."""
+        place = shop.folder / "side" / "drill-main"
+        while not stop.wait(0.05):
+            if (place / "before.json").exists():
+                shop.run("sh", "-c", f"mv {place}/repository/backup {place}/repository/away 2>/dev/null || true")
+                return
+
+    harming = threading.Thread(target=harm)
+    harming.start()
+    try:
+        done = drill(shop, dr_incident_id="drill-fails")
+    finally:
+        stop.set()
+        harming.join()
+
+    assert done.rc != 0
+    assert re.search(r"Drill drill-fails: Not recovered.* Production was not touched", done.output), done.output
+    report = shop.report("drill-fails")
+    assert report["verdict"] == "not_recovered"
+    assert "public.orders is not there" in str(report["drill"]["doubts"])
+    assert shop.count("public.orders") == 3000
+    assert repository(shop) == before
+    assert processes_in(shop.folder / "side") == []
+    assert not (shop.folder / "side" / "drill-main").exists()
+
+
+def test_a_scenario_without_a_drill_says_why(shop: Shop) -> None:
+    refused = drill(shop, dr_scenario="primary_failure")
+    assert refused.rc != 0
+    assert "dr_switchover=yes" in refused.output
+    assert "Nothing was touched." in refused.output
+
+
+def test_rows_that_are_deleted_in_the_copy_come_back_too(shop: Shop) -> None:
+    archive(shop)
+    done = drill(shop, dr_damage="delete", dr_incident_id="drill-delete", dr_tables=["public.orders", "public.lines"])
+    assert done.rc == 0, done.output
+    assert shop.count("public.orders") == 3000
