@@ -204,6 +204,10 @@ options:
         description:
           - Database in which a lost database is loaded.
         type: str
+      kept_database:
+        description:
+          - What a damaged database is called after the recovered one got its name.
+        type: str
       staging_schemas:
         description:
           - The staging schema of each schema that has tables to load.

@@ -52,8 +52,10 @@ options:
         link are merged, or replaced, together in one transaction; rows that do not fit are kept beside. No trigger
         fires.
       - V(replace) exchanges the content in one transaction and keeps the old rows beside.
+      - V(swap) is of a whole database that exists, and names neither relations nor schemas. It is brought beside as it
+        was, and gets the name in exchange; the one in use is kept as C(<database>_damaged_<incident>).
     type: str
-    choices: [beside, merge, replace]
+    choices: [beside, merge, replace, swap]
     default: beside
   incident:
     description:
@@ -134,6 +136,10 @@ load_plan:
       sample: recovered_4711
     staging_database:
       description: Database that is loaded before it gets its name, when the whole database was lost.
+      type: str
+      sample: null
+    kept_database:
+      description: What the damaged database is called after the recovered one got its name. With C(load=swap).
       type: str
       sample: null
     staging_schemas:
@@ -266,7 +272,7 @@ def main() -> None:
             "database": {"type": "str", "required": True},
             "relations": {"type": "list", "elements": "str", "default": []},
             "schemas": {"type": "list", "elements": "str", "default": []},
-            "load": {"type": "str", "choices": ["beside", "merge", "replace"], "default": "beside"},
+            "load": {"type": "str", "choices": ["beside", "merge", "replace", "swap"], "default": "beside"},
             "incident": {"type": "str", "required": True},
             "xids": {"type": "list", "elements": "int", "default": []},
             "bin_dir": {"type": "path"},

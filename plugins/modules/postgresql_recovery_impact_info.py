@@ -37,8 +37,9 @@ options:
   load:
     description:
       - What is done with tables that exist.
+      - With V(swap) the whole database gets exchanged for a recovered one. Refused here where that cannot be.
     type: str
-    choices: [beside, merge, replace]
+    choices: [beside, merge, replace, swap]
     default: beside
   incident:
     description:
@@ -119,6 +120,21 @@ impact:
           their C(subscriber).
       type: dict
       sample: {"publications": [], "slots": []}
+    exchange:
+      description:
+        - With O(load=swap), what the database is C(kept_as), its C(sessions) by role and application, which are ended,
+          its size now in C(bytes), and the C(disk) that a second one goes on.
+        - Logical replication C(slots) and C(subscriptions) of the database, which stay with the one that is kept, and
+          C(publications) in it.
+      type: dict
+      sample:
+        kept_as: shop_damaged_4711
+        sessions: [{"role": "shop_app", "application": "web", "sessions": 12}]
+        slots: []
+        subscriptions: []
+        publications: []
+        bytes: 1073741824
+        disk: {"path": "/var/lib/postgresql/15/main", "device": 65025, "free": 9000000000, "total": 20000000000}
     max_lag:
       description: The limit that was given, in seconds.
       type: float
@@ -150,7 +166,7 @@ def main() -> None:
             "database": {"type": "str", "required": True},
             "relations": {"type": "list", "elements": "str", "default": []},
             "schemas": {"type": "list", "elements": "str", "default": []},
-            "load": {"type": "str", "choices": ["beside", "merge", "replace"], "default": "beside"},
+            "load": {"type": "str", "choices": ["beside", "merge", "replace", "swap"], "default": "beside"},
             "incident": {"type": "str", "required": True},
             "parallel": {"type": "int", "default": 0},
             "max_lag": {"type": "float", "default": 60},
@@ -169,6 +185,7 @@ def main() -> None:
                 params["schemas"],
                 params["load"],
                 params["parallel"] or len(os.sched_getaffinity(0)),
+                params["incident"],
             )
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)

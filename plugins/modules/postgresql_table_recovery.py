@@ -19,6 +19,10 @@ description:
   - Foreign keys are put back C(NOT VALID) and validated afterwards, so that production keeps writing. One that
     production's rows do not allow (any more) stays C(NOT VALID) and is reported with the rows.
   - Sequences never go backwards.
+  - A whole database that exists (C(load=swap)) is loaded beside, as C(recovered_<incident>). Then, in one transaction,
+    it gets the name, with the settings and grants that it had, and the one in use is kept under the name that the plan
+    gives it. Its sessions are ended for that; new ones wait meanwhile. What keeps applications from writing
+    (M(dbre.recovery.postgresql_containment)) goes on under the name.
   - Killed and run again with the same plan, it goes on; what is done is in a journal in the schema of the incident.
   - Runs as a superuser, or as a role that may become the owners of what was lost (C(CREATEROLE) until PostgreSQL 15,
     C(ADMIN OPTION) since 16), as the master user of a managed service. It is a member of them from the first step to
@@ -155,6 +159,11 @@ kept:
   type: list
   elements: dict
   sample: [{"type": "table", "object": "recovered_4711.orders", "reason": "copy", "command": "DROP TABLE ..."}]
+exchange:
+  description: With C(load=swap), C(kept_as), the C(sessions) that were ended, and the C(seconds) that new ones waited.
+  returned: where a database was exchanged
+  type: dict
+  sample: {"kept_as": "shop_damaged_4711", "sessions": 12, "seconds": 0.2}
 left_to_do:
   description:
     - What is left for people, each with C(type), C(object), C(reason) and C(command).
@@ -173,6 +182,7 @@ limits:
   description:
     - What the run took of production. C(wal_bytes) is the WAL written meanwhile, that of others included, C(sessions)
       the most sessions of ours at one time.
+    - C(exchange) is RV(exchange) again.
     - C(waited_seconds) is how long loading paused since standbys were behind by more than C(max_lag), C(standbys) are
       those that were seen, with the most that each was behind, and why its replay was not waited for if it was not.
   returned: O(state=present)
@@ -204,7 +214,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     login_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production, open_servers
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.database import make_recovery
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.damaged_database import make_recovery
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.remove import remove_staging
 

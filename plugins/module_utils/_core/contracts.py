@@ -307,6 +307,7 @@ class LoadPlan(_LoadPlanKeys, total=False):
     load: str
     xids: list[int]
     staging_schema: str
+    kept_database: Optional[str]
     sequences: list[dict[str, Any]]
     left_to_do: list[dict[str, Any]]
     left_out: list[list[str]]
@@ -324,7 +325,8 @@ class LoadPlan(_LoadPlanKeys, total=False):
 
 
 LOAD_PLAN_OPTIONS: dict[str, dict[str, Any]] = {
-    **{key: {"type": "str"} for key in ("incident", "database", "load", "staging_schema", "staging_database")},
+    **{key: {"type": "str"} for key in ("incident", "database", "load", "staging_schema")},
+    **{key: {"type": "str"} for key in ("staging_database", "kept_database")},
     **{key: {"type": "dict"} for key in ("staging_schemas", "replication", "large_objects")},
     **{
         key: {"type": "list", "elements": "dict"}

@@ -106,6 +106,10 @@ class DatabaseRecovery(TableRecovery):
                     "Rename or drop the new one, then run again with the same incident id."
                 )
             return main
+        return self._open_staging(admin, dump)
+
+    def _open_staging(self, admin: Any, dump: SchemaDump) -> Any:
+        """A session in the database that is loaded, which is made as the lost one was."""
         if not self._exists(admin, self.staging_database):
             script = dump.script([entry for entry in dump.entries if entry.description == "DATABASE"], "--create")
             begin = CREATE.search(script)
@@ -202,15 +206,25 @@ class DatabaseRecovery(TableRecovery):
             entries = [entry for entry in dump.entries if is_of_database(entry)]
             mark(admin, self.plan["incident"])
             execute(admin, f"ALTER DATABASE {quote_ident(self.staging_database)} RENAME TO {quote_ident(self.name)}")
-            attempt = Attempt(admin, dump)
-            attempt.apply(entries, lambda chosen: self._properties(dump.script(chosen, "--create")))
-            attempt.apply(entries, lambda chosen: self._properties(dump.grants(chosen, "--create")))
+            attempt = self._give_properties(admin, dump, entries)
             admin.commit()
-            self.context.database = self.name
-            main = self.context.session()
-            mark(main, self.plan["incident"])
-            self._note_refused(main, attempt)
-            main.commit()
+            main = self._named(attempt)
+        return main
+
+    def _give_properties(self, admin: Any, dump: SchemaDump, entries: Sequence[Entry]) -> Attempt:
+        """Owner, settings, comment and grants of the database, which has its name already."""
+        attempt = Attempt(admin, dump)
+        attempt.apply(entries, lambda chosen: self._properties(dump.script(chosen, "--create")))
+        attempt.apply(entries, lambda chosen: self._properties(dump.grants(chosen, "--create")))
+        return attempt
+
+    def _named(self, attempt: Attempt) -> Any:
+        """A session in the database under its name, in whose journal stands what it did not get."""
+        self.context.database = self.name
+        main = self.context.session()
+        mark(main, self.plan["incident"])
+        self._note_refused(main, attempt)
+        main.commit()
         return main
 
     @staticmethod
@@ -252,8 +266,3 @@ class DatabaseRecovery(TableRecovery):
         quiet = ["--no-psqlrc", "--no-password", "--quiet", "--output", os.devnull, "--set=ON_ERROR_STOP=1"]
         ours = ["--single-transaction", "--command", mark_statement(self.plan["incident"])]
         context.production.run(["psql", *quiet, *ours, "--file", script], self.staging_database)
-
-
-def make_recovery(context: Context) -> TableRecovery:
-    """The recovery a plan asks for."""
-    return DatabaseRecovery(context) if context.plan["staging_database"] else TableRecovery(context)

@@ -20,6 +20,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
     refuse_event_triggers,
     silence_event_triggers,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange_impact import exchange_impact
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import SWAP
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.room import free_below, places_of
 
@@ -83,6 +85,7 @@ def impact_on(
     schemas: Sequence[str],
     load: str,
     parallel: int,
+    incident: str = "",
 ) -> dict[str, Any]:
     """All of it; relations and schemas are as somebody wrote them.
 
@@ -101,6 +104,8 @@ def impact_on(
         "replication": {"publications": [], "slots": []},
         "relations": [],
     }
+    if load == SWAP:
+        found["exchange"] = exchange_impact(production, database, incident)
     if not exists:
         return {**found, **nobody}
     named = parse_relation_list(relations), parse_schema_list(schemas)

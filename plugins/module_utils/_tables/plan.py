@@ -31,6 +31,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
     refuse_event_triggers,
     silence_event_triggers,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange import require_exchangeable
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns import (
     find_lost_columns,
@@ -49,6 +50,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.with_secrets
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
 TABLES = ("r", "p", "f")
 SUFFIX_ROOM = 4
+# What is done with a whole database that is there.
+SWAP = "swap"
 # What a plan keeps of each object of the closure.
 OBJECT_KEYS = [
     "classid",
@@ -229,6 +232,8 @@ class Planner:
             begun = self._begun(database)
             if begun is not None:
                 return begun
+        if self.load == SWAP:
+            return self._plan_damaged_database(relations, schemas)
         if self.database not in databases:
             if relations or schemas:
                 raise RecoveryError(
@@ -248,6 +253,19 @@ class Planner:
         finally:
             production.close()
             side.close()
+
+    def _plan_damaged_database(self, relations: Sequence[Mapping[str, Any]], schemas: Sequence[str]) -> dict[str, Any]:
+        if relations or schemas:
+            raise RecoveryError(
+                "a database is exchanged whole, and tables or schemas were named (relations, schemas). Nothing was "
+                "changed. Name none."
+            )
+        admin = self.production.connect()
+        try:
+            kept = require_exchangeable(admin, self.database, self.incident)
+        finally:
+            admin.close()
+        return {**self._plan_database(), "kept_database": kept}
 
     def _begun(self, database: str) -> dict[str, Any] | None:
         connection = self.production.connect(database)

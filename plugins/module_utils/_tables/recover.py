@@ -239,7 +239,7 @@ class TableRecovery:
         context = self.context
         self._require_what_was_missing()
         directory = tempfile.mkdtemp(prefix="dbre-recovery-")
-        admin = context.production.connect(settings=LOCAL_COMMIT)
+        admin = self._connect_admin()
         main = None
         try:
             lock_incident(admin, context.staging, context.production.application_name)
@@ -349,6 +349,10 @@ class TableRecovery:
         """
         for item in borrowed:
             self.context.journal(main, "borrowed", item)
+
+    def _connect_admin(self) -> Any:
+        """The session that holds the lock of the incident, from the first step to the last."""
+        return self.context.production.connect(settings=LOCAL_COMMIT)
 
     def is_done(self) -> bool:
         """Whether everything was published by an earlier run."""

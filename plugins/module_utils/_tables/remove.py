@@ -24,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
     refuse_event_triggers,
     silence_event_triggers,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange import existing
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import (
     JOURNAL,
     journal_tables,
@@ -66,6 +67,7 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
     staging = staging_name(incident)
     removed: list[str] = []
     kept: list[dict[str, Any]] = []
+    exchanged: list[dict[str, Any]] = []
     for name in databases:
         connection = production.connect(name, LOCAL_COMMIT)
         try:
@@ -82,6 +84,7 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
                 # What an undo would have been taken back from is of no use before there was one.
                 only_shown = "images" in journal and "undone" not in journal
                 kept = [] if only_shown else _still_there(connection, journal.get("kept", []))
+                exchanged = _exchanged(connection, journal["plan"][0].get("kept_database"))
                 ours = {staging, *filter(_is_of(staging), journal["plan"][0]["staging_schemas"].values())}
                 for schema in sorted(ours):
                     require_own_schema(connection, schema, JOURNAL, OTHERS_SCHEMA)
@@ -91,7 +94,15 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
             connection.close()
         if name == staging and journal and not check_mode:
             _drop_database(production, staging)
-    return {"changed": bool(removed), "removed": removed, "kept": kept}
+    return {"changed": bool(removed), "removed": removed, "kept": [*kept, *exchanged]}
+
+
+def _exchanged(connection: Any, name: str | None) -> list[dict[str, Any]]:
+    """The damaged database, where another one has got its name."""
+    if name is None or not existing(connection, name):
+        return []
+    command = f"DROP DATABASE {quote_ident(name)} WITH (FORCE);"
+    return [{"type": "database", "object": display_name(None, name), "reason": "damaged", "command": command}]
 
 
 def _is_of(staging: str) -> Callable[[str], bool]:

@@ -119,7 +119,7 @@ def room_for(production: Server, side: Server, plan: Mapping[str, Any]) -> list[
         begun = value(admin, DATABASES, (plan["staging_database"],))
     finally:
         admin.close()
-    if home is not None:
+    if home is not None and not plan["staging_database"]:
         connection = production.connect(plan["database"])
         begun = value(connection, SCHEMAS, (plan["staging_schema"],))
         connection.close()

@@ -30,6 +30,7 @@ def bystander_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[
         f"event trigger {item['name']} ({item['state']}, on {item['event']}, calls {item['calls']}): does not fire"
         for item in impact.get("event_triggers") or []
     ]
+    lines += _exchange_lines(impact.get("exchange") or {})
     replication = impact.get("replication") or {}
     if replication.get("publications"):
         lines.append(
@@ -41,6 +42,41 @@ def bystander_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[
             who = f"subscriber {slot['subscriber']}" if slot.get("subscriber") else "no subscriber"
             state = "active" if slot.get("active") else "NOT ACTIVE"
             lines.append(f"slot {slot['name']}: {state}, {who}, {size(slot.get('behind_bytes'))} behind")
+    return lines
+
+
+def _exchange_lines(found: Mapping[str, Any]) -> list[str]:
+    """Who and what hangs on a database that is exchanged for a recovered one."""
+    if not found:
+        return []
+    sessions = found.get("sessions") or []
+    count = sum(int(item["sessions"]) for item in sessions)
+    who = ", ".join(
+        f"{number(item['sessions'])} of {item['role']}" + (f" ({item['application']})" if item["application"] else "")
+        for item in sessions[:_SHOWN]
+    )
+    more = f" and {counted(len(sessions) - _SHOWN, 'more role')}" if len(sessions) > _SHOWN else ""
+    ended = (
+        "ALL ARE ENDED ONCE, when the names are exchanged; new ones wait for less than a second, for some five where "
+    )
+    ended += "a session does not end"
+    lines = [f"{counted(count, 'session')} in it now{f': {who}{more}' if who else ''}. {ended}"]
+    for slot in found.get("slots") or []:
+        state = "active" if slot.get("active") else "not in use"
+        lines.append(
+            f"logical slot {slot['name']} ({slot['plugin']}, {state}) stays with the damaged one: ITS READER GETS "
+            "NOTHING OF THE RECOVERED ONE. Make a new slot there, and copy anew"
+        )
+    for item in found.get("subscriptions") or []:
+        lines.append(
+            f"subscription {item['name']} goes on in the damaged one; the recovered one has it DISABLED, under the "
+            "same slot. Disable it there, before it is enabled here and refreshed"
+        )
+    if found.get("publications"):
+        lines.append(
+            f"publication {', '.join(found['publications'][:_SHOWN])}: comes back as it was; subscribers follow the "
+            "damaged one until they are told"
+        )
     return lines
 
 
@@ -90,6 +126,13 @@ def _disks(limits: Mapping[str, Any]) -> list[str]:
 
 def _sizes(impact: Mapping[str, Any]) -> list[str]:
     here = impact.get("relations") or []
+    exchange = impact.get("exchange") or {}
+    if exchange:
+        disk = exchange.get("disk") or {}
+        room = f"; {size(disk['free'])} are free for it in {disk['path']}" if disk else ""
+        tight = bool(disk) and exchange["bytes"] > disk["free"]
+        short = ", WHICH MAY BE TOO LITTLE; it is known exactly when it is restored" if tight else ""
+        return [f"both databases stand beside each other: this one has {size(exchange['bytes'])}{room}{short}"]
     lines = [
         f"{relation_name(item)} is there with {size(item['bytes'])}, about {number(item['rows_estimate'])} rows"
         for item in here[:_SHOWN]
@@ -145,6 +188,10 @@ def measured_lines(limits: Mapping[str, Any]) -> list[str]:
         lines.append(f"{size(limits['wal_bytes'])} of WAL were written while it was loaded, that of others included")
     if limits.get("sessions"):
         lines.append(f"{counted(limits['sessions'], 'session')} of ours at one time at most")
+    exchange = limits.get("exchange") or {}
+    if exchange.get("seconds") is not None:
+        ended = counted(exchange["sessions"], "session")
+        lines.append(f"{ended} ended for the exchange of names; new ones waited {duration(exchange['seconds'])}")
     waited = limits.get("waited_seconds") or 0
     if limits.get("standbys"):
         lines.append(f"waited {duration(waited)} for standbys" if waited else "waited for no standby")

@@ -146,6 +146,8 @@ def _target_lines(data: Mapping[str, Any], now: str) -> list[str]:
 
 def _after_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     after = data.get("transactions_after") or {}
+    if data.get("later"):
+        return [str(line) for line in data["later"]["lines"]]
     if after.get("count") is None:
         return []
     return [

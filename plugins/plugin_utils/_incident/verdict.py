@@ -75,6 +75,11 @@ def missing(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict
             why = f"the copy beside it, {relation.get('copy')}, is complete; the table in use is as it was"
             what = f"what {name} lost of the {counted(count, 'row')} it had"
             found.append({"what": what, "rows": None, "why": why, "object": name})
+    later = data.get("later") or {}
+    if recovery and later.get("count"):
+        what = f"what {counted(later['count'], 'later transaction')} did"
+        why = f"committed after the target, and only in the database that was kept: {'; '.join(later['lines'])}"
+        found.append({"what": what, "rows": None, "why": why, "object": str(later.get("kept_as") or "")})
     plan = data.get("load_plan") or {}
     handled = {*relations, *(relation_name(item) for item in plan.get("relations") or [])}
     handled |= {str(item.get("identity")) for item in plan.get("objects") or []}

@@ -22,7 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     parse_schema_list,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.database import make_recovery
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.damaged_database import make_recovery
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import Planner
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.rehearsal import rehearse
