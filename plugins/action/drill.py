@@ -112,7 +112,7 @@ class ActionModule(ActionBase):
         told = f"Drill {args['id']}: {report['headline']}."
         where = f"Report: {folder / 'report.html'}" if (folder / "report.html").exists() else ""
         if report["verdict"] != verdict.PROVED:
-            said = f"{told} Production was not touched. {where}"
-            return {"changed": True, "failed": True, "msg": said.strip(), "verdict": report["verdict"]}
+            said = [told, "Production was not touched." if report["drill"]["untouched"] else "", where]
+            return {"changed": True, "failed": True, "msg": " ".join(filter(None, said)), "verdict": report["verdict"]}
         show(self._display, f"{told}\n{where}")
         return {"changed": True, "verdict": report["verdict"]}

@@ -34,9 +34,10 @@ options:
     required: true
   kind:
     description:
-      - What happens to them. V(drop) and V(truncate) take along what hangs on them, as C(CASCADE) does.
+      - What happens to them. V(drop) and V(truncate) take along what hangs on them, as C(CASCADE) does. V(update) makes
+        one column of every row wrong, as the tables' owner, and with his triggers.
     type: str
-    choices: [drop, truncate, delete]
+    choices: [drop, truncate, delete, update]
     default: drop
 attributes:
   check_mode:
@@ -76,7 +77,7 @@ damage:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._drill.damage import DAMAGES, DrilledCopy
+from ansible_collections.dbre.recovery.plugins.module_utils._drill.damage import KINDS, DrilledCopy
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "database": {"type": "str", "required": True},
             "tables": {"type": "list", "elements": "str", "required": True},
-            "kind": {"type": "str", "choices": list(DAMAGES), "default": "drop"},
+            "kind": {"type": "str", "choices": list(KINDS), "default": "drop"},
         },
     )
     check_arguments(module)

@@ -175,7 +175,7 @@ class Copy:
         recovery.wait_open()
         isolation = self.read_back(recovery)
         self.own_backup(marker)
-        return self.described(marker, isolation)
+        return self.described(marker, [*isolation, self.own_files(marker)])
 
     def read_back(self, recovery: SideRecovery) -> list[dict[str, Any]]:
         """What is in force of the settings that isolate it; RecoveryError, and it is stopped, where one is not."""
@@ -205,6 +205,21 @@ class Copy:
             self.call(marker, "archive-push", history)
         self.instance.progress("the first backup of the copy", 0, 1, "")
         self.call(marker, "backup", "--type=full")
+
+    def own_files(self, marker: Mapping[str, Any]) -> dict[str, Any]:
+        """Where what the copy archived and backed up is; RecoveryError, and it is stopped, if not below its path."""
+        backups = glob.glob(
+            os.path.join(glob.escape(self.instance.repository), "backup", STANZA, "*", "backup.manifest")
+        )
+        wal = glob.glob(os.path.join(glob.escape(self.instance.repository), "archive", STANZA, "*", "*", "*"))
+        if not backups or not wal:
+            self.instance.stop(marker)
+            raise RecoveryError(
+                f"the copy at {self.instance.path} on {self.instance.host} has no backup or no WAL in its own "
+                "repository, and nobody knows where they went. It was stopped, and no damage was done anywhere. Look "
+                "into the configuration of pgBackRest there."
+            )
+        return {"setting": "its own backup and WAL", "value": self.instance.repository, "ok": True}
 
     def call(self, marker: Mapping[str, Any], *words: str) -> None:
         argv = self.instance.pgbackrest(marker["executable"], *words)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
+from ansible_collections.dbre.recovery.plugins.module_utils._drill.change import change, session_of
 from ansible_collections.dbre.recovery.plugins.module_utils._drill.copy import CopyInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import owner_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
@@ -33,10 +34,18 @@ SCHEMAS = """
 SELECT nspname AS name FROM pg_catalog.pg_namespace
 WHERE nspname <> 'information_schema' AND nspname !~ '^pg_' ORDER BY nspname
 """
+# A CASCADE takes views, too.
+VIEWS = """
+SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ANY(%s) AND c.relkind IN ('v', 'm')
+"""
 # No trigger, rule or event trigger of the copy takes part, as none did when a backup was restored.
 ALONE = "SET session_replication_role = replica"
+XID = "SELECT pg_catalog.txid_current()"
 OWN = f"SELECT id, at FROM {SCHEMA}.{TABLE} ORDER BY id"
 DAMAGES = {"drop": "DROP TABLE {} CASCADE", "truncate": "TRUNCATE {} CASCADE", "delete": "DELETE FROM {}"}
+CHANGE = "update"
+KINDS = (*DAMAGES, CHANGE)
 
 
 class DrilledCopy:
@@ -74,18 +83,19 @@ class DrilledCopy:
             strange = [display_name(*key) for key, item in found.items() if item["kind"] not in ("r", "p")]
             if strange:
                 raise RecoveryError(f"{', '.join(strange)} cannot be drilled on: it is no table. Name tables.")
-            self.write(connection, owner_of(connection, next(iter(found.values()))["oid"]), commits)
+            owners = {owner_of(connection, item["oid"]) for item in found.values()}
+            if kind == CHANGE and len(owners) > 1:
+                raise RecoveryError(
+                    f"the tables belong to {', '.join(sorted(owners))}, and one statement is one role's. Nothing was "
+                    "changed. Name tables of one owner."
+                )
+            self.write(connection, min(owners), commits)
             hit = [*wanted, {"schema": SCHEMA, "name": TABLE}]
             before = self.look(connection, hit)
             write_atomically(self.kept, json.dumps(before))
             connection.rollback()
-            execute(connection, ALONE)
             names = [quote_name(item["schema"], item["name"]) for item in hit]
-            statement = DAMAGES[kind]
-            for one in names if kind == "delete" else [", ".join(names)]:
-                execute(connection, statement.format(one))
-            xid = value(connection, "SELECT pg_catalog.txid_current()") % 2**32
-            connection.commit()
+            xid = self.change(connection, min(owners), hit) if kind == CHANGE else self.empty(connection, names, kind)
             done = value(connection, "SELECT pg_catalog.clock_timestamp()").isoformat()
         return {
             "kind": kind,
@@ -96,6 +106,24 @@ class DrilledCopy:
             "rows": sum(int(one.get("rows") or 0) for one in before["content"].values()),
             "written": len(before["written"]),
         }
+
+    def empty(self, connection: Any, names: Sequence[str], kind: str) -> int:
+        """Drop or empty them in one transaction; which it was."""
+        execute(connection, ALONE)
+        for one in names if kind == "delete" else [", ".join(names)]:
+            execute(connection, DAMAGES[kind].format(one))
+        xid = int(value(connection, XID)) % 2**32
+        connection.commit()
+        return xid
+
+    def change(self, connection: Any, owner: str, hit: Sequence[Mapping[str, str]]) -> int:
+        """Change every row in one transaction; which it was."""
+        with closing(session_of(self.instance, self.marker, connection, owner, self.database)) as session:
+            for table in hit:
+                change(session, table)
+            xid = int(value(session, XID)) % 2**32
+            session.commit()
+        return xid
 
     def write(self, connection: Any, owner: str, commits: int) -> None:
         """Commit one row after the other: what is promised until the damage, by which loss is measured."""
@@ -113,7 +141,7 @@ class DrilledCopy:
         """The content of what is hit, and the definition of everything: a CASCADE takes more than rows."""
         schemas = [item["name"] for item in rows(connection, SCHEMAS)]
         content = take_fingerprint(connection, hit, [])
-        definitions = take_fingerprint(connection, [], schemas, checksum=False)
+        definitions = take_fingerprint(connection, rows(connection, VIEWS, (schemas,)), schemas, checksum=False)
         written = [[item["id"], item["at"].isoformat()] for item in rows(connection, OWN)]
         return {
             "content": content,
@@ -153,7 +181,8 @@ class DrilledCopy:
         if key == "content":
             now = take_fingerprint(connection, before["hit"], [])
         else:
-            now = take_fingerprint(connection, [], before["schemas"], checksum=False)
+            schemas = before["schemas"]
+            now = take_fingerprint(connection, rows(connection, VIEWS, (schemas,)), schemas, checksum=False)
             # What a recovery leaves beside in these schemas is no damage.
             now = {name: item for name, item in now.items() if name in before[key]}
         connection.rollback()

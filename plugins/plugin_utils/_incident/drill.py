@@ -62,6 +62,13 @@ def doubts(drilled: Drilled) -> list[str]:
     return found
 
 
+def untouched(drilled: Drilled) -> bool:
+    """Whether it was seen that nothing of production was touched."""
+    isolation = drilled.copy.get("isolation") or []
+    same = drilled.kept or (drilled.removed.get("repository") or {}).get("unchanged") is True
+    return bool(isolation) and all(item["ok"] is True for item in isolation) and same
+
+
 def _left(drilled: Drilled) -> list[str]:
     """What speaks against the copy being gone without a trace."""
     if not drilled.removed:
@@ -108,13 +115,20 @@ def judge(folder: Path, drilled: Drilled) -> dict[str, Any]:
         judged = verdict.IN_PART
     unproved = [*report["unproved"], *(one for one in found if one not in report["unproved"])]
     headline = verdict.headline(judged, report["missing"], unproved)
-    if judged == verdict.NOT_RECOVERED and drilled.failed:
-        headline = f"{headline}: {drilled.failed}"
+    if judged == verdict.NOT_RECOVERED:
+        loud = [drilled.failed.rstrip(". "), *(drilled.removed.get("left") or [])]
+        headline = ": ".join([headline, "; ".join(filter(None, loud))] if any(loud) else [headline])
     report.update(
         verdict=judged,
         headline=headline,
         unproved=unproved,
-        drill={**(report["drill"] or {}), "lines": lines(drilled), "comparison": drilled.comparison, "doubts": found},
+        drill={
+            **(report["drill"] or {}),
+            "lines": lines(drilled),
+            "comparison": drilled.comparison,
+            "doubts": found,
+            "untouched": untouched(drilled),
+        },
     )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not drilled.kept:
