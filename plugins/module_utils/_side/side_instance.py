@@ -44,6 +44,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config im
 
 MADE_BY = "dbre.recovery"
 MARKER = "marker.json"
+# State of an instance that is to take the place of production, or has: no side instance any more.
+TAKEN = "taken"
 # What may lie in a directory that is still to become ours: a file system's own, and what precedes the first marker.
 NOT_COUNTED = frozenset(["lost+found", "lock.file", f"{MARKER}.new"])
 # Longest path of a Unix socket is 107 bytes on Linux.

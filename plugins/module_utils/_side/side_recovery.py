@@ -41,6 +41,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_checks im
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_client import check_listen, networks
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import (
     NOT_COUNTED,
+    TAKEN,
     SideInstance,
     boot_id,
 )
@@ -187,6 +188,8 @@ class SideRecovery:
     def require_usable(self) -> None:
         """Refuse what was not restored, or was restored before the host was booted."""
         where = f"the side instance at {self.instance.path} on {self.instance.host}"
+        if self.marker["state"] == TAKEN:
+            raise RecoveryError(f"{where} takes the place of production, and is not started by itself any more.")
         if self.marker["state"] != "restored":
             raise RecoveryError(f"{where} is not restored yet. Run pgbackrest_restore again: it goes on.")
         if self.marker["boot_id"] != boot_id():

@@ -34,6 +34,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_client im
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import max_wal_bytes
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import (
     NOT_COUNTED,
+    TAKEN,
     SideInstance,
     boot_id,
     free_port,
@@ -177,7 +178,12 @@ class SideRestore:
             check_listen(client["listen"])
 
     def require_same_request(self, marker: Mapping[str, Any]) -> None:
-        """Refuse to go on with an instance that was made for something else."""
+        """Refuse to go on with an instance that was made for something else, or is to serve in place of production."""
+        if marker["state"] == TAKEN:
+            raise RecoveryError(
+                f"what was restored to {self.instance.path} on {self.instance.host} takes the place of production. "
+                "Nothing was changed. Run the playbook again with the same dr_incident_id, which goes on with that."
+            )
         wanted: dict[str, Any] = {
             "incident": self.asked.incident,
             "target": dict(self.target),

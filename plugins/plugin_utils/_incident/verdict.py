@@ -76,9 +76,9 @@ def missing(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict
             what = f"what {name} lost of the {counted(count, 'row')} it had"
             found.append({"what": what, "rows": None, "why": why, "object": name})
     later = data.get("later") or {}
-    if recovery and later.get("count"):
+    if (recovery or data.get("switch")) and later.get("count"):
         what = f"what {counted(later['count'], 'later transaction')} did"
-        why = f"committed after the target, and only in the database that was kept: {'; '.join(later['lines'])}"
+        why = f"committed after the target, and only in what was kept: {'; '.join(later['lines'])}"
         found.append({"what": what, "rows": None, "why": why, "object": str(later.get("kept_as") or "")})
     plan = data.get("load_plan") or {}
     handled = {*relations, *(relation_name(item) for item in plan.get("relations") or [])}

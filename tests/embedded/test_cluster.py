@@ -1,0 +1,136 @@
+"""A whole cluster goes back to before a migration over two databases, on a production in one folder."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+from conftest import CONTROL, ROOT, Shop
+from runs import run, run_killed_in
+
+PLAYBOOK = ROOT / "playbooks" / "dr-corruption.yml"
+
+
+def going_back(shop: Shop, *words: str, **variables: Any) -> list[str]:
+    given = {"dr_database": "shop", "dr_confirm": True, "dr_report_dir": str(shop.folder / "incidents"), **variables}
+    return ["ansible-playbook", "-i", str(shop.inventory_file), str(PLAYBOOK), "-e", json.dumps(given), *words]
+
+
+def go_back(shop: Shop, *words: str, **variables: Any) -> Any:
+    return run(going_back(shop, *words, **variables), shop.environment)
+
+
+class Writers:
+    """One writer a database, each with a log of its own of what was committed to it."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop, self.over = shop, threading.Event()
+        self.committed: dict[str, list[int]] = {"shop": [], "stock": []}
+
+    def write(self, database: str) -> None:
+        number = 0
+        while not self.over.is_set():
+            try:
+                connection = self.shop.connect(database)
+                with connection.cursor() as cursor:
+                    while not self.over.wait(0.01):
+                        number += 1
+                        cursor.execute("INSERT INTO public.log VALUES (%s)", (number,))
+                        self.committed[database].append(number)
+            except psycopg2.Error:
+                self.over.wait(0.2)  # the server is exchanged
+
+
+@contextmanager
+def writing(shop: Shop) -> Iterator[Writers]:
+    writers = Writers(shop)
+    threads = [threading.Thread(target=writers.write, args=(name,)) for name in writers.committed]
+    for thread in threads:
+        thread.start()
+    try:
+        yield writers
+    finally:
+        writers.over.set()
+        for thread in threads:
+            thread.join()
+
+
+def logged(shop: Shop, database: str) -> set[int]:
+    return {number for (number,) in shop.query(database, "SELECT n FROM public.log")}
+
+
+@pytest.fixture
+def stock(shop: Shop) -> Iterator[Shop]:
+    shop.query(CONTROL, "CREATE DATABASE stock")
+    shop.query("stock", "CREATE TABLE public.items AS SELECT g AS id FROM generate_series(1, 500) g")
+    for database in ("shop", "stock"):
+        shop.query(database, "CREATE TABLE public.log (n int)")
+    yield shop
+    shop.query(CONTROL, "DROP DATABASE stock WITH (FORCE)")
+
+
+def migrate(shop: Shop) -> int:
+    """A bad migration over both; the number of its first transaction."""
+    statements = (
+        "ALTER TABLE public.orders DROP COLUMN what; DELETE FROM public.lines; SELECT pg_current_xact_id()::text"
+    )
+    first = int(shop.query("shop", statements)[0][0])
+    shop.query("stock", "DROP TABLE public.items")
+    return first
+
+
+def test_the_cluster_is_swapped_under_writers_and_the_command_of_the_report_takes_it_back(stock: Shop) -> None:
+    shop = stock
+    with writing(shop) as writers:
+        while len(writers.committed["stock"]) < 20:
+            writers.over.wait(0.05)
+        before = shop.schema_dump("shop")
+        counted = {name: list(numbers) for name, numbers in writers.committed.items()}
+        xid = migrate(shop)
+        planned = go_back(shop, "--check", dr_target_xid=xid, dr_strategy="cluster_swap", dr_incident_id="swap")
+        assert planned.rc == 0, planned.output
+        assert "stock: transaction" in planned.output
+        assert "public.items dropped" in planned.output
+
+        events = shop.folder / "incidents" / "swap" / "events.jsonl"
+        begun = going_back(shop, dr_target_xid=xid, dr_strategy="cluster_swap", dr_incident_id="swap")
+        run_killed_in(begun, events, "prove", 2.5, shop.environment)
+        swapped = go_back(shop, dr_target_xid=xid, dr_strategy="cluster_swap", dr_incident_id="swap")
+        assert swapped.rc == 2, swapped.output
+    assert "Recovered in part: missing what" in swapped.output
+    assert shop.schema_dump("shop") == before
+    assert shop.count("public.orders") == 3000
+    assert shop.count("public.lines") == 3000
+    assert shop.query("stock", "SELECT count(*) FROM public.items") == [(500,)]
+
+    # By the log of the writers: what was committed before is there, what came later is there or listed, each once.
+    report = shop.report("swap")
+    later = report["later"]
+    for database, numbers in counted.items():
+        assert set(numbers) <= logged(shop, database)
+        rows = [
+            item["inserted"]
+            for item in later["tables"]
+            if (item["database"], item["table"]) == (database, "public.log")
+        ]
+        # The server may commit what a writer is not told any more, once for each time that it was stopped.
+        acknowledged = len(writers.committed[database])
+        assert acknowledged <= len(logged(shop, database)) + sum(rows) <= acknowledged + 2
+    assert report["verdict"] == "in_part"
+    assert report["unproved"] == []
+    assert report["switch"]["outage_seconds"] < 60
+
+    (back,) = [item for item in report["left_to_do"] if "Take the exchange back" in item["what"]]
+    taken = shop.obey(back["command"])
+    assert taken.rc == 0, taken.output
+    assert shop.query("stock", "SELECT to_regclass('public.items')") == [(None,)]
+    assert shop.count("public.lines") == 0
+    (gone,) = [item for item in report["left_to_do"] if item["what"].startswith("Remove ")]
+    removed = shop.obey(gone["command"])
+    assert removed.rc == 0, removed.output
+    assert not list(shop.folder.glob("data.*"))

@@ -1,0 +1,201 @@
+"""A whole cluster goes back to before a migration, and nothing of what it replaces is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._exchange import cluster as looking
+from ansible_collections.dbre.recovery.plugins.module_utils._exchange import exchange as module
+from conftest import Cluster, Swap
+
+BEFORE = ("200 200 order 99", "200 20100", "200 20100")
+
+
+class Killed(BaseException):
+    """The run is killed; nothing of ours catches it."""
+
+
+def timelines(cluster: Cluster) -> list[str]:
+    return sorted(path.name[:8] for path in cluster.repo.glob("archive/main/*/*.history"))
+
+
+def test_all_databases_are_as_before_the_migration_and_taking_it_back_loses_nothing(cluster: Cluster) -> None:
+    assert cluster.state() == BEFORE
+    cluster.migrate()
+    swap = Swap(cluster)
+    opened = swap.carry_out()
+    assert (opened["timeline"], opened["fork_lsn"]) == (2, opened["reached"]["lsn"])
+    assert cluster.state() == BEFORE
+    assert cluster.sql("SELECT to_regclass('later')") is None
+    assert cluster.sql("SHOW work_mem") == "5MB"
+    assert cluster.sql("SHOW maintenance_work_mem") == "33MB"
+    assert "recovery_target" not in (cluster.data / "postgresql.auto.conf").read_text()
+    assert swap.prove_archived()["proved"]
+    swap.side.ensure("absent")
+    cluster.stop()
+    cluster.start()
+    assert cluster.state() == BEFORE
+    # The one that was replaced is whole, and nothing starts there.
+    kept = Path(swap.keep) / "data"
+    assert (kept / "base").is_dir()
+    assert not (kept / "global" / "pg_control").exists()
+
+    cluster.sql("INSERT INTO orders VALUES (999, 'of the restored one')")
+    back = swap.take_back()
+    assert cluster.damaged()
+    # A restore to the newest timeline is one of the cluster that serves.
+    assert (back["timeline"], back["parent"]) == (3, 1)
+    assert swap.prove_archived()["proved"]
+    assert timelines(cluster) == ["00000002", "00000003"]
+    cluster.sql("INSERT INTO later VALUES (8)")
+    cluster.backrest("backup", "--type=full")
+    assert swap.take_back()["changed"] is False
+    with pytest.raises(RecoveryError, match="was taken back"):
+        swap.exchange.exchanged()
+    assert swap.exchange.removed() == {"changed": True}
+    assert not list(cluster.root.glob("**/*before-migration*"))
+    assert not list(cluster.root.glob("**/*taken-back*"))
+    assert cluster.sql("SELECT count(*) FROM later") == 8
+
+
+def test_a_second_incident_goes_to_timeline_three_and_its_first_backup_is_of_use(cluster: Cluster) -> None:
+    cluster.migrate()
+    first = Swap(cluster)
+    first.carry_out()
+    first.side.ensure("absent")
+    cluster.backrest("backup", "--type=full")
+    cluster.write(201, 300)
+    before = cluster.state()
+    cluster.target_here("again")
+    cluster.sql("DROP TABLE orders")
+    cluster.archive()
+    second = Swap(cluster, "again")
+    opened = second.carry_out()
+    assert (opened["timeline"], opened["parent"]) == (3, 2)
+    assert cluster.state() == before
+    second.side.ensure("absent")
+
+
+@contextmanager
+def killed_after_one(patch: pytest.MonkeyPatch, place: Any, what: str) -> Iterator[None]:
+    """Each run gets on by one call of what changes the world, and is killed before the next."""
+    calls, real = 0, getattr(place, what)
+
+    def killing(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise Killed
+        return real(*args, **options)
+
+    with patch.context() as inner:
+        inner.setattr(place, what, killing)
+        yield
+
+
+def again_and_again(patch: pytest.MonkeyPatch, place: Any, what: str, run: Callable[[], Any]) -> int:
+    """Run it until no run is killed any more; how many were."""
+    for killed in range(30):
+        try:
+            with killed_after_one(patch, place, what):
+                run()
+            return killed
+        except Killed:
+            pass
+    raise AssertionError("it does not get on")
+
+
+PLACES = [("rename", module.os), ("write", module.Exchange), ("start", module.Server)]
+
+
+@pytest.mark.parametrize(("what", "place"), PLACES, ids=[what for what, _place in PLACES])
+def test_killed_between_any_two_steps_it_ends_as_if_never_killed_and_so_does_taking_it_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str, place: Any
+) -> None:
+    cluster.migrate()
+    swap = Swap(cluster)
+    swap.side.restore()
+
+    def swap_it() -> None:
+        swap.prepared_again()
+        swap.exchange.closed()
+        swap.exchange.exchanged()
+        swap.exchange.opened()
+
+    assert again_and_again(monkeypatch, place, what, swap_it) >= 1
+    assert cluster.state() == BEFORE
+    assert len(list(Path(swap.keep).glob("data"))) == 1
+    again_and_again(monkeypatch, place, what, swap.take_back)
+    assert cluster.damaged()
+    swap.side.ensure("absent")
+    assert cluster.damaged()
+
+
+def test_given_up_before_the_directories_were_exchanged_production_goes_on_as_it_was(cluster: Cluster) -> None:
+    cluster.migrate()
+    swap = Swap(cluster)
+    swap.prepare()
+    swap.exchange.closed()
+    # Whoever was let in while it was closed is us alone.
+    assert not list((cluster.root / "sock").glob(".s.*"))
+    with pytest.raises(RecoveryError, match="takes the place of production"):
+        swap.side.ensure("paused")
+    assert swap.exchange.given_up()["start"]
+    assert cluster.damaged()
+    swap.side.ensure("absent")
+    assert not Path(swap.keep).exists()
+    assert int(cluster.sql("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"), 16) == 1
+
+
+def test_nothing_is_moved_where_somebody_started_the_server_meanwhile(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.migrate()
+    swap = Swap(cluster)
+    swap.prepare()
+    swap.exchange.closed()
+    real = module.Exchange.end
+
+    def ending(self: Any, marker: Any, server: Any) -> None:
+        real(self, marker, server)
+        cluster.start()
+
+    monkeypatch.setattr(module.Exchange, "end", ending)
+    with pytest.raises(RecoveryError, match="somebody has started the server"):
+        swap.exchange.exchanged()
+    assert cluster.damaged()
+    cluster.stop()
+
+
+def test_a_damaged_restore_is_not_put_into_its_place(cluster: Cluster) -> None:
+    cluster.migrate()
+    swap = Swap(cluster)
+    swap.side.restore()
+    swap.side.ensure("paused", target=swap.target)
+    swap.side.ensure("stopped")
+    victim = max((swap.side.path / "data" / "base").glob("*/*"), key=lambda path: path.stat().st_size)
+    with victim.open("r+b") as file:
+        file.seek(8192 + 4000)
+        file.write(b"\xff\x00\xff\x00")
+    with pytest.raises(RecoveryError, match="damaged pages"):
+        swap.prepared_again()
+    with pytest.raises(RecoveryError, match="not proved yet"):
+        swap.exchange.exchanged()
+    assert cluster.damaged()
+    swap.side.ensure("absent")
+
+
+def test_a_server_that_a_manager_has_in_its_hands_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.migrate()
+    swap = Swap(cluster)
+    plan = swap.exchange.plan(swap.target)
+    assert plan["keep"] == swap.keep
+    found = [{"name": "Patroni", "found": "the process patroni runs", "command": "patronictl"}]
+    monkeypatch.setattr(looking, "find_managers", lambda: found)
+    with pytest.raises(RecoveryError, match="Patroni"):
+        swap.exchange.plan(swap.target)
