@@ -29,9 +29,8 @@ options:
       - V(fenced) masks the unit of the old primary and ends the server, at last by force. Run it as root.
       - V(cut) takes a standby's C(primary_conninfo) away by C(ALTER SYSTEM), so that its WAL receiver stops, and
         remembers it in O(path).
-      - V(replayed) waits until everything up to O(lsn) is replayed.
-      - V(promoted) promotes, makes a checkpoint, and has O(slots) for the followers. It fails for a primary whose
-        timeline did not begin at or behind O(lsn) of O(timeline).
+      - V(promoted) waits until everything up to O(lsn) is replayed, promotes, makes a checkpoint, and has O(slots) for
+        the followers. It fails for a primary whose timeline did not begin at or behind O(lsn) of O(timeline).
       - V(following) points C(primary_conninfo) to O(primary_host) and waits until the standby streams O(timeline) and
         has replayed some of it. One that has replayed, or will replay, what the old primary wrote beyond O(lsn) is cut
         off instead, and RV(left) says so. A delayed standby is not waited for.
@@ -39,7 +38,7 @@ options:
         of those standbys stream; with fewer, every commit would wait, and nothing is set.
       - V(settled) takes back what C(ALTER SYSTEM) set, where a configuration file says the same by now.
     type: str
-    choices: [fenced, cut, replayed, promoted, following, synchronous, settled]
+    choices: [fenced, cut, promoted, following, synchronous, settled]
     required: true
   incident:
     description:
@@ -144,11 +143,6 @@ was_running:
   description: Whether a server ran there.
   returned: when O(state) is V(fenced)
   type: bool
-replay_lsn:
-  description: Up to where the standby has replayed.
-  returned: when O(state) is V(replayed)
-  type: str
-  sample: 0/6000148
 timeline:
   description: Timeline of the new primary.
   returned: when O(state) is V(promoted), and not in check mode
@@ -212,7 +206,7 @@ def main() -> None:
         argument_spec={
             "state": {
                 "type": "str",
-                "choices": ["fenced", "cut", "replayed", "promoted", "following", "synchronous", "settled"],
+                "choices": ["fenced", "cut", "promoted", "following", "synchronous", "settled"],
                 "required": True,
             },
             "incident": {"type": "str", "required": True},
@@ -231,7 +225,6 @@ def main() -> None:
             **connection_argument_spec(),
         },
         required_if=[
-            ("state", "replayed", ["lsn"]),
             ("state", "promoted", ["lsn", "timeline"]),
             ("state", "following", ["lsn", "timeline", "primary_host"]),
         ],

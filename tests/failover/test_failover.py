@@ -12,7 +12,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -150,6 +150,11 @@ class Lab:
         moments = sorted(self.told(clients).values())
         return max(after - before for before, after in zip(moments, moments[1:]))
 
+    def note_outages(self, record_property: Callable[[str, object], None]) -> None:
+        """Into the JUnit report, for docs/failover.md."""
+        for name, clients in (("through PgBouncer", "[34]"), ("direct", "[12]")):
+            record_property(f"seconds without a commit, {name}", round(self.outage(clients), 1))
+
     def wait_until_told(self, more: int, clients: str = "[1-4]") -> None:
         goal = len(self.told(clients)) + more
         deadline = time.monotonic() + 30
@@ -251,7 +256,7 @@ def test_done_once_it_is_not_done_again(lab: Lab) -> None:
     assert (again.rc, again.changed) == (0, 0), again.output
     other = lab.fail_over("--check", dr_incident_id="once-more")
     assert other.rc != 0
-    assert "deb13d is a standby, and not the primary that is gone." in other.output
+    assert "deb13f (timeline 2) is the primary already; there is nothing to promote" in other.output
 
 
 def test_an_old_primary_that_comes_back_by_itself_in_the_middle_is_not_listened_to(lab: Lab) -> None:
@@ -295,7 +300,9 @@ def test_an_old_primary_that_comes_back_by_itself_in_the_middle_is_not_listened_
     assert lab.sql(lab.new, "SELECT pg_is_in_recovery(), count(*) FROM told WHERE n < 0") == "t|0"
 
 
-def test_two_servers_exchange_their_places_under_load_and_nothing_is_lost(lab: Lab) -> None:
+def test_two_servers_exchange_their_places_under_load_and_nothing_is_lost(
+    lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
     lab.sql(lab.old, "DELETE FROM told")
     lab.start_clients()
     lab.wait_until_told(50, "[34]")
@@ -307,11 +314,29 @@ def test_two_servers_exchange_their_places_under_load_and_nothing_is_lost(lab: L
     assert set(lab.told()) - lab.there(lab.new) == set()
     # Whoever comes through PgBouncer waits, and sees no error; the others connect again.
     assert lab.clients.run(f"cat {FOLDER}/client[34].errors 2>/dev/null || true") == ""
-    print(f"outage through PgBouncer {lab.outage('[34]'):.1f} s, direct {lab.outage('[12]'):.1f} s")
+    lab.note_outages(record_property)
     assert lab.outage("[34]") < 60
     assert lab.evidence("switch", "located")["clean"]
     assert lab.evidence("switch", "last_words")["way"] == "rejoin"
     assert lab.followers(lab.new) == "dbre_deb13d dbre_deb13g"
+
+
+def test_after_a_power_failure_one_run_leads_clients_to_another(
+    lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    lab.start_clients()
+    lab.wait_until_told(50, "[34]")
+    lab.new.run(f"pid=$(head -1 {DATA}/postmaster.pid); kill -KILL $pid $(pgrep -P $pid)")
+    given = {"dr_primary": "deb13f", "dr_standby_group": "standbys_of_deb13f", "dr_incident_id": "again"}
+    done = lab.fail_over(**given)
+    assert done.rc == 0, done.output
+    lab.wait_until_told(20, "[12]")
+    lab.wait_until_told(20, "[34]")
+    lab.stop_clients()
+    lab.note_outages(record_property)
+    new = lab.old if lab.evidence("again", "located")["candidate"] == "deb13d" else lab.other
+    assert set(lab.told()) - lab.there(new) == set()
+    assert len(lab.followers(new).split()) == 2
 
 
 def wait_for_server(host: Host) -> None:

@@ -24,6 +24,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._failover.recorded i
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState
 
 SAFE = "Nothing was changed."
+# Bytes that a standby may lack in a switchover: clients wait until it has them.
+LAG = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def choose(primary: HostState, standbys: Sequence[HostState], wishes: Wishes) ->
             f"no standby can be promoted: {said}. {SAFE} Mend one of them and run this again, or restore the newest "
             "backup with all WAL: provision-primary on a new host, with pgbackrest restore."
         )
-    order = sorted(able.values(), key=lambda state: -(lsn_of(state) or 0))
+    order = _in_order(list(able.values()), wishes.switchover)
     best = order[0]
     wanted = wishes.promote or (wishes.planned if wishes.planned in able else "")
     chosen = able.get(wanted, best)
@@ -180,6 +182,15 @@ def choose(primary: HostState, standbys: Sequence[HostState], wishes: Wishes) ->
     )
 
 
+def _in_order(able: Sequence[HostState], switchover: bool) -> list[HostState]:
+    """The best first, as the inventory has them where they are as good.
+
+    In a switchover all get everything before one is promoted, so that a moment's difference does not count.
+    """
+    most = max(lsn_of(state) or 0 for state in able)
+    return sorted(able, key=lambda state: max(most - (lsn_of(state) or 0) - (LAG if switchover else 0), 0))
+
+
 def _instead(able: dict[str, HostState]) -> str:
     return f" ({', '.join(able)} can be)" if able else ""
 
@@ -193,6 +204,8 @@ def _reason(chosen: HostState, order: Sequence[HostState], wishes: Wishes) -> st
     if len(order) == 1:
         return f"it is the only standby that can be; its WAL ends at {end}"
     behind = (lsn_of(chosen) or 0) - (lsn_of(order[1]) or 0)
+    if wishes.switchover and abs(behind) <= LAG:
+        return "it comes first in the inventory, and gets all WAL before it is promoted"
     if behind == 0:
         return f"its WAL ends at {end}, as that of {order[1]['host']} does, and it comes first in the inventory"
     return f"it has most WAL, up to {end}: {size(behind)} more than {order[1]['host']}"

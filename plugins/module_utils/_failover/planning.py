@@ -253,9 +253,10 @@ def _lost(choice: Choice) -> str:
 def located(planned: Mapping[str, Any], salvaged: Mapping[str, Any]) -> dict[str, Any]:
     """Whom to promote, up to where, and what was lost, for the steps after this one and for the record.
 
-    ``salvaged`` is what the module postgresql_wal_salvage returned.
+    ``salvaged`` is what the module postgresql_wal_salvage returned; empty where nothing was to be brought.
     """
-    end, expected = str(salvaged["end"]), str(planned["best_end"])
+    expected = str(planned["best_end"])
+    end = str(salvaged.get("end", expected))
     keys = ("commits", "last_commit", "taken", "bytes", "from", "archive_unread")
     return {
         "candidate": planned["candidate"],

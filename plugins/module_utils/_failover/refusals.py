@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import size
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice import SAFE, Wishes
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice import LAG, SAFE, Wishes
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState
 
 
@@ -53,8 +53,8 @@ def refuse_living(primary: HostState) -> None:
     )
 
 
-# Segments that wait to be archived, and bytes that a standby may lack: both have to be waited for while clients wait.
-BACKLOG, LAG = 8, 16 << 20
+# Segments that wait to be archived, for which clients would wait, too.
+BACKLOG = 8
 
 
 def refuse_switchover(primary: HostState, candidate: HostState) -> None:

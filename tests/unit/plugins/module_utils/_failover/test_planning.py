@@ -233,3 +233,22 @@ def test_a_switchover_that_would_make_clients_wait_is_refused(
     db2 = seen("db2", "0/6000400", **{"receiver": "streaming", "replay_lsn": "0/6000400", **standby})
     with pytest.raises(RecoveryError, match=words):
         planned(db2, seen("db1", "0/6000500", **{**LIVING, **primary}), wishes=SWITCH)
+
+
+def test_in_a_switchover_the_inventory_says_who_comes_first_and_a_moments_difference_does_not() -> None:
+    streams = {"receiver": "streaming", "replay_lsn": "0/6000300"}
+    first, second = seen("db2", "0/6000300", **streams), seen("db3", "0/6000400", **streams)
+    old = seen("db1", "0/6000500", **LIVING)
+    found = planned(first, second, old, wishes=SWITCH)
+    assert (found["candidate"], "comes first in the inventory" in found["reason"]) == ("db2", True)
+    late = seen("db2", "0/2000000", **streams)
+    assert planned(late, second, old, wishes=SWITCH)["candidate"] == "db3"
+    dead = seen("db1", "0/6000500", **DEAD)
+    assert planned(first, second, dead)["candidate"] == "db3"
+
+
+def test_of_a_primary_that_was_shut_down_in_order_nothing_is_to_be_brought() -> None:
+    stopped = seen("db1", "0/6000600", **{**DEAD, "cluster_state": "shut down"})
+    found = planned(seen("db2", "0/6000600", replay_lsn="0/6000600"), stopped)
+    whole = located(found, {})
+    assert (found["clean"], whole["lsn"], whole["lost"]["transactions"]) == (True, "0/6000600", 0)
