@@ -41,6 +41,10 @@ options:
     description: Whether commits wait for standbys as they did on the old primary.
     type: bool
     default: true
+  inventory:
+    description: The words of the command line that name the inventory.
+    type: str
+    default: -i INVENTORY
 author:
   - the dbre.recovery authors (!UNKNOWN)
 """
@@ -66,9 +70,10 @@ def failover_left_to_do(
     fork_lsn: str = "",
     diverged: Sequence[Mapping[str, Any]] = (),
     applied: bool = True,
+    inventory: str = "-i INVENTORY",
 ) -> list[dict[str, Any]]:
     known = last_words if (last_words or {}).get("way") else {}
-    return left_to_do(planned, located, known or {}, fork_lsn, diverged, applied)
+    return left_to_do(planned, located, known or {}, fork_lsn, diverged, applied, inventory)
 
 
 class FilterModule:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
 from conftest import PORT, SOCKET_DIR, Site
+from runs import run_killed_in
 
 
 @pytest.mark.both_sites
@@ -89,6 +91,36 @@ def test_killed_in_a_phase_and_run_again_it_ends_as_if_never_killed(shop: Site, 
     assert shop.settings() == settings
     assert shop.side_instances() == ""
     assert shop.sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'recovered%'") == ""
+
+
+# The first ends what the host has of the run; the others are refused until the network is back.
+CUT = "systemd-run --on-active=20 systemctl start ssh; systemctl stop ssh.socket ssh; pkill -KILL sshd"
+
+
+@pytest.mark.whole
+def test_when_the_network_is_back_applications_write_and_the_run_goes_on(shop: Site) -> None:
+    shop.sql("DROP TABLE public.prices")
+    settings = shop.settings()
+    given = {"dr_tables": "public.prices", "dr_incident_id": "cut", "dr_contain": "read_only"}
+    events = shop.reports / "cut" / "events.jsonl"
+
+    def cut(_run: object) -> None:
+        assert shop.settings() != settings
+        shop.primary.run(CUT, user="root", check=False)
+
+    said = run_killed_in(shop.command(**given), events, "restore", 0.5, kill=cut)
+    assert "UNREACHABLE" in said
+    note = events.with_name("evidence") / "containment.json"
+    deadline = time.monotonic() + 90
+    while json.loads(note.read_text())["active"]:
+        assert time.monotonic() < deadline, note.read_text()
+        time.sleep(1)
+    assert shop.settings() == settings
+
+    run = shop.recover(**given)
+    assert run.rc == 0, run.output
+    assert shop.settings() == settings
+    assert shop.side_instances() == ""
 
 
 def test_a_dropped_database_is_back_under_its_name(shop: Site) -> None:

@@ -23,12 +23,14 @@ def left_to_do(
     fork_lsn: str,
     diverged: Sequence[Mapping[str, Any]] = (),
     applied: bool = True,
+    inventory: str = "-i INVENTORY",
 ) -> list[dict[str, Any]]:
     """What people have to do afterwards; what was lost among it, so that no report calls it whole.
 
     ``found`` is what :func:`located` returned, ``last_words`` what the module postgresql_old_primary returned, empty
     where the old primary was not asked, ``fork_lsn`` where the new timeline began, ``diverged`` what
-    :func:`diverged_of` returned, ``applied`` whether synchronous replication is as it was.
+    :func:`diverged_of` returned, ``applied`` whether synchronous replication is as it was, ``inventory`` the words
+    of the command line that name it.
     """
     old, new = str((planned.get("primary") or {}).get("host")), str(found["candidate"])
     entries: list[dict[str, Any]] = []
@@ -106,6 +108,9 @@ def left_to_do(
                 ),
             }
         )
+    for entry in entries:
+        if "command" in entry:
+            entry["command"] = entry["command"].replace("-i INVENTORY", inventory)
     return entries
 
 

@@ -116,6 +116,10 @@ def test_what_only_the_old_primary_had_is_counted_and_kept_until_it_is_removed()
         "a backup from before, restored with this WAL, has them"
         in left_to_do(found, report, last_words, "0/1")[0]["reason"]
     )
+    told = left_to_do(found, report, last_words, "0/6000400", inventory="-i a.yml -i 'b c'")
+    assert all(
+        entry["command"].split(" ", 1)[1].startswith("-i a.yml -i 'b c' ") for entry in told if "command" in entry
+    )
     nothing = left_to_do(found, report, {"way": "rejoin", "kept": "", "own": {}}, "0/6000400")
     assert [entry["what"] for entry in nothing if entry.get("lost") or "db1 a standby" in entry["what"]] == []
 
