@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -256,7 +257,7 @@ def test_done_once_it_is_not_done_again(lab: Lab) -> None:
     assert (again.rc, again.changed) == (0, 0), again.output
     other = lab.fail_over("--check", dr_incident_id="once-more")
     assert other.rc != 0
-    assert "deb13f (timeline 2) is the primary already; there is nothing to promote" in other.output
+    assert re.search(r"deb13f \(timeline \d\) is the primary already; there is nothing to promote", other.output)
 
 
 def test_an_old_primary_that_comes_back_by_itself_in_the_middle_is_not_listened_to(lab: Lab) -> None:
@@ -324,6 +325,7 @@ def test_two_servers_exchange_their_places_under_load_and_nothing_is_lost(
 def test_after_a_power_failure_one_run_leads_clients_to_another(
     lab: Lab, record_property: Callable[[str, object], None]
 ) -> None:
+    lab.sql(lab.new, "DELETE FROM told")
     lab.start_clients()
     lab.wait_until_told(50, "[34]")
     lab.new.run(f"pid=$(head -1 {DATA}/postmaster.pid); kill -KILL $pid $(pgrep -P $pid)")
