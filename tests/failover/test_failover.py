@@ -80,7 +80,10 @@ class Lab:
         self.inventories.remove(str(self.unreachable))
 
     def fail_over(self, *extra: str, **variables: Any) -> Run:
-        return run(self.command(*extra, **variables))
+        done = run(self.command(*extra, **variables))
+        with (self.reports.parent / f"{variables['dr_incident_id']}.txt").open("a") as file:
+            file.write(done.output)
+        return done
 
     def killed_in(self, phase: str, seconds: float, **variables: Any) -> None:
         events = self.reports / str(variables["dr_incident_id"]) / "events.jsonl"
