@@ -44,10 +44,23 @@ options:
     required: true
   rebuild:
     description:
-      - Whether to restore again over a directory of the same server, which is stopped if it is a running standby.
-        What is only in that directory is lost.
+      - Whether to make a directory of the same server anew, which is stopped if it is a running standby. What is only
+        in that directory is lost.
     type: bool
     default: false
+  rewind_from:
+    description:
+      - Connection string of the primary, without a password, for O(rebuild) - what differs is taken from there by
+        C(pg_rewind), where that can be done, and the directory is restored where it cannot. The role has to be one that
+        may execute C(pg_ls_dir), C(pg_stat_file) and C(pg_read_binary_file); its C(passfile), where it names one, needs
+        the password for C(replication).
+      - Meanwhile the directory has a mode with which PostgreSQL does not start.
+    type: str
+  config_file:
+    description:
+      - The configuration file of that directory's server, where it is elsewhere. C(restore_command) in it is how
+        C(pg_rewind) gets WAL that the directory has no more.
+    type: path
   bin_dir:
     description:
       - Directory of PostgreSQL's programs, found by major version when not given.
@@ -76,8 +89,13 @@ action:
   description: What was done, or in check mode would be.
   returned: success
   type: str
-  choices: [none, restore, delta]
+  choices: [none, restore, delta, rewind]
   sample: restore
+not_rewound:
+  description: Why a directory was restored and not rewound; empty otherwise.
+  returned: success
+  type: str
+  sample: it has neither data checksums nor wal_log_hints
 settings:
   description:
     - Settings that the standby must have at least as high, from the control file. Empty where there is none yet.
@@ -106,6 +124,8 @@ def main() -> None:
             "system_identifier": {"type": "str", "required": True},
             "major_version": {"type": "int", "required": True},
             "rebuild": {"type": "bool", "default": False},
+            "rewind_from": {"type": "str"},
+            "config_file": {"type": "path"},
             "bin_dir": {"type": "path"},
             **ARGUMENT_SPEC,
         },
@@ -122,6 +142,8 @@ def main() -> None:
             backrest=PgBackRest(module.run_command, **stanza_of(params)),
             run=module.run_command,
             rebuild=params["rebuild"],
+            rewind_from=params["rewind_from"] or "",
+            config_file=params["config_file"] or "",
             bin_dir=params["bin_dir"],
         )
         module.exit_json(**standby.ensure(module.check_mode))

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata im
     parse_controldata,
     recovery_settings,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._side.rewind import CLOSED, rewind, why_not
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import now, server_pid
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import percent_done
 
@@ -141,12 +143,21 @@ class Standby:
         backrest: PgBackRest,
         run: Run,
         rebuild: bool = False,
+        rewind_from: str = "",
+        config_file: str = "",
         bin_dir: Optional[str] = None,
     ) -> None:
-        """``system_identifier`` is the primary's; with ``rebuild`` what of it is there is restored anew."""
+        """``system_identifier`` is the primary's; with ``rebuild`` what of it is there is made anew.
+
+        ``rewind_from`` leads to the primary, where that may be done by pg_rewind, and ``config_file`` is the
+        configuration of the directory's server, where that is elsewhere.
+        """
         self.path = path
         self.system_identifier = system_identifier
+        self.major = major_version
         self.rebuild = rebuild
+        self.rewind_from = rewind_from
+        self.config_file = config_file if os.path.exists(config_file) else ""
         self.backrest = backrest
         self.run = run
         self.host = socket.gethostname()
@@ -177,14 +188,22 @@ class Standby:
         """Have the directory hold a standby; the module's result."""
         found = self.look()
         action = decide(found, self.system_identifier, self.rebuild, self.host)
+        unwound = "it was not asked for"
         if action != "none":
             self.check_repository()
             if not check_mode:
-                self.restore(action, found.running)
+                if found.running:
+                    self.stop()
+                if action == "delta" and not found.interrupted and self.rewind_from:
+                    unwound = self.rewind()
+                    action = action if unwound else "rewind"
+                if action != "rewind":
+                    self.restore(action)
         control = found.control if action == "none" or check_mode else self.control()
         return {
             "changed": action != "none",
             "action": action,
+            "not_rewound": "" if action != "delta" or check_mode else unwound,
             "settings": recovery_settings(control) if control else {},
         }
 
@@ -205,13 +224,30 @@ class Standby:
                 "Nothing was changed. Take one: provision-primary."
             )
 
-    def restore(self, action: str, running: bool) -> None:
+    def stop(self) -> None:
+        """Stop the standby that runs there."""
+        stop = [os.path.join(self.bin_dir, "pg_ctl"), "stop", "-w", "-s", "-m", "fast", "-D", self.path]
+        rc, stdout, stderr = self.run(stop)
+        if rc != 0:
+            raise RecoveryError(f"the standby in {self.path} does not stop: {(stderr or stdout).strip()}")
+
+    def rewind(self) -> str:
+        """Have what differs from the primary be as there; why that was not possible, or empty."""
+        if reason := why_not(self.control()):
+            return reason
+        self.tell(0)
+        # What says that this is a standby goes before the control file tells of the new state.
+        mode = stat.S_IMODE(os.stat(self.path).st_mode)
+        os.chmod(self.path, CLOSED)
+        if reason := rewind(self.bin_dir, self.path, self.major, self.rewind_from, self.config_file):
+            return reason
+        write_atomically(os.path.join(self.path, "standby.signal"), "")
+        os.chmod(self.path, mode)
+        self.finish()
+        return ""
+
+    def restore(self, action: str) -> None:
         """Restore as a standby; what was begun and not ended is known by the file beside the directory."""
-        if running:
-            stop = [os.path.join(self.bin_dir, "pg_ctl"), "stop", "-w", "-s", "-m", "fast", "-D", self.path]
-            rc, stdout, stderr = self.run(stop)
-            if rc != 0:
-                raise RecoveryError(f"the standby in {self.path} does not stop: {(stderr or stdout).strip()}")
         os.makedirs(os.path.dirname(self.path.rstrip("/")), exist_ok=True)
         self.tell(0)
         os.makedirs(self.path, mode=0o700, exist_ok=True)
@@ -246,6 +282,10 @@ class Standby:
                 "cause and run again: it goes on with what is there.",
                 rc=process.returncode,
             )
+        self.finish()
+
+    def finish(self) -> None:
+        """Leave it no setting of the primary's own, and the file beside no longer says that it is half done."""
         auto = os.path.join(self.path, "postgresql.auto.conf")
         with open(auto, encoding="utf-8") as file:
             text = file.read()
@@ -260,6 +300,11 @@ class Standby:
             os.makedirs(self.path, mode=0o700)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.path, "postmaster.pid"))  # of a server that was killed
+        if stat.S_IMODE(os.stat(self.path).st_mode) == CLOSED:
+            # Of a rewind that did not come to its end: nobody may start that, also when it can be entered again.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.path, "global", "pg_control"))
+            os.chmod(self.path, 0o700)
 
     def tell(self, done: float) -> None:
         """Say how far the restore is, and that it has begun."""
