@@ -24,7 +24,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import find_managers
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, Slot, Upstream
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.wal_end import WalEnd, read_end, segments_in
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.wal_end import (
+    WalEnd,
+    has_record,
+    read_end,
+    segments_in,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, connect
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import value
@@ -323,15 +328,10 @@ def _timeline_of_wal(state: HostState) -> int:
     for child in sorted(number for number in later if number > timeline):
         with open(os.path.join(wal, f"{child:08X}.history"), encoding="utf-8") as file:
             parent, fork = (parse_history(file.read(), child).ends or ((0, 0),))[-1]
-        if parent == timeline and _goes_beyond(state, child, fork) and not _goes_beyond(state, parent, fork):
+        goes_on = parent == timeline and has_record(state["bin_dir"], wal, child, fork)
+        if goes_on and not has_record(state["bin_dir"], wal, parent, fork):
             timeline = child
     return timeline
-
-
-def _goes_beyond(state: HostState, timeline: int, lsn: int) -> bool:
-    wal = os.path.join(state["data_directory"], "pg_wal")
-    end = read_end(state["bin_dir"], wal, timeline, lsn, state["segment_size"]).end
-    return end is not None and end > lsn
 
 
 def _add_history(state: HostState) -> None:

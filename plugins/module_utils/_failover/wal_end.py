@@ -18,7 +18,7 @@ from typing import Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, is_segment_name
-from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import ENVIRONMENT
+from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import ENVIRONMENT, run
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Line, parse_lines
 
 PAGE = 8192
@@ -124,6 +124,13 @@ def read_end(bin_dir: str, wal: str, timeline: int, start: int, segment_size: in
             tail.add(piece)
         complaint = process.stderr.read().decode(errors="replace")
     return judge(tail, complaint, process.returncode, segment_size, f"{wal} from {format_lsn(start)} on")
+
+
+def has_record(bin_dir: str, wal: str, timeline: int, lsn: int) -> bool:
+    """Whether a timeline has a valid record from a position on, in the segment of that position at least."""
+    argv = [os.path.join(bin_dir, "pg_waldump"), f"--path={wal}", f"--timeline={timeline}", "--limit=1"]
+    rc, stdout, _stderr = run([*argv, f"--start={format_lsn(lsn)}"])
+    return rc == 0 and stdout.startswith("rmgr: ")
 
 
 def segments_in(wal: str, timeline: int) -> list[str]:
