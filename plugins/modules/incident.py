@@ -250,11 +250,18 @@ record:
       sample: []
     past_seconds:
       description:
-        - Usual seconds of each phase, medians over the newest reports of the same scenario that ended well in one go;
-          null when there are none.
+        - Usual seconds of each phase, medians over the newest reports of the same scenario, and the same way back, that
+          ended well in one go; null when there are none.
       returned: O(state=open) and O(state=planned)
       type: dict
       sample: {"locate": 2.1, "restore": 9.4}
+    past_strategies:
+      description: >-
+        Of each way back (C(dr_strategy)) what such reports measured; seconds of the C(restore), C(seconds) after it,
+        and C(bytes_per_second) of what was loaded.
+      returned: O(state=open) and O(state=planned)
+      type: dict
+      sample: {"database": {"restore": 9.4, "seconds": 20.5, "bytes_per_second": 52428800.0}}
     recovered_before:
       description:
         - The newest other incident in the folder that has recovered from the same damage, with its verdict; null when

@@ -120,6 +120,10 @@ impact:
           their C(subscriber).
       type: dict
       sample: {"publications": [], "slots": []}
+    database:
+      description: Size of the database in C(bytes), and what is C(free) on the disk that it is on.
+      type: dict
+      sample: {"bytes": 1073741824, "free": 9000000000}
     exchange:
       description:
         - With O(load=swap), what the database is C(kept_as), its C(sessions) by role and application, which are ended,

@@ -40,7 +40,10 @@ class Shop(Production):
     def prepare(self) -> None:
         self.planted = Planted()
         keys = {f"repo1-{name}": self.planted.plant(name) for name in ("cipher-pass", "s3-key", "s3-key-secret")}
-        self.create(settings={"fsync": "off"}, repository={"repo1-cipher-type": "aes-256-cbc", **keys})
+        self.create(
+            settings={"fsync": "off", "max_prepared_transactions": "2"},
+            repository={"repo1-cipher-type": "aes-256-cbc", **keys},
+        )
         self.query(CONTROL, "DROP DATABASE postgres")
         self.make_database()
         self.backup()

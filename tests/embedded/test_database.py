@@ -128,6 +128,9 @@ def test_a_migration_is_gone_with_the_database_it_was_in_and_all_that_came_later
         assert "ALL ARE ENDED ONCE" in told
         assert "public.orders: 5 inserted" in told
         assert "publication everything: comes back as it was" in told
+        assert "dr_strategy=rows: NOT ENOUGH: it takes back rows only" in told
+        assert "public.orders column dropped: what" in told
+        assert "dr_strategy=database: RECOMMENDED" in told
         assert databases(shop) == {"shop"}
 
         events = shop.folder / "incidents" / "moved" / "events.jsonl"
@@ -179,9 +182,24 @@ def test_a_migration_is_gone_with_the_database_it_was_in_and_all_that_came_later
 
 
 def test_a_database_that_cannot_be_renamed_is_refused_before_anything_is_restored(beside: Shop) -> None:
-    xid = transact(beside, "DELETE FROM public.lines")
+    (lsn,) = beside.query("shop", "SELECT pg_current_wal_insert_lsn()::text")[0]
+    beside.query("shop", "DELETE FROM public.lines")
+    asked = {"dr_target_lsn": lsn, "dr_strategy": "database", "dr_incident_id": "taken"}
+    planned = undo(beside, "--check", **asked)
+    assert planned.rc == 0, planned.output
+    # Of a position nobody knows which transaction was the damage: all that follows is later.
+    assert "public.lines: 3,000 deleted" in planned.output
+    assert "dr_strategy=rows: NOT ENOUGH: no transaction was named" in " ".join(planned.output.split())
+
     beside.query(CONTROL, "CREATE DATABASE shop_damaged_taken")
-    refused = undo(beside, dr_target_xid=xid, dr_strategy="database", dr_incident_id="taken")
+    refused = undo(beside, **asked)
     assert refused.rc != 0
     assert "has one of that name already" in " ".join(refused.output.split())
+
+    asked["dr_incident_id"] = "held"
+    beside.query("shop", "BEGIN; DELETE FROM public.orders WHERE id > 3000; PREPARE TRANSACTION 'half done'")
+    refused = undo(beside, **asked)
+    assert refused.rc != 0
+    assert "ROLLBACK PREPARED 'half done'" in " ".join(refused.output.split())
+    beside.query("shop", "ROLLBACK PREPARED 'half done'")
     assert databases(beside) == {"shop", "shop_damaged_taken"}

@@ -40,6 +40,7 @@ def test_an_update_without_where_is_undone_but_for_what_was_changed_since(shop: 
     assert planned.rc == 0, planned.output
     assert "public.orders: update, 3,000 rows" in planned.output
     assert "1 later transaction changed the same tables" in planned.output
+    assert "dr_strategy=rows: RECOMMENDED, the smallest that suffices" in " ".join(planned.output.split())
     assert shop.count("public.lines") == 2990
 
     events = shop.folder / "incidents" / "undone" / "events.jsonl"

@@ -37,7 +37,7 @@ PASSING = ("55006", "55P03", "40P01")
 EXISTING = "SELECT datname AS name FROM pg_catalog.pg_database WHERE datname = ANY(%s)"
 ELSEWHERE = """
 SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datname <> ALL(%s)
-ORDER BY datname = 'postgres' DESC, datname = 'template1' DESC, datname LIMIT 1
+ORDER BY datname = 'postgres' DESC, datistemplate, datname LIMIT 1
 """
 END = """
 SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity

@@ -16,7 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange imp
     connect_elsewhere,
     require_exchangeable,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.room import free_below, places_of
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.room import HOME, free_below, places_of
 
 SESSIONS = """
 SELECT coalesce(usename::text, backend_type) AS role, coalesce(application_name, '') AS application,
@@ -32,10 +32,6 @@ WHERE database = %s AND NOT temporary ORDER BY 1
 SUBSCRIPTIONS = """
 SELECT s.subname AS name, s.subenabled AS enabled FROM pg_catalog.pg_subscription s
 JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = %s ORDER BY 1
-"""
-HOME = """
-SELECT t.spcname AS name FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
-WHERE d.datname = %s
 """
 PUBLICATIONS = "SELECT pubname AS name FROM pg_catalog.pg_publication ORDER BY 1"
 # By what the catalogue counts, for which no table is locked: what the rows of all tables take at least (see room.py).

@@ -23,7 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange_impact import exchange_impact
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import SWAP
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.room import free_below, places_of
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.room import HOME, free_below, places_of
 
 # Beside the sessions that load: one for the steps, one that holds the lock of the incident and looks at standbys.
 OTHER_SESSIONS = 2
@@ -97,6 +97,8 @@ def impact_on(
         query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)"
         exists = bool(value(admin, query, (database,)))
         found = {"limits": limits_of(admin, production.remote, parallel)}
+        if exists:
+            found["database"] = size_of(admin, production.remote, database)
     finally:
         admin.close()
     nobody: dict[str, Any] = {
@@ -117,6 +119,16 @@ def impact_on(
         return {**found, "event_triggers": triggers, **_subscribed(connection, *named, load)}
     finally:
         connection.close()
+
+
+def size_of(connection: Any, remote: bool, database: str) -> dict[str, Any]:
+    """``{bytes, free}`` of a database and of the disk that it is on; null where it cannot be known."""
+    home = value(connection, HOME, (database,))
+    disk = None if remote else free_below(places_of(connection)[home])
+    return {
+        "bytes": value(connection, "SELECT pg_catalog.pg_database_size(%s)", (database,)),
+        "free": disk["free"] if disk else None,
+    }
 
 
 def limits_of(connection: Any, remote: bool, parallel: int) -> dict[str, Any]:

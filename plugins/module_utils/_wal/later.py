@@ -18,8 +18,12 @@ NOT_TOLD = "not told: what later transactions did to functions, types, grants an
 
 
 class Later(TypedDict):
-    """``transactions`` with their ``changes`` in words, rows by table in ``tables``, and ``lines`` for people."""
+    """``transactions`` with their ``changes`` in words, rows by table in ``tables``, and ``lines`` for people.
 
+    ``damage`` are the changes of the transaction that was left out, None where none was.
+    """
+
+    damage: Optional[list[dict[str, Any]]]
     count: int
     rows: int
     transactions: list[dict[str, Any]]
@@ -33,15 +37,17 @@ def later_transactions(history: Mapping[str, Any], xid: Optional[int] = None) ->
     ``history`` is what M(postgresql_change_history_info) returns from the target on, of rows from the first on.
     """
     mine = None if xid is None else xid & 0xFFFFFFFF
-    found = [one for one in history.get("transactions") or [] if one["xid"] != mine]
+    every = list(history.get("transactions") or [])
+    found = [one for one in every if one["xid"] != mine]
     tables = _tables(found)
     return {
+        "damage": None if mine is None else [c for one in every if one["xid"] == mine for c in one["changes"]],
         "count": len(found),
         "rows": sum(item[what] for item in tables for what in ROWS),
         "transactions": [
             {
                 **{key: one[key] for key in ("xid", "lsn", "commit_time")},
-                "changes": [_text(change) for change in one["changes"]],
+                "changes": [change_text(change) for change in one["changes"]],
             }
             for one in found
         ],
@@ -57,20 +63,22 @@ def _tables(found: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for change in one["changes"]:
             if change["what"] in ROWS:
                 totals[change["oid"]][change["what"]] += change["rows"] or 0
-                names[change["oid"]] = _name(change)
+                names[change["oid"]] = name_of(change)
     tables = [{"table": names[oid], **{what: count[what] for what in ROWS}} for oid, count in totals.items()]
     return sorted(tables, key=lambda item: str(item["table"]))
 
 
-def _name(change: Mapping[str, Any]) -> str:
+def name_of(change: Mapping[str, Any]) -> str:
+    """What a change of a history is about."""
     if change["kind"] == "n":
         return display_name(None, change["name"])
     return display_name(change["schema"], change["name"]) if change["name"] is not None else f"OID {change['oid']}"
 
 
-def _text(change: Mapping[str, Any]) -> str:
+def change_text(change: Mapping[str, Any]) -> str:
+    """One change of a history in words."""
     rows = f" ({counted(change['rows'], 'row')})" if change["rows"] is not None else ""
-    return f"{_name(change)} {change['what']}{change.get('detail') or ''}{rows}"
+    return f"{name_of(change)} {change['what']}{change.get('detail') or ''}{rows}"
 
 
 def _lines(found: list[Mapping[str, Any]], tables: list[dict[str, Any]]) -> list[str]:
@@ -83,7 +91,7 @@ def _lines(found: list[Mapping[str, Any]], tables: list[dict[str, Any]]) -> list
     if len(tables) > SHOWN:
         lines.append(f"and {counted(len(tables) - SHOWN, 'more table')}")
     others = [
-        f"transaction {one['xid']}: {_text(change)}"
+        f"transaction {one['xid']}: {change_text(change)}"
         for one in found
         for change in one["changes"]
         if change["what"] not in ROWS

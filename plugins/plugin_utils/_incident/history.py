@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _PAST_RUNS = 5
+AFTER_RESTORE = ("prove", "recover", "verify")
 PHASES = (
     "plan",
     "contain",
@@ -61,12 +62,17 @@ def done_phases(events: list[dict[str, Any]], milestones: Sequence[str]) -> list
     return list(PHASES[1 : reached + 1])
 
 
-def past_seconds(directory: Path, scenario: str, incident_id: str) -> dict[str, float] | None:
-    """Usual seconds of each phase: medians over the newest reports of this scenario that ended well in one go."""
+def past_seconds(
+    directory: Path, scenario: str, incident_id: str, strategy: str | None = None
+) -> dict[str, float] | None:
+    """Usual seconds of each phase: medians over the newest reports of this scenario that ended well in one go.
+
+    ``strategy`` is the way back, where a scenario has several, which take their own time.
+    """
     reports = []
     for report in _other_reports(directory, incident_id):
         try:
-            if report["scenario"] == scenario and report["outcome"] == "done" and report["runs"] == 1:
+            if _compares(report, scenario) and _strategy(report) == strategy:
                 reports.append(
                     (str(report["ended"]), {str(name): float(value) for name, value in report["seconds"].items()})
                 )
@@ -77,6 +83,39 @@ def past_seconds(directory: Path, scenario: str, incident_id: str) -> dict[str, 
     return {
         phase: round(statistics.median([run[phase] for run in newest if phase in run]), 1) for phase in phases
     } or None
+
+
+def past_strategies(directory: Path, scenario: str, incident_id: str) -> dict[str, dict[str, float]]:
+    """What earlier runs have measured of each way back, as :class:`Facts` of ``_wal/ways.py`` has it."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for report in sorted(_other_reports(directory, incident_id), key=lambda item: str(item.get("ended"))):
+        try:
+            strategy = _strategy(report)
+            if strategy and _compares(report, scenario):
+                seconds = {str(name): float(value) for name, value in report["seconds"].items()}
+                after = sum(seconds.get(phase, 0.0) for phase in AFTER_RESTORE)
+                run = {"restore": seconds.get("restore", 0.0), "seconds": after}
+                loaded = float((report.get("came_back") or {}).get("bytes") or 0)
+                if loaded and after:
+                    run["bytes_per_second"] = loaded / after
+                found.setdefault(strategy, []).append(run)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # an older format: no past to learn from
+    return {
+        strategy: {
+            key: statistics.median([run[key] for run in runs[-_PAST_RUNS:] if key in run])
+            for key in {key for run in runs[-_PAST_RUNS:] for key in run}
+        }
+        for strategy, runs in found.items()
+    }
+
+
+def _compares(report: Mapping[str, Any], scenario: str) -> bool:
+    return bool(report["scenario"] == scenario and report["outcome"] == "done" and report["runs"] == 1)
+
+
+def _strategy(report: Mapping[str, Any]) -> str | None:
+    return (report.get("parameters") or {}).get("strategy")
 
 
 def recovered_before(directory: Path, incident: Mapping[str, Any], incident_id: str) -> str | None:

@@ -18,6 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.units import (
     seconds_since,
     size,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.ways import ways_lines
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.contained import in_force_lines
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.damage import (
     candidate_line,
@@ -245,6 +246,27 @@ def _expected_lines(record: Mapping[str, Any]) -> list[str]:
     return [f"about {duration(sum(past.values()))}, as in earlier runs ({parts})"]
 
 
+def _way_lines(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """The ways back compared, where a scenario has several."""
+    ways = data.get("ways")
+    if not ways:
+        return []
+    database = (data.get("impact") or {}).get("database") or {}
+    measured = ((data.get("restore_plan") or {}).get("expected") or {}).get("seconds") or {}
+    return ways_lines(
+        {
+            "damage": ways.get("damage"),
+            "count": int(ways.get("count") or 0),
+            "rows": int(ways.get("rows") or 0),
+            "tables": ways.get("tables") or [],
+            "database_bytes": database.get("bytes"),
+            "free_bytes": database.get("free"),
+            "restore_seconds": sum(measured.values()) if measured else None,
+            "past": record.get("past_strategies") or {},
+        }
+    )
+
+
 def _digest_lines(record: Mapping[str, Any]) -> list[str]:
     digest = record.get("digest")
     return [f"{digest} (dr_confirm={digest} carries out this plan and no other)"] if digest else []
@@ -274,6 +296,7 @@ def plan_text(record: Mapping[str, Any], now: str, width: int = WIDTH) -> str:
         ("In production", _production_lines(record, data)),
         ("Who would notice", bystander_lines(record, data)),
         ("Limits", limit_lines(data)),
+        ("Ways back", _way_lines(record, data)),
         ("Containment", [CONTAINMENT.get(method, method), *in_force]),
         ("Expected time", _expected_lines(record)),
         ("Left to you", left),

@@ -36,6 +36,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history im
     done_phases,
     finished_phases,
     past_seconds,
+    past_strategies,
     phase_seconds,
     recovered_before,
 )
@@ -444,7 +445,9 @@ class IncidentRecord:
         }
         record["digest"] = plan_digest(record)
         if past:
-            record["past_seconds"] = past_seconds(self.directory, self.state["scenario"], self.id)
+            of_it = self.directory, self.state["scenario"], self.id
+            record["past_seconds"] = past_seconds(*of_it, (self.state["parameters"] or {}).get("strategy"))
+            record["past_strategies"] = past_strategies(*of_it)
             record["overdue"] = overdue(self.directory, self.id, self.now())
             record["recovered_before"] = recovered_before(self.directory, self.data.get("incident") or {}, self.id)
         return record

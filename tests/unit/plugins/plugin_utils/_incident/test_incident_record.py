@@ -18,7 +18,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import recovered_before
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.history import (
+    past_seconds,
+    past_strategies,
+    recovered_before,
+)
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.kept import overdue
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import process_start
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.record import IncidentRecord, check_id
@@ -334,6 +338,21 @@ def test_nobody_else_can_read_the_record_and_no_secret_is_in_it(tmp_path: Path, 
     for path in (tmp_path / "one").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
         assert path.is_dir() or secret not in path.read_text()
+
+
+def test_past_runs_tell_of_each_way_back_how_long_it_takes(tmp_path: Path, clock: Clock) -> None:
+    for number, (strategy, spent) in enumerate([("rows", 4.0), ("database", 40.0), ("database", 60.0)]):
+        folder = tmp_path / f"old{number}"
+        folder.mkdir()
+        report = {"scenario": "corruption", "outcome": "done", "runs": 1, "ended": f"2026-11-0{number + 1}"}
+        seconds = {"restore": spent / 4, "prove": 1.0, "recover": spent, "report": 900.0}
+        more = {"parameters": {"strategy": strategy}, "seconds": seconds, "came_back": {"bytes": 1000.0}}
+        (folder / "report.json").write_text(json.dumps({**report, **more}))
+    found = past_strategies(tmp_path, "corruption", "one")
+    assert found["rows"] == {"restore": 1.0, "seconds": 5.0, "bytes_per_second": 200.0}
+    assert (found["database"]["restore"], found["database"]["seconds"]) == (12.5, 51.0)
+    assert past_seconds(tmp_path, "corruption", "one", "rows") == {**seconds, "restore": 1.0, "recover": 4.0}
+    assert past_strategies(tmp_path, "table-drop", "one") == {}
 
 
 def test_past_runs_tell_how_long_phases_take(tmp_path: Path, clock: Clock) -> None:
