@@ -88,8 +88,20 @@ def _database(facts: Facts) -> Way:
     }
 
 
+def _cluster_swap(facts: Facts) -> Way:
+    return {
+        "strategy": "cluster_swap",
+        # All databases are more than this one.
+        "lacks": _database(facts)["lacks"],
+        "seconds": _seconds(facts, "cluster_swap"),
+        "lost": f"{_later(facts)}, and what was committed later in all others, but for the cluster that is kept",
+        "needs": "room for the whole cluster a second time, and a stop of the server",
+        "stays": "the cluster in use, beside",
+    }
+
+
 # From the smallest to the largest; each is one entry.
-WAYS: tuple[Callable[[Facts], Way], ...] = (_rows, _database)
+WAYS: tuple[Callable[[Facts], Way], ...] = (_rows, _database, _cluster_swap)
 
 
 def ways_back(facts: Facts) -> list[Way]:

@@ -28,7 +28,7 @@ DROPPED = {**change("column dropped", "orders", 100), "detail": ": what"}
 
 def test_rows_suffice_where_the_transaction_only_changed_rows() -> None:
     found = ways_back(facts(DELETED))
-    assert [way["strategy"] for way in found] == ["rows", "database"]
+    assert [way["strategy"] for way in found] == ["rows", "database", "cluster_swap"]
     assert recommended(found) == "rows"
     assert "no later transaction changed rows of the same tables" in found[0]["lost"]
 
@@ -61,8 +61,8 @@ def test_what_does_not_fit_on_the_disk_is_not_recommended() -> None:
 
 def test_time_is_told_where_it_was_measured_and_grows_with_the_database() -> None:
     past = {"database": {"restore": 50.0, "seconds": 20.0, "bytes_per_second": 2**20}, "rows": {"seconds": 5.0}}
-    rows, database = ways_back(facts(DELETED, restore_seconds=30.0, past=past, database_bytes=100 * 2**20))
-    assert (rows["seconds"], database["seconds"]) == (35.0, 130.0)
+    rows, database, cluster = ways_back(facts(DELETED, restore_seconds=30.0, past=past, database_bytes=100 * 2**20))
+    assert (rows["seconds"], database["seconds"], cluster["seconds"]) == (35.0, 130.0, None)
     assert ways_back(facts(DELETED))[0]["seconds"] is None
     assert "Takes time not known yet" in ways_lines(facts(DELETED))[0]
 
