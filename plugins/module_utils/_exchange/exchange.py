@@ -32,6 +32,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._exchange.cluster im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.recovery import (
     recovery_settings,
+    require_before,
     require_fork,
     restore_command,
     with_recovery,
@@ -83,9 +84,7 @@ class Exchange:
         places.refuse_swap(facts, keep, list(linked.values()))
         self._room_of_tablespaces(known, linked, facts)
         return {
-            **{
-                name: known[name] for name in ("data", "unit", "standbys", "checksums", "timeline", "system_identifier")
-            },
+            **told_of(known),
             "keep": keep,
             "needed": facts.needed,
             "free": facts.free,
@@ -241,6 +240,16 @@ class Exchange:
 
     # Stopping
 
+    def noted(self) -> dict[str, Any]:
+        """What the cluster is like is written down, while it serves: whoever stops it takes that away."""
+        changed = self.read_marker() is None
+        return {"changed": changed, "serves": self.serves(self.begin())}
+
+    def serves(self, marker: Mapping[str, Any]) -> bool:
+        """Whether the server answers as ever."""
+        server = self.server(marker)
+        return server.pid() is not None and server.socket_directory() != self.alone()
+
     def closed(self) -> dict[str, Any]:
         """The cluster in use answers nobody but us, so that what it has committed is all there will be."""
         marker = self.begin()
@@ -261,7 +270,7 @@ class Exchange:
         return {"changed": True, "open": True, **result}
 
     def _moved(self, marker: Mapping[str, Any]) -> bool:
-        return any(os.path.exists(place["kept"]) for place in marker["places"])
+        return bool(marker.get("overwriting")) or any(os.path.exists(place["kept"]) for place in marker["places"])
 
     def end(self, marker: dict[str, Any], server: Server) -> None:
         """Stop the closed cluster for good; its control file says that it ended in order."""
@@ -292,10 +301,10 @@ class Exchange:
         if not marker.get("prepared"):
             raise RecoveryError(f"what is restored for {server.data} is not proved yet. Nothing was moved.")
         if all(not places.moves(place, _there(place), "new") for place in marker["places"]):
-            return {"changed": False, **_result(marker)}
+            return {"changed": False, **result_of(marker)}
         self.end(marker, server)
         self._move(marker, "new")
-        return {"changed": True, **_result(marker)}
+        return {"changed": True, **result_of(marker)}
 
     def taken_back(self) -> dict[str, Any]:
         """The cluster that was in use before is in its place again, not started, and goes on on a timeline of its own.
@@ -317,7 +326,7 @@ class Exchange:
             if changed:
                 server.stop()
             self._open_guard(server.data)
-            return {"changed": changed, **_result(marker)}
+            return {"changed": changed, **result_of(marker)}
         if server.pid() is not None and unit and unit_is_active(unit):
             raise RecoveryError(f"{unit} on {self.host} runs: it has to be stopped by systemd first.")
         server.stop()
@@ -328,7 +337,7 @@ class Exchange:
             self._dress(kept, marker, recovery_settings(marker["command"], marker["known"]["timeline"], None))
         self._move(marker, "old")
         self._open_guard(server.data)
-        return {"changed": True, **_result(marker)}
+        return {"changed": True, **result_of(marker)}
 
     def _move(self, marker: Mapping[str, Any], to: str) -> None:
         """Rename all places; the data directory last, and from the beginning on nothing can start in it."""
@@ -375,8 +384,9 @@ class Exchange:
         marker = self.marker()
         server = self.server(marker)
         if server.pid() is None:
-            if marker["known"]["unit"]:
-                raise RecoveryError(f"{marker['known']['unit']} on {self.host} does not run. See: journalctl -u it.")
+            unit = marker["known"]["unit"]
+            if unit:
+                raise RecoveryError(f"{unit} on {self.host} does not run. See: journalctl -u {unit}")
             server.start()
         connection = server.wait_open()
         try:
@@ -387,7 +397,7 @@ class Exchange:
             timeline = int(segment[:8], 16)
             back = bool(marker.get("taken_back"))
             parent = int(marker["settings"].get("recovery_target_timeline", timeline))
-            fork = self._fork(server, marker, timeline, parent, None if back else marker["reached"]["lsn"])
+            fork = self._fork(server, marker, timeline, parent, None if back else marker["reached"].get("lsn"))
             databases = server.open_all(connection)
         finally:
             connection.close()
@@ -406,7 +416,7 @@ class Exchange:
         began = marker["taken_back"] if back else marker.get("stopped")
         return {
             "changed": changed,
-            **_result(marker),
+            **result_of(marker),
             **found,
             "outage_seconds": seconds_since(began, marker[key]["at"]),
         }
@@ -418,7 +428,10 @@ class Exchange:
         if not marker["settings"]:
             return None
         with open(os.path.join(server.data, "pg_wal", f"{timeline:08X}.history"), encoding="utf-8") as file:
-            return require_fork(file.read(), timeline, parent, lsn)
+            fork = require_fork(file.read(), timeline, parent, lsn)
+        if "target" in marker:
+            require_before(fork, marker["target"]["lsn"])
+        return fork
 
     # Removing
 
@@ -430,9 +443,9 @@ class Exchange:
         server = self.server(marker)
         if self._moved(marker):
             raise RecoveryError(
-                f"incident {self.asked.incident} has begun to exchange directories on {self.host}, so it cannot be "
+                f"incident {self.asked.incident} has begun to change directories on {self.host}, so it cannot be "
                 "given up any more. Nothing was touched. Run it again with the same dr_incident_id, so that it ends; "
-                "then the report has the command that takes it back."
+                "then the report says whether and how it is taken back."
             )
         if server.socket_directory() == self.alone():
             server.stop()
@@ -481,7 +494,19 @@ def _there(place: places.Place) -> list[str]:
     return [path for path in place.values() if os.path.exists(str(path))]  # type: ignore[misc]
 
 
-def _result(marker: Mapping[str, Any]) -> dict[str, Any]:
+def told_of(known: Known) -> dict[str, Any]:
+    """What a plan tells of a cluster."""
+    return {
+        "data": known["data"],
+        "unit": known["unit"],
+        "standbys": known["standbys"],
+        "checksums": known["checksums"],
+        "timeline": known["timeline"],
+        "system_identifier": known["system_identifier"],
+    }
+
+
+def result_of(marker: Mapping[str, Any]) -> dict[str, Any]:
     known = marker["known"]
     return {
         "unit": known["unit"],
@@ -501,4 +526,4 @@ def _already(side: str) -> int:
     return total
 
 
-STEPS: Sequence[str] = ("closed", "exchanged", "opened", "taken_back", "given_up", "removed")
+STEPS: Sequence[str] = ("noted", "closed", "exchanged", "opened", "taken_back", "given_up", "removed")

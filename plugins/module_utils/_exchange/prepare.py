@@ -37,9 +37,7 @@ class Preparation:
         """Ensure that it is proved and complete; the module's result."""
         found = self.exchange.read_marker()
         if found is not None and found.get("prepared"):
-            server = self.exchange.server(found)
-            serves = server.pid() is not None and server.socket_directory() != self.exchange.alone()
-            return {"changed": False, "serves": serves, **found["prepared"]}
+            return {"changed": False, "serves": self.exchange.serves(found), **found["prepared"]}
         proved = (found or {}).get("proved") or self._prove(target)
         marker = self.exchange.begin(self.instance.path, proved["reached"])
         if "proved" not in marker:

@@ -15,6 +15,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import for
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import TARGET_SETTINGS, render_settings
 
 _SETTING = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(?:=|\s)")
+# Bytes between the end of a record and the beginning of the next: the header of a page, and padding.
+_HEADERS = 48
 # What an earlier restore may have left in postgresql.auto.conf, where it would win, or meet ours and stop the server.
 _LEFTOVERS = frozenset(
     [
@@ -86,3 +88,12 @@ def require_fork(history: str, timeline: int, parent: int, lsn: Optional[str]) -
             "relies on it."
         )
     return fork
+
+
+def require_before(fork: str, target: str) -> None:
+    """RecoveryError where a timeline does not begin right before ``target``: no record fits in between."""
+    if not 0 <= parse_lsn(target) - parse_lsn(fork) <= _HEADERS:
+        raise RecoveryError(
+            f"the new timeline began at {fork}, and not just before {target}. The server runs. What it was is in the "
+            "archive on the timeline before: see the report before anybody relies on it."
+        )

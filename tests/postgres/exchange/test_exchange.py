@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange import cluster as looking
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange import exchange as module
+from ansible_collections.dbre.recovery.plugins.module_utils._exchange.in_place import InPlace
 from conftest import Cluster, Swap
 
 BEFORE = ("200 200 order 99", "200 20100", "200 20100")
@@ -199,3 +200,83 @@ def test_a_server_that_a_manager_has_in_its_hands_is_refused(cluster: Cluster, m
     monkeypatch.setattr(looking, "find_managers", lambda: found)
     with pytest.raises(RecoveryError, match="Patroni"):
         swap.exchange.plan(swap.target)
+
+
+def over(swap: Swap) -> InPlace:
+    return InPlace(swap.exchange, swap.target)
+
+
+def overwrite(swap: Swap) -> dict[str, Any]:
+    swap.exchange.closed()
+    over(swap).overwrite()
+    return swap.exchange.opened()
+
+
+def test_the_cluster_is_restored_in_place_and_what_only_it_had_was_kept_before(cluster: Cluster) -> None:
+    cluster.migrate()
+    # Not archived: the segment is not full, and the archive lacks what comes next.
+    cluster.sql("INSERT INTO later SELECT generate_series(8, 20)")
+    last = str(cluster.sql("SELECT pg_walfile_name(pg_current_wal_lsn())"))
+    swap = Swap(cluster)
+    plan = over(swap).plan()
+    assert plan["keep"] == swap.keep
+    assert plan["restore_plan"]["wal"]["continuous"]
+    opened = overwrite(swap)
+    assert (opened["timeline"], opened["parent"]) == (2, 1)
+    assert cluster.state() == BEFORE
+    assert cluster.sql("SELECT to_regclass('later')") is None
+    assert cluster.sql("SHOW work_mem") == "5MB"
+    assert cluster.sql("SHOW maintenance_work_mem") == "33MB"
+    assert swap.prove_archived()["proved"]
+    assert (
+        list(cluster.repo.glob(f"archive/main/*/{last[:16]}/{last}-*")) or (Path(swap.keep) / "pg_wal" / last).exists()
+    )
+    assert overwrite(swap)["changed"] is False
+    with pytest.raises(RecoveryError, match="nothing is kept"):
+        swap.exchange.taken_back()
+    # A second incident afterwards.
+    before = cluster.state()
+    cluster.target_here("again")
+    cluster.sql("DROP TABLE orders")
+    cluster.archive()
+    assert overwrite(Swap(cluster, "again"))["timeline"] == 3
+    assert cluster.state() == before
+
+
+@pytest.mark.parametrize(
+    ("what", "place"), [("write", module.Exchange), ("_restore", InPlace), ("_configure", InPlace)]
+)
+def test_killed_while_it_is_restored_in_place_and_run_again_it_ends_well(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str, place: Any
+) -> None:
+    cluster.migrate()
+    swap = Swap(cluster)
+    if what == "write":
+        again_and_again(monkeypatch, place, what, lambda: overwrite(swap))
+    else:
+
+        def killing(*_args: Any) -> None:
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, what, killing)
+            with pytest.raises(Killed):
+                overwrite(swap)
+        with pytest.raises(RecoveryError, match="cannot be given up"):
+            swap.exchange.given_up()
+        overwrite(swap)
+    assert cluster.state() == BEFORE
+
+
+def test_nothing_is_overwritten_where_the_archive_does_not_lead_to_the_target(cluster: Cluster) -> None:
+    cluster.migrate()
+    swap = Swap(cluster)
+    swap.exchange.closed()
+    segments = sorted(cluster.repo.glob("archive/main/*/*/0000000100*"))
+    needed = [path for path in segments if path.name[:24] == swap.target["segment"]]
+    for path in needed:
+        path.unlink()
+    with pytest.raises(RecoveryError, match="Nothing was changed"):
+        over(swap).overwrite()
+    assert swap.exchange.given_up()["start"]
+    assert cluster.damaged()

@@ -8,6 +8,7 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.recovery import (
     recovery_settings,
+    require_before,
     require_fork,
     restore_command,
     with_recovery,
@@ -37,3 +38,11 @@ def test_a_timeline_that_began_elsewhere_than_was_proved_is_loud() -> None:
         require_fork(history, 4, 3, "0/1710068")
     with pytest.raises(RecoveryError, match="no known place"):
         require_fork(history, 4, 2, "0/1710030")
+
+
+def test_a_timeline_that_did_not_begin_right_before_the_target_is_loud() -> None:
+    require_before("0/1710030", "0/1710030")
+    require_before("0/1720000", "0/1720028")  # behind the header of a page
+    for fork in ("0/1710038", "0/170FF00"):
+        with pytest.raises(RecoveryError, match="not just before"):
+            require_before(fork, "0/1710030")
