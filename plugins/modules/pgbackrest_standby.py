@@ -50,8 +50,9 @@ options:
     default: false
   rewind_from:
     description:
-      - Connection string of the primary, without a password, for O(rebuild) - what differs is taken from there by
-        C(pg_rewind), where that can be done, and the directory is restored where it cannot. The role has to be one that
+      - Connection string of the primary for O(rebuild), without a password, quotes, or blanks in its values. What
+        differs is taken from there by C(pg_rewind), where that can be done, and the directory is restored where it
+        cannot. The role has to be one that
         may execute C(pg_ls_dir), C(pg_stat_file) and C(pg_read_binary_file); its C(passfile), where it names one, needs
         the password for C(replication).
       - Meanwhile the directory has a mode with which PostgreSQL does not start.

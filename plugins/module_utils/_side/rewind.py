@@ -19,11 +19,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.programs impor
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.passfile import parse
 from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import control_value
 
-try:
-    from psycopg2.extensions import parse_dsn
-except ImportError:  # the caller has none to connect with either
-    parse_dsn = None
-
 # From this version on pg_rewind can be told where the configuration is, which says how to get WAL from the archive.
 CONFIG_FILE_SINCE = 15
 # PostgreSQL does not start in a directory that a group may write to (miscinit.c: checkDataDir). Without the right to
@@ -45,18 +40,19 @@ def why_not(control: Mapping[str, str]) -> str:
 
 
 def rewind(bin_dir: str, data: str, major: int, source: str, config_file: str) -> str:
-    """Rewind ``data`` to the primary that ``source`` leads to, a connection string; why it failed, or empty.
+    """Rewind ``data`` to the primary that ``source`` leads to; why it failed, or empty.
 
-    The password is that of the passfile which ``source`` names, for replication.
+    ``source`` is a connection string whose values have neither blanks nor quotes. The password is that of the passfile
+    which it names, for replication.
     """
     environment = {**os.environ, **ENVIRONMENT}
     try:
-        words = parse_dsn(source)
+        words = dict(word.split("=", 1) for word in source.split())
         if "passfile" in words:
             with open(words["passfile"], encoding="utf-8") as file:
                 secret = parse(file.read(), words["user"], "replication", words["passfile"])
             environment["PGPASSWORD"] = secret.password if secret else ""
-    except (OSError, RecoveryError) as error:
+    except (OSError, KeyError, RecoveryError) as error:
         return str(error)
     argv = [os.path.join(bin_dir, "pg_rewind"), f"--target-pgdata={data}", f"--source-server={source}"]
     if _restores(bin_dir, data, config_file) and (not config_file or major >= CONFIG_FILE_SINCE):
