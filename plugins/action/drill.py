@@ -14,17 +14,20 @@ from typing import Any
 
 from ansible import context
 from ansible.plugins.action import ActionBase
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import verdict
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.copy_inventory import copy_inventory
-from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.drill import Drilled, judge
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.drill import Drilled, begin, judge, read_drill
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._shown import show
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "state": {"type": "str", "required": True, "choices": ["recovered", "judged"]},
+    "state": {"type": "str", "required": True, "choices": ["read", "begun", "recovered", "judged"]},
     "id": {"type": "str", "required": True},
     "dir": {"type": "path", "required": True},
     "host": {"type": "str"},
+    "path": {"type": "str"},
+    "stanza": {"type": "str"},
     "playbook": {"type": "path"},
     "options": {"type": "dict", "default": {}},
     "copy": {"type": "dict", "default": {}},
@@ -54,10 +57,21 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         _validation, args = self.validate_argument_spec(
-            ARGUMENT_SPEC, required_if=[("state", "recovered", ["host", "playbook", "copy"])]
+            ARGUMENT_SPEC,
+            required_if=[
+                ("state", "begun", ["host", "path", "stanza"]),
+                ("state", "recovered", ["host", "playbook", "copy"]),
+            ],
         )
         folder = Path(args["dir"]).expanduser().absolute()
         try:
+            if args["state"] == "read":
+                return {**result, "changed": False, "drill": read_drill(folder / args["id"])}
+            if args["state"] == "begun":
+                of = str((task_vars or {})["inventory_hostname"])
+                drill = {"id": args["id"], "of": of, **{name: args[name] for name in ("host", "path", "stanza")}}
+                begin(folder / args["id"], drill)
+                return {**result, "changed": True, "drill": drill}
             if args["state"] == "recovered":
                 status = self._recover(args, folder, task_vars or {})
                 # How it ended is judged at the end, with all else.
@@ -76,7 +90,10 @@ class ActionModule(ActionBase):
         with tempfile.TemporaryDirectory(prefix="dbre-drill.") as place:
             # For this user only: how a host is reached may hold a password.
             where, options = Path(place, "inventory.json"), Path(place, "options.json")
-            where.write_text(json.dumps(inventory), encoding="utf-8")
+            if args["kept"]:
+                # Who works with the copy afterwards needs it, and so do the commands of the report.
+                where = folder / args["id"] / "inventory.json"
+            write_atomically(where, json.dumps(inventory))
             options.write_text(json.dumps(given), encoding="utf-8")
             command = [sys.executable, "-m", "ansible", "playbook", "-i", str(where), "-e", f"@{options}"]
             return self._follow([*command, str(args["playbook"])])

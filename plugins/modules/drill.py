@@ -10,6 +10,8 @@ module: drill
 short_description: Recover a copy of production by a scenario's own playbook, and judge what came of it
 version_added: "0.1.0"
 description:
+  - V(begun) notes in C(drill.json) of the record where the copy will be, and refuses the id of a real incident; V(read)
+    returns what it noted.
   - V(recovered) runs a disaster-recovery playbook in a process of its own, with an inventory in which there is the copy
     alone, so that it cannot find production. That it fails is a result, and no failure of the task.
   - V(judged) brings what the drill has found into C(report.json) and C(report.html) of the recovery, and fails unless
@@ -20,9 +22,9 @@ author:
 options:
   state:
     description:
-      - Which of the two.
+      - Which of the four.
     type: str
-    choices: [recovered, judged]
+    choices: [read, begun, recovered, judged]
     required: true
   id:
     description:
@@ -36,7 +38,15 @@ options:
     required: true
   host:
     description:
-      - Inventory name of the host that the copy is on. Required with O(state=recovered).
+      - Inventory name of the host that the copy is on. Required with O(state=begun) and O(state=recovered).
+    type: str
+  path:
+    description:
+      - Directory of the copy there. Required with O(state=begun).
+    type: str
+  stanza:
+    description:
+      - Stanza of production. Required with O(state=begun).
     type: str
   playbook:
     description:
@@ -79,7 +89,7 @@ options:
     default: ""
   kept:
     description:
-      - Whether the copy stays, as was asked.
+      - Whether the copy stays, as was asked. Its inventory is then kept beside the record.
     type: bool
     default: false
 attributes:
@@ -105,6 +115,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+drill:
+  description: Where the drill has its copy; empty where no drill has that id.
+  returned: O(state=read) and O(state=begun)
+  type: dict
+  sample:
+    host: recovery1
+    id: drill-20261129T180000Z
+    of: db1
+    path: /var/lib/postgresql/dbre-recovery/drill-main
+    stanza: main
 rc:
   description: Exit status of the playbook.
   returned: O(state=recovered)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,11 @@ from conftest import PLAYBOOK, Shop
 from runs import Run, run
 
 
-def drill(shop: Shop, *words: str, **given: Any) -> Run:
+def drill(shop: Shop, **given: Any) -> Run:
+    return run(drill_command(shop, **given), shop.environment)
+
+
+def drill_command(shop: Shop, **given: Any) -> list[str]:
     variables = {
         "dr_scenario": "table_drop",
         "dr_database": "shop",
@@ -21,8 +29,7 @@ def drill(shop: Shop, *words: str, **given: Any) -> Run:
         **given,
     }
     playbook = str(PLAYBOOK.with_name("dr-drill.yml"))
-    command = ["ansible-playbook", "-i", str(shop.inventory_file), playbook, "-e", json.dumps(variables), *words]
-    return run(command, shop.environment)
+    return ["ansible-playbook", "-i", str(shop.inventory_file), playbook, "-e", json.dumps(variables)]
 
 
 def archive(shop: Shop) -> None:
@@ -145,3 +152,28 @@ def test_rows_that_an_update_made_wrong_in_the_copy_are_taken_back(shop: Shop) -
     assert report["drill"]["comparison"]["equal"] is True
     assert shop.query("shop", "SELECT count(*) FROM public.orders WHERE what IS NULL") == [(0,)]
     assert shop.query("shop", "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'clerk'") == [(False,)]
+
+
+def test_a_killed_drill_is_in_nobodys_way_once_it_was_given_up(shop: Shop) -> None:
+    archive(shop)
+    place = shop.folder / "side" / "drill-main"
+    command = drill_command(shop, dr_incident_id="drill-killed")
+    with subprocess.Popen(
+        command, env={**os.environ, **shop.environment}, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        end = time.monotonic() + 120
+        while not (place / "marker.json").exists():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+
+    other = drill(shop, dr_incident_id="another")
+    assert other.rc != 0
+    assert "drill drill-killed has its copy at" in other.output
+    assert place.exists()
+    given_up = shop.abandon(dr_incident_id="drill-killed")
+    assert given_up.rc == 0, given_up.output
+    assert "Drill drill-killed is given up." in given_up.output
+    assert not place.exists()
+    assert processes_in(shop.folder / "side") == []
+    assert shop.count("public.orders") == 3000

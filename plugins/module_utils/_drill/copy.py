@@ -142,9 +142,8 @@ class Copy:
         if marker is not None and marker.get("incident") != self.wanted.drill:
             raise RecoveryError(
                 f"drill {marker.get('incident')} has its copy at {self.instance.path} on {self.instance.host}, since "
-                f"{marker.get('created')}. Nothing was touched. If it still runs, wait for its end. If it was killed, "
-                f"run the same command with -e dr_incident_id={marker.get('incident')}: it begins anew, and removes "
-                "its copy in the end.",
+                f"{marker.get('created')}. Nothing was touched. If it still runs, wait for its end. If it was killed "
+                f"or kept its copy, remove that: dr-abandon with -e dr_incident_id={marker.get('incident')}.",
                 drill=marker.get("incident"),
             )
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident import verdict
+from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.errors import IncidentError
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.files import read_json, to_json
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.page import render_html
 
@@ -35,6 +37,28 @@ class Drilled:
     removed: Mapping[str, Any] = field(default_factory=dict)
     failed: str = ""
     kept: bool = False
+
+
+def read_drill(folder: Path) -> dict[str, Any]:
+    """Where the drill with the record in ``folder`` has its copy; empty where there was no such drill."""
+    return dict(read_json(folder / "drill.json") or {})
+
+
+def begin(folder: Path, drill: Mapping[str, Any]) -> None:
+    """Note where the copy will be, so that it is found when the drill is killed; an earlier try's record is kept aside.
+
+    Raises IncidentError where a real incident has the id.
+    """
+    if folder.exists() and not read_drill(folder):
+        raise IncidentError(
+            f"{folder} is the record of an incident, and no drill's. Nothing was touched. Give the drill another id "
+            "(dr_incident_id), or leave it out."
+        )
+    if folder.exists():
+        number = next(n for n in count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
+        folder.rename(folder.with_name(f"{folder.name}.{number}"))
+    folder.mkdir(mode=0o700, parents=True)
+    write_atomically(folder / "drill.json", to_json(dict(drill)))
 
 
 def doubts(drilled: Drilled) -> list[str]:
