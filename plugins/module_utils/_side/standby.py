@@ -30,7 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata im
     recovery_settings,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._side.rewind import CLOSED, rewind, why_not
-from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import now, server_pid
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import now, server_pid, system_user
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import percent_done
 
 # Settings of a standby that are its own. What the primary's ALTER SYSTEM or pgBackRest's restore says of them lies in
@@ -190,6 +190,7 @@ class Standby:
         action = decide(found, self.system_identifier, self.rebuild, self.host)
         unwound = "it was not asked for"
         if action != "none":
+            self.check_place()
             self.check_repository()
             if not check_mode:
                 if found.running:
@@ -206,6 +207,16 @@ class Standby:
             "not_rewound": "" if action != "delta" or check_mode else unwound,
             "settings": recovery_settings(control) if control else {},
         }
+
+    def check_place(self) -> None:
+        """Refuse a place beside which nothing can be written down."""
+        parent = os.path.dirname(self.path.rstrip("/"))
+        if os.path.isdir(parent) and not os.access(parent, os.W_OK | os.X_OK):
+            user = system_user()
+            raise RecoveryError(
+                f"{user} may not write in {parent} on {self.host}, where it has to be known how far {self.path} is. "
+                f"Nothing was changed. As root: chown {user} {parent}"
+            )
 
     def check_repository(self) -> None:
         """Refuse a repository without a backup of this very server."""
