@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -174,6 +174,29 @@ class Console:
         old = Move([*move.old_hosts, *addresses], move.old_port, move.host, move.port, move.local)
         return [row for row in self.rows("SHOW SERVERS") if self._old(row.get("addr"), row.get("port"), old)]
 
+    def try_at_once(self, names: Sequence[str]) -> None:
+        """Have these databases connected again as soon as a client wants it; nothing is done for those that are paused.
+
+        After a connection that was refused PgBouncer begins the next no sooner than ``server_login_retry`` later, 15
+        seconds unless set otherwise, and refuses clients until then (objects.c: launch_new_connection,
+        check_fast_fail), also when it leads elsewhere meanwhile.
+        """
+        patience = {row["key"]: row["value"] for row in self.rows("SHOW CONFIG")}.get("server_login_retry", "0")
+        paused = {row["name"] for row in self.rows("SHOW DATABASES") if int(row.get("paused") or 0)}
+        wanted = set(names) - paused
+        if not wanted or not float(patience):
+            return
+        self.run("SET server_login_retry = 0")
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while wanted - self._connected() and time.monotonic() < deadline:
+                time.sleep(_POLL)
+        finally:
+            self.run(f"SET server_login_retry = {patience}")
+
+    def _connected(self) -> set[str]:
+        return {str(row["database"]) for row in self.rows("SHOW SERVERS") if row["state"] != "new"}
+
     @staticmethod
     def _old(host: Optional[str], port: Any, move: Move) -> bool:
         local = not host or str(host).startswith(("/", "@", "unix"))
@@ -209,6 +232,8 @@ def settle(console: Console, move: Move) -> tuple[list[str], list[str]]:
             console.run(f"KILL {quote_ident(name)}")
         finally:
             console.run(f"RESUME {quote_ident(name)}")
+    if names:
+        console.try_at_once(names)
     left = console.leading_to(move)
     if left:
         raise RecoveryError(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 import psycopg2
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.pooler import Move, repoint
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.pooler import Console, Move, repoint
 from ansible_collections.dbre.recovery.plugins.module_utils._guard.pause import PauseMarkers, PgBouncerPause
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid, system_user
@@ -116,6 +119,40 @@ def test_a_client_that_is_made_to_wait_meanwhile_sees_no_error(
         assert pause.absent(False)["changed"]
         waiting.result(10)
     assert cluster.b.told() == [1, 2]
+
+
+def test_a_client_that_came_when_nobody_was_there_does_not_wait_for_pgbouncers_next_try(
+    cluster: Any, bouncer: PgBouncer
+) -> None:
+    """After a connection was refused PgBouncer tries again only when server_login_retry, 15 s, is over."""
+    commit(bouncer.client(), 1)
+    cluster.agree()
+    cluster.primary.kill()
+    over = threading.Event()
+
+    def insist() -> float:
+        """Commit as soon as one is let, as applications do; when that was."""
+        while not over.is_set():
+            with contextlib.suppress(psycopg2.Error), contextlib.closing(bouncer.client()) as client:
+                commit(client, 2)
+                return time.monotonic()
+            time.sleep(0.05)
+        return float("inf")
+
+    with ThreadPoolExecutor(1) as pool:
+        insisting = pool.submit(insist)
+        try:
+            cluster.until(lambda: "connect failed" in (cluster.root / "log").read_text(), "PgBouncer found nobody")
+            cluster.b.step("cut")
+            cluster.b.step("promoted", lsn=cluster.b.look()["end"], timeline=1)
+            bouncer.repoint()
+            led = time.monotonic()
+            assert insisting.result(8) - led < 1
+        finally:
+            over.set()
+    assert cluster.b.told() == [1, 2]
+    told = Console(bouncer.console()).rows("SHOW CONFIG")
+    assert {row["key"]: row["value"] for row in told}["server_login_retry"] == "15"
 
 
 def test_a_query_that_waits_for_a_server_that_never_answers_is_cut(cluster: Any, bouncer: PgBouncer) -> None:
