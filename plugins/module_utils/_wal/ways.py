@@ -100,8 +100,19 @@ def _cluster_swap(facts: Facts) -> Way:
     }
 
 
+def _cluster_in_place(facts: Facts) -> Way:
+    return {
+        "strategy": "cluster_in_place",
+        "lacks": "",
+        "seconds": _seconds(facts, "cluster_in_place"),
+        "lost": f"{_later(facts)}, and what was committed later in all others, but for the WAL, which has it",
+        "needs": "a stop of the server for all of it, and dr_overwrite, since it cannot be taken back",
+        "stays": "the WAL; the cluster in use is overwritten",
+    }
+
+
 # From the smallest to the largest; each is one entry.
-WAYS: tuple[Callable[[Facts], Way], ...] = (_rows, _database, _cluster_swap)
+WAYS: tuple[Callable[[Facts], Way], ...] = (_rows, _database, _cluster_swap, _cluster_in_place)
 
 
 def ways_back(facts: Facts) -> list[Way]:

@@ -28,7 +28,7 @@ DROPPED = {**change("column dropped", "orders", 100), "detail": ": what"}
 
 def test_rows_suffice_where_the_transaction_only_changed_rows() -> None:
     found = ways_back(facts(DELETED))
-    assert [way["strategy"] for way in found] == ["rows", "database", "cluster_swap"]
+    assert [way["strategy"] for way in found] == ["rows", "database", "cluster_swap", "cluster_in_place"]
     assert recommended(found) == "rows"
     assert "no later transaction changed rows of the same tables" in found[0]["lost"]
 
@@ -52,16 +52,19 @@ def test_of_a_moment_without_a_transaction_nothing_can_be_undone_by_rows() -> No
     assert recommended(ways_back(known)) == "database"
 
 
-def test_what_does_not_fit_on_the_disk_is_not_recommended() -> None:
+def test_without_room_for_a_second_one_only_the_way_over_it_is_left_and_cannot_be_taken_back() -> None:
     found = ways_back(facts(DROPPED, database_bytes=2 * 2**30, free_bytes=2**30))
-    assert recommended(found) is None
+    assert recommended(found) == "cluster_in_place"
+    assert "cannot be taken back" in found[3]["needs"]
     assert found[1]["lacks"] == "there may be too little room"
     assert "2.1 GB as it is; 1.1 GB are free" in found[1]["needs"]
 
 
 def test_time_is_told_where_it_was_measured_and_grows_with_the_database() -> None:
     past = {"database": {"restore": 50.0, "seconds": 20.0, "bytes_per_second": 2**20}, "rows": {"seconds": 5.0}}
-    rows, database, cluster = ways_back(facts(DELETED, restore_seconds=30.0, past=past, database_bytes=100 * 2**20))
+    rows, database, cluster, _in_place = ways_back(
+        facts(DELETED, restore_seconds=30.0, past=past, database_bytes=100 * 2**20)
+    )
     assert (rows["seconds"], database["seconds"], cluster["seconds"]) == (35.0, 130.0, None)
     assert ways_back(facts(DELETED))[0]["seconds"] is None
     assert "Takes time not known yet" in ways_lines(facts(DELETED))[0]
