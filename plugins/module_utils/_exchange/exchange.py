@@ -356,7 +356,7 @@ class Exchange:
         for place in marker["places"]:
             for old, new in steps[place["live"]]:
                 os.rename(old, new)
-                for path in {os.path.dirname(old), os.path.dirname(new)}:
+                for path in sorted({os.path.dirname(old), os.path.dirname(new)}):
                     sync_directory(path)
 
     @staticmethod

@@ -190,7 +190,7 @@ def _copy_all(login: Login, folder: str, xids: Collection[int], files: Collectio
         mine = [(space, node) for space, oid, node in files if oid == database["oid"]]
         connection = connect(login, database["datname"], libraries=False)
         try:
-            for table in rows(connection, _TABLES, ([space for space, _ in mine], [node for _, node in mine])):
+            for table in rows(connection, _TABLES, ([space for space, _node in mine], [node for _space, node in mine])):
                 copied = _copy(connection, folder, database["datname"], table, xids)
                 if copied is not None:
                     found.append(copied)
