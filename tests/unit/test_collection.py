@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,10 @@ def test_a_module_that_writes_progress_shows_it() -> None:
     assert links <= names
     writers = {path.stem for path in MODULES if re.search(r"\bprogress\b", path.read_text(), re.IGNORECASE)}
     assert writers - links == set()
+
+
+@pytest.mark.parametrize("place", ["postgres", "unit", "embedded", "rds", "e2e"])
+def test_names_of_test_files_differ_so_that_they_can_run_together(place: str) -> None:
+    """Directories of tests are no packages: of two files with one name pytest collects neither."""
+    names = Counter(path.name for path in (ROOT / "tests" / place).rglob("test_*.py"))
+    assert {name for name, times in names.items() if times > 1} == set()
