@@ -68,7 +68,7 @@ options:
     required: true
   keep:
     description:
-      - Directory in which the replaced cluster is kept, RV(plan.keep). Needed for all but V(planned).
+      - Directory in which the replaced cluster is kept, C(keep) of RV(plan). Needed for all but V(planned).
     type: path
   path:
     description:

@@ -28,8 +28,8 @@ options:
     required: true
 attributes:
   check_mode:
-    description: There is no copy in check mode, so that nothing can be compared.
-    support: none
+    description: Nothing is ever changed.
+    support: full
   diff_mode:
     description: There is nothing that could differ.
     support: none
@@ -67,6 +67,7 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "database": {"type": "str", "required": True},
         },
+        supports_check_mode=True,
     )
     check_arguments(module)
     try:
