@@ -12,7 +12,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange import cluster as looking
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange import exchange as module
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.in_place import InPlace
-from conftest import Cluster, Swap
+from exchanged_cluster import Cluster, Swap
 
 BEFORE = ("200 200 order 99", "200 20100", "200 20100")
 
