@@ -85,9 +85,8 @@ def test_a_plan_that_is_not_confirmed_leaves_the_standby_held_and_says_so(shop: 
     assert run.rc != 0
     assert "stays paused" in run.output
     assert standby_state(shop).split("|")[4] == "t"
-    (command,) = set(
-        re.findall(r"ansible-playbook -i \S+ dbre\.recovery\.dr_abandon -e dr_incident_id=asked [^\n]*", run.output)
-    )
+    told = r"ansible-playbook -i \S+ dbre\.recovery\.dr_abandon -e dr_incident_id=asked -e dr_report_dir=[^\s)]+"
+    (command,) = set(re.findall(told, run.output))
     given_up = run_command(shlex.split(command))
     assert given_up.rc == 0, given_up.output
     assert standby_state(shop) == FOLLOWS

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible.utils.display import Display
 from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import mask_text
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.contained import Note
 from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.lock import process_start
@@ -52,6 +53,9 @@ def _detach() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.closerange(3, 65536)
+    # What this would say goes to the run's main process, by a pipe that nobody reads any more: a full one would hold it
+    # up for ever.
+    Display()._final_q = None
 
 
 def watch(note: Note, run: Mapping[str, Any], undo: Callable[[], dict[str, Any]]) -> None:
