@@ -38,7 +38,7 @@ class Writers:
             try:
                 connection = self.shop.connect(database)
                 with connection.cursor() as cursor:
-                    while not self.over.wait(0.05):  # all that they write is read in WAL
+                    while not self.over.wait(0.2):  # all that they write is read in WAL
                         number += 1
                         cursor.execute("INSERT INTO public.log VALUES (%s)", (number,))
                         self.committed[database].append(number)
