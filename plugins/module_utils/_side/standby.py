@@ -215,7 +215,8 @@ class Standby:
             user = system_user()
             raise RecoveryError(
                 f"{user} may not write in {parent} on {self.host}, where it has to be known how far {self.path} is. "
-                f"Nothing was changed. As root: chown {user} {parent}"
+                f"Nothing was changed. Let that user write there, or have the data directory in one of his own "
+                "(postgresql_data_dir)."
             )
 
     def check_repository(self) -> None:
