@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, number
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import ROWS, name_of, shown_lines, unread_lines
 
-ROWS = ("inserted", "updated", "deleted")
-SHOWN = 12
 NOT_TOLD = "not told: what later transactions did to roles, functions, types, grants and large objects"
 
 
@@ -39,26 +37,28 @@ def committed_after(
                 found[one["database"], one["lsn"]] = {**kept, "changes": [_change(change) for change in one["changes"]]}
     transactions = sorted(found.values(), key=lambda one: (parse_lsn(one["lsn"]), one["database"]))
     tables = _tables(transactions)
+    # What one look could not tell stays untold, whatever the next one reads.
+    unread = {
+        f"{result['item']}: {line}" if result.get("item") else line
+        for result in results
+        for line in unread_lines(result)
+    }
+    unread |= set(earlier.get("unread") or [])
     ends = [result["scanned"]["to_lsn"] for result in results if result.get("scanned")]
     return {
         "count": len(transactions),
         "rows": sum(item[what] for item in tables for what in ROWS),
         "transactions": transactions,
         "tables": tables,
-        "lines": [*_lines(transactions, tables), NOT_TOLD],
+        "unread": sorted(unread),
+        "lines": [*_lines(transactions, tables), *sorted(unread), NOT_TOLD],
         "until": min(ends, key=parse_lsn) if ends else earlier.get("until"),
         "kept_as": kept_as,
     }
 
 
 def _change(change: Mapping[str, Any]) -> dict[str, Any]:
-    if change["kind"] == "n":
-        name = display_name(None, change["name"])
-    elif change["name"] is None:
-        name = f"OID {change['oid']}"
-    else:
-        name = display_name(change["schema"], change["name"])
-    return {"what": change["what"], "name": name, "oid": change["oid"], "rows": change["rows"]}
+    return {"what": change["what"], "name": name_of(change), "oid": change["oid"], "rows": change["rows"]}
 
 
 def _tables(transactions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -79,21 +79,12 @@ def _tables(transactions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _lines(transactions: Sequence[Mapping[str, Any]], tables: Sequence[Mapping[str, Any]]) -> list[str]:
     if not transactions:
         return ["no other transaction changed anything in any database after the target"]
-    databases = len({one["database"] for one in transactions})
-    where = counted(databases, "database")
-    lines = [f"{counted(len(transactions), 'transaction')} changed something in {where} after the target"]
-    for item in tables[:SHOWN]:
-        counts = ", ".join(f"{number(item[what])} {what}" for what in ROWS if item[what])
-        lines.append(f"{item['database']}: {item['table']}: {counts}")
-    if len(tables) > SHOWN:
-        lines.append(f"and {counted(len(tables) - SHOWN, 'more table')}")
+    where = counted(len({one["database"] for one in transactions}), "database")
     others = [
         f"{one['database']}: transaction {one['xid']}: {change['name']} {change['what']}"
         for one in transactions
         for change in one["changes"]
         if change["what"] not in ROWS
     ]
-    lines += others[:SHOWN]
-    if len(others) > SHOWN:
-        lines.append(f"and {counted(len(others) - SHOWN, 'more change')} of definitions")
-    return lines
+    lines = [f"{counted(len(transactions), 'transaction')} changed something in {where} after the target"]
+    return lines + shown_lines({f"{item['database']}: {item['table']}": item for item in tables}, others)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, number
@@ -52,7 +52,7 @@ def later_transactions(history: Mapping[str, Any], xid: Optional[int] = None) ->
             for one in found
         ],
         "tables": tables,
-        "lines": [*_lines(found, tables), *_unread(history), NOT_TOLD],
+        "lines": [*_lines(found, tables), *unread_lines(history), NOT_TOLD],
     }
 
 
@@ -84,25 +84,32 @@ def change_text(change: Mapping[str, Any]) -> str:
 def _lines(found: list[Mapping[str, Any]], tables: list[dict[str, Any]]) -> list[str]:
     if not found:
         return ["no transaction changed anything in this database after the target but what is to be undone"]
-    lines = [f"{counted(len(found), 'transaction')} changed something in this database after the target"]
-    for item in tables[:SHOWN]:
-        counts = ", ".join(f"{number(item[what])} {what}" for what in ROWS if item[what])
-        lines.append(f"{item['table']}: {counts}")
-    if len(tables) > SHOWN:
-        lines.append(f"and {counted(len(tables) - SHOWN, 'more table')}")
     others = [
         f"transaction {one['xid']}: {change_text(change)}"
         for one in found
         for change in one["changes"]
         if change["what"] not in ROWS
     ]
+    lines = [f"{counted(len(found), 'transaction')} changed something in this database after the target"]
+    return lines + shown_lines({str(item["table"]): item for item in tables}, others)
+
+
+def shown_lines(tables: Mapping[str, Mapping[str, Any]], others: Sequence[str]) -> list[str]:
+    """Rows by table, under what people call it, and changes of definitions, as far as anybody reads."""
+    lines = []
+    for name, item in list(tables.items())[:SHOWN]:
+        counts = ", ".join(f"{number(item[what])} {what}" for what in ROWS if item[what])
+        lines.append(f"{name}: {counts}")
+    if len(tables) > SHOWN:
+        lines.append(f"and {counted(len(tables) - SHOWN, 'more table')}")
     lines += others[:SHOWN]
     if len(others) > SHOWN:
         lines.append(f"and {counted(len(others) - SHOWN, 'more change')} of definitions")
     return lines
 
 
-def _unread(history: Mapping[str, Any]) -> list[str]:
+def unread_lines(history: Mapping[str, Any]) -> list[str]:
+    """What a history does not tell, since it was not read or could not be."""
     unread, blind = (history.get("scanned") or {}).get("unread"), history.get("blind")
     lines = [f"not read: {unread}"] if unread else []
     return [*lines, f"not told: changes of definitions before {blind['before_lsn']}"] if blind else lines

@@ -60,3 +60,14 @@ def test_a_database_that_nobody_wrote_to_is_said() -> None:
     found = committed_after([history("shop", "0/F00000", (741, "0/E80000", "deleted", 9))], xid=741)
     assert found["count"] == 0
     assert "no other transaction" in found["lines"][0]
+
+
+def test_what_one_look_could_not_tell_is_said_after_the_next_one_too() -> None:
+    first = history("shop", "0/F00000", (740, "0/E00000", "inserted", 3))
+    first |= {"item": "shop", "blind": {"before_lsn": "0/E10000", "catalogues": ["pg_class"]}}
+    first["scanned"]["unread"] = "segment X, which is lost"
+    found = committed_after([first])
+    untold = ["shop: not read: segment X, which is lost", "shop: not told: changes of definitions before 0/E10000"]
+    assert found["unread"] == untold
+    again = committed_after([history("shop", "0/2000000")], found)
+    assert again["lines"][-3:] == [*untold, NOT_TOLD]
