@@ -59,7 +59,10 @@ def what_happened(incident: Mapping[str, Any]) -> str:
     kind, relations = kind_of(incident), of_incident(incident)
     did = [item for item in relations if KIND_OF.get(str(item.get("damage"))) == kind]
     found_by = str(incident.get("found_by"))
-    return _SENTENCES.get(kind, "Damage to {names} in database {database}").format(
+    sentence = _SENTENCES.get(kind, "Damage to {names} in database {database}")
+    if kind == "explicit" and not relations:
+        sentence = "Whatever was done in database {database} after {moment}"
+    return sentence.format(
         names=names(did or relations) or "what was lost",
         database=incident.get("database", "unknown"),
         # Who gave it is a person, and anything else is a way to search.

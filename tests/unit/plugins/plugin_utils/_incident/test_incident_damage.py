@@ -114,7 +114,7 @@ def test_the_plan_shows_all_that_was_damaged_with_its_rows_and_all_candidates() 
         ),
         (
             {"kind": "explicit", "relations": [], "found_by": "a search by restores"},
-            "Damage to what was lost in database shop after the moment that a search by restores found",
+            "Whatever was done in database shop after the moment that a search by restores found",
         ),
         ({"relations": []}, "Damage to what was lost in database shop"),
     ],
