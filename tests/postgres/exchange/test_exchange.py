@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,6 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._exchange import cluster as looking
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange import exchange as module
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.in_place import InPlace
 from exchanged_cluster import Cluster, Swap
@@ -191,15 +192,19 @@ def test_a_damaged_restore_is_not_put_into_its_place(cluster: Cluster) -> None:
     swap.side.ensure("absent")
 
 
-def test_a_server_that_a_manager_has_in_its_hands_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_a_manager_has_in_its_hands_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     cluster.migrate()
     swap = Swap(cluster)
     plan = swap.exchange.plan(swap.target)
     assert plan["keep"] == swap.keep
-    found = [{"name": "Patroni", "found": "the process patroni runs", "command": "patronictl"}]
-    monkeypatch.setattr(looking, "find_managers", lambda: found)
-    with pytest.raises(RecoveryError, match="Patroni"):
-        swap.exchange.plan(swap.target)
+    # A process that is called as Patroni's is; what it would do is of no matter.
+    (tmp_path / "patroni").write_text("import time\ntime.sleep(60)\n")
+    with subprocess.Popen([sys.executable, str(tmp_path / "patroni")]) as manager:
+        try:
+            with pytest.raises(RecoveryError, match="Patroni"):
+                swap.exchange.plan(swap.target)
+        finally:
+            manager.kill()
 
 
 def over(swap: Swap) -> InPlace:
