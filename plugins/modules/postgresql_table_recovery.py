@@ -195,6 +195,12 @@ removed:
   type: list
   elements: str
   sample: [recovered_4711.dbre_recovery_journal, recovered_4711]
+back:
+  description: What the recovery had put into its place already, and what stays there.
+  returned: O(state=absent)
+  type: list
+  elements: str
+  sample: [public.orders]
 """
 
 from typing import Any

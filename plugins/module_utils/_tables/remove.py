@@ -45,16 +45,16 @@ ORDER BY c.relkind, 1, 2
 
 
 def remove_staging(production: Server, database: str, incident: str, check_mode: bool) -> dict[str, Any]:
-    """Remove what a recovery left in staging; ``{changed, removed, kept}``. Kept copies and their schema stay.
+    """Remove what a recovery left in staging; ``{changed, removed, kept, back}``. Kept copies and their schema stay.
 
     Only what the journal of the incident vouches for is touched. While kept copies stay, so does the journal, which
-    says that the recovery is done.
+    says that the recovery is done. ``back`` is what had got into its place already, and stays there. In check mode,
+    too, a step that a killed run left behind is waited for: what it does is not known before.
     """
     staging = staging_name(incident)
     admin = production.connect()
     try:
-        if not check_mode:
-            lock_incident(admin, staging, production.application_name)
+        lock_incident(admin, staging, production.application_name)
         query = "SELECT datname FROM pg_catalog.pg_database WHERE datname = ANY(%s)"
         databases = [row["datname"] for row in rows(admin, query, ([database, staging],))]
         admin.commit()
@@ -68,6 +68,7 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
     removed: list[str] = []
     kept: list[dict[str, Any]] = []
     exchanged: list[dict[str, Any]] = []
+    back: list[str] = []
     for name in databases:
         connection = production.connect(name, LOCAL_COMMIT)
         try:
@@ -85,6 +86,7 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
                 only_shown = "images" in journal and "undone" not in journal
                 kept = [] if only_shown else _still_there(connection, journal.get("kept", []))
                 exchanged = _exchanged(connection, journal["plan"][0].get("kept_database"))
+                back = _back(journal)
                 ours = {staging, *filter(_is_of(staging), journal["plan"][0]["staging_schemas"].values())}
                 for schema in sorted(ours):
                     require_own_schema(connection, schema, JOURNAL, OTHERS_SCHEMA)
@@ -94,15 +96,23 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
             connection.close()
         if name == staging and journal and not check_mode:
             _drop_database(production, staging)
-    return {"changed": bool(removed), "removed": removed, "kept": [*kept, *exchanged]}
+    return {"changed": bool(removed), "removed": removed, "kept": [*kept, *exchanged], "back": back}
 
 
-def _exchanged(connection: Any, name: str | None) -> list[dict[str, Any]]:
+def _exchanged(connection: Any, kept: str | None) -> list[dict[str, Any]]:
     """The damaged database, where another one has got its name."""
-    if name is None or not existing(connection, name):
+    if kept is None or not existing(connection, kept):
         return []
-    command = f"DROP DATABASE {quote_ident(name)} WITH (FORCE);"
-    return [{"type": "database", "object": display_name(None, name), "reason": "damaged", "command": command}]
+    command = f"DROP DATABASE {quote_ident(kept)} WITH (FORCE);"
+    return [{"type": "database", "object": display_name(None, kept), "reason": "damaged", "command": command}]
+
+
+def _back(journal: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What has got into its place already, by the journal of the database in which it is."""
+    ready = "published" in journal
+    tables = [item for item in journal.get("table", []) if item["action"] != "beside"]
+    found = [display_name(item["schema"], item["name"]) for item in tables if ready or item["action"] != "place"]
+    return found + ["the rows of the transaction that was undone" for _undone in journal.get("undone", [])[:1]]
 
 
 def _is_of(staging: str) -> Callable[[str], bool]:
