@@ -19,7 +19,8 @@ description:
 options:
   _input:
     description:
-      - What M(dbre.recovery.postgresql_change_history_info) returned for each database, with C(min_rows=1).
+      - What M(dbre.recovery.postgresql_change_history_info) returned for each database, with C(min_rows=1), as the
+        results of a loop over their names.
     type: list
     elements: dict
     required: true
@@ -45,8 +46,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - The C(transactions), their C(count), rows by table in C(tables), C(lines) for people, and C(until), up to which
-      WAL was read.
+    - The C(count) of transactions, rows by table in C(tables), C(lines) for people, and C(until), up to which the WAL
+      of each database was read. C(transactions) are those that are told one by one, and C(listed_in) are the files with
+      all of them.
   type: dict
 """
 

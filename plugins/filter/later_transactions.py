@@ -38,8 +38,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - The C(count) of transactions and of C(rows) they changed, C(transactions) with their changes, C(tables) with the
-      rows that were C(inserted), C(updated) and C(deleted), and C(lines) for people.
+    - The C(count) of transactions and of C(rows) they changed, C(tables) with the rows that were C(inserted),
+      C(updated) and C(deleted), and C(lines) for people. C(transactions) are those that are told one by one, with their
+      changes, and C(listed_in) are the files with all of them.
   type: dict
 """
 

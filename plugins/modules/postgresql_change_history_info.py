@@ -20,7 +20,8 @@ description:
   - Temporary relations, statistics and what was rolled back are left out. Only what is in WAL can be told, so unlogged
     tables are seen when they are made and dropped, and no rows of theirs.
   - Runs on the primary as the operating system user that owns the server. Nothing has to be installed beforehand, and
-    nothing is written on the server; segments fetched from the archive go to a temporary directory and are removed.
+    nothing is written on the server but O(list_path); segments fetched from the archive go to a temporary directory and
+    are removed.
   - Needs PostgreSQL 15 or later, with O(ignore:wal_level) replica or logical, and C(full_page_writes) on.
 author:
   - the dbre.recovery authors (!UNKNOWN)
@@ -48,6 +49,17 @@ options:
         transaction is told that did nothing else.
     type: int
     default: 1000
+  max_changes:
+    description:
+      - Transactions are told one by one until they have so many changes together, the first of them whatever it did,
+        then those that did more than change rows, then those that changed most rows. The others are counted.
+    type: int
+    default: 2000
+  list_path:
+    description:
+      - Existing directory on the host in which all transactions are kept, a line of JSON for each, in a file whose name
+        has the OID of the database and the position where the window begins. The same window overwrites its own file.
+    type: path
   bin_dir:
     description:
       - Directory of PostgreSQL's programs. Without it the usual places are looked at.
@@ -73,7 +85,7 @@ attributes:
       - dbre.recovery.pgbackrest
       - dbre.recovery.postgresql
   check_mode:
-    description: Changes nothing, in check mode or out of it.
+    description: Changes nothing, in check mode or out of it; O(list_path) is written out of it only.
     support: full
   diff_mode:
     description: There is nothing that could differ.
@@ -101,8 +113,18 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+count:
+  description: Number of the transactions, those included that are not told one by one.
+  returned: success
+  type: int
+  sample: 60210
+listed_in:
+  description: The file with all of them; V(null) without O(list_path) and in check mode.
+  returned: success
+  type: str
+  sample: /var/lib/postgresql/dbre-evidence/corruption-20261123T220000Z/transactions-16384-0-19563E8.jsonl
 transactions:
-  description: The transactions, the oldest first.
+  description: The transactions that O(max_changes) has room for, the oldest first.
   returned: success
   type: list
   elements: dict
@@ -143,11 +165,13 @@ transactions:
       sample: [{"what": "dropped", "schema": "public", "name": "orders", "kind": "r", "oid": 16385, "rows": 5000,
                 "rows_estimated": false, "detail": "", "loses": true}]
 tables:
-  description: Rows that these transactions changed, by table, under the newest name of each.
+  description:
+    - Rows that all transactions changed, by table, under the newest name of each, and how many did.
   returned: success
   type: list
   elements: dict
-  sample: [{"schema": "public", "name": "orders", "oid": 16385, "inserted": 0, "updated": 3000, "deleted": 2}]
+  sample: [{"schema": "public", "name": "orders", "oid": 16385, "inserted": 0, "updated": 3000, "deleted": 2,
+            "transactions": 3}]
 text:
   description: The same for people, line by line.
   returned: success
@@ -209,6 +233,8 @@ def main() -> None:
             "since": {"type": "str", "default": "24h"},
             "until": {"type": "str"},
             "min_rows": {"type": "int", "default": 1000},
+            "max_changes": {"type": "int", "default": 2000},
+            "list_path": {"type": "path"},
             "bin_dir": {"type": "path"},
             "spool_path": {"type": "path"},
             "parallel": {"type": "int", "default": 0},
@@ -233,7 +259,7 @@ def main() -> None:
             login_of(params), request, spool, archive, bin_dir=params["bin_dir"], since_backup=since_backup
         )
         try:
-            result = history.read()
+            result = history.read(params["max_changes"], None if module.check_mode else params["list_path"])
         finally:
             history.close()
     except RecoveryError as error:

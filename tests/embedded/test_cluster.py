@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -73,6 +74,9 @@ def account_for(shop: Shop, writers: Writers, counted: dict[str, list[int]], lat
         # The server may commit what a writer is not told any more, once for each time that it was stopped.
         acknowledged = len(writers.committed[database])
         assert acknowledged <= len(logged(shop, database)) + rows <= acknowledged + 2
+    listed = [json.loads(line) for path in later["listed_in"] for line in Path(path).read_text().splitlines()]
+    # All of them, and the damage itself.
+    assert len({(one["database"], one["lsn"]) for one in listed}) == later["count"] + 1
 
 
 @pytest.fixture
@@ -145,7 +149,7 @@ def test_the_cluster_is_overwritten_only_by_its_name_and_what_it_had_committed_i
         words["dr_target_xid"] = str(migrate(shop))
         refused = go_back(shop, **words)
         assert refused.rc == 2, refused.output
-        assert f"-e dr_overwrite={shop.data}" in refused.output
+        assert f"-e dr_overwrite={shop.data}" in refused.output, refused.output
         assert shop.count("public.lines") == 0
         done = go_back(shop, **words, dr_overwrite=str(shop.data))
         assert done.rc == 2, done.output

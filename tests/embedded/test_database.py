@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -88,6 +89,19 @@ def state(shop: Shop) -> list[Any]:
     return [shop.query("shop", query) for query in queries]
 
 
+@contextlib.contextmanager
+def held(shop: Shop) -> Iterator[None]:
+    """Somebody's open transaction that keeps the database from getting another name, and from nothing else."""
+    where = {"host": str(shop.socket_dir), "port": shop.port, "user": shop.superuser, "dbname": CONTROL}
+    connection = psycopg2.connect(**where)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER ROLE clerk IN DATABASE shop SET work_mem = '6MB'")
+        yield
+    finally:
+        connection.close()
+
+
 @pytest.fixture
 def beside(shop: Shop) -> Iterator[Shop]:
     """A shop whose databases of any name are gone afterwards."""
@@ -135,12 +149,18 @@ def test_a_migration_is_gone_with_the_database_it_was_in_and_all_that_came_later
 
         events = shop.folder / "incidents" / "moved" / "events.jsonl"
         begun = undoing(shop, dr_target_xid=xid, dr_contain="read_only", **words)
-        run_killed_in(begun, events, "recover", 0.5, shop.environment)
-        given_up = shop.abandon(dr_incident_id="moved")
+        with held(shop):
+            run_killed_in(begun, events, "recover", 0.5, shop.environment)
+            given_up = shop.abandon(dr_incident_id="moved")
         assert given_up.rc == 0, given_up.output
-        assert databases(shop) == {"shop"}
+        assert databases(shop) == {"shop"}, given_up.output
         assert oid(shop, "shop") == damaged
         run_killed_in(begun, events, "verify", 0, shop.environment)
+        too_late = shop.abandon(dr_incident_id="moved")
+        assert too_late.rc == 2, too_late.output
+        assert "the recovered database has the name shop already" in " ".join(too_late.output.split())
+        assert "tasks_from=exchange_back" in too_late.output
+        assert oid(shop, "shop_damaged_moved") == damaged
         done = undo(shop, dr_target_xid=xid, dr_contain="read_only", **words)
         assert done.rc == 2, done.output
         assert databases(shop) == {"shop", "shop_damaged_moved"}
@@ -161,7 +181,9 @@ def test_a_migration_is_gone_with_the_database_it_was_in_and_all_that_came_later
     assert rows["public.visits"]["inserted"] == len(since)
     assert rows["public.orders"]["inserted"] == 5
     assert later["count"] == len(since) + 1
-    assert len(later["transactions"]) == later["count"]
+    (listed,) = later["listed_in"]
+    # With the one that was undone.
+    assert len(Path(listed).read_text().splitlines()) == later["count"] + 1
     assert report["missing"][0]["what"] == f"what {later['count']:,} later transactions did"
 
     again = undo(shop, dr_target_xid=xid, **words)

@@ -5,14 +5,24 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import ROWS, name_of, shown_lines, unread_lines
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import (
+    ROWS,
+    list_lines,
+    listed_in,
+    name_of,
+    rows_but,
+    shown_lines,
+    table_name,
+    unread_lines,
+)
 
+MOST = 2000  # changes that are told one by one, of all databases together
 NOT_TOLD = "not told: what later transactions did to roles, functions, types, grants and large objects"
 
 
@@ -24,35 +34,46 @@ def committed_after(
 ) -> dict[str, Any]:
     """All that was committed from the target on, but for transaction ``xid``, which is the damage itself.
 
-    ``results`` are histories (M(postgresql_change_history_info)), one of each database; ``before`` is what this
-    returned for earlier WAL. ``until`` is up to where all of them were read, for the next time.
+    ``results`` are histories (M(postgresql_change_history_info)), one of each database under its name in ``item``;
+    ``before`` is what this returned for earlier WAL. ``until`` is up to where each database was read: where its next
+    history is to begin. ``count`` and ``tables`` are of all, ``transactions`` those that are told one by one.
     """
     mine = None if xid is None else xid & 0xFFFFFFFF
     earlier = dict(before or {})
-    found = {(one["database"], one["lsn"]): one for one in earlier.get("transactions") or []}
+    found = list(earlier.get("transactions") or [])
+    count, files = earlier.get("count") or 0, list(earlier.get("listed_in") or [])
+    totals: dict[tuple[str, str], Counter[str]] = {}
+    for item in earlier.get("tables") or []:
+        totals[item["database"], item["table"]] = Counter({what: item[what] for what in ROWS})
     for result in results:
-        for one in result.get("transactions") or []:
-            if one["xid"] != mine:
-                kept = {key: one[key] for key in ("database", "xid", "lsn", "commit_time")}
-                found[one["database"], one["lsn"]] = {**kept, "changes": [_change(change) for change in one["changes"]]}
-    transactions = sorted(found.values(), key=lambda one: (parse_lsn(one["lsn"]), one["database"]))
-    tables = _tables(transactions)
+        every = list(result.get("transactions") or [])
+        damage = [change for one in every if one["xid"] == mine for change in one["changes"]]
+        others = [one for one in every if one["xid"] != mine]
+        count += result["count"] - (len(every) - len(others))
+        files += [path for path in listed_in(result) if path not in files]
+        for item in rows_but(result, damage):
+            total = totals.setdefault((result["item"], table_name(item)), Counter())
+            total.update({what: item[what] for what in ROWS})
+        for one in others:
+            kept = {key: one[key] for key in ("database", "xid", "lsn", "commit_time")}
+            found.append({**kept, "changes": [_change(change) for change in one["changes"]]})
+    transactions = _bounded(found)
+    tables = [
+        {"database": database, "table": table, **{what: total[what] for what in ROWS}}
+        for (database, table), total in sorted(totals.items())
+    ]
     # What one look could not tell stays untold, whatever the next one reads.
-    unread = {
-        f"{result['item']}: {line}" if result.get("item") else line
-        for result in results
-        for line in unread_lines(result)
-    }
+    unread = {f"{result['item']}: {line}" for result in results for line in unread_lines(result)}
     unread |= set(earlier.get("unread") or [])
-    ends = [result["scanned"]["to_lsn"] for result in results if result.get("scanned")]
     return {
-        "count": len(transactions),
+        "count": count,
         "rows": sum(item[what] for item in tables for what in ROWS),
         "transactions": transactions,
         "tables": tables,
         "unread": sorted(unread),
-        "lines": [*_lines(transactions, tables), *sorted(unread), NOT_TOLD],
-        "until": min(ends, key=parse_lsn) if ends else earlier.get("until"),
+        "listed_in": files,
+        "lines": [*_lines(count, transactions, tables), *list_lines(files), *sorted(unread), NOT_TOLD],
+        "until": {**(earlier.get("until") or {}), **{one["item"]: one["scanned"]["to_lsn"] for one in results}},
         "kept_as": kept_as,
     }
 
@@ -61,30 +82,27 @@ def _change(change: Mapping[str, Any]) -> dict[str, Any]:
     return {"what": change["what"], "name": name_of(change), "oid": change["oid"], "rows": change["rows"]}
 
 
-def _tables(transactions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    totals: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
-    names: dict[tuple[str, int], str] = {}
-    for one in transactions:
-        for change in one["changes"]:
-            if change["what"] in ROWS:
-                key = (one["database"], change["oid"])
-                totals[key][change["what"]] += change["rows"] or 0
-                names[key] = change["name"]
-    return [
-        {"database": key[0], "table": names[key], **{what: count[what] for what in ROWS}}
-        for key, count in sorted(totals.items(), key=lambda item: (item[0][0], names[item[0]]))
-    ]
+def _bounded(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that did more than change rows first, with at most MOST changes together, in the order of their commits."""
+    chosen, left = [], MOST
+    for one in sorted(found, key=lambda one: all(change["what"] in ROWS for change in one["changes"])):
+        if len(one["changes"]) > left:
+            break
+        left -= len(one["changes"])
+        chosen.append(one)
+    return sorted(chosen, key=lambda one: (parse_lsn(one["lsn"]), one["database"]))
 
 
-def _lines(transactions: Sequence[Mapping[str, Any]], tables: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not transactions:
+def _lines(count: int, transactions: Sequence[Mapping[str, Any]], tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not count:
         return ["no other transaction changed anything in any database after the target"]
-    where = counted(len({one["database"] for one in transactions}), "database")
+    databases = {one["database"] for one in transactions} | {item["database"] for item in tables}
     others = [
         f"{one['database']}: transaction {one['xid']}: {change['name']} {change['what']}"
         for one in transactions
         for change in one["changes"]
         if change["what"] not in ROWS
     ]
-    lines = [f"{counted(len(transactions), 'transaction')} changed something in {where} after the target"]
+    where = counted(len(databases), "database")
+    lines = [f"{counted(count, 'transaction')} changed something in {where} after the target"]
     return lines + shown_lines({f"{item['database']}: {item['table']}": item for item in tables}, others)

@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.ages import parse_age
 from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import Archive
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.files import sync_directory
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn, parse_segment_name
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import server
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
@@ -26,6 +31,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.changes import 
     Transaction,
     lines_by_table,
     rows_by_table,
+    told_one_by_one,
     transactions,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Request
@@ -123,8 +129,12 @@ class ChangeHistory(Search):
             return parse_lsn(backup.stop_lsn)
         return parse_segment_name(backup.first_segment, self.source.segment_size)[1] * self.source.segment_size
 
-    def read(self) -> dict[str, Any]:
-        """The module's result."""
+    def read(self, max_changes: int, list_path: Optional[str] = None) -> dict[str, Any]:
+        """The module's result.
+
+        Transactions are in it with at most ``max_changes`` changes together (see told_one_by_one()); all of them go to
+        a file of their own in the directory ``list_path``, where one is given.
+        """
         while not self._complete():
             before = len(self.scan.stretches)
             self._extend()
@@ -133,17 +143,37 @@ class ChangeHistory(Search):
             if self.gap is not None and self.scan.at_floor:
                 break
         found = self._transactions()
+        told = told_one_by_one(found, max_changes)
         return {
-            "transactions": [one.as_dict(self.request.database) for one in found],
+            "count": len(found),
+            "transactions": [one.as_dict(self.request.database) for one in told],
             "tables": rows_by_table(found),
-            "text": self._text(found),
+            "text": self._text(found, told),
+            "listed_in": self._list(found, Path(list_path)) if list_path else None,
             "scanned": self._scanned(),
             "blind": self._blind() or None,
             "server": self.server,
             "repository": self.repository,
         }
 
-    def _text(self, found: list[Transaction]) -> list[str]:
+    def _list(self, found: Sequence[Transaction], directory: Path) -> str:
+        """Write all transactions as lines of JSON: a file for each database and begin of a window, written anew."""
+        begin = self._scanned()["from_lsn"] if self.request.since_lsn is None else format_lsn(self.request.since_lsn)
+        path = directory / f"transactions-{self._here.oid}-{begin.replace('/', '-')}.jsonl"
+        beside = path.with_suffix(".new")
+        try:
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                for one in found:
+                    file.write(json.dumps(one.as_dict(self.request.database)) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+            sync_directory(str(directory))
+        except OSError as error:
+            raise RecoveryError(f"the list of transactions cannot be written to {path} (list_path): {error}") from error
+        return str(path)
+
+    def _text(self, found: list[Transaction], told: list[Transaction]) -> list[str]:
         scanned, asked = self._scanned(), self.request
         what = f"changed a definition, a file or at least {asked.min_rows} rows in database {asked.database}"
         read = f"WAL from {scanned['from_lsn']} ({scanned['from_time']}) to {scanned['to_lsn']} ({scanned['to_time']})"
@@ -161,7 +191,14 @@ class ChangeHistory(Search):
         if tables:
             which = "" if asked.min_rows == 1 else ", of the transactions above (of all, with dr_min_rows=1)"
             tables = [f"Rows by table{which}:", *tables]
-        return [head, *(line for one in found for line in one.lines()), *tables, *end]
+        lines = [line for one in told for line in one.lines()]
+        if len(told) < len(found):
+            lines.append(
+                f"and {counted(len(found) - len(told), 'more transaction')}, which are counted below. Told are those "
+                "that did more than change rows, then those that changed most. See the others in a smaller window: "
+                "dr_from and dr_to take positions."
+            )
+        return [head, *lines, *tables, *end]
 
     def _transactions(self) -> list[Transaction]:
         self._settle(None)

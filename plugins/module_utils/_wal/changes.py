@@ -164,7 +164,7 @@ def _sums(changes: Sequence[Change]) -> str:
 
 
 def rows_by_table(found: Iterable[Transaction]) -> list[dict[str, Any]]:
-    """Rows that transactions changed, by table in the order of their names: the newest name of each."""
+    """Rows that transactions changed, and how many did, by table in the order of their names: the newest of each."""
     totals: dict[int, Counter[str]] = defaultdict(Counter)
     names: dict[int, tuple[Optional[str], Optional[str]]] = {}
     for one in found:
@@ -172,11 +172,36 @@ def rows_by_table(found: Iterable[Transaction]) -> list[dict[str, Any]]:
             if change.what in ROWS.values():
                 totals[change.oid][change.what] += change.rows or 0
                 names[change.oid] = change.schema, change.name
+        for oid in {change.oid for change in one.changes if change.what in ROWS.values()}:
+            totals[oid]["transactions"] += 1
+    counted_by = (*ROWS.values(), "transactions")
     tables = [
-        {"schema": names[oid][0], "name": names[oid][1], "oid": oid, **{what: count[what] for what in ROWS.values()}}
+        {"schema": names[oid][0], "name": names[oid][1], "oid": oid, **{what: count[what] for what in counted_by}}
         for oid, count in totals.items()
     ]
     return sorted(tables, key=lambda item: (str(item["schema"]), str(item["name"])))
+
+
+def told_one_by_one(found: Sequence[Transaction], most: int) -> list[Transaction]:
+    """Of all transactions those with at most ``most`` changes together, the oldest first.
+
+    The first one is among them whatever it did, since the window of who asks for one transaction begins with it. Of the
+    others those go first that did more than change rows, then those that changed most rows.
+    """
+    if sum(len(one.changes) for one in found) <= most:
+        return list(found)
+
+    def weight(one: Transaction) -> tuple[bool, int]:
+        only_rows = all(change.what in ROWS.values() for change in one.changes)
+        return only_rows, -sum(change.rows or 0 for change in one.changes) if only_rows else 0
+
+    chosen, left = list(found[:1]), most - len(found[0].changes)
+    for one in sorted(found[1:], key=weight):
+        if len(one.changes) > left:
+            break
+        left -= len(one.changes)
+        chosen.append(one)
+    return sorted(chosen, key=lambda one: one.commit.lsn)
 
 
 def lines_by_table(tables: Sequence[Mapping[str, Any]]) -> list[str]:

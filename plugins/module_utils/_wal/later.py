@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
@@ -18,9 +18,10 @@ NOT_TOLD = "not told: what later transactions did to functions, types, grants an
 
 
 class Later(TypedDict):
-    """``transactions`` with their ``changes`` in words, rows by table in ``tables``, and ``lines`` for people.
+    """How many there are, those that are told one by one with their ``changes`` in words, rows by table, and lines.
 
-    ``damage`` are the changes of the transaction that was left out, None where none was.
+    ``damage`` are the changes of the transaction that was left out, None where none was. ``listed_in`` are the files
+    on the host with all transactions, the one that was left out among them.
     """
 
     damage: Optional[list[dict[str, Any]]]
@@ -28,6 +29,7 @@ class Later(TypedDict):
     rows: int
     transactions: list[dict[str, Any]]
     tables: list[dict[str, Any]]
+    listed_in: list[str]
     lines: list[str]
 
 
@@ -39,10 +41,12 @@ def later_transactions(history: Mapping[str, Any], xid: Optional[int] = None) ->
     mine = None if xid is None else xid & 0xFFFFFFFF
     every = list(history.get("transactions") or [])
     found = [one for one in every if one["xid"] != mine]
-    tables = _tables(found)
+    count = history["count"] - (len(every) - len(found))
+    damage = [change for one in every if one["xid"] == mine for change in one["changes"]]
+    tables = [{"table": table_name(item), **{what: item[what] for what in ROWS}} for item in rows_but(history, damage)]
     return {
-        "damage": None if mine is None else [c for one in every if one["xid"] == mine for c in one["changes"]],
-        "count": len(found),
+        "damage": None if mine is None else damage,
+        "count": count,
         "rows": sum(item[what] for item in tables for what in ROWS),
         "transactions": [
             {
@@ -52,27 +56,49 @@ def later_transactions(history: Mapping[str, Any], xid: Optional[int] = None) ->
             for one in found
         ],
         "tables": tables,
-        "lines": [*_lines(found, tables), *unread_lines(history), NOT_TOLD],
+        "listed_in": listed_in(history),
+        "lines": [*_lines(count, found, tables), *list_lines(listed_in(history)), *unread_lines(history), NOT_TOLD],
     }
 
 
-def _tables(found: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    totals: dict[Any, Counter[str]] = defaultdict(Counter)
-    names: dict[Any, str] = {}
-    for one in found:
-        for change in one["changes"]:
-            if change["what"] in ROWS:
-                totals[change["oid"]][change["what"]] += change["rows"] or 0
-                names[change["oid"]] = name_of(change)
-    tables = [{"table": names[oid], **{what: count[what] for what in ROWS}} for oid, count in totals.items()]
-    return sorted(tables, key=lambda item: str(item["table"]))
+def rows_but(history: Mapping[str, Any], damage: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by table of all transactions of a history, but those of one, whose changes are ``damage``."""
+    own: Counter[tuple[Any, str]] = Counter()
+    for change in damage:
+        if change["what"] in ROWS:
+            own[change["oid"], change["what"]] += change["rows"] or 0
+    mine = {oid for oid, _what in own}
+    tables = [
+        {
+            **item,
+            **{what: item[what] - own[item["oid"], what] for what in ROWS},
+            "transactions": item["transactions"] - (item["oid"] in mine),
+        }
+        for item in history.get("tables") or []
+    ]
+    return [item for item in tables if item["transactions"]]
+
+
+def listed_in(history: Mapping[str, Any]) -> list[str]:
+    """The file with all transactions of a history, where one was written."""
+    return [str(history["listed_in"])] if history.get("listed_in") else []
+
+
+def list_lines(files: Sequence[str]) -> list[str]:
+    """Where all transactions are listed, for people."""
+    return [f"each transaction is a line of {' and '.join(files)} on the database's host"] if files else []
+
+
+def table_name(item: Mapping[str, Any]) -> str:
+    """What a table of a history is called."""
+    return display_name(item["schema"], item["name"]) if item["name"] is not None else f"OID {item['oid']}"
 
 
 def name_of(change: Mapping[str, Any]) -> str:
     """What a change of a history is about."""
     if change["kind"] == "n":
         return display_name(None, change["name"])
-    return display_name(change["schema"], change["name"]) if change["name"] is not None else f"OID {change['oid']}"
+    return table_name(change)
 
 
 def change_text(change: Mapping[str, Any]) -> str:
@@ -81,8 +107,8 @@ def change_text(change: Mapping[str, Any]) -> str:
     return f"{name_of(change)} {change['what']}{change.get('detail') or ''}{rows}"
 
 
-def _lines(found: list[Mapping[str, Any]], tables: list[dict[str, Any]]) -> list[str]:
-    if not found:
+def _lines(count: int, found: list[Mapping[str, Any]], tables: list[dict[str, Any]]) -> list[str]:
+    if not count:
         return ["no transaction changed anything in this database after the target but what is to be undone"]
     others = [
         f"transaction {one['xid']}: {change_text(change)}"
@@ -90,7 +116,7 @@ def _lines(found: list[Mapping[str, Any]], tables: list[dict[str, Any]]) -> list
         for change in one["changes"]
         if change["what"] not in ROWS
     ]
-    lines = [f"{counted(len(found), 'transaction')} changed something in this database after the target"]
+    lines = [f"{counted(count, 'transaction')} changed something in this database after the target"]
     return lines + shown_lines({str(item["table"]): item for item in tables}, others)
 
 

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, number
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, parse_relation_list
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import rows_but
 
 # What a change of rows is called in a history, and as what it stands in the plan.
 ROWS = {"inserted": "insert", "updated": "update", "deleted": "delete"}
+SHOWN = 10
 
 
 class UndoPlan(TypedDict):
@@ -30,7 +32,7 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
     """The plan for transaction ``xid`` (32 bits, as WAL has it), of the tables ``asked`` for or all that it changed.
 
     ``history`` is what M(postgresql_change_history_info) returns from the transaction's COMMIT record on, of rows from
-    the first on. Raises RecoveryError where undoing rows is not what undoes it.
+    the first on; it begins with that transaction. Raises RecoveryError where undoing rows is not what undoes it.
     """
     every = list(history.get("transactions") or [])
     mine = next((one for one in every if one["xid"] == xid & 0xFFFFFFFF), None)
@@ -74,7 +76,7 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
         "names": sorted({_name(change) for change in chosen}),
         "oids": oids,
         "rows": sum(change["rows"] for change in chosen),
-        "later": _later(every[every.index(mine) + 1 :], set(oids)),
+        "later": _later(history, mine, set(oids)),
     }
 
 
@@ -82,17 +84,24 @@ def _name(change: Mapping[str, Any]) -> str:
     return display_name(change["schema"], change["name"]) if change["name"] is not None else f"OID {change['oid']}"
 
 
-def _later(transactions: Sequence[Mapping[str, Any]], oids: set[int]) -> list[str]:
+def _later(history: Mapping[str, Any], mine: Mapping[str, Any], oids: set[int]) -> list[str]:
     """How many later transactions changed the same tables, and how many others."""
-    same = [one for one in transactions if any(change["oid"] in oids for change in one["changes"])]
-    others = len(transactions) - len(same)
-    lines = [
-        f"{counted(len(same), 'later transaction')} changed the same tables; rows they changed, too, stay as they are"
-    ]
+    told = [one for one in history["transactions"] if one["xid"] != mine["xid"]]
+    same = [one for one in told if any(change["oid"] in oids for change in one["changes"])]
+    # Those that are not told one by one changed rows only, and are counted by table: one may have changed several.
+    untold = history["count"] - 1 - len(told)
+    by_table = [item["transactions"] for item in rows_but(history, mine["changes"]) if item["oid"] in oids]
+    least = max([len(same), *by_table])
+    most = min(sum(by_table), len(same) + untold) if untold else least
+    how_many = f"between {number(least)} and {number(most)}" if most > least else number(least)
+    noun = "later transaction" if how_many == "1" else "later transactions"
+    lines = [f"{how_many} {noun} changed the same tables; rows they changed, too, stay as they are"]
     if same:
-        numbers = ", ".join(str(one["xid"]) for one in same[:10])
-        lines.append(f"they are {numbers}{f' and {len(same) - 10} more' if len(same) > 10 else ''}")
-    if others:
+        numbers = ", ".join(str(one["xid"]) for one in same[:SHOWN])
+        more = most - len(same[:SHOWN])
+        lines.append(f"they are {numbers}{f' and {number(more)} more' if more > 0 else ''}")
+    others = history["count"] - 1 - most
+    if others > 0:
         lines.append(
             f"{counted(others, 'later transaction')} changed other tables only, and what they read is not told"
         )

@@ -217,11 +217,12 @@ class Cluster:
         archive = StanzaArchive(stanza=STANZA, config=str(self.config))
         login = Login(login_unix_socket=str(self.root), login_port=self.port, login_user="postgres")
         try:
+            told = {"max_changes": asked.pop("max_changes", 2000), "list_path": asked.pop("list_path", None)}
             window = window_of(asked.pop("since"), asked.pop("until", None)) if "since" in asked else {}
             given = {"bin_dir": str(self.bin), "since_backup": asked.pop("since_backup", False)}
             history = ChangeHistory(login, make_request(database, **window, **asked), str(spool), archive, **given)
             try:
-                return history.read()
+                return history.read(**told)
             finally:
                 history.close()
         finally:

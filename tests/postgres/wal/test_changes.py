@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -214,6 +216,33 @@ def test_what_a_change_did_in_all_is_told_by_table(cluster: Cluster) -> None:
     counts = {item["name"]: (item["inserted"], item["updated"], item["deleted"]) for item in found["tables"]}
     assert counts == {"ch_summed": (30, 10, 5), "ch_sum_b": (1, 0, 0)}
     assert "    public.ch_summed: 5 deleted, 10 updated, 30 inserted" in found["text"]
+
+
+def test_what_is_not_told_one_by_one_is_counted_and_in_the_list(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.sql("CREATE TABLE ch_many (id int)", "CREATE TABLE ch_few (id int)")
+    first = cluster.sql("SELECT pg_current_wal_insert_lsn()::text")
+    xids = [cluster.transact(f"INSERT INTO ch_many SELECT generate_series(1, {n})") for n in (1, 5, 4, 2)]
+    xids.append(cluster.transact("ALTER TABLE ch_few ADD more int"))
+    xids.append(cluster.transact("INSERT INTO ch_few VALUES (1)", "INSERT INTO ch_many VALUES (1)"))
+    found = cluster.history(since=first, min_rows=1, max_changes=3, list_path=str(tmp_path))
+    # The first, what is no mere change of rows, and the largest.
+    assert [one["xid"] for one in found["transactions"]] == [xids[0], xids[1], xids[4]]
+    assert found["count"] == 6
+    rows = {item["name"]: (item["inserted"], item["transactions"]) for item in found["tables"]}
+    assert rows == {"ch_many": (13, 5), "ch_few": (1, 1)}
+    assert "and 3 more transactions, which are counted below." in " ".join(found["text"])
+    again = cluster.history(since=first, min_rows=1, list_path=str(tmp_path))
+    assert again["listed_in"] == found["listed_in"]
+    listed = Path(found["listed_in"])
+    assert [path.name for path in tmp_path.iterdir()] == [listed.name]
+    assert listed.stat().st_mode & 0o077 == 0
+    assert [json.loads(line)["xid"] for line in listed.read_text().splitlines()] == xids
+    assert [one["xid"] for one in again["transactions"]] == xids
+
+
+def test_a_list_that_cannot_be_written_is_an_error_and_no_shorter_list(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(RecoveryError, match="cannot be written to .*list_path"):
+        cluster.history(since="1h", list_path=str(tmp_path / "missing"))
 
 
 def test_since_the_newest_backup_leaves_out_what_is_in_it(cluster: Cluster) -> None:

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._exchange.committed import NOT_TOLD, committed_after
+from ansible_collections.dbre.recovery.plugins.module_utils._exchange.committed import MOST, NOT_TOLD, committed_after
+from histories import history
 
 
-def history(database: str, end: str, *transactions: tuple[int, str, str, int]) -> dict[str, Any]:
+def history_from(
+    database: str, end: str, *transactions: tuple[int, str, str, int], told: int | None = None
+) -> dict[str, Any]:
     changes = [
         {
             "database": database,
@@ -20,23 +23,22 @@ def history(database: str, end: str, *transactions: tuple[int, str, str, int]) -
         }
         for xid, lsn, what, rows in transactions
     ]
-    return {"transactions": changes, "scanned": {"to_lsn": end}}
+    return history(*changes, told=told, item=database, scanned={"to_lsn": end})
 
 
-def test_all_databases_are_put_together_and_what_is_read_twice_counts_once() -> None:
+def test_all_databases_are_put_together_and_each_goes_on_where_it_was_read_last() -> None:
     first = committed_after(
         [
-            history("shop", "0/F00000", (740, "0/E00000", "inserted", 3), (741, "0/E80000", "deleted", 9)),
-            history("stock", "0/1000000", (742, "0/E90000", "inserted", 5)),
+            history_from("shop", "0/F00000", (740, "0/E00000", "inserted", 3), (741, "0/E80000", "deleted", 9)),
+            history_from("stock", "0/1000000", (742, "0/E90000", "inserted", 5)),
         ],
         xid=(1 << 32) + 741,
     )
-    # The first of them was read up to there only.
-    assert first["until"] == "0/F00000"
+    assert first["until"] == {"shop": "0/F00000", "stock": "0/1000000"}
     again = committed_after(
         [
-            history("shop", "0/2000000", (744, "0/1100000", "updated", 2)),
-            history("stock", "0/2000000", (742, "0/E90000", "inserted", 5), (745, "0/1200000", "dropped", 1)),
+            history_from("shop", "0/2000000", (744, "0/1100000", "updated", 2)),
+            history_from("stock", "0/3000000", (745, "0/1200000", "dropped", 1)),
         ],
         first,
         kept_as="/kept",
@@ -46,7 +48,8 @@ def test_all_databases_are_put_together_and_what_is_read_twice_counts_once() -> 
         {"database": "shop", "table": "public.t", "inserted": 3, "updated": 2, "deleted": 0},
         {"database": "stock", "table": "public.t", "inserted": 5, "updated": 0, "deleted": 0},
     ]
-    assert (again["count"], again["rows"], again["kept_as"], again["until"]) == (4, 10, "/kept", "0/2000000")
+    assert (again["count"], again["rows"], again["kept_as"]) == (4, 10, "/kept")
+    assert again["until"] == {"shop": "0/2000000", "stock": "0/3000000"}
     assert again["lines"] == [
         "4 transactions changed something in 2 databases after the target",
         "shop: public.t: 3 inserted, 2 updated",
@@ -57,17 +60,31 @@ def test_all_databases_are_put_together_and_what_is_read_twice_counts_once() -> 
 
 
 def test_a_database_that_nobody_wrote_to_is_said() -> None:
-    found = committed_after([history("shop", "0/F00000", (741, "0/E80000", "deleted", 9))], xid=741)
+    found = committed_after([history_from("shop", "0/F00000", (741, "0/E80000", "deleted", 9))], xid=741)
     assert found["count"] == 0
     assert "no other transaction" in found["lines"][0]
 
 
 def test_what_one_look_could_not_tell_is_said_after_the_next_one_too() -> None:
-    first = history("shop", "0/F00000", (740, "0/E00000", "inserted", 3))
-    first |= {"item": "shop", "blind": {"before_lsn": "0/E10000", "catalogues": ["pg_class"]}}
+    first = history_from("shop", "0/F00000", (740, "0/E00000", "inserted", 3))
+    first |= {"blind": {"before_lsn": "0/E10000", "catalogues": ["pg_class"]}}
     first["scanned"]["unread"] = "segment X, which is lost"
     found = committed_after([first])
     untold = ["shop: not read: segment X, which is lost", "shop: not told: changes of definitions before 0/E10000"]
     assert found["unread"] == untold
-    again = committed_after([history("shop", "0/2000000")], found)
+    again = committed_after([history_from("shop", "0/2000000")], found)
     assert again["lines"][-3:] == [*untold, NOT_TOLD]
+
+
+def test_of_many_the_record_keeps_those_that_did_more_than_change_rows_and_counts_all() -> None:
+    many = [(number, f"0/{number:X}", "inserted", 1) for number in range(1000, 1000 + MOST)]
+    looks = [
+        history_from("shop", "0/F00000", *many) | {"listed_in": "/evidence/transactions-5-0-1.jsonl"},
+        history_from("stock", "0/F00000", (9000, "0/E00000", "dropped", 5), *many, told=1),
+    ]
+    found = committed_after(looks)
+    assert (found["count"], found["rows"]) == (2 * MOST + 1, 2 * MOST)
+    assert len(found["transactions"]) == MOST
+    assert found["transactions"][-1]["xid"] == 9000
+    assert found["lines"][0] == "4,001 transactions changed something in 2 databases after the target"
+    assert "each transaction is a line of /evidence/transactions-5-0-1.jsonl on the database's host" in found["lines"]

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.undo_plan import undo_plan
+from histories import history as history_of
 
 
 def change(what: str, name: str | None, oid: int, rows: int | None = None, kind: str = "r") -> dict[str, Any]:
     return {"what": what, "schema": "public", "name": name, "kind": kind, "oid": oid, "rows": rows}
 
 
-def history(*transactions: tuple[int, list[dict[str, Any]]]) -> dict[str, Any]:
-    return {"transactions": [{"xid": xid, "changes": changes} for xid, changes in transactions]}
+def history(*transactions: tuple[int, list[dict[str, Any]]], told: int | None = None) -> dict[str, Any]:
+    return history_of(*({"xid": xid, "changes": changes} for xid, changes in transactions), told=told)
 
 
 ROWS = [change("updated", "prices", 100, 30), change("deleted", "prices", 100, 2), change("inserted", "log", 101, 5)]
@@ -36,9 +37,23 @@ def test_all_tables_that_it_changed_rows_of_and_who_changed_them_later() -> None
     ]
 
 
-def test_what_was_done_before_it_is_not_later() -> None:
-    found = undo_plan(history((6, [change("updated", "prices", 100, 1)]), (7, ROWS)), 7)
-    assert found["later"][0].startswith("0 later transactions")
+def test_later_ones_that_are_not_told_one_by_one_are_counted_by_table() -> None:
+    later = [(number, [change("updated", "prices", 100, 1)]) for number in range(8, 60)]
+    later += [(number, [change("inserted", "other", 102, 1)]) for number in range(60, 70)]
+    assert undo_plan(history((7, ROWS), *later, told=2), 7)["later"] == [
+        "52 later transactions changed the same tables; rows they changed, too, stay as they are",
+        "they are 8 and 51 more",
+        "10 later transactions changed other tables only, and what they read is not told",
+    ]
+
+
+def test_where_they_may_have_changed_several_of_these_tables_it_says_between_what() -> None:
+    both = [change("updated", "prices", 100, 1), change("inserted", "log", 101, 1)]
+    found = undo_plan(history((7, ROWS), (8, both), (9, both), (10, both), told=2), 7)
+    assert found["later"][0].startswith("3 later transactions")
+    several = [(8, both[:1]), (9, both[1:]), (10, both)]
+    found = undo_plan(history((7, ROWS), *several, told=1), 7)
+    assert found["later"][0].startswith("between 2 and 3 later transactions")
 
 
 def test_its_number_may_count_on_over_32_bits() -> None:

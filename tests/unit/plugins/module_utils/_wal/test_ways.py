@@ -6,6 +6,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import later_transactions
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.ways import Facts, recommended, ways_back, ways_lines
+from histories import history
 
 
 def change(what: str, name: str, oid: int, rows: int | None = None) -> dict[str, Any]:
@@ -14,11 +15,11 @@ def change(what: str, name: str, oid: int, rows: int | None = None) -> dict[str,
 
 def facts(*damage: dict[str, Any], later: tuple[dict[str, Any], ...] = (), **known: Any) -> Facts:
     """What is known of a transaction 7, after which one more committed where ``later`` says what."""
-    history = [{"xid": 7, "lsn": "0/7", "commit_time": "t", "changes": list(damage)}]
-    history += [{"xid": 8, "lsn": "0/8", "commit_time": "t", "changes": list(later)}] if later else []
-    found = later_transactions({"transactions": history}, 7)
+    found = [{"xid": 7, "lsn": "0/7", "commit_time": "t", "changes": list(damage)}]
+    found += [{"xid": 8, "lsn": "0/8", "commit_time": "t", "changes": list(later)}] if later else []
+    told = later_transactions(history(*found), 7)
     unknown = {"database_bytes": None, "free_bytes": None, "restore_seconds": None, "past": {}}
-    keys = {key: found[key] for key in ("damage", "count", "rows", "tables")}  # type: ignore[literal-required]
+    keys = {key: told[key] for key in ("damage", "count", "rows", "tables")}  # type: ignore[literal-required]
     return {**keys, **unknown, **known}  # type: ignore[typeddict-item]
 
 
