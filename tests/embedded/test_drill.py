@@ -34,7 +34,7 @@ def drill_command(shop: Shop, **given: Any) -> list[str]:
 
 def archive(shop: Shop) -> None:
     """Have the database of this test in the archive, and WAL behind it."""
-    for _ in range(2):
+    for _turn in range(2):
         shop.query("shop", "UPDATE public.orders SET what = what WHERE id < 10")
         shop.query("shop", "SELECT pg_switch_wal()")
     shop.pgbackrest("check")

@@ -44,7 +44,7 @@ def history(place: Path) -> list[dict[str, Any]]:
 
 def archive(shop: Any) -> None:
     """Have WAL behind the newest backup, with commits in it."""
-    for _ in range(3):
+    for _turn in range(3):
         shop.query("shop", "UPDATE public.orders SET what = what WHERE id < 10")
         shop.query("shop", "SELECT pg_switch_wal()")
     shop.pgbackrest("check")

@@ -64,7 +64,7 @@ class PgBouncer:
 def bouncer(cluster: Any) -> Iterator[PgBouncer]:
     made = PgBouncer(cluster.root, cluster.primary.port)
     try:
-        cluster.until(lambda: (cluster.root / f".s.PGSQL.{PORT}").exists(), "PgBouncer listens")
+        cluster.until((cluster.root / f".s.PGSQL.{PORT}").exists, "PgBouncer listens")
         yield made
     finally:
         made.process.kill()

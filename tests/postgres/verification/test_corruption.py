@@ -52,9 +52,6 @@ def run(argv: list[str], **_options: Any) -> tuple[int, str, str]:
 class Harmed(Cluster):
     """A server with data checksums, whose disk loses bits."""
 
-    def login(self) -> dict[str, Any]:
-        return {"login_unix_socket": str(self.root), "login_port": self.port, "login_user": "postgres"}
-
     def path(self, relation: str) -> str:
         return str(self.sql(f"SELECT pg_relation_filepath('{relation}')"))
 
@@ -69,7 +66,7 @@ class Harmed(Cluster):
 
     def locate(self, *databases: str) -> dict[str, Any]:
         backrest = PgBackRest(run, stanza=STANZA, config=str(self.config))
-        locator = Locator(self.login(), databases, Progress(None))
+        locator = Locator(self.login, databases, Progress(None))
         locator.run()
 
         def errors_of(backup: dict[str, Any]) -> list[str]:
@@ -92,7 +89,7 @@ class Harmed(Cluster):
         }
 
     def rebuild(self, indexes: list[dict[str, Any]], check_mode: bool = False) -> Rebuild:
-        made = Rebuild(self.login(), Progress(None))
+        made = Rebuild(self.login, Progress(None))
         made.run(indexes, check_mode)
         return made
 

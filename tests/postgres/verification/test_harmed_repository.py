@@ -112,7 +112,7 @@ def whole() -> Iterator[Repository]:
         cluster.sql("CREATE DATABASE shop", database="postgres")
         cluster.pgbackrest("stanza-create")
         cluster.sql("CREATE TABLE large AS SELECT g, repeat('x', 500) FROM generate_series(1, 60000) g")
-        for _ in range(3):
+        for _turn in range(3):
             cluster.pgbackrest("backup", "--type=full", "--repo1-retention-full=9")
         for number in range(4):
             cluster.sql(f"CREATE TABLE small{number} AS SELECT {number} AS id")
@@ -273,7 +273,7 @@ def test_a_server_that_works_expires_and_archives_raises_no_alarm(repository: Re
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        seen = [repository.found("completes", "continuity", "repository") for _ in range(8)]
+        seen = [repository.found("completes", "continuity", "repository") for _turn in range(8)]
     finally:
         stop.set()
         worker.join()

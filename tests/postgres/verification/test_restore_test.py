@@ -70,7 +70,7 @@ class Production:
         return str(self.cluster.sql("SELECT last_archived_wal FROM pg_stat_archiver"))
 
     def commit(self, count: int) -> None:
-        for _ in range(count):
+        for _turn in range(count):
             self.cluster.sql("INSERT INTO orders (item) VALUES ('one')")
 
 
@@ -92,7 +92,7 @@ def production() -> Iterator[Production]:
         cluster.sql("CREATE TABLE orders (id serial PRIMARY KEY, item text NOT NULL)")
         cluster.pgbackrest("stanza-create")
         cluster.backup()
-        for _ in range(3):
+        for _turn in range(3):
             made.commit(2)
             cluster.archived()
         yield made

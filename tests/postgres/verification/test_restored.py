@@ -83,7 +83,7 @@ def production() -> Iterator[Restored]:
         cluster.sql(SEED)
         cluster.pgbackrest("stanza-create")
         cluster.backup()
-        for _ in range(4):
+        for _turn in range(4):
             cluster.sql("INSERT INTO orders (item) SELECT 'more' FROM generate_series(1, 50)")
             cluster.sql("INSERT INTO orders (item) VALUES ('one')")
             cluster.archived()

@@ -174,7 +174,8 @@ def test_what_pgbackrest_says_is_summed_up(version: str) -> None:
     after = f"{int(newest, 16) + 1:024X}"
     waiting = [Finished(newest, False, NOW - HOUR), Finished(after, True, NOW - 90)]
     summed = audit.summary(facts, waiting, NOW)
-    (repo,) = summed["repositories"].values()
+    assert len(summed["repositories"]) == 1
+    repo = next(iter(summed["repositories"].values()))
     assert repo["lag_seconds"] == 90
     assert repo["backups"]["incr"]["label"] == last["label"]
     assert repo["backups"]["full"]["label"].endswith("F")

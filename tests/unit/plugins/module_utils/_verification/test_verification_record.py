@@ -31,7 +31,7 @@ POLICY = {"seconds": {"rto": 3600, "rpo": 60}}
 def made(
     *checks: Any,
     moments: dict[str, str] | None = None,
-    policy: Any = POLICY,
+    policy: Any = None,
     attempt: str = "a",
     loss: Any = None,
 ) -> Any:
@@ -40,7 +40,7 @@ def made(
         attempt={"id": attempt, "began": MOMENTS["begin"]},
         now=NOW,
         moments=MOMENTS if moments is None else moments,
-        policy=policy,
+        policy=policy or POLICY,
         facts={"stanza": "main", "set": "F", "bytes": 7},
         ignore={},
         loss=loss,
