@@ -337,6 +337,7 @@ class StandbyRecovery:
             # Until production has archived the target's WAL nobody can look into it.
             if received or "missing_segments" not in error.details:
                 raise
+            plan["missing"] = error.details["missing_segments"]
         else:
             plan.update(position=format_lsn(exact.lsn), locked=len(exact.locked))
         return restore_plan({**plan, "shown": standby_shown(plan)})
@@ -395,15 +396,28 @@ class StandbyRecovery:
             )
             try:
                 last = (end - 1) // size
-                whole = last + 1 if received else parse_lsn(found["receive_lsn"] or "0/0") // size
+                whole = last + 1 if received else self._whole(source, found)
                 source.provide(range(start // size, min(last + 1, max(whole, start // size))))
                 if received and source.is_local(last + 1):
                     source.provide(range(last + 1, last + 2))  # the record at the end may go on there
-                # The file that is still being received looks whole and is not.
+                # The last file that is there looks whole, and may not be.
                 source.provide(range(max(whole, start // size), last + 1), local=False)
                 yield source
             finally:
                 source.reader.close()
+
+    @staticmethod
+    def _whole(source: WalSource, found: Mapping[str, Any]) -> int:
+        """The first segment of which the standby may not have all: what was replayed is there, and what lies before it.
+
+        A delayed standby that was started again asks nobody for WAL, and still has what it had received before. Files
+        are written one after the other, so that one is whole where the next one has begun.
+        """
+        known = [parse_lsn(found[name]) for name in ("receive_lsn", "replay_lsn") if found[name]]
+        whole = max(known, default=0) // source.segment_size
+        while source.is_local(whole) and source.is_local(whole + 1):
+            whole += 1
+        return whole
 
     def _check_exact(
         self,
@@ -505,9 +519,9 @@ class StandbyRecovery:
                 plan = self._plan(connection, found, True)
                 if plan["position"] is None:
                     raise RecoveryError(
-                        f"the WAL up to the target {self.wanted['value']} is neither received by "
-                        f"{self.where} nor in the archive. The standby stays paused. Have production archive it "
-                        "(postgresql_wal_archive), then run again."
+                        f"of the WAL up to the target {self.wanted['value']}, {', '.join(plan['missing'])} is neither "
+                        f"received by {self.where} nor in the archive. The standby stays paused. Have production "
+                        "archive it (postgresql_wal_archive), then run again."
                     )
                 marker.update(
                     target=dict(self.wanted),

@@ -175,6 +175,41 @@ def test_wal_that_was_not_received_comes_from_the_archive(primary: Any, make_sta
     standby.let_go(params)
 
 
+@pytest.mark.usefixtures("tables")
+def test_a_second_incident_right_after_the_first_recovers_too(primary: Any, standby: Any) -> None:
+    primary.sql(
+        "INSERT INTO orders (note) VALUES ('last')", "DROP TABLE orders CASCADE", "INSERT INTO other VALUES (5)"
+    )
+    first = standby.params("first", primary.find(["orders"]))
+    standby.has_received()
+    standby.bring_to(first)
+    standby.let_go(first)
+    is_a_standby_again(standby)
+    # It was started again, so it waits at the COMMIT of the drop and asks nobody for WAL.
+    assert standby.sql("SELECT pg_last_wal_receive_lsn()", database="postgres") is None
+    primary.sql(
+        "INSERT INTO lines (note) VALUES ('second')", "DROP TABLE lines CASCADE", "INSERT INTO other VALUES (6)"
+    )
+    found = primary.find(["lines"])
+    second = standby.params("second", found)
+    plan = standby.ensure(second, "targeted", check_mode=True)["plan"]
+    assert (plan["standby"]["wal"], plan["position"]) == ("archive", None)
+    primary.archive()
+    # The standby begins in WAL that no backup needs any more, and that only it has.
+    redo = standby.sql("SELECT redo_wal_file FROM pg_control_checkpoint()", database="postgres")
+    expired = list((primary.root / "repo").glob(f"archive/main/*/*/{redo}-*"))
+    assert expired
+    for path in expired:
+        path.rename(primary.root / path.name)
+    try:
+        standby.bring_to(second)
+    finally:
+        for path in expired:
+            (primary.root / path.name).rename(path)
+    assert standby.sql("SELECT count(*) FROM lines WHERE note = 'second'") == 1
+    standby.let_go(second)
+
+
 # What it refuses
 
 
