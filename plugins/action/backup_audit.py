@@ -25,6 +25,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "policy": {"type": "str", "required": True},
     "found": {"type": "str", "required": True},
     "rds": {"type": "str", "required": True},
+    "rds_tests": {"type": "str"},
     "dir": {"type": "path", "default": "audits"},
     "strict": {"type": "bool", "default": False},
 }
@@ -77,7 +78,7 @@ class ActionModule(ActionBase):
         """What the host's tasks have registered; what was skipped has said nothing."""
 
         def said(name: str) -> Mapping[str, Any]:
-            value = variables.get(args[name]) or {}
+            value = variables.get(args[name] or "") or {}
             return {} if value.get("skipped") else value
 
         given = {
@@ -92,4 +93,5 @@ class ActionModule(ActionBase):
             policy=said("policy"),
             found=said("found"),
             rds=said("rds"),
+            rds_tests=said("rds_tests"),
         )

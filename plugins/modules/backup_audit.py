@@ -38,6 +38,11 @@ options:
     description: Variable in which each database of RDS has the result of M(dbre.recovery.rds_recovery_window_info).
     type: str
     required: true
+  rds_tests:
+    description:
+      - Variable in which each database of RDS has the result of M(dbre.recovery.backup_audit_info). Of that the restore
+        tests count.
+    type: str
   dir:
     description: Folder on the controller for C(audit.json) and C(audit.html).
     type: path
@@ -66,6 +71,7 @@ EXAMPLES = r"""
     policy: audit_policy_result
     found: audit_found
     rds: audit_rds
+    rds_tests: audit_rds_tests
     strict: true
 """
 

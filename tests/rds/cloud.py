@@ -118,8 +118,8 @@ class Cloud:
         time.sleep(2.1)  # what comes now is a whole second after the beginning of what can be restored
         return made
 
-    def make_cluster(self, identifier: str) -> dict[str, Any]:
-        """An Aurora cluster of two instances with a shop in it."""
+    def make_cluster(self, identifier: str, members: int = 2) -> dict[str, Any]:
+        """An Aurora cluster with a shop in it."""
         rds = self.api()
         family = f"aurora-postgresql{newest_bin_dir().parent.name}"
         group = f"{identifier}-params"
@@ -143,7 +143,7 @@ class Cloud:
             if self.cluster(identifier)["Status"] == "available":
                 break
             time.sleep(0.2)
-        for number in (1, 2):
+        for number in range(1, members + 1):
             rds.create_db_instance(
                 DBInstanceIdentifier=f"{identifier}-{number}",
                 DBClusterIdentifier=identifier,

@@ -13,7 +13,14 @@ import botocore.session
 import pytest
 from iam import ACCOUNT, FOR_CLUSTERS, POLICIES, ROWS, UNSEEN, Result, actions, check, load
 
-PLAYBOOKS = ("rds-backup", "snapshot-before-change", "dr-rds-table-drop", "dr-rds-corruption", "dr-rds-failover")
+PLAYBOOKS = (
+    "rds-backup",
+    "snapshot-before-change",
+    "dr-rds-table-drop",
+    "dr-rds-corruption",
+    "dr-rds-failover",
+    "verify-backups",
+)
 HOME, AWAY = "eu-central-1", "eu-west-1"
 SIDE = "shop-dr-drop1"
 SCHEDULED: dict[str, Any] = {"Tags.Tag.1.Key": "dbre:purpose", "Tags.Tag.1.Value": "scheduled"}

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import PREFIX, Caged
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import is_superuser
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
@@ -115,13 +116,19 @@ def check_assertions(given: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
 def asserted(
     path: str, assertions: Sequence[Mapping[str, str]], repo: int = 1
 ) -> tuple[list[Finding], list[Omission], dict[str, Any]]:
-    """Ask a promoted side instance each question, as a role that may read all data and do nothing else."""
-    recovery = SideRecovery(SideInstance(path), timeout=60)
+    """Ask a promoted side instance each question."""
+    return asserted_in(SideRecovery(SideInstance(path), timeout=60).session, assertions, repo)
+
+
+def asserted_in(
+    session: Callable[[str], Any], assertions: Sequence[Mapping[str, str]], repo: int
+) -> tuple[list[Finding], list[Omission], dict[str, Any]]:
+    """Ask each question in its database, as a role that may read all data and do nothing else."""
     findings: list[Finding] = []
     facts: dict[str, Any] = {}
     for one in assertions:
         name, where = one["name"], one["database"]
-        connection = recovery.session(where)
+        connection = session(where)
         try:
             number, why = _ask(connection, one["sql"])
         finally:
@@ -144,6 +151,9 @@ def _ask(connection: Any, sql: str) -> tuple[Optional[Decimal], str]:
     connection.autocommit = False
     try:
         execute(connection, f"CREATE ROLE {READER} NOLOGIN")
+        if not is_superuser(connection):
+            # Since PostgreSQL 16 who makes a role may grant it, but not become it before.
+            execute(connection, f"GRANT {READER} TO CURRENT_USER")
         execute(connection, f"GRANT pg_read_all_data TO {READER}")
         cage = Caged(connection, READER)
         cage.open()

@@ -158,8 +158,7 @@ class Integrity:
                 self.omit(f"sequence {said} in {name}", str(error).strip().splitlines()[0])
                 continue
             last, highest = cursor.fetchone()
-            if highest is not None and last < highest:
-                text = f"{said} in {name} stands at {last}, and {schema}.{table}.{column} has a higher number"
+            if text := sequence_behind(f"{said} in {name}", f"{schema}.{table}.{column}", last, highest):
                 self.find("SEQUENCE_BEHIND", f"{name}: {said}", text)
 
     def _indexes(self, cursor: Any, name: str) -> None:
@@ -187,6 +186,13 @@ class Integrity:
         if done.returncode not in (0, 2) or (done.returncode == 2 and not corrupt):
             text = f"pg_amcheck of {name} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[:400]}"
             self.find("AMCHECK_UNRUNNABLE", name, text)
+
+
+def sequence_behind(sequence: str, column: str, last: int, highest: Optional[int]) -> Optional[str]:
+    """What is wrong with a sequence that stands at ``last`` where its column's ``highest`` number is; None: nothing."""
+    if highest is None or last >= highest:
+        return None
+    return f"{sequence} stands at {last}, and {column} has a higher number"
 
 
 def _exactly(name: str) -> str:

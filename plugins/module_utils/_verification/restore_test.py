@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
@@ -23,6 +20,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import Asked, SideRestore
 from ansible_collections.dbre.recovery.plugins.module_utils._verification import record
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.attempt import (
+    Attempt,
+    Found,
+    Subject,
+    now,
+    said,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.boundary import boundary
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.clean_up import clean_up, free_bytes
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data import (
@@ -30,16 +34,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.data i
     check_assertions,
     compared,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.evidence import check_chain, check_key, link
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.examine import CHECKS, Examination
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import (
-    Check,
-    Finding,
-    Omission,
-    check_ignored,
-    conclude,
-    finding,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import conclude, finding
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import Integrity, checksums
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import (
     KEPT,
@@ -47,8 +43,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.point 
     restore_point,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.reasons import restore_findings
-
-Found = tuple[list[Finding], list[Omission], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,69 +78,36 @@ class Request:
     loss_unknown: str = "production was not asked"
 
 
-def now() -> str:
-    """This moment, ISO 8601 in UTC."""
-    return datetime.now(timezone.utc).isoformat()
-
-
-class RestoreTest:
+class RestoreTest(Attempt):
     """The test of one stanza. Nothing it does can fail without a verdict, but for its own history."""
 
     def __init__(self, request: Request, run: Run) -> None:
+        super().__init__(
+            Subject(
+                name=request.stanza,
+                what=f"stanza '{request.stanza}'",
+                directory=request.directory,
+                host=request.host,
+                tier=request.tier,
+                policy=request.policy,
+                ignore=request.ignore,
+                signing_key=request.signing_key,
+            )
+        )
         self.request = request
-        self.ignore = check_ignored(request.ignore)
         self.pgbackrest = PgBackRest(
             run, stanza=request.stanza, config=request.config, executable=request.executable, repo=request.repo
         )
         self.runner = run
         self.instance = SideInstance(request.path)
-        self.history = record.history_path(request.directory, request.stanza)
-        self.id = f"verify-{request.stanza}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
         self.assertions = check_assertions(request.assertions)
-        self.compare = request.compare
-        self.checks: list[Check] = []
-        self.moments: dict[str, str] = {}
-        self.not_checked: list[Omission] = []
-        self.facts: dict[str, Any] = {
-            "stanza": request.stanza,
-            "host": request.host,
-            "tier": request.tier,
-            "controls": list((request.policy or {}).get("controls") or []),
-        }
+        self.compare = self.snapshot = request.compare
+        self.loss = request.loss
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the stanza's tests: of two at a time, the later one ends at once and touches nothing."""
-        request = self.request
-        os.makedirs(request.directory, mode=0o755, exist_ok=True)
-        with open(
-            os.path.join(request.directory, f"verification-{request.stanza}.lock"), "a", encoding="utf-8"
-        ) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RecoveryError(
-                    f"another restore test of stanza '{request.stanza}' runs on {request.host}. Nothing was changed. "
-                    f"Wait for its end, which {self.history} will tell."
-                ) from None
-            yield
-
-    def run(self) -> dict[str, Any]:
-        """Test, and return the report, which is in the directory then. Raises RecoveryError beside another test."""
-        with self.alone():
-            request = self.request
-            earlier = record.read_history(self.history)["attempts"]
-            attempt = record.begin(self.history, request.stanza, self.id, now())
-            self.look()
-            self.restore()
-            found = [*check_chain(request.directory, earlier), *check_key(request.signing_key)]
-            self.checks.append(conclude("evidence", found, self.ignore))
-            self.facts.update(previous=link(earlier), signed_by=request.signing_key, earlier=record.past(earlier))
-            report = self.report(attempt)
-            if request.compare:
-                record.keep_snapshot(request.directory, self.id, request.compare)
-            record.write(request.directory, self.history, report, None if found else request.signing_key)
-        return report
+    def test(self, earlier: Sequence[Mapping[str, Any]]) -> None:
+        """Look at the repository, restore, check, remove."""
+        self.look()
+        self.restore()
 
     def clean_after(self) -> list[str]:
         """After a test that may have been killed: remove what it left, and give it its verdict. What was done."""
@@ -161,26 +122,16 @@ class RestoreTest:
     def dry_run(self) -> dict[str, Any]:
         """The repository alone; nothing is written."""
         self.look()
-        self.not_checked.append({"what": "a restore", "why": "check mode restores nothing"})
+        self.omit("a restore", "check mode restores nothing")
         return self.report({"id": self.id, "began": now()})
 
     def report(self, attempt: Mapping[str, Any]) -> dict[str, Any]:
-        request = self.request
+        """What report.json holds."""
         if self.compare is None:
-            self.not_checked.append({"what": "data against production's", "why": request.compare_unknown})
-        if request.loss is None:
-            self.not_checked.append({"what": "what would be lost (RPO)", "why": request.loss_unknown})
-        return record.report(
-            self.checks,
-            attempt=attempt,
-            now=now(),
-            moments=self.moments,
-            policy=request.policy,
-            facts=self.facts,
-            ignore=self.ignore,
-            not_checked=self.not_checked,
-            loss=request.loss,
-        )
+            self.omit("data against production's", self.request.compare_unknown)
+        if self.loss is None:
+            self.omit("what would be lost (RPO)", self.request.loss_unknown)
+        return super().report(attempt)
 
     # Steps
 
@@ -288,24 +239,6 @@ class RestoreTest:
     def state(self, state: str) -> dict[str, Any]:
         return ensure_state(self.instance, state, timeout=float(self.request.timeout))
 
-    def ended(self, phase: str) -> None:
-        self.moments[phase] = now()
-
-    def check(self, name: str, ask: Callable[[], Found]) -> None:
-        """One check; an error of its own is no verdict on the backup."""
-        try:
-            findings, omitted, facts = ask()
-        except UnfitHost:
-            raise
-        except Exception as error:
-            self.broke(name, error)
-            return
-        self.checks.append(conclude(name, findings, self.ignore, omitted, facts))
-
-    def broke(self, name: str, error: Exception) -> None:
-        text = error.msg if isinstance(error, RecoveryError) else f"{type(error).__name__}: {error}"
-        self.checks.append(conclude(name, [finding("CHECK_FAILED", 0, name, text)], self.ignore))
-
     def clean(self, before: Optional[int]) -> None:
         """Remove, and say what is left."""
         try:
@@ -314,7 +247,6 @@ class RestoreTest:
         except Exception as error:
             if isinstance(error, UnfitHost) and "target" not in self.facts:
                 return  # nothing was ever to be restored there
-            text = error.msg if isinstance(error, RecoveryError) else f"{type(error).__name__}: {error}"
-            proof, found = {}, [finding("CLEANUP_FAILED", 0, self.instance.path, text)]
+            proof, found = {}, [finding("CLEANUP_FAILED", 0, self.instance.path, said(error))]
         self.facts["removed"] = proof
         self.checks.append(conclude("clean-up", found, self.ignore, (), proof))

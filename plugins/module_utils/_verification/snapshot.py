@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple, Optional
 
@@ -36,7 +36,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerpr
     parallel_settings,
     rows_as_owner,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import WalSource
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import CommitLog
 
@@ -96,6 +96,9 @@ def position(commits: Iterable[tuple[int, int]], snapshots: Sequence[Sees], end:
     return end if found is None else found
 
 
+Refused = Callable[[str, Any], None]
+
+
 class Taken(NamedTuple):
     """Fingerprints of one database, and relations whose rows could not be read, with the reason."""
 
@@ -103,10 +106,11 @@ class Taken(NamedTuple):
     omitted: list[dict[str, str]]
 
 
-def fingerprints_of(connection: Any, database: str) -> Taken:
-    """Fingerprints of all tables and materialized views, in the connection's transaction, which only reads.
+def fingerprints_of(connection: Any, database: str, refused: Optional[Refused] = None) -> Taken:
+    """Fingerprints of all tables and materialized views, in the connection's transaction.
 
-    ``{relation: {rows, checksum, definition}}``; of the definition a hash is enough to see that it differs.
+    ``{relation: {rows, checksum, definition}}``; of the definition a hash is enough to see that it differs. ``refused``
+    is told of each whose rows the server did not give, and why; without it such an error ends everything.
     """
     oids = [row["oid"] for row in rows(connection, TABLES)]
     columns = columns_of(connection, oids)
@@ -114,16 +118,35 @@ def fingerprints_of(connection: Any, database: str) -> Taken:
     omitted = []
     for name, item in definitions(connection, oids).items():
         query = checksum_query(as_table(item), columns[item["oid"]], connection.server_version, None)
+        content: dict[str, Any] = {}
         try:
-            content = rows_as_owner(connection, item, query, "Its definition was compared.")[0]
+            with _undone(connection, refused, name):
+                content = rows_as_owner(connection, item, query, "Its definition was compared.")[0]
         except RecoveryError as error:
             omitted.append({"what": f"rows of {name} in {database}", "why": error.msg})
-            content = {}
         # A sequence that came back from WAL may be ahead, and an OID says nothing.
         shape = {key: value for key, value in item.items() if key not in ("oid", "sequences")}
         digest = hashlib.sha256(json.dumps(shape, sort_keys=True, default=str).encode()).hexdigest()[:16]
         found[name] = {"definition": digest, **{key: content[key] for key in ("rows", "checksum") if key in content}}
     return Taken(found, omitted)
+
+
+@contextmanager
+def _undone(connection: Any, refused: Optional[Refused], name: str) -> Iterator[None]:
+    """Whatever a look did ends with it; an error of the server goes to ``refused``, if there is somebody to tell."""
+    if refused is None:
+        yield
+        return
+    execute(connection, "SAVEPOINT dbre_look")
+    try:
+        yield
+    except Exception as error:
+        execute(connection, "ROLLBACK TO SAVEPOINT dbre_look")
+        if not hasattr(error, "pgcode"):
+            raise
+        refused(name, error)
+    else:
+        execute(connection, "ROLLBACK TO SAVEPOINT dbre_look")
 
 
 @contextmanager

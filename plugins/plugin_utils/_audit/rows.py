@@ -20,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.audit im
     judge_rds,
     measured,
     newest_snapshot,
+    of_restore_tests,
     reasons,
     tests_of,
     verdict,
@@ -39,6 +40,7 @@ class Answer(TypedDict):
     policy: Mapping[str, Any]
     found: Mapping[str, Any]
     rds: Mapping[str, Any]
+    rds_tests: Mapping[str, Any]
 
 
 def rows(answers: Sequence[Answer], others: Sequence[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
@@ -141,4 +143,14 @@ def _of_rds(row: dict[str, Any], answer: Answer, policy: Mapping[str, Any], now:
     judged = judge_rds(result["windows"], result["snapshots"], policy, now)
     made = newest_snapshot(result["snapshots"])
     row.update(name=result.get("resource_id"), full=now - made if made else None)
-    return [*judged, Judgement("restore_test", UNKNOWN, "nobody has tested a restore of it")]
+    if said := unanswered(answer["rds_tests"]):
+        return [*judged, Judgement("restore_test", UNKNOWN, said)]
+    settings = result.get("settings") or {}
+    identifier = str(
+        settings.get("DBClusterIdentifier")
+        if settings.get("DbClusterResourceId")
+        else settings.get("DBInstanceIdentifier")
+    )
+    tests = _of(answer["rds_tests"], "restore_tests").get(identifier, [])
+    _tested(row, tests, now)
+    return [*judged, *of_restore_tests(tests, policy, now)]

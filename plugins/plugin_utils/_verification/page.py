@@ -16,7 +16,7 @@ from ansible_collections.dbre.recovery.plugins.plugin_utils._incident.plan impor
 from jinja2 import ChainableUndefined, Environment
 
 PHASES = {
-    "restore": "the files of the backup",
+    "restore": "the files of the backup, or on AWS a copy that is available",
     "replay": "WAL up to the target",
     "ready": "until it lets clients in",
     "checked": "every check",

@@ -20,8 +20,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import manifest_facts, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._verification import data_files
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.amcheck import Amcheck, Given
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.by_sql import BySql
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import result_of
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.kept import Evidence
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.locate import Locator
@@ -315,3 +317,47 @@ def test_evidence_is_kept_with_its_pages_before_anything_moves(server: Harmed, t
         file.write("later\n")
     with pytest.raises(RecoveryError, match=r"log\.txt .* is not what was kept as evidence"):
         evidence.known()
+
+
+def test_what_sql_alone_can_tell_is_told_of_a_server_whose_disk_nobody_reaches(server: Harmed) -> None:
+    """As on AWS: each fault has its finding, and what cannot be seen is said."""
+    server.sql("CREATE DATABASE remote", database="postgres")
+    server.sql(
+        "CREATE TABLE broken AS SELECT g AS id, repeat('x', 500) AS text FROM generate_series(1, 200) g",
+        "CREATE TABLE behind (id serial PRIMARY KEY)",
+        "INSERT INTO behind SELECT generate_series(1, 100)",
+        "UPDATE pg_index SET indisready = false WHERE indexrelid = 'behind_pkey'::regclass",
+        "INSERT INTO behind VALUES (101)",
+        "UPDATE pg_index SET indisready = true WHERE indexrelid = 'behind_pkey'::regclass",
+        "CREATE MATERIALIZED VIEW empty AS SELECT 1 AS one WITH NO DATA",
+        "CREATE UNLOGGED TABLE fleeting (a int)",
+        "CREATE TABLE sound AS SELECT 1 AS one",
+        "VACUUM FREEZE broken",
+        database="remote",
+    )
+    path = server.sql("SELECT pg_relation_filepath('broken')", database="remote")
+    server.sql("CHECKPOINT")
+    server.stop("fast")
+    with (server.data / path).open("r+b") as file:
+        file.seek(2 * 8192 + 5000)
+        file.write(b"y")
+    server.start()
+    try:
+        closed = dict.fromkeys(("template0", "template1", "postgres", "shop"), "not looked at here")
+        looks = BySql(lambda name: connect(server.login(), name), closed)
+        findings, omitted, facts = looks.run()
+        found = {(item["code"], item["subject"]) for item in findings}
+        assert found == {
+            ("TABLE_UNREADABLE", "remote: public.broken"),
+            ("SEQUENCE_BEHIND", "remote: public.behind_id_seq"),
+            ("MATVIEW_UNPOPULATED", "remote: public.empty"),
+            ("AMCHECK_CORRUPT", "remote: public.behind_pkey"),
+            ("AMCHECK_CORRUPT", "remote: public.broken"),
+        }
+        left = {one["what"]: one["why"] for one in omitted}
+        assert "unlogged" in left["public.fleeting in remote"]
+        assert "pages on disk and their checksums" in left
+        assert facts["databases"]["remote"]["relations"] == 2, "behind and sound"
+        assert looks.fingerprints["remote"]["public.sound"]["rows"] == 1
+    finally:
+        server.sql("DROP DATABASE remote", database="postgres")

@@ -38,6 +38,7 @@ def answer(host: str, **said: Any) -> Answer:
         "policy": {"policy": POLICY},
         "found": found(),
         "rds": {},
+        "rds_tests": {},
     }
     return Answer(host=host, **{**usual, **said})  # type: ignore[typeddict-item]
 
@@ -87,10 +88,14 @@ def test_restore_tests_of_another_host_count_for_the_cluster_they_name() -> None
 def test_a_database_of_rds_has_a_row() -> None:
     window = {"kind": "automated", "earliest": "2026-11-01T00:00:00+00:00", "latest": "2026-11-24T05:55:00+00:00"}
     snapshot = {"type": "automated", "status": "available", "created": "2026-11-24T04:00:00+00:00"}
-    said = {"windows": [window], "snapshots": [snapshot], "resource_id": "db-XYZ"}
+    settings = {"DBInstanceIdentifier": "shop", "DbiResourceId": "db-XYZ"}
+    said = {"windows": [window], "snapshots": [snapshot], "resource_id": "db-XYZ", "settings": settings}
     (row,) = rows([answer("shop", found={}, policy={}, rds=said)], [], NOW)
-    assert (row["name"], row["verdict"]) == ("db-XYZ", "unknown")
-    assert row["why"] == ["nobody has tested a restore of it"]
+    assert (row["name"], row["verdict"]) == ("db-XYZ", "not_met")
+    assert row["why"] == ["no restore was ever tested"]
+    tests = {"restore_tests": {"other": [], "shop": [{**TESTED, "system_identifier": None}]}}
+    (row,) = rows([answer("shop", found={}, policy={}, rds=said, rds_tests=tests)], [], NOW)
+    assert (row["restore_test"]["verdict"], row["verdict"]) == ("verified", "met")
 
 
 def test_the_table_and_the_page_hold_every_host_and_every_reason() -> None:
