@@ -208,6 +208,10 @@ options:
         description:
           - What a damaged database is called after the recovered one got its name.
         type: str
+      holding:
+        description:
+          - What hangs on damaged tables that give their places to recovered ones.
+        type: dict
       staging_schemas:
         description:
           - The staging schema of each schema that has tables to load.

@@ -52,8 +52,11 @@ options:
         link are merged, or replaced, together in one transaction; rows that do not fit are kept beside. No trigger
         fires.
       - V(replace) exchanges the content in one transaction and keeps the old rows beside.
-      - V(swap) is of a whole database that exists, and names neither relations nor schemas. It is brought beside as it
-        was, and gets the name in exchange; the one in use is kept as C(<database>_damaged_<incident>).
+      - V(swap) loads the tables as they were, with their definitions, and puts them in the place of those of now, which
+        are kept in the schema C(damaged_<incident>). Views and functions that hang on them come back as they were, too;
+        foreign keys of other tables are made anew. It needs a superuser and a physical copy.
+      - Without relations and schemas, V(swap) is of a whole database that exists. It is brought beside as it was, and
+        gets the name in exchange; the one in use is kept as C(<database>_damaged_<incident>).
     type: str
     choices: [beside, merge, replace, swap]
     default: beside
@@ -69,6 +72,13 @@ options:
       - Large objects that they unlinked come back with the rows that name them, whoever owns them.
     type: list
     elements: int
+    default: []
+  unless_same:
+    description:
+      - Those of O(relations) that O(load=swap) leaves as they are where, but for foreign keys to the others, their
+        definition is what it was. WAL tells that a definition changed also where only such a key was dropped.
+    type: list
+    elements: str
     default: []
   bin_dir:
     description:
@@ -142,6 +152,13 @@ load_plan:
       description: What the damaged database is called after the recovered one got its name. With C(load=swap).
       type: str
       sample: null
+    holding:
+      description:
+        - With C(load=swap) and relations, what hangs on the tables of now. C(roots) are their OIDs, C(moves) what is
+          kept with them, C(keys) the foreign keys between them and tables that stay, C(publications) that list them,
+          C(shown) views and functions that come back, C(stays) those that go on with what is kept.
+      type: dict
+      sample: {"roots": [16384], "moves": [], "keys": [], "publications": [], "shown": [], "stays": [], "refused": []}
     staging_schemas:
       description: Schema in which the tables of each schema are loaded.
       type: dict
@@ -275,6 +292,7 @@ def main() -> None:
             "load": {"type": "str", "choices": ["beside", "merge", "replace", "swap"], "default": "beside"},
             "incident": {"type": "str", "required": True},
             "xids": {"type": "list", "elements": "int", "default": []},
+            "unless_same": {"type": "list", "elements": "str", "default": []},
             "bin_dir": {"type": "path"},
         },
         supports_check_mode=True,
@@ -293,6 +311,7 @@ def main() -> None:
                 params["load"],
                 same_lineage=not params["instance"].get("own_oids"),
                 xids=params["xids"],
+                unless_same=parse_relation_list(params["unless_same"]),
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
             with closing(side.connect(params["database"])) as connection:

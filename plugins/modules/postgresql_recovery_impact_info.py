@@ -37,7 +37,8 @@ options:
   load:
     description:
       - What is done with tables that exist.
-      - With V(swap) the whole database gets exchanged for a recovered one. Refused here where that cannot be.
+      - With V(swap) the tables, or without any the whole database, are exchanged for what they were. Refused here where
+        that cannot be.
     type: str
     choices: [beside, merge, replace, swap]
     default: beside
@@ -124,10 +125,15 @@ impact:
       description: Size of the database in C(bytes), and what is C(free) on the disk that it is on.
       type: dict
       sample: {"bytes": 1073741824, "free": 9000000000}
+    holding:
+      description: With O(load=swap) and O(relations), what hangs on the tables and becomes of it, in lines for people.
+      type: list
+      elements: str
+      sample: ["publication all_orders: has the table as it was"]
     exchange:
       description:
-        - With O(load=swap), what the database is C(kept_as), its C(sessions) by role and application, which are ended,
-          its size now in C(bytes), and the C(disk) that a second one goes on.
+        - With O(load=swap) and no O(relations), what the database is C(kept_as), its C(sessions) by role and
+          application, which are ended, its size now in C(bytes), and the C(disk) that a second one goes on.
         - Logical replication C(slots) and C(subscriptions) of the database, which stay with the one that is kept, and
           C(publications) in it.
       type: dict

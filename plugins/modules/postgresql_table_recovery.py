@@ -23,6 +23,9 @@ description:
     it gets the name, with the settings and grants that it had, and the one in use is kept under the name that the plan
     gives it. Its sessions are ended for that; new ones wait meanwhile. What keeps applications from writing
     (M(dbre.recovery.postgresql_containment)) goes on under the name.
+  - Tables that exist (C(load=swap) with relations) are loaded beside, as they were. Then, in one transaction, those of
+    now go into the schema C(damaged_<incident>) with the views and functions on them, and the recovered ones get their
+    places. Others wait for these tables meanwhile, and for a moment in the beginning, in which they are made.
   - Killed and run again with the same plan, it goes on; what is done is in a journal in the schema of the incident.
   - Runs as a superuser, or as a role that may become the owners of what was lost (C(CREATEROLE) until PostgreSQL 15,
     C(ADMIN OPTION) since 16), as the master user of a managed service. It is a member of them from the first step to
@@ -63,19 +66,21 @@ options:
     type: path
   database:
     description:
-      - Name of the database to clean up. Required with O(state=absent).
+      - Name of the database to clean up. Required with O(state=absent) and O(state=taken_back).
     type: str
   incident:
     description:
-      - Identifier of the incident to clean up. Required with O(state=absent).
+      - Identifier of the incident to clean up. Required with O(state=absent) and O(state=taken_back).
     type: str
   state:
     description:
       - V(present) puts back what was lost. It needs O(instance) and O(load_plan).
       - V(absent) removes what a recovery left in staging. Copies kept for the operator stay, with the schema they are
         in, and are returned.
+      - V(taken_back) gives tables that C(load=swap) has put into C(damaged_<incident>) their places again, with views,
+        functions and foreign keys. The recovered ones are kept in C(replaced_<incident>), with all written since.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, taken_back]
     default: present
   bin_dir:
     description:
@@ -106,6 +111,14 @@ EXAMPLES = r"""
   become: true
   become_user: postgres
   register: recovery
+
+- name: It was right after all, so the tables from before the recovery serve again
+  dbre.recovery.postgresql_table_recovery:
+    database: shop
+    incident: "4711"
+    state: taken_back
+  become: true
+  become_user: postgres
 
 - name: Remove the staging
   dbre.recovery.postgresql_table_recovery:
@@ -169,7 +182,7 @@ left_to_do:
     - What is left for people, each with C(type), C(object), C(reason) and C(command).
     - C(lost) says whether production lacks something that was there before the incident, C(rows) how many rows.
     - Of a copy beside, the commands that put it to use. Of rows that do not fit, the one that puts them back.
-  returned: O(state=present)
+  returned: O(state=present) and O(state=taken_back)
   type: list
   elements: dict
   sample: []
@@ -223,12 +236,16 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.damaged_database import make_recovery
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.remove import remove_staging
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.taken_back import take_back
 
 
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if params["state"] == "absent":
         with open_production(login_of(params), params["bin_dir"], params["incident"]) as production:
             return remove_staging(production, params["database"], params["incident"], check_mode)
+    if params["state"] == "taken_back":
+        with open_production(login_of(params), params["bin_dir"], params["incident"]) as production:
+            return take_back(production, params["database"], params["incident"], check_mode)
     progress, plan = Progress(params["progress_file"]), load_plan(params["load_plan"])
     with open_servers(
         login_of(params), params["bin_dir"], plan["incident"], params["instance"], params["instance_password"]
@@ -264,12 +281,13 @@ def main() -> None:
             "progress_file": {"type": "path"},
             "database": {"type": "str"},
             "incident": {"type": "str"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "taken_back"], "default": "present"},
             "bin_dir": {"type": "path"},
         },
         required_if=[
             ("state", "present", ["instance", "load_plan"]),
             ("state", "absent", ["database", "incident"]),
+            ("state", "taken_back", ["database", "incident"]),
         ],
         supports_check_mode=True,
     )

@@ -144,7 +144,7 @@ def test_a_migration_is_gone_with_the_database_it_was_in_and_all_that_came_later
         assert "publication everything: comes back as it was" in told
         assert "dr_strategy=rows: NOT ENOUGH: it takes back rows only" in told
         assert "public.orders column dropped: what" in told
-        assert "dr_strategy=database: RECOMMENDED" in told
+        assert "dr_strategy=tables: RECOMMENDED" in told
         assert databases(shop) == {"shop"}
 
         events = shop.folder / "incidents" / "moved" / "events.jsonl"

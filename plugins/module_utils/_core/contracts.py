@@ -308,6 +308,7 @@ class LoadPlan(_LoadPlanKeys, total=False):
     xids: list[int]
     staging_schema: str
     kept_database: Optional[str]
+    holding: Optional[dict[str, Any]]
     sequences: list[dict[str, Any]]
     left_to_do: list[dict[str, Any]]
     left_out: list[list[str]]
@@ -327,7 +328,7 @@ class LoadPlan(_LoadPlanKeys, total=False):
 LOAD_PLAN_OPTIONS: dict[str, dict[str, Any]] = {
     **{key: {"type": "str"} for key in ("incident", "database", "load", "staging_schema")},
     **{key: {"type": "str"} for key in ("staging_database", "kept_database")},
-    **{key: {"type": "dict"} for key in ("staging_schemas", "replication", "large_objects")},
+    **{key: {"type": "dict"} for key in ("staging_schemas", "replication", "large_objects", "holding")},
     **{
         key: {"type": "list", "elements": "dict"}
         for key in ("relations", "objects", "sequences", "left_to_do", "waits", "event_triggers", "room")

@@ -12,6 +12,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import Attempt
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.damaged_tables import DamagedTables
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.database import DatabaseRecovery
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange import Exchange, connect_elsewhere
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import read_journal
@@ -101,4 +102,6 @@ def make_recovery(context: Context) -> TableRecovery:
     """The recovery a plan asks for."""
     if context.plan.get("kept_database"):
         return DamagedDatabase(context)
+    if context.plan.get("holding"):
+        return DamagedTables(context)
     return DatabaseRecovery(context) if context.plan["staging_database"] else TableRecovery(context)

@@ -16,6 +16,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.displaced import (
+    find_holding,
+    find_roots,
+    holding_lines,
+    refuse_holding,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_triggers import (
     refuse_event_triggers,
     silence_event_triggers,
@@ -96,7 +102,7 @@ def impact_on(
     try:
         query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)"
         exists = bool(value(admin, query, (database,)))
-        found = {"limits": limits_of(admin, production.remote, parallel)}
+        found: dict[str, Any] = {"limits": limits_of(admin, production.remote, parallel)}
         if exists:
             found["database"] = size_of(admin, production.remote, database)
     finally:
@@ -106,7 +112,7 @@ def impact_on(
         "replication": {"publications": [], "slots": []},
         "relations": [],
     }
-    if load == SWAP:
+    if load == SWAP and not relations:
         found["exchange"] = exchange_impact(production, database, incident)
     if not exists:
         return {**found, **nobody}
@@ -116,9 +122,19 @@ def impact_on(
         refuse_lost_quotes(connection, relations, schemas)
         triggers = silence_event_triggers(connection)
         refuse_event_triggers(connection, triggers)
+        if load == SWAP and relations:
+            found["holding"] = _holding(connection, named[0], incident)
         return {**found, "event_triggers": triggers, **_subscribed(connection, *named, load)}
     finally:
         connection.close()
+
+
+def _holding(connection: Any, relations: Sequence[Mapping[str, str]], incident: str) -> list[str]:
+    """What hangs on tables that are exchanged, and what becomes of it; RecoveryError where that cannot be handled."""
+    roots = find_roots(connection, [], [(item["schema"], item["name"]) for item in relations])
+    holding = find_holding(connection, roots)
+    refuse_holding(holding)
+    return holding_lines(holding, incident)
 
 
 def size_of(connection: Any, remote: bool, database: str) -> dict[str, Any]:

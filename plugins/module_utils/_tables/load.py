@@ -210,12 +210,16 @@ class TableLoad:
     sees that, because it is back in staging before the commit.
     """
 
-    def __init__(self, context: Context, relation: Mapping[str, Any], encoding: str) -> None:
+    def __init__(self, context: Context, relation: Mapping[str, Any], encoding: str, staged: bool = False) -> None:
         self.context = context
         self.relation = relation
         self.encoding = encoding
-        self.true = quote_name(relation["schema"], relation["name"])
-        self.staging = context.staging_schemas.get(relation["schema"])
+        self.there = quote_name(relation["schema"], relation["name"])
+        staging = context.staging_schemas.get(relation["schema"])
+        # Where its place is not free: with its indexes, it is filled where it was staged.
+        self.schema: str = staging if staged and staging is not None else relation["schema"]
+        self.true = quote_name(self.schema, relation["name"])
+        self.staging = None if staged else staging
 
     def run(self, make_indexes: Callable[[Any], None] = lambda connection: None) -> dict[str, Any]:
         """The result. ``make_indexes`` makes what fits in the session it is given.
@@ -257,7 +261,7 @@ class TableLoad:
     def _load(
         self, connection: Any, side: Any, make_indexes: Callable[[Any], None], own_path: bool, why: str | None
     ) -> dict[str, Any]:
-        oid, schema, name = (self.relation[key] for key in ("oid", "schema", "name"))
+        oid, name, schema = self.relation["oid"], self.relation["name"], self.schema
         before = force_statements(side, [oid])[0]
         recovered_columns = fingerprint.columns_of(side, [oid])[oid]
         unreadable = needs_cage(side, oid, written=False)
@@ -291,7 +295,7 @@ class TableLoad:
                 # What came is all that can be told: to query that table there would run code of its owner as us.
                 recovered: Callable[[], dict[str, Any]] = partial(dict, content)
             else:
-                cores, table = self.context.cores, f"ONLY {self.true}"
+                cores, table = self.context.cores, f"ONLY {self.there}"
                 reader = Side(self.context.side, self.context.side_database, oid, table, proved, cores)
                 reader.start()
                 recovered = reader.result
@@ -308,7 +312,7 @@ class TableLoad:
         if self.staging is not None:
             execute(connection, f"ALTER TABLE {self.true} SET SCHEMA {quote_ident(self.staging)}")
         result = {
-            "schema": schema,
+            "schema": self.relation["schema"],
             "name": name,
             "oid": oid,
             "action": "place",
@@ -356,7 +360,7 @@ class TableLoad:
         path: str,
     ) -> dict[str, Any]:
         """Rows into a table that nobody's code belongs to, then as the owner from there; rows and checksum of it."""
-        oid, schema = self._here(connection), self.relation["schema"]
+        oid, schema = self._here(connection), self.schema
         here = {column["name"]: column["type"] for column in fingerprint.columns_of(connection, [oid])[oid]}
         stored = stored_columns(columns)
         plain = plain_columns(connection, [{**column, "type": here[column["name"]]} for column in stored])
@@ -394,15 +398,15 @@ class TableLoad:
             columns = [column for column in columns if column["name"] not in computed]
         elif any(column["generated"] and not here[column["name"]]["generated"] for column in recovered):
             fields = ", ".join(quote_ident(column["name"]) for column in stored)
-            return columns, f"(SELECT {fields} FROM ONLY {self.true})"
-        return columns, f"{self.true}{column_list(columns)}"
+            return columns, f"(SELECT {fields} FROM ONLY {self.there})"
+        return columns, f"{self.there}{column_list(columns)}"
 
     def _proved(
         self, connection: Any, recovered: Callable[[], dict[str, Any]], columns: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
         oid, table = self._here(connection), f"ONLY {self.true}"
         if needs_cage(connection, oid):
-            loaded = fingerprint.content_as_owner(connection, oid, self.relation["schema"], table, columns)
+            loaded = fingerprint.content_as_owner(connection, oid, self.schema, table, columns)
         else:
             loaded = fingerprint.content(connection, table, columns)
         require_equal(display_name(self.relation["schema"], self.relation["name"]), recovered(), loaded)

@@ -27,6 +27,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables import closure as closures
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.displaced import (
+    counterparts_of,
+    find_holding,
+    find_roots,
+    refuse_holding,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_triggers import (
     refuse_event_triggers,
     silence_event_triggers,
@@ -50,7 +56,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.with_secrets
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
 TABLES = ("r", "p", "f")
 SUFFIX_ROOM = 4
-# What is done with a whole database that is there.
+# What is done with a whole database that is there, or with tables.
 SWAP = "swap"
 # What a plan keeps of each object of the closure.
 OBJECT_KEYS = [
@@ -207,6 +213,7 @@ class Planner:
         load: str,
         same_lineage: bool = True,
         xids: Sequence[int] = (),
+        unless_same: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.production = production
         self.side = side
@@ -218,6 +225,8 @@ class Planner:
         self.same_lineage = same_lineage
         # The transaction that did the damage and its subtransactions, where they are known.
         self.xids = xids
+        # Relations that are exchanged only where they are not defined as they were.
+        self.unless_same = unless_same
 
     def plan(self, relations: Sequence[Mapping[str, Any]], schemas: Sequence[str]) -> dict[str, Any]:
         """The load plan; the very plan of an earlier run of the same incident that has begun to carry it out."""
@@ -232,8 +241,8 @@ class Planner:
             begun = self._begun(database)
             if begun is not None:
                 return begun
-        if self.load == SWAP:
-            return self._plan_damaged_database(relations, schemas)
+        if self.load == SWAP and not relations:
+            return self._plan_damaged_database(schemas)
         if self.database not in databases:
             if relations or schemas:
                 raise RecoveryError(
@@ -254,11 +263,11 @@ class Planner:
             production.close()
             side.close()
 
-    def _plan_damaged_database(self, relations: Sequence[Mapping[str, Any]], schemas: Sequence[str]) -> dict[str, Any]:
-        if relations or schemas:
+    def _plan_damaged_database(self, schemas: Sequence[str]) -> dict[str, Any]:
+        if schemas:
             raise RecoveryError(
-                "a database is exchanged whole, and tables or schemas were named (relations, schemas). Nothing was "
-                "changed. Name none."
+                "tables are exchanged, or a whole database, and schemas were named. Nothing was changed. Name tables "
+                "(relations), or nothing."
             )
         admin = self.production.connect()
         try:
@@ -290,8 +299,12 @@ class Planner:
     ) -> dict[str, Any]:
         triggers = silence_event_triggers(production)
         refuse_event_triggers(production, triggers)
+        if self.load == SWAP:
+            self._require_may_exchange(production)
         named = find_relations(side, relations)
-        wanted = [(item["schema"], item["name"]) for item in relations]
+        if self.load == SWAP:
+            named = self._without_same(production, side, named)
+        wanted = [(item["schema"], item["name"]) for item in relations if item not in self.unless_same]
         require_known(named, wanted, "relation", side)
         found_schemas = find_schemas(side, schemas)
         require_known(found_schemas, schemas, "schema", side)
@@ -313,6 +326,8 @@ class Planner:
 
         everything = closures.closure(side, asked, gone_schemas)
         closures.compare(production, everything, self.same_lineage)
+        if self.load == SWAP:
+            return {**self._plan_exchange(production, side, asked, everything), "event_triggers": triggers}
         states = {
             item["objid"]: item["state"]
             for item in everything
@@ -370,6 +385,62 @@ class Planner:
             columns=columns_of,
         )
         return {**plan, "event_triggers": triggers}
+
+    def _require_may_exchange(self, production: Any) -> None:
+        if not self.same_lineage or not is_superuser(production):
+            why = (
+                "the recovered instance is no physical copy" if is_superuser(production) else "our role is no superuser"
+            )
+            raise RecoveryError(
+                f"tables cannot be exchanged for those of then: {why}. Nothing was changed. Bring back the whole "
+                "database (load=swap, no relations), or the rows (load=replace)."
+            )
+
+    def _without_same(
+        self, production: Any, side: Any, named: Mapping[tuple[str, str], dict[str, Any]]
+    ) -> dict[tuple[str, str], dict[str, Any]]:
+        """Without those that stay, since but for foreign keys to the others they are defined as they were."""
+        doubtful = {(item["schema"], item["name"]) for item in self.unless_same}
+        oids = [item["oid"] for place, item in named.items() if place in doubtful]
+        others = closures.closure(side, [item["oid"] for place, item in named.items() if place not in doubtful], [])
+        keys = [item["identity"] for item in others if item["catalog"] == "pg_constraint"]
+        recovered, present = (fingerprint.definitions(connection, oids) for connection in (side, production))
+        changed = {item["relation"] for item in fingerprint.difference(recovered, present, keys)}
+        found = {
+            place: item for place, item in named.items() if place not in doubtful or display_name(*place) in changed
+        }
+        if not found:
+            raise RecoveryError(
+                f"{', '.join(display_name(*place) for place in named)} on {host_name()}: nothing of the definition is "
+                "other than it was. Nothing was changed. Name the tables that come back in any case (dr_tables)."
+            )
+        return found
+
+    def _plan_exchange(
+        self, production: Any, side: Any, asked: Sequence[int], everything: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The plan as if all that was asked for had been dropped, for what is there is moved away."""
+        objects = [
+            {**item, "state": "missing"}
+            for item in everything
+            if not item["objsubid"] and not item["member"] and item["type"] != "user mapping"
+        ]
+        relations = [item for item in objects if item["catalog"] == "pg_class"]
+        places = [item for item in relations if not item["index_of"] and item["names"]]
+        names = [(item["names"][0], item["names"][-1]) for item in places]
+        roots = find_roots(production, [item["objid"] for item in places], names)
+        holding = find_holding(production, roots, counterparts_of(objects))
+        refuse_holding(holding)
+        plan = self._finish(
+            production,
+            side,
+            objects=self._schemas_of(production, side, objects) + objects,
+            table_states={item["objid"]: "missing" for item in relations},
+            tables=sorted({*asked, *(item["objid"] for item in relations)}),
+            left_to_do=[],
+            columns={},
+        )
+        return {**plan, "holding": holding}
 
     def _privileges(self, production: Any, side: Any) -> list[dict[str, Any]]:
         if not self.same_lineage:

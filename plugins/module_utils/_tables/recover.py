@@ -24,7 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     try_to_become,
     user_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks, patiently
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import find_relations
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -375,6 +375,8 @@ class TableRecovery:
 
     def _stage(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
         """One transaction: staging schemas, journal, and the lost tables, moved away before anybody can see them."""
+        locks = Locks(main)
+        self._prepare_early(dump, steps)
 
         def work() -> None:
             self.unmade.clear()
@@ -384,7 +386,9 @@ class TableRecovery:
             make_journal(main, self.context.staging)
             self.context.journal(main, "plan", self.plan)
             self._note_borrowed(main, borrowed)
+            self._free_places(main, locks)
             self._make_early(main, dump, steps.early)
+            self._complete_early(main, dump, steps)
             # Others may use them from now on, and must not get values that were given before.
             made = {item["objid"] for item in self.plan["objects"]}
             set_sequences(main, [item for item in self.plan["sequences"] if {item["oid"], item["relation"]} & made])
@@ -392,8 +396,21 @@ class TableRecovery:
             self.context.journal(main, "hidden", {"children": hidden})
             for item in self._staged(steps):
                 self._move(main, item, item["schema"], self.context.staging_schemas[item["schema"]])
+            self._give_places_back(main)
 
-        patiently(main, work)
+        patiently(main, work, locks=locks)
+
+    def _prepare_early(self, dump: SchemaDump, steps: Steps) -> None:
+        """What can be done before anybody waits."""
+
+    def _free_places(self, main: Any, locks: Locks) -> None:
+        """Nothing has the names of what is made, in the caller's transaction."""
+
+    def _complete_early(self, main: Any, dump: SchemaDump, steps: Steps) -> None:
+        """What else the tables get before they are loaded."""
+
+    def _give_places_back(self, main: Any) -> None:
+        """What had the names has them again, in the caller's transaction."""
 
     def _make_schemas(self, main: Any) -> None:
         for schema in sorted({self.context.staging, *self.context.staging_schemas.values()}):
@@ -496,12 +513,15 @@ class TableRecovery:
             elif item["action"] == "columns":
                 LostColumns(self.context, item, encoding).run()
             else:
-                TableLoad(self.context, item, encoding).run(partial(self._make_indexes, dump, steps, item))
+                self._load_table(item, encoding, partial(self._make_indexes, dump, steps, item))
             finished += 1
             self.context.progress.say("load", finished, len(everything), "tables")
 
         run_parallel([partial(load, item) for item in waiting], self.context.parallel)
         run_parallel([partial(put_back, self.context, group) for group in groups], self.context.parallel)
+
+    def _load_table(self, item: Mapping[str, Any], encoding: str, make_indexes: Callable[[Any], None]) -> None:
+        TableLoad(self.context, item, encoding).run(make_indexes)
 
     def _make_indexes(self, dump: SchemaDump, steps: Steps, item: Mapping[str, Any], connection: Any) -> None:
         """Indexes of one table, in the transaction that loads it."""
@@ -558,12 +578,14 @@ class TableRecovery:
         def work() -> None:
             mark(main, self.plan["incident"])
             attempt = self._attempt(main, main, dump)
-            left_to_do = large_objects + self._move_back(main, dump, steps, attempt)
+            known = [*others, *inline.locks(), *attached.locks(main), *keys.locks()]
+            left_to_do = large_objects + self._take_places(main, locks, known, attempt, steps)
+            left_to_do += self._move_back(main, dump, steps, attempt)
             with without_default_privileges(main), room_for_owners(main, self.context.owners):
                 attempt.make(steps.own)
             set_sequences(main, self.plan["sequences"])
             attempt.grant([*steps.own, *steps.others, *steps.after_foreign_keys])
-            left_to_do += refresh_views(main, refresh)
+            left_to_do += self._refresh(main, refresh)
             attempt.act_as(attached.as_owners(main, dump.entries))
             attempt.prepare([steps.others, after])
             wanted = [*others, *inline.locks(), *attached.locks(main), *keys.locks()]
@@ -575,11 +597,24 @@ class TableRecovery:
             left_to_do += identities.mend(main) + keys.add(main)
             attempt.make(after)
             self._note_refused(main, attempt)
+            self._note_places(main)
             self.context.journal(main, "published", {"left_to_do": left_to_do})
 
         patiently(main, work, locks=locks)
         self._note_violations(main, keys)
         self.context.progress.say("publish", len(self.plan["objects"]), len(self.plan["objects"]), "objects")
+
+    def _take_places(
+        self, main: Any, locks: Locks, known: Sequence[Lock], attempt: Attempt, steps: Steps
+    ) -> list[dict[str, Any]]:
+        """The places are free, in the transaction that publishes; what is left to do of what had them."""
+        return []
+
+    def _refresh(self, main: Any, views: Sequence[str]) -> list[dict[str, Any]]:
+        return refresh_views(main, views)
+
+    def _note_places(self, main: Any) -> None:
+        """Keep in the journal what stands there now."""
 
     def _note_violations(self, main: Any, keys: ForeignKeys) -> None:
         """Keep in the journal what rows do not allow, counted while nobody waits."""

@@ -47,8 +47,9 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
         named = ", ".join(f"{_name(change)} {change['what']}" for change in others[:5])
         raise RecoveryError(
             f"transaction {xid} did not only change rows: {named}{' and more' if len(others) > 5 else ''}. Undoing its "
-            "rows would not undo that. Nothing was changed. Put the whole database as it was just before it in its "
-            "place, by the same command with -e dr_strategy=database, or bring back what was lost beside: "
+            "rows would not undo that. Nothing was changed. Put its tables as they were just before it in their "
+            "places, by the same command with -e dr_strategy=tables (the whole database with dr_strategy=database), or "
+            "bring back what was lost beside: "
             f"ansible-playbook dbre.recovery.dr_table_drop -e dr_target_xid={xid} -e dr_load=beside -e dr_database="
             "DATABASE -e dr_tables=TABLES"
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, duration, size
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.damaged_tables import beyond_tables, comes_back
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import ROWS, change_text, name_of
 
 SHOWN = 3
@@ -72,6 +73,35 @@ def _rows(facts: Facts) -> Way:
     }
 
 
+def _tables(facts: Facts) -> Way:
+    damage = facts["damage"]
+    lacks = ""
+    if damage is None:
+        lacks = "no transaction was named (dr_target_xid), so the damaged tables have to be (dr_tables)"
+    else:
+        others = beyond_tables(damage)
+        if others:
+            more = f" and {counted(len(others) - SHOWN, 'more change')}" if len(others) > SHOWN else ""
+            lacks = f"it brings back tables only, and the transaction did more: {', '.join(others[:SHOWN])}{more}"
+        elif not damage:
+            lacks = "the transaction changed no table that WAL tells of"
+    touched = {name_of(change) for change in damage or [] if comes_back(change)}
+    later = [item for item in facts["tables"] if item["table"] in touched]
+    rows = sum(item[what] for item in later for what in ROWS)
+    lost = "nothing, for nobody changed rows of these tables later"
+    if later:
+        lost = f"what was done to {counted(rows, 'row')} of {len(later)} of these tables later, but for the damaged "
+        lost += "tables, which have it"
+    return {
+        "strategy": "tables",
+        "lacks": lacks,
+        "seconds": _seconds(facts, "tables"),
+        "lost": lost,
+        "needs": "room for these tables a second time, and a moment in which nobody uses them",
+        "stays": "the damaged tables, in another schema; functions and types, of which WAL does not tell, as they are",
+    }
+
+
 def _database(facts: Facts) -> Way:
     much, free = facts["database_bytes"], facts["free_bytes"]
     tight = much is not None and free is not None and much > free
@@ -112,7 +142,7 @@ def _cluster_in_place(facts: Facts) -> Way:
 
 
 # From the smallest to the largest; each is one entry.
-WAYS: tuple[Callable[[Facts], Way], ...] = (_rows, _database, _cluster_swap, _cluster_in_place)
+WAYS: tuple[Callable[[Facts], Way], ...] = (_rows, _tables, _database, _cluster_swap, _cluster_in_place)
 
 
 def ways_back(facts: Facts) -> list[Way]:

@@ -83,6 +83,8 @@ def _exchange_lines(found: Mapping[str, Any]) -> list[str]:
 def _sent(data: Mapping[str, Any], load: str) -> str:
     if load == "beside":
         return "copies beside are not sent"
+    if load == "swap":
+        return "it lists the table that takes the place, and SUBSCRIBERS KEEP THE ROWS THEY HAVE: copy them anew there"
     if load == "replace":
         return "of a table that is replaced, EACH ROW IS SENT TO SUBSCRIBERS TWICE, deleted and as it was"
     hit = sum(int(item.get("rows") or 0) for item in (data.get("incident") or {}).get("relations") or [])

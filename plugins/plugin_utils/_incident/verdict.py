@@ -77,7 +77,8 @@ def missing(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict
             found.append({"what": what, "rows": None, "why": why, "object": name})
     later = data.get("later") or {}
     if (recovery or data.get("switch")) and later.get("count"):
-        what = f"what {counted(later['count'], 'later transaction')} did"
+        least = "at least " if later.get("at_least") else ""
+        what = f"what {least}{counted(later['count'], 'later transaction')} did"
         why = f"committed after the target, and only in what was kept: {'; '.join(later['lines'])}"
         found.append({"what": what, "rows": None, "why": why, "object": str(later.get("kept_as") or "")})
     plan = data.get("load_plan") or {}
