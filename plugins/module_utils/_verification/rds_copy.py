@@ -37,6 +37,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.window 
 
 EXPIRES = "dbre:expires"
 REMOVAL = 3600.0  # seconds that the removal may take, beside the test
+LOOKS = 10  # for a copy that was asked for and is not shown yet
 _TEST = re.compile(r"verify-.+-\d{8}T\d{6}Z")
 
 
@@ -62,7 +63,7 @@ class Copy:
         self.regions = regions
         self.name = derived(source, "dbre-verify")
         self.group = derived(self.name, "isolated")
-        self._resource_id: Optional[str] = None
+        self._asked = False
 
     def _groups(self, waiting: Waiting) -> ParameterGroup:
         return ParameterGroup("cluster" if self.kind is CLUSTER else "instance", self.group, self.rds, waiting)
@@ -139,13 +140,14 @@ class Copy:
             master_user_password=password,
             overrides=overrides,
         )
+        self._asked = True
         return Restore(asked, self.rds, self.regions, waiting).run()
 
     # Removing it
 
     def remove(self, test: str, waiting: Waiting) -> dict[str, Any]:
         """Remove what this test made; what proves that it is gone, with all that is not in ``left``."""
-        found = self.kind.find(self.rds, self.name)
+        found = self._find(waiting)
         origin = provenance(tags_of(found.get("TagList"))) if found else None
         left: list[str] = []
         resource_id: Optional[str] = None
@@ -155,6 +157,9 @@ class Copy:
                 ensure_absent(self.kind, self.name, test, self.rds, waiting, unprotect=True)
             except RecoveryError as error:
                 left.append(error.msg)
+        elif found is not None:
+            whose = f"of {origin.incident}" if origin else "without the tags of a restore test"
+            left.append(f"{self.kind.noun} {self.name} is there, {whose}: it was not touched")
         if found is None or resource_id:
             try:
                 self._groups(waiting).absent()
@@ -166,6 +171,16 @@ class Copy:
             "resource_id": resource_id,
             "left": [*left, *self._left(resource_id)],
         }
+
+    def _find(self, waiting: Waiting) -> Optional[dict[str, Any]]:
+        """The copy. What AWS was asked for a moment ago it may show only later, also where its answer got lost."""
+        found = self.kind.find(self.rds, self.name)
+        for _look in range(LOOKS if self._asked else 0):
+            if found is not None:
+                break
+            waiting.sleep(2.0)
+            found = self.kind.find(self.rds, self.name)
+        return found
 
     def _left(self, resource_id: Optional[str]) -> list[str]:
         """What AWS still shows of a copy."""
