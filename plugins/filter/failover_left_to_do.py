@@ -72,7 +72,7 @@ def failover_left_to_do(
     applied: bool = True,
     inventory: str = "-i INVENTORY",
 ) -> list[dict[str, Any]]:
-    known = last_words if (last_words or {}).get("way") else {}
+    known = last_words if {"way", "missing"} & set(last_words or {}) else {}
     return left_to_do(planned, located, known or {}, fork_lsn, diverged, applied, inventory)
 
 

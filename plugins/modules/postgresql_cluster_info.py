@@ -87,6 +87,9 @@ state:
     - C(ready) are segments that wait to be archived. C(lacks) are settings that are lower than the primary had them,
       with which replay stops.
     - C(managers) are programs that fail over by themselves, each with the C(command) to let it do so.
+    - C(patroni) is there where Patroni is one of them - what its members are, as C(patronictl) says on this host, the
+      settings of its dynamic configuration that decide something and a checksum of all of it, or in C(unread) why it
+      cannot be asked.
     - Of C(primary_conninfo) only C(upstream) is told, never a password.
     - C(recorded) are settings of the primary that were written down while it lived, in O(recorded) and in
       annotations of backups.

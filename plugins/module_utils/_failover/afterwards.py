@@ -33,6 +33,8 @@ def left_to_do(
     of the command line that name it.
     """
     old, new = str((planned.get("primary") or {}).get("host")), str(found["candidate"])
+    if "patroni" in found:
+        return _named(_left_with_patroni(old, found, last_words), inventory)
     entries: list[dict[str, Any]] = []
     own, kept = last_words.get("own") or {}, last_words.get("kept")
     if own.get("commits"):
@@ -67,21 +69,7 @@ def left_to_do(
                 ),
             }
         )
-    entries += [
-        {
-            "what": f"Put {new} into the group primary of the inventory, and {old} into the group standby",
-            "reason": (
-                "Playbooks take whoever is in that group for the primary. Backups that a repository host takes ask "
-                f"{old} until provision-primary has run with the new inventory."
-            ),
-            "command": "ansible-playbook -i INVENTORY dbre.recovery.provision_primary",
-        },
-        {
-            "what": f"Take a backup of {new}",
-            "reason": "Older backups lead to the new timeline over the WAL of the old one; a new one does without.",
-            "command": "ansible-playbook -i INVENTORY dbre.recovery.backup_now",
-        },
-    ]
+    entries += _inventory(old, new)
     followers = [follower["host"] for follower in found["followers"]]
     entries += [
         {
@@ -108,10 +96,70 @@ def left_to_do(
                 ),
             }
         )
+    return _named(entries, inventory)
+
+
+def _named(entries: list[dict[str, Any]], inventory: str) -> list[dict[str, Any]]:
+    """The entries, with commands that name the inventory."""
     for entry in entries:
         if "command" in entry:
             entry["command"] = entry["command"].replace("-i INVENTORY", inventory)
     return entries
+
+
+def _inventory(old: str, new: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "what": f"Put {new} into the group primary of the inventory, and {old} into the group standby",
+            "reason": (
+                "Playbooks take whoever is in that group for the primary. Backups that a repository host takes ask "
+                f"{old} until provision-primary has run with the new inventory."
+            ),
+            "command": "ansible-playbook -i INVENTORY dbre.recovery.provision_primary",
+        },
+        {
+            "what": f"Take a backup of {new}",
+            "reason": "Older backups lead to the new timeline over the WAL of the old one; a new one does without.",
+            "command": "ansible-playbook -i INVENTORY dbre.recovery.backup_now",
+        },
+    ]
+
+
+def _left_with_patroni(old: str, found: Mapping[str, Any], returned: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same where Patroni manages the hosts: ``returned`` says which members it has not brought back (missing)."""
+    given, new = found["patroni"], str(found["candidate"])
+    ask = f"{given['program']} -c {quote(given['config'])}"
+    entries: list[dict[str, Any]] = []
+    if found["lost"]["transactions"] is None:
+        entries.append({"what": f"the last transactions of {old}", "lost": True, "reason": found["lost"]["why"]})
+    for each in returned.get("missing") or []:
+        reinit = f"{ask} reinit {given['scope']} {each['member']}"
+        entries.append(
+            {
+                "what": f"Bring Patroni's member {each['member']} back",
+                "reason": (
+                    f"It {each['why']}. Its log says why. When it cannot follow what it has, the command has Patroni "
+                    "DELETE its data and copy it anew from the leader: keep its pg_wal before, which may have what "
+                    "nobody else has."
+                ),
+                "command": f"ansible -i INVENTORY {new} --become --become-user postgres -m ansible.builtin.command "
+                f"-a {quote(reinit + ' --force')}",
+            }
+        )
+    if given["leader"] not in given["followers"]:
+        entries.append(
+            {
+                "what": f"Bring {old} back as a standby of {new}",
+                "reason": (
+                    "Patroni does not run there. Started, it makes a standby of its server by itself: it rewinds it, "
+                    "or copies it anew where its configuration says so, and what only it has is gone then. Where that "
+                    "may be of use, copy its pg_wal before."
+                ),
+                "command": f"ansible -i INVENTORY {old} --become -m ansible.builtin.systemd_service "
+                f"-a 'name={given['old_unit'] or 'patroni'} state=started'",
+            }
+        )
+    return entries + _inventory(old, new)
 
 
 def _rows_kept(own: Mapping[str, Any], kept: str) -> str:

@@ -105,6 +105,8 @@ def why_not(state: HostState, line: Optional[Position], system_identifier: str) 
         return "its server does not run" if not state["running"] else f"does not answer ({state.get('why')})"
     if state["delay_seconds"]:
         return f"is delayed by {duration(state['delay_seconds'])} on purpose; it is a source of WAL only"
+    if state.get("barred"):
+        return state["barred"]
     if state["held"]:
         return "stands at the recovery target of an incident"
     if state["paused"]:

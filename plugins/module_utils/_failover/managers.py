@@ -51,4 +51,17 @@ def find_managers() -> list[Manager]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
             programs.add(program_of(file.read().decode(errors="replace").split("\0")))
-    return managers_among(programs, glob.glob("/etc/systemd/system/*.wants/*.service"))
+    units = glob.glob("/etc/systemd/system/*.wants/*.service")
+    return managers_among(programs, [unit for unit in units if _can_start(unit)])
+
+
+def _can_start(unit: str) -> bool:
+    """Whether an enabled unit would start: Debian enables Patroni's when the package is installed, which asks for its
+    configuration file (ConditionPathExists)."""
+    return not os.path.basename(unit).startswith("patroni") or os.path.exists(patroni_config(unit))
+
+
+def patroni_config(unit: str) -> str:
+    """The configuration file of a unit of Patroni as Debian has it."""
+    name = os.path.basename(unit)[: -len(".service")]
+    return f"/etc/patroni/{name.partition('@')[2] or 'config'}.yml"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +21,21 @@ from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice imp
     last_known,
     place_of,
     usual_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.patroni_plan import (
+    agreed_view,
+    already_led,
+    barred,
+    hosts_of,
+    judged_loss,
+    leader_of,
+    orders,
+    patroni_lines,
+    patroni_manages,
+    refuse_disagreement,
+    refuse_patroni_loss,
+    refuse_unready,
+    refuse_untouchable,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.quorum import (
     NO_PROMISE,
@@ -74,6 +89,8 @@ def plan(looked: Sequence[Mapping[str, Any]], primary: str, wishes: Wishes, know
             states[host]["upstream"] = upstream
     standbys = list(states.values())
     everybody = [old, *standbys]
+    if patroni_manages(everybody):
+        return patroni_plan(old, standbys, wishes, known)
     refuse_managers(everybody)
     refuse_strangers(old, standbys)
     refuse_promoted(standbys, known.candidate)
@@ -100,6 +117,52 @@ def plan(looked: Sequence[Mapping[str, Any]], primary: str, wishes: Wishes, know
         "replication": replication(old, standbys, choice.candidate),
         "lines": lines(old, standbys, choice),
         "clean": shut_down(old, states[choice.candidate]),
+    }
+
+
+def patroni_plan(old: HostState, standbys: Sequence[HostState], wishes: Wishes, known: Known) -> dict[str, Any]:
+    """The same where Patroni carries it out, or has done so already; RecoveryError where nothing is to be asked of it.
+
+    ``patroni`` in it is what :func:`orders` returned.
+    """
+    everybody = [old, *standbys]
+    view = agreed_view(everybody)
+    refuse_strangers(old, standbys)
+    refuse_unready(view)
+    refuse_disagreement(view, everybody)
+    members = hosts_of(everybody)
+    leading = next((s for s in standbys if s["host"] == members.get(leader_of(view["members"]))), None)
+    if leading is not None and leading.get("answers"):
+        if not known.candidate:
+            refuse_living(old)
+        refuse_unfenced(old, wishes)
+        choice = already_led(old, leading)
+    else:
+        refuse_untouchable(view, old, members, wishes)
+        for state in standbys:
+            state["barred"] = barred(view, state)
+        refuse_foreign(standbys)
+        choice = choose(old, standbys, wishes)
+        leading, chosen = None, next(state for state in standbys if state["host"] == choice.candidate)
+        if wishes.switchover:
+            refuse_switchover(old, chosen)
+        judged = choice = judged_loss(choice, old, chosen, wishes.switchover)
+        _refuse_together(lambda: refuse_unfenced(old, wishes), lambda: refuse_patroni_loss(judged, old, wishes))
+    new = next(state for state in standbys if state["host"] == choice.candidate)
+    given = orders(view, old, new, everybody, wishes.switchover)
+    return {
+        **_as_dictionary(choice),
+        "promoted": leading is not None,
+        "system_identifier": new["system_identifier"],
+        "bring": [],
+        "followers": [],
+        "upstreams": {},
+        "reachable": _reachable(standbys),
+        # Of one that lives the last commit is that of a moment ago, and says nothing of how long clients wait.
+        "primary": {**_primary(old), **({"last_commit": None} if old.get("answers") else {})},
+        "lines": [*patroni_lines(choice, old, given, leading is not None), f"lost: {_lost(choice)}"],
+        "clean": True,
+        "patroni": given,
     }
 
 
@@ -147,8 +210,12 @@ def refuse_foreign(standbys: Sequence[HostState]) -> None:
 
 def refuse_unasked(old: HostState, choice: Choice, wishes: Wishes) -> None:
     """Raise RecoveryError that names all words which people have to give before anything is done."""
+    _refuse_together(lambda: refuse_unfenced(old, wishes), lambda: refuse_loss(old, choice, wishes))
+
+
+def _refuse_together(*refusals: Callable[[], None]) -> None:
     said = []
-    for refuse in (lambda: refuse_unfenced(old, wishes), lambda: refuse_loss(old, choice, wishes)):
+    for refuse in refusals:
         try:
             refuse()
         except RecoveryError as error:
@@ -270,6 +337,7 @@ def located(planned: Mapping[str, Any], salvaged: Mapping[str, Any]) -> dict[str
         "salvaged": {key: salvaged.get(key) for key in keys},
         "last_commit": salvaged.get("last_commit") or (planned.get("primary") or {}).get("last_commit"),
         "lost": loss_of(planned.get("loss") or {}, end, expected),
+        **({"patroni": planned["patroni"]} if "patroni" in planned else {}),
     }
 
 

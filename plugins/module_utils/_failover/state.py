@@ -40,6 +40,38 @@ class Manager(TypedDict):
     command: str
 
 
+class PatroniMember(TypedDict):
+    """A member of a cluster as ``patronictl list`` has it; ``role`` and ``state`` in small letters."""
+
+    name: str
+    role: str
+    state: str
+    timeline: Optional[int]
+    tags: dict[str, Any]
+
+
+class PatroniView(TypedDict):
+    """What Patroni says of its cluster, asked on one host, and how it was asked there.
+
+    ``config`` is the file, ``program`` patronictl, ``member`` this host's name in the cluster, ``unit`` what starts
+    Patroni here, ``running`` whether it does. ``unread`` says why the rest could not be asked. ``settings`` are those
+    of the dynamic configuration that decide something, ``configuration`` is a checksum of all of it, ``scheduled`` the
+    time of a switchover that somebody has scheduled.
+    """
+
+    program: str
+    config: str
+    scope: str
+    member: str
+    unit: str
+    running: bool
+    unread: str
+    members: list[PatroniMember]
+    settings: dict[str, str]
+    configuration: str
+    scheduled: str
+
+
 class Recorded(TypedDict):
     """Settings of the primary that were written down at a time; ``where`` names the file or the backup."""
 
@@ -55,8 +87,8 @@ class HostState(TypedDict, total=False):
 
     ``end`` is the end of valid WAL in pg_wal, proved by pg_waldump; ``commits`` and ``last_commit`` are those from
     ``read_from`` on. ``first`` is the oldest segment there. ``lacks`` are settings that are lower than the primary had
-    them, with which replay would stop. ``archived`` are history files in the archive, by the timeline's number. What
-    only a running server knows is null of a dead one.
+    them, with which replay would stop. ``barred`` is why Patroni would not have it for a leader. ``archived`` are
+    history files in the archive, by the timeline's number. What only a running server knows is null of a dead one.
     """
 
     host: str
@@ -102,6 +134,8 @@ class HostState(TypedDict, total=False):
     synchronous_standby_names: Optional[str]
     synchronous_commit: Optional[str]
     managers: list[Manager]
+    patroni: PatroniView
+    barred: str
     synchronized_standby_slots: Optional[str]
     archived: dict[str, str]
     archive_unread: str

@@ -23,6 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import find_managers
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.patroni import view_of
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, Slot, Upstream
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.wal_end import (
     WalEnd,
@@ -214,6 +215,8 @@ def look(
     control = read_control(bin_dir, place.data)
     state = _of_disk(place, bin_dir, control)
     state.update({"running": running, "answers": bool(asked), "why": why, "managers": find_managers()})
+    if any(manager["name"] == "Patroni" for manager in state["managers"]):
+        state["patroni"] = view_of(place.data)
     if asked:
         _add_answers(state, asked, control)
     else:
