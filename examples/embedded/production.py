@@ -269,6 +269,7 @@ class Production:
             "pgbackrest_config_path": str(self.pgbackrest_config),
             "dr_side_path": str(self.folder / "side"),
             "postgresql_corruption_evidence_path": str(self.folder / "evidence"),
+            "pgbackrest_changes_path": str(self.folder / "changes"),
         }
         if root and shutil.which("sudo") is None:
             host["ansible_become_method"] = "su"
