@@ -74,7 +74,7 @@ def hostile(shop: Shop) -> Iterator[Shop]:
 def test_what_a_migration_damaged_is_as_it_was_and_what_others_wrote_since_is_there(hostile: Shop) -> None:
     shop = hostile
     before, defined = state(shop), definition(shop)
-    writer, words = Writer(shop), {"dr_strategy": "tables", "dr_incident_id": "moved"}
+    writer, words = Writer(shop), {"dr_strategy": "tables", "dr_incident_id": "migrated"}
     with writer.working():
         xid = transact(shop, *MIGRATION)
         transact(
@@ -96,11 +96,16 @@ def test_what_a_migration_damaged_is_as_it_was_and_what_others_wrote_since_is_th
         assert "dr_strategy=tables: RECOMMENDED" in told
         assert shop.query("shop", KEPT) == []
 
-        events = shop.folder / "incidents" / "moved" / "events.jsonl"
+        events = shop.folder / "incidents" / "migrated" / "events.jsonl"
         begun = undoing(shop, dr_target_xid=xid, **words)
         run_killed_in(begun, events, "recover", 0.5, shop.environment)
         # Whatever the step on the host has come to, it is the one state or the other.
         assert [shop.query("shop", f"{ROWS} public.{name} t") for name in NAMES] in (damaged, before[:3])
+        run_killed_in(begun, events, "verify", 0, shop.environment)
+        given_up = shop.abandon(dr_incident_id="migrated")
+        assert given_up.rc != 0, given_up.output
+        assert "the recovered tables have their places already" in " ".join(given_up.output.split())
+        assert "tasks_from=tables_back" in given_up.output
         done = undo(shop, dr_target_xid=xid, **words)
         assert done.rc == 2, done.output
         assert state(shop) == before
@@ -109,13 +114,13 @@ def test_what_a_migration_damaged_is_as_it_was_and_what_others_wrote_since_is_th
     written = {int(row[0]) for row in shop.query("shop", "SELECT n FROM public.visits")}
     assert set().union(*writer.committed.values()) <= written
     assert shop.query("shop", "SELECT DISTINCT who FROM public.seen WHERE who <> 'clerk'") == []
-    assert shop.query("shop", "SELECT note FROM damaged_moved.orders WHERE id = 9001") == [("new",)]
+    assert shop.query("shop", "SELECT note FROM damaged_migrated.orders WHERE id = 9001") == [("new",)]
 
-    report = shop.report("moved")
+    report = shop.report("migrated")
     assert report["verdict"] == "in_part"
     assert report["unproved"] == []
     assert [item["what"] for item in report["missing"]] == ["what 1 later transaction did"]
-    later = json.loads((shop.folder / "incidents" / "moved" / "evidence" / "later.json").read_text())
+    later = json.loads((shop.folder / "incidents" / "migrated" / "evidence" / "later.json").read_text())
     assert [(item["table"], item["inserted"]) for item in later["tables"]] == [("public.orders", 1)]
 
     (back,) = [item for item in report["left_to_do"] if "Take the exchange back" in item["what"]]
@@ -124,5 +129,5 @@ def test_what_a_migration_damaged_is_as_it_was_and_what_others_wrote_since_is_th
         assert taken.rc == 0, taken.output
         assert [shop.query("shop", f"{ROWS} public.{name} t") for name in NAMES] == damaged
     assert shop.query("shop", "SELECT to_regclass('public.totals'), to_regclass('public.sums')") == [(None, None)]
-    assert shop.query("shop", KEPT) == [("recovered_moved",), ("replaced_moved",)]
+    assert shop.query("shop", KEPT) == [("recovered_migrated",), ("replaced_migrated",)]
     assert shop.query("shop", "SELECT DISTINCT who FROM public.seen WHERE who <> 'clerk'") == []
