@@ -277,6 +277,7 @@ def orders(
         "followers": [
             name for name in there if name != mine["member"] and (old_runs if name == old_member else name in members)
         ],
+        "elsewhere": [name for name in there if name not in members and name != old_member],
         "members": view["members"],
         "configuration": view["configuration"],
     }
@@ -294,6 +295,10 @@ def patroni_lines(choice: Choice, old: HostState, given: Mapping[str, Any], led:
     said = [f"{old['host']}, the primary, {how}"]
     said.append(f"{choice.candidate} {'is' if led else 'becomes'} the primary: {choice.reason}")
     said += [f"{host}: {why}" for host, why in choice.others.items()]
+    said += [
+        f"WARNING: Patroni's member {name} is none of these hosts, and nothing is known of it"
+        for name in given["elsewhere"]
+    ]
     if led:
         said.append("nothing is asked of Patroni; applications are led there, and it is proved")
     else:

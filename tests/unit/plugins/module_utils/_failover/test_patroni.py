@@ -154,6 +154,12 @@ def test_a_switchover_is_asked_of_patroni_and_nothing_else_is_done() -> None:
     assert located(found, {})["patroni"] == found["patroni"]
 
 
+def test_a_member_that_the_inventory_does_not_have_is_told() -> None:
+    found = planned(*(host(name, listed=[*THREE, member("d")]) for name in "bca"))
+    assert found["patroni"]["followers"] == ["a", "c"]
+    assert "WARNING: Patroni's member d is none of these hosts, and nothing is known of it" in found["lines"]
+
+
 @pytest.mark.parametrize(
     ("b", "why"),
     [
