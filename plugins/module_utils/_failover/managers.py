@@ -32,6 +32,15 @@ def program_of(argv: list[str]) -> str:
     return names[1] if interpreter and len(names) > 1 else names[0]
 
 
+def is_of_this_host(status: str) -> bool:
+    """Whether a process (its ``/proc/PID/status``) is in no container, where it would manage what is in there.
+
+    In a namespace of its own it has another number there, beside the one that we see.
+    """
+    numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
+    return len(numbers) < 2
+
+
 def managers_among(programs: Collection[str], units: Iterable[str]) -> list[Manager]:
     """Managers of which a process runs (``programs``) or a unit is enabled (``units``, names of unit files)."""
     known = [os.path.basename(unit) for unit in units]
@@ -49,8 +58,9 @@ def find_managers() -> list[Manager]:
     """Those of this host."""
     programs = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-            programs.add(program_of(file.read().decode(errors="replace").split("\0")))
+        with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file, open(f"/proc/{pid}/status") as status:
+            if is_of_this_host(status.read()):
+                programs.add(program_of(file.read().decode(errors="replace").split("\0")))
     units = glob.glob("/etc/systemd/system/*.wants/*.service")
     return managers_among(programs, [unit for unit in units if _can_start(unit)])
 

@@ -11,7 +11,11 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._failover import refusals
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice import Wishes, choose
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import managers_among, program_of
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import (
+    is_of_this_host,
+    managers_among,
+    program_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, host_state, unreachable
 
 TWO = "1\t0/5000000\tno recovery target specified\n"
@@ -222,3 +226,9 @@ def test_by_what_was_written_down_a_missing_synchronous_standby_stops_it_and_is_
     assert (both.acknowledged.verdict, both.loss.exact) == ("all", True)
     # What its disk says goes before.
     assert choose(dead(), [db2], Wishes()).acknowledged.verdict == "no_promise"
+
+
+def test_a_manager_in_a_container_on_the_host_manages_what_is_in_there() -> None:
+    assert is_of_this_host("Name:\tpatroni\nNSpid:\t23098\nVmPeak:\t1 kB\n")
+    assert not is_of_this_host("Name:\tpatroni\nNSpid:\t23101\t1\nVmPeak:\t1 kB\n")
+    assert is_of_this_host("Name:\tpatroni\n"), "a kernel that does not tell"
