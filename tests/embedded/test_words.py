@@ -58,6 +58,7 @@ WRONG = [
     ("backup-now", "provision_repository"),
     ("logical-backup", "logical_backup_primary"),
     ("verify-backups", "verify_hosts"),
+    ("verify-backups", "verify_rds"),
     ("snapshot-before-change", "provision_primary"),
     ("snapshot-before-change", "dr_rds"),
     ("dr-abandon", "dr_primary"),
