@@ -18,7 +18,11 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
-from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import patroni_config, program_of
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import (
+    is_of_this_host,
+    patroni_config,
+    program_of,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import PatroniMember, PatroniView
 
 # Seconds for one answer: with its store gone, patronictl asks on for ever.
@@ -93,8 +97,11 @@ def _running() -> Iterator[Installed]:
         with suppress(OSError):
             if os.stat(f"/proc/{pid}").st_uid not in (0, os.geteuid()):
                 continue
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                argv = file.read().decode(errors="replace").split("\0")
+            with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+                if not is_of_this_host(file.read()):
+                    continue
+            with open(f"/proc/{pid}/cmdline", "rb") as line:
+                argv = line.read().decode(errors="replace").split("\0")
             found = started_by(argv, os.readlink(f"/proc/{pid}/cwd"))
             if found and found[1]:
                 yield Installed(_program(found[0]), found[1], "", True)
