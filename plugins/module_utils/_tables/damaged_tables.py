@@ -115,7 +115,8 @@ class DamagedTables(TableRecovery):
                 self._make_indexes(dump, steps, item, main)
 
     def _give_places_back(self, main: Any) -> None:
-        assert self._away is not None
+        if self._away is None:
+            raise AssertionError("no place was freed")
         move(main, self._away["moves"], {schema: schema for schema in self._kept})
         for name in self._kept.values():
             execute(main, f"DROP SCHEMA {quote_ident(name)}")
@@ -191,7 +192,8 @@ class DamagedTables(TableRecovery):
 
     def _appear(self, admin: Any, main: Any, dump: SchemaDump) -> Any:
         """Materialized views are filled when nobody waits for the tables any more."""
-        assert self._made is not None
+        if self._made is None:
+            raise AssertionError("nothing was made")
         views = rows(main, EMPTY, (self._populated_views(self._made),))
         main.rollback()
         if views:
