@@ -197,7 +197,6 @@ BOTH_SITES = ["beside_the_primary", "on_a_recovery_host"]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_sites: runs at both sites in the short matrix too")
-    config.addinivalue_line("markers", "whole: runs in the whole matrix only")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -93,7 +93,7 @@ def told_when_it_has_expired(shop: Shop, incident: str) -> None:
     [
         ("locate", "Ctrl-C", "pgbouncer_pause"),
         ("restore", "closed terminal", "read_only"),
-        ("prove", "SIGTERM", "pgbouncer_pause"),
+        pytest.param("prove", "SIGTERM", "pgbouncer_pause", marks=pytest.mark.whole),
         ("recover", "SIGKILL of all", "read_only"),
     ],
 )

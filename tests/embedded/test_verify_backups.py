@@ -107,6 +107,7 @@ def test_a_restore_that_cannot_be_made_here_is_no_success_and_an_attempt(shop: A
     assert "Production was not touched" in done.output
 
 
+@pytest.mark.whole
 def test_check_mode_restores_nothing(shop: Any, verify: Any) -> None:
     done = verify("--check")
     assert done.rc == 0, done.output

@@ -139,6 +139,7 @@ def test_a_snapshot_before_a_change_says_how_to_come_back(cloud: Cloud, policy: 
     assert taken["DBSnapshotIdentifier"] in {it["DBSnapshotIdentifier"] for it in snapshots(cloud, HOME)}
 
 
+@pytest.mark.whole
 def test_a_cluster_is_backed_up_and_copied_too(cloud: Cloud) -> None:
     rds = cloud.api()
     rds.create_db_cluster(

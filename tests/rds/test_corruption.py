@@ -231,6 +231,7 @@ def test_a_dropped_schema_is_damage_and_a_swap_that_fails_lets_nobody_write_mean
     assert cloud.sql("till", "SELECT to_regclass('reports.totals')::text") == [(None,)]
 
 
+@pytest.mark.whole
 def test_an_aurora_cluster_goes_back_to_before_a_bad_migration(cloud: Cloud) -> None:
     cloud.make_cluster("orders")
     host = {"rds_cluster": "orders", "rds_login_db": "shop", **cloud.in_secret("cluster-orders")}

@@ -131,6 +131,7 @@ def test_a_password_that_production_does_not_take_is_told_before_anything_is_don
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.whole
 def test_a_moment_that_nothing_tells_is_found_by_restores(cloud: Cloud, shop: str) -> None:
     cloud.sql(shop, "CREATE TABLE public.silent AS SELECT n FROM generate_series(1, 100) n")
     time.sleep(1.1)
@@ -342,6 +343,7 @@ def test_a_lost_region_is_restored_in_another(cloud: Cloud, tmp_path: Path) -> N
         cloud.emulated.control(f"region/{HOME}/restored")
 
 
+@pytest.mark.whole
 def test_a_lost_regions_replica_elsewhere_is_promoted(cloud: Cloud, shop: str) -> None:
     arn = cloud.wait(shop)["DBInstanceArn"]
     cloud.api(AWAY).create_db_instance_read_replica(DBInstanceIdentifier="shop-west", SourceDBInstanceIdentifier=arn)
@@ -359,6 +361,7 @@ def test_a_lost_regions_replica_elsewhere_is_promoted(cloud: Cloud, shop: str) -
         cloud.emulated.control(f"region/{HOME}/restored")
 
 
+@pytest.mark.whole
 def test_a_lost_regions_cluster_is_restored_from_a_copied_snapshot(cloud: Cloud, tmp_path: Path) -> None:
     host = {"rds_cluster": "orders", "rds_login_db": "shop", "rds_login_host": "production.invalid"}
     policy = {"rds_backup_copies": [{"region": AWAY}], "rds_backup_settings_dir": str(tmp_path)}

@@ -58,7 +58,7 @@ def scenario(
     """One scenario on hosts that run; the tests of pytest suites that it ran and whose reports it fetched count too."""
     options = ("--", f"--inventory={whole_matrix(name)}") if whole and whole_matrix(name).exists() else ()
     with step(f"{label} {name}") as log:
-        env = {**temporary(), **(env or {})}
+        env = {**temporary(), "DBRE_WHOLE": "1" if whole else "", **(env or {})}
         reports = molecule(log, "test", name, "--destroy=never", "--no-shared-state", *options, env=env, **given)
         TALLY.add_command(log.ok)
         if reports:
