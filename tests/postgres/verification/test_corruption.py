@@ -344,7 +344,7 @@ def test_what_sql_alone_can_tell_is_told_of_a_server_whose_disk_nobody_reaches(s
     server.start()
     try:
         closed = dict.fromkeys(("template0", "template1", "postgres", "shop"), "not looked at here")
-        looks = BySql(lambda name: connect(server.login(), name), closed)
+        looks = BySql(lambda name: connect(server.login, name), closed)
         findings, omitted, facts = looks.run()
         found = {(item["code"], item["subject"]) for item in findings}
         assert found == {
