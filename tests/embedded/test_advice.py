@@ -127,6 +127,7 @@ def test_a_copy_beside_is_told_as_a_recovery_in_part_each_time_and_removed_by_on
     assert shop.query("shop", "SELECT nspname FROM pg_namespace WHERE nspname ~ '^recovered_'") == []
 
 
+@pytest.mark.whole
 def test_an_event_trigger_that_fires_always_is_refused_before_the_restore_and_then_in_the_plan(shop: Shop) -> None:
     shop.query("shop", "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
     shop.query("shop", "CREATE EVENT TRIGGER noticed ON ddl_command_end EXECUTE FUNCTION f()")
