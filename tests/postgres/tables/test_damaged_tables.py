@@ -10,6 +10,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.taken_back import take_back
 
+# A role that is no superuser is refused: test_network_production.py.
+pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
 # Views, functions, keys, publications and statistics that hang on the tables, in another schema with an odd name, too.
 HANGING = [
     'CREATE SCHEMA "Odd ""one"""',
@@ -60,9 +62,6 @@ def back(world: Any, check_mode: bool = False) -> dict[str, Any]:
 @pytest.fixture
 def hung(shop: Any) -> Any:
     """The shop with what hangs on its tables, the recovered instance of then, and a role that is a superuser."""
-    if "login_host" in shop.params:
-        assert "our role is no superuser" in shop.refused("shop", relations=["orders"], load="swap")
-        pytest.skip("a role that is no superuser is refused")
     shop.production.sql("shop", *HANGING)
     shop.take_side()
     return shop

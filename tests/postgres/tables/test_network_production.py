@@ -37,6 +37,12 @@ def test_an_owner_that_cannot_be_become_is_named_with_who_must_grant_it_before_a
     production.sql("shop", "REVOKE dbre_foreign FROM master")
 
 
+def test_an_exchange_of_tables_is_refused_before_anything_is_changed(shop: Any) -> None:
+    shop.take_side()
+    assert "our role is no superuser" in shop.refused("shop", relations=["orders"], load="swap")
+    assert shop.production.sql("shop", STAGED) == 0
+
+
 def test_a_membership_that_was_there_stays_as_it_was(shop: Any) -> None:
     production = shop.production
     new = production.sql("postgres", "SELECT current_setting('server_version_num')::int >= 160000")
