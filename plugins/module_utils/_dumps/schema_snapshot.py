@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import sync_directory
+from ansible_collections.dbre.recovery.plugins.module_utils._core.masking import mask_text
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
@@ -99,7 +100,8 @@ def changes(then: str, now: str) -> list[Change]:
 
 
 def difference(old: str, new: str) -> list[str]:
-    """Lines that went, with a minus, and those that came, with a plus."""
+    """Lines that went, with a minus, and those that came, with a plus; passwords of subscriptions are masked."""
+    old, new = mask_text(old), mask_text(new)
     lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]
     return [line for line in lines if not line.startswith("@@") and line[1:].strip()]
 

@@ -92,6 +92,23 @@ def test_what_was_made_is_gone_or_was_changed() -> None:
     ]
 
 
+def test_a_password_that_changed_is_a_change_and_is_shown_to_nobody() -> None:
+    entry = """--
+-- Name: far; Type: SUBSCRIPTION; Schema: -; Owner: clerk
+--
+
+CREATE SUBSCRIPTION far CONNECTION 'host=db2 password=KEY' PUBLICATION all_of_it WITH (connect = false);
+
+"""
+    found = changes(script(entry.replace("KEY", "hunter2")), script(entry.replace("KEY", "hunter3")))
+    assert [change[:3] for change in found] == [("changed", "SUBSCRIPTION", "far")]
+    other = changes(
+        script(entry.replace("KEY", "hunter2")), script(entry.replace("KEY", "hunter3").replace("db2", "db3"))
+    )
+    assert len(other[0].lines) == 2
+    assert "hunter" not in f"{found}{other}"
+
+
 def test_settings_above_all_definitions_count_too() -> None:
     then = script(ORDERS)
     assert changes(then, then.replace("SET statement_timeout = 0;", "SET statement_timeout = 1;"))[0].type == "SETTINGS"
