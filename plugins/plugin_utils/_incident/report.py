@@ -275,9 +275,13 @@ def summary(report: Mapping[str, Any]) -> str:
     lines += [f"Verified after {spent}: {what}."] if rto["seconds"] is not None else []
     lines += [f"Missing: {item['what']}: {item['why']}" for item in report["missing"] if item.get("why")]
     lines += [_still_contained(report).strip()] if _still_contained(report) else []
-    left = len(report.get("left_to_do") or [])
+    left = report.get("left_to_do") or []
     if left:
-        lines.append(f"Left to you: {units.counted(left, 'thing')}, each with its reason and command in the report.")
+        lines.append(
+            f"Left to you: {units.counted(len(left), 'thing')}, each with its reason and command in the report."
+        )
+        lines += [f"  {item['what']}" for item in left[:3] if item.get("what")]
+        lines += [f"  and {len(left) - 3} more"] if len(left) > 3 else []
     return "\n".join(lines)
 
 

@@ -144,7 +144,9 @@ def test_a_recovery_that_is_equal_and_isolated_is_proved() -> None:
     assert "1 table with 6,000,000 rows back, equal in rows" in summary(told)
     assert summary(told).startswith("Incident orders-dropped: Recovered and proved.\n")
     assert "Left to you" not in summary({**told, "left_to_do": []})
-    assert "\nLeft to you: 2 things" in summary({**told, "left_to_do": [{}, {}]})
+    left = [{"what": f"Look at {name}"} for name in "abcd"]
+    assert "\nLeft to you: 2 things, each" in summary({**told, "left_to_do": left[:2]})
+    assert summary({**told, "left_to_do": left}).endswith("\n  Look at a\n  Look at b\n  Look at c\n  and 1 more")
 
 
 @pytest.mark.parametrize(
