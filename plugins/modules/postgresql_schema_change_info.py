@@ -92,7 +92,11 @@ snapshot:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._dumps.schema_snapshot import SchemaSnapshot, change_lines
+from ansible_collections.dbre.recovery.plugins.module_utils._dumps.schema_snapshot import (
+    WHOLE_SERVER,
+    SchemaSnapshot,
+    change_lines,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import (
     connection_argument_spec,
     login_of,
@@ -127,10 +131,15 @@ def main() -> None:
         said = (
             f"Definitions cannot be compared, for they could not be kept at {kept['at']} (LSN {kept['lsn']}): {missing}"
         )
+    untold = kept["not_kept"].get(WHOLE_SERVER)
     module.exit_json(
         changed=False,
         changes=None if missing is not None else [change._asdict() for change in found],
-        text=[said, *change_lines(found)],
+        text=[
+            said,
+            *change_lines(found),
+            *([f"Not told: {WHOLE_SERVER}, which could not be kept: {untold}"] if untold else []),
+        ],
         snapshot=kept,
     )
 

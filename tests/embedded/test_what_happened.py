@@ -72,7 +72,7 @@ def test_what_a_change_did_is_one_command_which_the_snapshot_before_it_has_print
     with holding(shop):
         again = run(["ansible-playbook", *words], shop.environment)
     assert again.rc == 0, again.output
-    assert "NOT KEPT are the definitions of database shop: pg_dump failed" in again.output
+    assert "NOT KEPT are the definitions of shop: pg_dump failed" in again.output
     name = again.output.split("dr_change=")[1].split()[0]
     told = ask(shop, "-e", "dr_database=shop", "-e", f"dr_change={name}", "-e", "dr_min_rows=1")
     assert told.rc == 0, told.output

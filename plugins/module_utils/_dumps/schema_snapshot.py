@@ -27,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions
 
 FACTS = "snapshot.json"
 GLOBALS = "globals.sql"
+WHOLE_SERVER = "roles and tablespaces"  # where the name of a database stands otherwise
 # pg_dump waits for whoever changes a table, and others wait behind it.
 LOCK_TIMEOUT = "2s"
 SHOWN = 200  # lines for people
@@ -151,14 +152,17 @@ class SchemaSnapshot:
         beside = self.path.with_name(f".{self.name}.new")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(mode=0o700, parents=True)
-        facts.update(databases={}, not_kept={})
+        facts.update(databases={}, globals=None, not_kept={})
         for database in databases:
             name = database["name"]
             try:
                 facts["databases"][name] = self._write(beside, f"{database['oid']}.sql", self._dump(server, name))
             except RecoveryError as error:
                 facts["not_kept"][name] = error.msg
-        facts["globals"] = self._write(beside, GLOBALS, self._globals(server))
+        try:
+            facts["globals"] = self._write(beside, GLOBALS, self._globals(server))
+        except RecoveryError as error:
+            facts["not_kept"][WHOLE_SERVER] = error.msg
         connection = server.connect()
         try:
             facts["restore_point"] = rows(connection, RESTORE_POINT, {"name": self.name})[0]
@@ -200,10 +204,10 @@ class SchemaSnapshot:
                 f"{self.name} on {host_name()} has no definitions of database {database}: there were "
                 f"{', '.join(facts['databases'])}. Nothing was compared."
             )
-        return facts, [
-            *changes(self._read(kept), self._dump(server, database)),
-            *changes(self._read(facts["globals"]), self._globals(server)),
-        ]
+        found = changes(self._read(kept), self._dump(server, database))
+        if facts["globals"] is not None:
+            found += changes(self._read(facts["globals"]), self._globals(server))
+        return facts, found
 
     @staticmethod
     def _dump(server: Server, database: str) -> str:

@@ -86,7 +86,7 @@ def _remove_from(production: Server, databases: list[str], incident: str, check_
                 only_shown = "images" in journal and "undone" not in journal
                 kept = [] if only_shown else _still_there(connection, journal.get("kept", []))
                 exchanged = _exchanged(connection, journal["plan"][0].get("kept_database"))
-                back = _back(journal)
+                back = back_already(journal)
                 ours = {staging, *filter(_is_of(staging), journal["plan"][0]["staging_schemas"].values())}
                 for schema in sorted(ours):
                     require_own_schema(connection, schema, JOURNAL, OTHERS_SCHEMA)
@@ -107,7 +107,7 @@ def _exchanged(connection: Any, kept: str | None) -> list[dict[str, Any]]:
     return [{"type": "database", "object": display_name(None, kept), "reason": "damaged", "command": command}]
 
 
-def _back(journal: dict[str, list[dict[str, Any]]]) -> list[str]:
+def back_already(journal: dict[str, list[dict[str, Any]]]) -> list[str]:
     """What has got into its place already, by the journal of the database in which it is."""
     ready = "published" in journal
     tables = [item for item in journal.get("table", []) if item["action"] != "beside"]
