@@ -121,7 +121,7 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slo
     good = cloud.checksum("web", "public.orders")
     moment = _migrate_badly(cloud, "web")
     bad = cloud.checksum("web", "public.orders")
-    host = {"rds_login_host": slow_name.host, "rds_login_port": slow_name.port}
+    host = {"rds_login_host": slow_name.host, "rds_login_port": slow_name.port, **cloud.in_secret("web")}
     given: dict[str, Any] = {"dr_database": "shop", "dr_contain": "read_only", "host": host}
     given |= {"dr_target_time": moment.isoformat(), "dr_incident_id": "migration1"}
     cloud.play_killed_in(CORRUPTION, "web", "recover", 3.5, **given)
@@ -220,11 +220,10 @@ def test_a_dropped_schema_is_damage_and_a_swap_that_fails_lets_nobody_write_mean
     assert cloud.sql("till-before-schema1", "SHOW default_transaction_read_only") == [("on",)], "contained again"
 
     cloud.change_password("till-before-schema1", PLANTED.plant("a password nobody told", ""))
-    began = time.monotonic()
     back = cloud.play(CORRUPTION, "till", dr_database="shop", dr_undo="schema1", dr_incident_id="undo3")
     assert back.rc != 0
     assert "--db-instance-identifier till --manage-master-user-password" in " ".join(back.output.split())
-    assert time.monotonic() - began < 90, "asking again does not help"
+    assert "RETRYING" not in back.output, "asking again does not help"
     cloud.change_password("till", PASSWORD)
     back = cloud.play(CORRUPTION, "till", dr_database="shop", dr_undo="schema1", dr_incident_id="undo3")
     assert back.rc == 0, back.output
