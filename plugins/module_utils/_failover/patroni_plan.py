@@ -205,7 +205,8 @@ def judged_loss(choice: Choice, old: HostState, candidate: HostState, switchover
     if nothing:
         why = f"the disk of {old['host']} has no commit beyond {format_lsn(choice.end)}, which {choice.candidate} has"
         return replace(choice, loss=Loss(0, 0, 0.0, True, why), sources=[], best_end=choice.end)
-    many = f"about {counted(commits, 'transaction')}, " if commits else ""
+    # Counted from where reading began, which may be before what the candidate has.
+    many = f"at most {counted(commits, 'transaction')}, " if commits else ""
     why = (
         f"{many}{size(end - mine)} of WAL up to {format_lsn(end)} are on the disk of {old['host']} alone, which "
         f"{choice.candidate} lacks, and Patroni does not bring them"

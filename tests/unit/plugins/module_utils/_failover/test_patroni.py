@@ -241,7 +241,7 @@ def test_a_dead_leader_is_replaced_and_its_disk_says_what_is_lost() -> None:
     assert "failover demo --candidate b --force" in same["lines"][3]
     more = host("a", "0/6000500", **{**DEAD, "commits": 3, "read_from": "0/6000000"})
     with pytest.raises(
-        RecoveryError, match=r"about 3 transactions, .* on the disk of db-a alone.*systemctl start patroni"
+        RecoveryError, match=r"at most 3 transactions, .* on the disk of db-a alone.*systemctl start patroni"
     ):
         planned(host("b"), host("c"), more, wishes=Wishes())
     agreed = planned(host("b"), host("c"), more, wishes=Wishes(accept_loss=True))
