@@ -82,9 +82,13 @@ options:
       - Fingerprints of production, RV(dbre.recovery.postgresql_snapshot_info#module:snapshot). The test restores to
         where they were taken, instead of O(point), compares, and keeps them.
     type: dict
+  compare_failed:
+    description:
+      - Why there is no O(compare) although it was asked for. The backup is not verified then, whatever else was checked.
+    type: str
   compare_unknown:
     description:
-      - Why there is no O(compare), for the report.
+      - Why no O(compare) was asked for, for the report.
     type: str
     default: no database was named for it (backup_verification_compare)
   assertions:
@@ -188,6 +192,7 @@ def main() -> None:
             "timeout": {"type": "int", "default": 14400},
             "signing_key": {"type": "path", "no_log": False},
             "compare": {"type": "dict"},
+            "compare_failed": {"type": "str"},
             "compare_unknown": {
                 "type": "str",
                 "default": "no database was named for it (backup_verification_compare)",

@@ -31,7 +31,7 @@ LONGEST = 600.0
 BEHIND = 16 << 20
 
 LOOK = """
-SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::int8 AS position,
+SELECT (pg_catalog.pg_current_wal_flush_lsn() - '0/0'::pg_catalog.pg_lsn)::int8 AS position,
        (SELECT count(*) FROM pg_catalog.pg_stat_activity
         WHERE application_name = pg_catalog.current_setting('application_name') AND usename = session_user) AS sessions
 """

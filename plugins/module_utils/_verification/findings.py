@@ -71,7 +71,7 @@ CODES: dict[str, Code] = {
     "CHECKSUMS_UNRUNNABLE": Code(UNKNOWN, "pg_checksums could not be run."),
     "DATA_DIFFERS": Code(FAILED, "A table is not what production had at the same position in WAL."),
     "DATA_NOT_COMPARABLE": Code(
-        UNKNOWN, "What was restored and what was taken of production are of different moments."
+        UNKNOWN, "Production could not be read to compare with, or what was read is of another moment."
     ),
     "ASSERTION_FAILED": Code(FAILED, "A number that the user asked for is not as expected."),
     "ASSERTION_UNRUNNABLE": Code(UNKNOWN, "A question of the user's gave no number."),

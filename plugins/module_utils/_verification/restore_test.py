@@ -51,6 +51,7 @@ class Request:
 
     ``policy`` is that of backup_policy_info. ``compare`` are fingerprints of production (take_fingerprints), and where
     they were taken is where the test restores to; with the point ``kept`` they are those that an earlier test kept.
+    ``compare_failed`` says why there are none although they were asked for, which leaves the backup unverified.
     ``loss`` is what production had that the archive lacked, as postgresql_unarchived_info tells it. What was not
     asked of production has its reason beside it.
     """
@@ -72,6 +73,7 @@ class Request:
     timeout: float = 14400
     signing_key: Optional[str] = None
     compare: Optional[Mapping[str, Any]] = None
+    compare_failed: Optional[str] = None
     compare_unknown: str = "no database was named for it (backup_verification_compare)"
     assertions: Sequence[Mapping[str, Any]] = ()
     loss: Optional[Mapping[str, Any]] = None
@@ -127,7 +129,7 @@ class RestoreTest(Attempt):
 
     def report(self, attempt: Mapping[str, Any]) -> dict[str, Any]:
         """What report.json holds."""
-        if self.compare is None:
+        if self.compare is None and not self.request.compare_failed:
             self.omit("data against production's", self.request.compare_unknown)
         if self.loss is None:
             self.omit("what would be lost (RPO)", self.request.loss_unknown)
@@ -144,6 +146,8 @@ class RestoreTest(Attempt):
             self.checks += examination.run(CHECKS)
         except Exception as error:
             self.broke("repository", error)
+        if self.request.compare_failed:
+            self.check("data", self.not_taken)
 
     def restore(self) -> None:
         """Restore and look at what was restored; what was restored is removed whatever happened."""
@@ -210,6 +214,10 @@ class RestoreTest(Attempt):
         self.state("stopped")
         self.check("checksums", lambda: checksums(self.instance.path, self.facts["repo"]))
         self.ended("checked")
+
+    def not_taken(self) -> Found:
+        text = f"what production has could not be read to compare with: {self.request.compare_failed}"
+        return [finding("DATA_NOT_COMPARABLE", 0, "data", text)], [], {}
 
     def data(self) -> Found:
         snapshot = dict(self.compare or {})

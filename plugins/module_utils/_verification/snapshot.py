@@ -37,7 +37,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerpr
     rows_as_owner,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import WalSource
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import WalSource, before_page_header
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import CommitLog
 
 TRIES = 200
@@ -55,6 +55,8 @@ SELECT pg_current_wal_insert_lsn()::text AS lsn, pg_walfile_name(pg_current_wal_
        current_setting('data_directory') AS data, current_setting('server_version_num')::int / 10000 AS major,
        (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier
 """
+# Nobody decodes this prefix; not of a transaction, it is in WAL though nothing is committed.
+SOMETHING = "SELECT pg_catalog.pg_logical_emit_message(false, 'dbre.recovery', '')"
 
 
 class Sees(NamedTuple):
@@ -176,13 +178,17 @@ class Snapshots:
         """Take them; ``{lsn, timeline, segment, system_identifier, tries}``. Raises RecoveryError where none agree."""
         for number in range(1, TRIES + 1):
             (before,) = rows(self._watch, WHERE)
+            if _end(before) % int(before["size"]) == 0:
+                # Right after a switch the segment is not begun: no file of it can be read, archived or replayed.
+                execute(self._watch, SOMETHING)
+                (before,) = rows(self._watch, WHERE)
             snapshots = []
             for connection in self._connections.values():
                 connection.rollback()
                 (row,) = rows(connection, "SELECT pg_catalog.pg_current_snapshot()::text AS text")
                 snapshots.append(parse_snapshot(row["text"]))
             (after,) = rows(self._watch, WHERE)
-            size, end = int(after["size"]), parse_lsn(after["lsn"])
+            size, end = int(after["size"]), _end(after)
             timeline = parse_segment_name(after["segment"], size)[0]
             found = position(self._commits(before, after), snapshots, end)
             if found is not None:
@@ -202,8 +208,8 @@ class Snapshots:
 
     def _commits(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[int, int]]:
         """Commits from a segment before the snapshots on, until after them."""
-        size, end = int(after["size"]), parse_lsn(after["lsn"])
-        first = max(parse_lsn(before["lsn"]) // size - 1, 1)
+        size, end = int(after["size"]), _end(after)
+        first = max(_end(before) // size - 1, 1)
         # What is not flushed cannot be read.
         for _look in range(200):
             (row,) = rows(self._watch, "SELECT pg_current_wal_flush_lsn()::text AS lsn")
@@ -216,6 +222,11 @@ class Snapshots:
         for text in source.waldump(first * size, end, "--rmgr=Transaction"):
             log.add(text)
         return list(zip(log.lsns, log.xids))
+
+
+def _end(server: Mapping[str, Any]) -> int:
+    """Where the server's WAL ends; just behind a page's header there is nothing yet."""
+    return before_page_header(parse_lsn(server["lsn"]), int(server["size"]))
 
 
 def take_fingerprints(

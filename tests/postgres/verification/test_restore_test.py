@@ -122,6 +122,24 @@ def test_a_test_is_measured_and_the_next_plan_knows_how_long_it_takes(production
     assert expected(history_of(str(tmp_path), STANZA), 2, 1, 1) is None
 
 
+def test_a_comparison_that_was_asked_for_and_could_not_be_made_verifies_nothing(
+    production: Production, tmp_path: Path
+) -> None:
+    without = RestoreTest(production.request(tmp_path), run).dry_run()
+    assert "data against production's" in {one["what"] for one in without["not_checked"]}
+    asked = RestoreTest(production.request(tmp_path, compare_failed="no password supplied"), run).dry_run()
+    assert (asked["verdict"], codes(asked)) == ("could_not_verify", ["DATA_NOT_COMPARABLE"])
+    assert "no password supplied" in str(asked["findings"])
+
+
+def test_what_was_committed_just_before_a_new_segment_can_be_compared(production: Production) -> None:
+    archive = StanzaArchive(STANZA, config=str(production.cluster.config))
+    production.cluster.archived()  # nothing is in the segment after this one
+    taken = take_fingerprints(production.cluster.login, ["shop"], archive, tempfile.mkdtemp(dir=production.root))
+    production.cluster.sql("SELECT pg_switch_wal()")
+    assert production.cluster.sql(f"SELECT count(*)::int FROM pg_ls_waldir() WHERE name = '{taken['segment']}'") == 1
+
+
 def test_what_would_be_lost_is_what_production_has_and_the_archive_lacks(production: Production) -> None:
     production.cluster.archived()
     loss = production.loss()
