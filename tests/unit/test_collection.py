@@ -90,13 +90,18 @@ DISASTERS = [
 ]
 
 
+def test_no_playbook_has_its_variables_parsed_again_for_every_task() -> None:
+    assert [path.name for path in (ROOT / "playbooks").glob("*.yml") if "vars_files" in path.read_text()] == []
+
+
 @pytest.mark.parametrize("playbook", DISASTERS, ids=lambda path: path.stem)
 def test_a_disaster_playbook_reads_as_a_runbook(playbook: Path) -> None:
     text = playbook.read_text()
     assert len(text.splitlines()) <= 100
     # How far an earlier run came is asked in one place.
     assert re.findall("done_phases|finished_phases|__dr_planned|__dr_record_data|seconds", text) == []
-    scenario = load(ROOT / "playbooks" / "vars" / playbook.name)["incident_scenario"]
+    words = playbook.stem.removeprefix("dr-").replace("-", "_")
+    scenario = load(ROOT / "playbooks" / "roles" / words / "vars" / "main.yml")["incident_scenario"]
     own, shared = ROOT / "playbooks" / "phases" / scenario, ROOT / "playbooks" / "phases"
     strategies = [path for path in own.glob("*") if path.is_dir()] or [own]
     phases = re.findall(r"phase: (\w+)", text)
@@ -107,7 +112,7 @@ def test_a_disaster_playbook_reads_as_a_runbook(playbook: Path) -> None:
 
 
 def test_every_scenario_has_its_drill_or_says_why_it_has_none() -> None:
-    drills = load(ROOT / "playbooks" / "vars" / "dr-drill.yml")
+    drills = load(ROOT / "playbooks" / "roles" / "drill" / "vars" / "main.yml")
     scenarios = drills["__drill_scenarios"]
     assert {entry["playbook"] for entry in scenarios.values()} == {path.stem for path in DISASTERS}
     told = {name for name, entry in scenarios.items() if f"__drill_told_{name}" in drills}
