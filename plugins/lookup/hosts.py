@@ -55,6 +55,7 @@ from typing import Any, Optional
 
 from ansible import context
 from ansible.errors import AnsibleLookupError
+from ansible.plugins.loader import filter_loader
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.dbre.recovery.plugins.plugin_utils._groups import fault, nobody_left
 from ansible_collections.dbre.recovery.plugins.plugin_utils._whole import part_only
@@ -65,6 +66,8 @@ class LookupModule(LookupBase):
 
     def run(self, terms: list[str], variables: Optional[dict[str, Any]] = None, **kwargs: Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
+        # Workers are forked from this process. Each that needs one of our filters would load and compile all of them.
+        filter_loader.get("dbre.recovery.recovery_objectives")
         known = variables or {}
         default = str(self.get_option("default"))
         others: dict[str, str] = {str(name): str(group) for name, group in self.get_option("others").items()}

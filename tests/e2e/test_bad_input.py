@@ -44,22 +44,27 @@ def _no_record_of_the_test_before(site: Site) -> None:
     subprocess.run(["rm", "-rf", str(site.reports)], check=True)
 
 
+@pytest.mark.whole
 def test_unknown_database(damaged: Site) -> None:
     refused(damaged, "shopp", "shop", dr_database="shopp", dr_tables="public.prices")
 
 
+@pytest.mark.whole
 def test_table_that_was_never_there(damaged: Site) -> None:
     refused(damaged, "never_there", dr_tables="public.never_there")
 
 
+@pytest.mark.whole
 def test_time_without_offset(damaged: Site) -> None:
     refused(damaged, "2026-01-02 03:04:05", "+00", dr_target_time="2026-01-02 03:04:05")
 
 
+@pytest.mark.whole
 def test_time_before_the_oldest_backup(damaged: Site) -> None:
     refused(damaged, "2001-01-02", dr_target_time="2001-01-02 03:04:05+00")
 
 
+@pytest.mark.whole
 def test_time_after_the_last_commit(damaged: Site) -> None:
     refused(damaged, "2091-01-02", dr_target_time="2091-01-02 03:04:05+00")
 
@@ -124,10 +129,12 @@ def test_repository_of_another_cluster(damaged: Site, tmp_path: pathlib.Path) ->
     refused(damaged, "system identifier", "pgbackrest_stanza", inventory=path)
 
 
+@pytest.mark.whole
 def test_no_confirmation_and_no_terminal(damaged: Site) -> None:
     refused(damaged, "dr_confirm=yes", dr_confirm=False)
 
 
+@pytest.mark.whole
 def test_two_kinds_of_explicit_target(damaged: Site) -> None:
     refused(damaged, "target_lsn", "target_xid", dr_target_lsn="0/1", dr_target_xid="5")
 
