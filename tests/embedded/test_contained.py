@@ -92,7 +92,7 @@ def told_when_it_has_expired(shop: Shop, incident: str) -> None:
     ("phase", "how", "method"),
     [
         ("locate", "Ctrl-C", "pgbouncer_pause"),
-        ("restore", "closed terminal", "read_only"),
+        pytest.param("restore", "closed terminal", "read_only", marks=pytest.mark.whole),
         pytest.param("prove", "SIGTERM", "pgbouncer_pause", marks=pytest.mark.whole),
         ("recover", "SIGKILL of all", "read_only"),
     ],

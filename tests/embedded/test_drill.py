@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import PLAYBOOK, Shop
 from runs import Run, run
 
@@ -141,6 +142,7 @@ def test_a_scenario_without_a_drill_says_why(shop: Shop) -> None:
     assert "Nothing was touched." in refused.output
 
 
+@pytest.mark.whole
 def test_rows_that_an_update_made_wrong_in_the_copy_are_taken_back(shop: Shop) -> None:
     # Whoever owns them may have code in them, and may not log in.
     shop.query("shop", "ALTER TABLE public.orders OWNER TO clerk")
