@@ -50,7 +50,8 @@ _value:
   description:
     - C(relations) with C(schema), C(name), C(oid), C(kind), C(damage) and C(rows), all that the transaction changed,
       and C(asked) where they are to come back; their C(names) and C(oids). Of those in C(maybe) WAL tells only that
-      something of the definition changed. C(stays) is what else the transaction did.
+      something of the definition changed. C(stays) is what else the transaction did, and C(left_to_do)
+      what of it is lost.
     - C(later) is what was committed to these tables from the target on, as P(dbre.recovery.later_transactions#filter)
       tells of a whole database.
   type: dict

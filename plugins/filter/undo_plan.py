@@ -46,7 +46,8 @@ RETURN = r"""
 _value:
   description:
     - C(relations) with C(schema), C(name), C(oid), C(kind), C(damage) and C(rows), their C(names) and C(oids), the
-      number of C(rows), and lines about C(later) transactions.
+      number of C(rows), and lines about C(later) transactions. C(left_to_do) is what else the transaction changed that
+      no undo of rows reaches.
   type: dict
 """
 

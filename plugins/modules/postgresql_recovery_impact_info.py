@@ -154,6 +154,11 @@ impact:
       type: list
       elements: dict
       sample: [{"schema": "public", "name": "lines", "rows_estimate": 2000, "bytes": 212992}]
+    keyless:
+      description: Names of those that have no primary key.
+      type: list
+      elements: str
+      sample: []
 """
 
 import os

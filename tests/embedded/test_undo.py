@@ -86,6 +86,14 @@ def test_a_transaction_that_did_more_than_to_change_rows_is_refused_with_the_way
     assert "did not only change rows" in refused.output
     assert f"dr_target_xid={xid}" in refused.output
 
+    # Known before anything is restored, from the catalogue.
+    shop.query("shop", "CREATE TABLE public.notes (what text)")
+    xid = transact(shop, "INSERT INTO public.notes VALUES ('x')", "UPDATE public.orders SET what = 'x'")
+    refused = undo(shop, "--check", dr_target_xid=xid)
+    assert refused.rc != 0
+    assert "public.notes on production: no primary key" in " ".join(refused.output.split())
+    assert "with -e dr_tables=public.orders, or put all" in " ".join(refused.output.split())
+
 
 def test_without_a_transaction_it_says_how_to_find_it(shop: Shop) -> None:
     refused = undo(shop)

@@ -30,6 +30,14 @@ def quote_name(schema: str, name: str) -> str:
     return f"{quote_ident(schema)}.{quote_ident(name)}"
 
 
+def is_given(value: str) -> str:
+    """SQL condition: ``value`` is not NULL, as the server's own NOT NULL and foreign keys see it.
+
+    ``IS NOT NULL`` is false, and ``IS NULL`` may be true, of a row (a composite type) with fields that are NULL.
+    """
+    return f"{value} IS DISTINCT FROM NULL"
+
+
 def quote_literal(value: str) -> str:
     """``value`` as an SQL string literal that is right with any ``standard_conforming_strings``."""
     if "\0" in value:

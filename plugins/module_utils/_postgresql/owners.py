@@ -19,7 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage imp
     needs_cage,
     owner_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import is_given, quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
     checked,
@@ -136,4 +136,4 @@ class Parents:
 
 
 def _present(key: Mapping[str, Any]) -> str:
-    return " AND ".join(f"f.{quote_ident(name)} IS NOT NULL" for name in key["columns"])
+    return " AND ".join(is_given("f." + quote_ident(name)) for name in key["columns"])

@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
+    is_given,
     quote_ident,
     quote_name,
 )
@@ -125,7 +126,7 @@ def parent_of(key: Mapping[str, Any]) -> str:
 def checked(key: Mapping[str, Any]) -> str:
     """Condition on rows ``f``: they must have a parent. Those of MATCH FULL that are null in part can have none."""
     either = " OR " if key["match_full"] else " AND "
-    return f"({either.join(f'f.{quote_ident(name)} IS NOT NULL' for name in key['columns'])})"
+    return f"({either.join(is_given('f.' + quote_ident(name)) for name in key['columns'])})"
 
 
 def has_parent(key: Mapping[str, Any]) -> str:

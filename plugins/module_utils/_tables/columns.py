@@ -18,6 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
+    is_given,
     quote_ident,
     quote_name,
 )
@@ -187,7 +188,7 @@ class LostColumns:
         changes = ", ".join(
             f"{name} = coalesce(t.{name}, s.{self.values[column['name']]})" for name, column in zip(names, self.filled)
         )
-        needed = " OR ".join(f"t.{name} IS NULL AND s.{name} IS NOT NULL" for name in names)
+        needed = " OR ".join(f"NOT {is_given('t.' + name)} AND {is_given('s.' + name)}" for name in names)
         locks.take(locks_to_silence(firing))
         for statement in off:
             execute(connection, statement)
@@ -208,7 +209,7 @@ class LostColumns:
             name, check = quote_ident(column["name"]), quote_ident(f"dbre_not_null_{self.item['oid']}")
             table, command = f"ALTER TABLE {self.true}", f"ALTER TABLE {self.true} ALTER COLUMN {name} SET NOT NULL"
             try:
-                self._alter(connection, f"{table} ADD CONSTRAINT {check} CHECK ({name} IS NOT NULL) NOT VALID")
+                self._alter(connection, f"{table} ADD CONSTRAINT {check} CHECK ({is_given(name)}) NOT VALID")
                 self._alter(connection, f"{table} VALIDATE CONSTRAINT {check}", whole=False)
                 self._alter(connection, f"{command}, DROP CONSTRAINT {check}")
             except connection.DatabaseError as error:
@@ -259,7 +260,7 @@ class LostColumns:
         """Rows and checksum of both ends, without the rows that production has given values of their own meanwhile."""
         columns = [*self.key, *self.filled]
         own = " OR ".join(
-            f"t.{quote_ident(column['name'])} IS NOT NULL AND NOT {same_row([column], 't', 's')}"
+            f"{is_given('t.' + quote_ident(column['name']))} AND NOT {same_row([column], 't', 's')}"
             for column in self.filled
         )
         found: dict[str, Any] = {}

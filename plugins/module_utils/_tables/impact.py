@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import refuse_lost_quotes
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
     parse_relation_list,
     parse_schema_list,
 )
@@ -72,7 +73,8 @@ SELECT n.nspname AS schema, c.relname AS name, greatest(c.reltuples, 0)::int8 AS
        ((SELECT sum(p.relpages::int8) FROM pg_catalog.pg_class p
          WHERE p.oid IN (c.oid, c.reltoastrelid)
             OR p.oid IN (SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid IN (c.oid, c.reltoastrelid)))
-        * pg_catalog.current_setting('block_size')::int8)::int8 AS bytes
+        * pg_catalog.current_setting('block_size')::int8)::int8 AS bytes,
+       EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS keyed
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND (n.nspname = ANY (%(schemas)s::text[]) OR c.oid IN (
   SELECT coalesce(tree.relid, asked.oid)
@@ -111,6 +113,7 @@ def impact_on(
         "event_triggers": [],
         "replication": {"publications": [], "slots": []},
         "relations": [],
+        "keyless": [],
     }
     if load == SWAP and not relations:
         found["exchange"] = exchange_impact(production, database, incident)
@@ -177,6 +180,7 @@ def _subscribed(
         "names": [item["name"] for item in relations],
     }
     here = rows(connection, RELATIONS, named)
+    keyless = [display_name(item["schema"], item["name"]) for item in here if not item.pop("keyed")]
     known = {(item["schema"], item["name"]) for item in here}
     gone = [
         {**item, "action": "place", "rows_estimate": 0}
@@ -187,4 +191,8 @@ def _subscribed(
     touched = [*({**item, "action": load} for item in here), *gone]
     found = replication_of(connection, touched)
     # How many rows are put back is known when they are restored.
-    return {"relations": here, "replication": {key: found[key] for key in ("publications", "slots")}}
+    return {
+        "relations": here,
+        "keyless": keyless,
+        "replication": {key: found[key] for key in ("publications", "slots")},
+    }

@@ -60,7 +60,7 @@ CONSTRAINTS = """
 SELECT 'constraint ' || k.conname AS name, pg_catalog.pg_get_expr(k.conbin, k.conrelid) AS condition
 FROM pg_catalog.pg_constraint k WHERE k.conrelid = %(oid)s::oid AND k.contype = 'c'
 UNION
-SELECT 'NOT NULL of column ' || a.attname, pg_catalog.quote_ident(a.attname) || ' IS NOT NULL'
+SELECT 'NOT NULL of column ' || a.attname, pg_catalog.quote_ident(a.attname) || ' IS DISTINCT FROM NULL'
 FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
 """

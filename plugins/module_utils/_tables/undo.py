@@ -304,7 +304,9 @@ class Undo:
     ) -> dict[str, Any]:
         relations, left_to_do = [], []
         for table, item in zip(tables, found):
-            name = self._images(entry, table, end).preview
+            images = self._images(entry, table, end)
+            name = images.preview
+            found_or_left = "left" if end == "redone" else "found"
             shown = display_name(self.staging, name)
             relations.append({**item, "preview": shown})
             if end is not None:
@@ -315,7 +317,7 @@ class Undo:
                     "rows",
                     table.shown,
                     f"{counted(count, 'row')} stayed as they are: {reason}. They are in {shown}; as the transaction "
-                    f"found them in {display_name(self.staging, entry[str(table.oid)]['before'])}",
+                    f"{found_or_left} them in {display_name(self.staging, images.before)}",
                     f"SELECT * FROM {quote_name(self.staging, name)} WHERE {conflict} IS NOT NULL;",
                     lost=True,
                     rows=count,

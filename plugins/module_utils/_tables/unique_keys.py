@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, Protocol
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import is_given, quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 
 # Of a partitioned table those that its partitions have for themselves, too: their rows are those that belong there.
@@ -122,7 +122,7 @@ class UniqueKey(NamedTuple):
 
     def _same(self, one: str, other: str, operator: str) -> str:
         same = f"{one} {operator} {other}"
-        return f"({same} OR ({one} IS NULL AND {other} IS NULL))" if self.nulls_are_values else same
+        return f"({same} OR NOT ({is_given(one)} OR {is_given(other)}))" if self.nulls_are_values else same
 
 
 def unique_keys(connection: Any, oid: int) -> list[UniqueKey]:

@@ -49,6 +49,8 @@ DEFINING = {
     "pg_policy": frozenset(("insert", "update", "delete")),
     "pg_trigger": frozenset(("insert", "update", "delete")),
 }
+# Catalogues whose rows are large objects.
+LARGE_OBJECTS = ("pg_largeobject", "pg_largeobject_metadata")
 FILES = """
 SELECT c.relname AS name, pg_catalog.pg_relation_filenode(c.oid)::bigint AS filenode FROM pg_catalog.pg_class c
 WHERE c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND c.relname = ANY(%s)
@@ -101,24 +103,25 @@ class ChangeHistory(Search):
         self._watched = frozenset()
         self.scan = Scan(self.source, self.end, self.floor, keep_rest=self._keep_rest)
         self.catalogues = Catalogues(self.scan, self._here, self.server["major"], KINDS)
-        self._defining = self._defining_files()
+        self._names = self._catalogue_files()
+        self._defining = {file: DEFINING[name] for file, name in self._names.items() if name in DEFINING}
+        self._large_objects = self._names.keys() - self._defining.keys()
         self._rows: dict[int, Counter[tuple[Relation, str]]] = defaultdict(Counter)
         self._open: Counter[tuple[Relation, int, str]] = Counter()
         self._altering: set[int] = set()
         self._anew: dict[Relation, int] = {}
 
-    def _defining_files(self) -> dict[Relation, frozenset[str]]:
-        """Files of the catalogues in DEFINING, with the kinds of changes that matter."""
+    def _catalogue_files(self) -> dict[Relation, str]:
+        """Files of the catalogues in DEFINING and LARGE_OBJECTS."""
         inside = server.session(self.login, self.request.database)
         try:
             with inside.cursor() as cursor:
-                cursor.execute(FILES, (list(DEFINING),))
+                cursor.execute(FILES, ([*DEFINING, *LARGE_OBJECTS],))
                 found = {name: int(filenode) for name, filenode in cursor.fetchall()}
         finally:
             inside.close()
         at = (self._here.tablespace, self._here.oid)
-        self._names = {(*at, filenode): name for name, filenode in found.items()}
-        return {file: DEFINING[name] for file, name in self._names.items()}
+        return {(*at, filenode): name for name, filenode in found.items()}
 
     def _newest_backup(self) -> int:
         """Where the newest backup was complete: all that committed later is not in it without replay."""
@@ -203,7 +206,14 @@ class ChangeHistory(Search):
     def _transactions(self) -> list[Transaction]:
         self._settle(None)
         return transactions(
-            self._evidence(), self.request, Traces(self._rows, self._altered(), max(self._anew.values(), default=0))
+            self._evidence(),
+            self.request,
+            Traces(
+                self._rows,
+                self._altered(),
+                max((lsn for file, lsn in self._anew.items() if file in self._defining), default=0),
+                self._large_objects,
+            ),
         )
 
     def _blind(self) -> dict[str, Any]:
@@ -236,14 +246,14 @@ class ChangeHistory(Search):
         rmgrs = ("--rmgr=Heap", "--rmgr=Heap2", "--rmgr=Storage")
         for piece in self.scan.source.waldump(stretch.start, stretch.end, *rmgrs):
             files = files_made(piece)
-            made.update({one: files[one[1:]] for one in self._defining if one[1:] in files})
+            made.update({one: files[one[1:]] for one in self._names if one[1:] in files})
             found: Counter[tuple[Relation, int, str]] = Counter()
             count_changes(piece, found)
             rows.update({key: count for key, count in found.items() if self._matters(key[0])})
         return rows, made
 
     def _matters(self, file: Relation) -> bool:
-        return file in self._defining or (file[1] == self._here.oid and file[2] >= server.FIRST_USER_OID)
+        return file in self._names or (file[1] == self._here.oid and file[2] >= server.FIRST_USER_OID)
 
     def _settle(self, stretch: Stretch | None) -> None:
         """Take what is complete of the rows counted, and forget transactions that changed few.

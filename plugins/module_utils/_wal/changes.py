@@ -21,6 +21,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import ClassRow
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, Harm, Request, quoted
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.history import Step
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import LARGE_OBJECTS
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit
 
 Relation = tuple[int, int, int]
@@ -60,6 +61,8 @@ LOSES: dict[str, Optional[bool]] = {
     "schema created": False,
     "schema dropped": False,
     "schema renamed": False,
+    "changed or removed": True,
+    "made": False,
 }
 COPIES = (
     *("rewritten by a change of its definition", "rewritten, the same rows", "rewritten", "refreshed"),
@@ -71,7 +74,10 @@ ROWS = {"delete": "deleted", "update": "updated", "insert": "inserted"}
 
 @dataclass(frozen=True)
 class Change:
-    """What one transaction did to one relation or schema: ``what`` is a key of LOSES, ``kind`` its relkind or n."""
+    """What one transaction did to one relation or schema: ``what`` is a key of LOSES, ``kind`` its relkind or n.
+
+    Large objects are one change together, of kind L, for WAL does not tell which.
+    """
 
     what: str
     schema: Optional[str]
@@ -107,6 +113,8 @@ class Change:
         """The change in words."""
         if self.kind == "n":
             return f"{self.what} {quoted(None, self.name or '')[2:]}{self.detail}"
+        if self.kind == LARGE_OBJECTS:
+            return f"{self.name} {self.what}"
         name = quoted(self.schema, self.name) if self.name is not None else f"OID {self.oid}"
         counted = self.rows is not None and self.what in ("dropped", "truncated", *ROWS.values())
         rows = f" ({rows_text(self.rows, self.estimated, self.kind)})" if counted and self.kind in "rpm" else ""
@@ -218,12 +226,14 @@ class Traces:
     """What was counted in WAL beside the catalogues, by the position of the commit.
 
     ``rows`` are those inserted, deleted and updated by file; ``altered`` the OIDs of relations of which it changed the
-    rows of catalogues that say what a relation is, which is known of commits from ``altered_from`` on.
+    rows of catalogues that say what a relation is, which is known of commits from ``altered_from`` on. Rows of
+    the files ``large_objects`` are those of large objects.
     """
 
     rows: Mapping[int, Mapping[tuple[Relation, str], int]]
     altered: Mapping[int, Collection[int]]
     altered_from: int = 0
+    large_objects: Collection[Relation] = ()
 
 
 def transactions(evidence: Evidence, request: Request, traces: Traces) -> list[Transaction]:
@@ -256,6 +266,10 @@ def transactions(evidence: Evidence, request: Request, traces: Traces) -> list[T
             # What was written into a new file of the same rows was there before.
             copied = {change.oid for change in found[lsn] if change.what in COPIES}
             found[lsn] += _rows(evidence, lsn, rows, files, request.min_rows, copied)
+            kinds = {kind for file, kind in rows if file in traces.large_objects}
+            if kinds:
+                what = "made" if kinds == {"insert"} else "changed or removed"
+                found[lsn].append(Change(what, None, "large objects", LARGE_OBJECTS, 0))
     return [
         Transaction(evidence.commits.at(lsn), tuple(found[lsn]), evidence.ours.get(lsn))
         for lsn in sorted(found)

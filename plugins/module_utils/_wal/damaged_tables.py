@@ -12,9 +12,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, parse_relation_list
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import (
+    LARGE_OBJECTS,
     ROWS,
     SHOWN,
     change_text,
+    large_objects_left,
     list_lines,
     listed_in,
     name_of,
@@ -42,7 +44,7 @@ class DamagedTables(TypedDict):
     """``relations`` as those of an incident, all of them, and ``asked`` where they come back: ``names`` and ``oids``.
 
     Of those in ``maybe`` WAL tells only that something of their definition changed, which may be the foreign key to a
-    table that was dropped. ``stays`` is what no exchange of tables undoes.
+    table that was dropped. ``stays`` is what no exchange of tables undoes, and ``left_to_do`` what of it is lost.
     """
 
     relations: list[dict[str, Any]]
@@ -50,6 +52,7 @@ class DamagedTables(TypedDict):
     maybe: list[str]
     oids: list[int]
     stays: list[str]
+    left_to_do: list[dict[str, Any]]
 
 
 def comes_back(change: Mapping[str, Any]) -> bool:
@@ -63,7 +66,7 @@ def beyond_tables(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         change_text(change)
         for change in changes
-        if change["kind"] == "n"
+        if change["kind"] in ("n", LARGE_OBJECTS)
         or change["name"] is None
         or (change["what"] == "dropped" and change["kind"] == "S" and not lost)
     ]
@@ -92,6 +95,7 @@ def damaged_tables(
             "maybe": [],
             "oids": [],
             "stays": [],
+            "left_to_do": [],
         }
     changes = [
         change
@@ -120,6 +124,7 @@ def damaged_tables(
         "oids": [item["oid"] for item in chosen],
         "stays": beyond_tables(changes)
         + [change_text(one) for one in changes if one["oid"] in made and one["kind"] in TABLES],
+        "left_to_do": large_objects_left(changes, xid),
     }
 
 

@@ -14,7 +14,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 
 ROWS = ("inserted", "updated", "deleted")
 SHOWN = 12
-NOT_TOLD = "not told: what later transactions did to functions, types, grants and large objects, or read"
+NOT_TOLD = "not told: what later transactions did to functions, types and grants, to which large objects, or read"
+LARGE_OBJECTS = "L"  # the kind of their changes
 
 
 class Later(TypedDict):
@@ -98,6 +99,8 @@ def name_of(change: Mapping[str, Any]) -> str:
     """What a change of a history is about."""
     if change["kind"] == "n":
         return display_name(None, change["name"])
+    if change["kind"] == LARGE_OBJECTS:
+        return str(change["name"])
     return table_name(change)
 
 
@@ -105,6 +108,31 @@ def change_text(change: Mapping[str, Any]) -> str:
     """One change of a history in words."""
     rows = f" ({counted(change['rows'], 'row')})" if change["rows"] is not None else ""
     return f"{name_of(change)} {change['what']}{change.get('detail') or ''}{rows}"
+
+
+def large_objects_left(changes: Sequence[Mapping[str, Any]], xid: int) -> list[dict[str, Any]]:
+    """Entry of ``left_to_do`` where a transaction changed large objects, which come back with the whole database only.
+
+    Those that it made take nothing away.
+    """
+    if not any(change["kind"] == LARGE_OBJECTS and change["loses"] for change in changes):
+        return []
+    reason = (
+        f"transaction {xid} changed or removed some, WAL does not tell which, and they are as it left them. As they "
+        "were just before it they are in what dr_strategy=database brings back; where large objects went with the rows "
+        "of tables that name them, dr-table-drop finds them"
+    )
+    return [
+        {
+            "type": "large objects",
+            "object": f"of transaction {xid}",
+            "reason": reason,
+            "command": None,
+            "lost": True,
+            "rows": None,
+            "needs_side_instance": False,
+        }
+    ]
 
 
 def _lines(count: int, found: list[Mapping[str, Any]], tables: list[dict[str, Any]]) -> list[str]:

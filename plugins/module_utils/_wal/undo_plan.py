@@ -10,8 +10,16 @@ from typing import Any, TypedDict
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, number
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, parse_relation_list
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import rows_but
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    display_name,
+    parse_relation_list,
+    quote_name,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import (
+    LARGE_OBJECTS,
+    large_objects_left,
+    rows_but,
+)
 
 # What a change of rows is called in a history, and as what it stands in the plan.
 ROWS = {"inserted": "insert", "updated": "update", "deleted": "delete"}
@@ -19,13 +27,17 @@ SHOWN = 10
 
 
 class UndoPlan(TypedDict):
-    """``relations`` as those of an incident, with their ``names`` and ``oids``; ``later`` in lines for people."""
+    """``relations`` as those of an incident, with their ``names`` and ``oids``; ``later`` in lines for people.
+
+    ``left_to_do`` is what the transaction changed that are no rows of tables, in entries as a recovery has them.
+    """
 
     relations: list[dict[str, Any]]
     names: list[str]
     oids: list[int]
     rows: int
     later: list[str]
+    left_to_do: list[dict[str, Any]]
 
 
 def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] | None = None) -> UndoPlan:
@@ -35,14 +47,15 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
     the first on; it begins with that transaction. Raises RecoveryError where undoing rows is not what undoes it.
     """
     every = list(history.get("transactions") or [])
-    mine = next((one for one in every if one["xid"] == xid & 0xFFFFFFFF), None)
-    if mine is None:
+    nothing: Mapping[str, Any] = {"xid": None, "changes": []}
+    mine: Mapping[str, Any] = next((one for one in every if one["xid"] == xid & 0xFFFFFFFF), nothing)
+    changes = [change for change in mine["changes"] if change["what"] in ROWS and change["kind"] == "r"]
+    others = [change for change in mine["changes"] if change["what"] not in ROWS and change["kind"] != LARGE_OBJECTS]
+    if not changes and not others:
         raise RecoveryError(
             f"transaction {xid} changed no rows of tables in this database that WAL tells of. Nothing was changed. See "
             "what happened: ansible-playbook dbre.recovery.what_happened -e dr_database=DATABASE -e dr_min_rows=1"
         )
-    changes = [change for change in mine["changes"] if change["what"] in ROWS and change["kind"] == "r"]
-    others = [change for change in mine["changes"] if change["what"] not in ROWS]
     if others:
         named = ", ".join(f"{_name(change)} {change['what']}" for change in others[:5])
         raise RecoveryError(
@@ -64,6 +77,7 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
         )
     chosen = [change for change in changes if not wanted or (change["schema"], change["name"]) in wanted]
     oids = sorted({change["oid"] for change in chosen})
+    left_to_do = [*large_objects_left(mine["changes"], xid), *_to_refresh(mine["changes"])]
     return {
         "relations": [
             {
@@ -77,8 +91,30 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
         "names": sorted({_name(change) for change in chosen}),
         "oids": oids,
         "rows": sum(change["rows"] for change in chosen),
-        "later": _later(history, mine, set(oids)),
+        "later": [*_later(history, mine, set(oids)), *(f"NOT UNDONE: {_what(item)}" for item in left_to_do)],
+        "left_to_do": left_to_do,
     }
+
+
+def _what(item: Mapping[str, Any]) -> str:
+    return f"{item['type']} {item['object']}: {item['reason']}"
+
+
+def _to_refresh(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Entries for materialized views that the transaction refreshed, row by row, out of what it had changed."""
+    views = sorted({(one["schema"], one["name"]) for one in changes if one["what"] in ROWS and one["kind"] == "m"})
+    return [
+        {
+            "type": "materialized view",
+            "object": display_name(*view),
+            "reason": "the transaction refreshed it, and it shows what tables had in them then",
+            "command": f"REFRESH MATERIALIZED VIEW {quote_name(*view)};",
+            "lost": False,
+            "rows": None,
+            "needs_side_instance": False,
+        }
+        for view in views
+    ]
 
 
 def _name(change: Mapping[str, Any]) -> str:

@@ -44,6 +44,8 @@ CREATE TABLE un.wide (id int PRIMARY KEY, v text);
 CREATE TABLE un.later_key (id int PRIMARY KEY, v int UNIQUE DEFERRABLE);
 CREATE TABLE un.checked (id int PRIMARY KEY, v int);
 CREATE TABLE un.locked (id int PRIMARY KEY, v text);
+CREATE TYPE un.place AS (shelf int, box text);
+CREATE TABLE un.places (id un.place PRIMARY KEY, v text);
 RESET ROLE;
 SET ROLE mallory;
 CREATE FUNCTION un.evil(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
@@ -62,6 +64,7 @@ INSERT INTO un.wide SELECT g, repeat(md5(g::text), 4) FROM generate_series(1, 50
 INSERT INTO un.later_key SELECT g, g FROM generate_series(1, 20) g;
 INSERT INTO un.checked SELECT g, g FROM generate_series(1, 20) g;
 INSERT INTO un.locked SELECT g, 'x' FROM generate_series(1, 500) g;
+INSERT INTO un.places SELECT ROW(g, NULLIF(g % 2, 1)::text)::un.place, 'x' FROM generate_series(1, 20) g;
 RESET ROLE;
 """
 # The transaction that was wrong. Part of it in subtransactions, as a loop with an exception handler has them.
@@ -80,6 +83,7 @@ WRONG = [
     "UPDATE un.checked SET v = 1000",
     "SELECT id FROM un.locked WHERE id <= 100 FOR UPDATE",
     "UPDATE un.locked SET v = 'y' WHERE id <= 3",
+    "UPDATE un.places SET id.shelf = (id).shelf + 100, id.box = NULLIF((id).box, '0')",
     "RESET ROLE",
     "SET ROLE mallory",
     "UPDATE un.trap SET v = v + 100 WHERE id <= 20",
@@ -109,13 +113,14 @@ TABLES = {
     "parts": "ROW(id, day)::text",
     "wide": "id",
     "locked": "id",
+    "places": "id::text",
     "later_key": "id",
     "checked": "id",
     "trap": "id",
 }
 
 
-NAMES = ("prices", "customers", "sales", "parts1", "parts2", "wide", "locked", "later_key", "checked", "trap")
+NAMES = ("prices", "customers", "sales", "parts1", "parts2", "wide", "locked", "places", "later_key", "checked", "trap")
 
 
 class Scene:
@@ -277,7 +282,7 @@ def test_undone_and_that_taken_back(scene: Scene) -> None:
     done = undo_of(scene, lambda undo, side: undo.carry_out(side))
     undone = scene.look("undone")
     by_name = {item["name"]: item for item in done["relations"]}
-    for table in ("prices", "parts", "wide", "locked", "trap", "sales"):
+    for table in ("prices", "parts", "wide", "locked", "places", "trap", "sales"):
         rows, conflicts = expected(scene, table)
         assert undone[table] == rows, table
         told_conflicts = sum(

@@ -16,6 +16,12 @@ LOSSES = {
         "ALTER TABLE a DROP COLUMN v",
         "g::text",
     ),
+    # IS NOT NULL is false of each of its values.
+    "DROP COLUMN of a composite type": (
+        ["CREATE TYPE b AS (x int, y text)", "CREATE TABLE a (id int PRIMARY KEY, v b NOT NULL, w int)"],
+        "ALTER TABLE a DROP COLUMN v",
+        "ROW(g, NULL)::b",
+    ),
     "DROP TYPE CASCADE": (
         ["CREATE TYPE b AS ENUM ('x', 'y')", "CREATE TABLE a (id int PRIMARY KEY, v b NOT NULL DEFAULT 'x', w int)"],
         "DROP TYPE b CASCADE",

@@ -255,6 +255,21 @@ def test_since_the_newest_backup_leaves_out_what_is_in_it(cluster: Cluster) -> N
     assert "ch_before_backup" not in names
 
 
+def test_large_objects_that_it_changed_are_told_as_one(cluster: Cluster) -> None:
+    first = cluster.sql("SELECT pg_current_wal_insert_lsn()::text")
+    cluster.sql("CREATE TABLE ch_papers (id int)")
+    makes = "SELECT lo_from_bytea(4711, 'a contract'), lo_from_bytea(4712, 'another')"
+    changes = ("SELECT lo_put(4711, 0, 'XXX')", "SELECT lo_unlink(4712)")
+    xids = [cluster.transact("INSERT INTO ch_papers VALUES (1)", done) for done in (makes, *changes)]
+    cluster.transact("SELECT lo_unlink(4711)", end="ROLLBACK")
+    found = {one["xid"]: one for one in cluster.history(since=first, min_rows=1)["transactions"]}
+    told = [[item["what"] for item in found[xid]["changes"] if item["name"] == "large objects"] for xid in xids]
+    assert told == [["made"], ["changed or removed"], ["changed or removed"]]
+    assert [found[xid]["loses"] for xid in xids] == [False, True, True]
+    assert "    large objects changed or removed" in cluster.history(since=first, min_rows=1)["text"]
+    assert all("large objects" not in line for line in cluster.history(since=first, min_rows=1000)["text"])
+
+
 def test_what_a_rewritten_catalogue_hides_is_said(cluster: Cluster) -> None:
     cluster.sql("CREATE TABLE ch_hidden (id int, v int)", "INSERT INTO ch_hidden SELECT 1, 1")
     first = cluster.sql("SELECT pg_current_wal_insert_lsn()::text")

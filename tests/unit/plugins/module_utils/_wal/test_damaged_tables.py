@@ -47,6 +47,15 @@ def test_each_table_that_was_there_comes_back_once_with_the_worst_that_was_done_
     assert found["stays"] == ["public.copied created", "public.copied inserted (5 rows)"]
 
 
+def test_large_objects_come_back_with_no_table() -> None:
+    changed = change("changed or removed", "large objects", 0, kind="L", schema=None, loses=True)
+    found = damaged_tables({"transactions": [one(7, change("deleted", "orders", 100, 5), changed)]}, 7)
+    assert found["names"] == ["public.orders"]
+    assert found["stays"] == ["large objects changed or removed"]
+    assert [(item["object"], item["lost"]) for item in found["left_to_do"]] == [("of transaction 7", True)]
+    assert damaged_tables({"transactions": [MIGRATION]}, 7)["left_to_do"] == []
+
+
 def test_those_that_were_not_named_are_known_as_damaged_and_do_not_come_back() -> None:
     found = damaged_tables({"transactions": [MIGRATION]}, 7, ["people", "public.orders"])
     assert (found["names"], found["oids"]) == (["public.orders", "public.people"], [100, 102])

@@ -56,6 +56,23 @@ def test_where_they_may_have_changed_several_of_these_tables_it_says_between_wha
     assert found["later"][0].startswith("between 2 and 3 later transactions")
 
 
+def test_large_objects_that_it_changed_and_views_that_it_refreshed_are_left_to_people() -> None:
+    changed = {**change("changed or removed", "large objects", 0, kind="L"), "schema": None, "loses": True}
+    made = {**change("made", "large objects", 0, kind="L"), "schema": None, "loses": False}
+    refreshed = change("deleted", "sums", 103, 3, kind="m")
+    found = undo_plan(history((7, [*ROWS, changed, refreshed])), 7)
+    assert found["oids"] == [100, 101]
+    assert [(item["type"], item["object"], item["lost"]) for item in found["left_to_do"]] == [
+        ("large objects", "of transaction 7", True),
+        ("materialized view", "public.sums", False),
+    ]
+    assert found["left_to_do"][1]["command"] == 'REFRESH MATERIALIZED VIEW "public"."sums";'
+    assert any(line.startswith("NOT UNDONE: large objects of transaction 7") for line in found["later"])
+    assert undo_plan(history((7, [*ROWS, made])), 7)["left_to_do"] == []
+    with pytest.raises(RecoveryError, match="changed no rows of tables"):
+        undo_plan(history((7, [changed])), 7)
+
+
 def test_its_number_may_count_on_over_32_bits() -> None:
     assert undo_plan(history((7, ROWS)), (1 << 32) + 7)["rows"] == 37
 
