@@ -288,7 +288,7 @@ def provision(**variables: Any) -> Run:
     return play("provision_primary", "-l", "deb13d:deb13e", **variables)
 
 
-@pytest.mark.parametrize("repo", [1, 2])
+@pytest.mark.parametrize("repo", [pytest.param(1, marks=pytest.mark.whole), 2])
 def test_a_wrong_passphrase_does_not_replace_the_right_one(hosts: dict[str, Host], repo: int) -> None:
     before = state(hosts)
     secrets = {
