@@ -84,7 +84,8 @@ options:
     type: dict
   compare_failed:
     description:
-      - Why there is no O(compare) although it was asked for. The backup is not verified then, whatever else was checked.
+      - Why there is no O(compare) although it was asked for. The backup is not verified then, whatever else was
+        checked.
     type: str
   compare_unknown:
     description:
