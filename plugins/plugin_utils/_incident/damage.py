@@ -118,7 +118,7 @@ def hit_text(item: Mapping[str, Any]) -> str:
     if item.get("columns"):
         return f"{done}, column {', '.join(map(str, item['columns']))}"
     if item.get("kind") == "v":
-        return done
+        return f"{done}, a view"
     return f"{done}, {rows_text(item.get('rows'), bool(item.get('rows_estimated')), item.get('kind'))}"
 
 
