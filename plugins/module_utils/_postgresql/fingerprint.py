@@ -169,6 +169,34 @@ WHERE s.relkind = 'S' AND (s.oid = ANY(%(oids)s::oid[]) OR d.refobjid = ANY(%(oi
 ORDER BY 2, 3
 """
 
+# Sequences that number rows of tables without being owned by them: those of what they are partitions of, which TRUNCATE
+# ... CASCADE RESTART IDENTITY restarts although the parent has no file that WAL could name, and those that a default
+# takes from elsewhere. Only such as we may set.
+NUMBERING = """
+WITH above AS (
+    SELECT t.oid AS relation, up.relid::oid AS owner
+    FROM unnest(%(oids)s::oid[]) AS t(oid) CROSS JOIN LATERAL pg_catalog.pg_partition_ancestors(t.oid) AS up
+    WHERE up.relid <> t.oid
+), used AS (
+    SELECT above.relation, d.objid AS sequence FROM above
+    JOIN pg_catalog.pg_depend d ON d.refobjid = above.owner AND d.refclassid = 'pg_catalog.pg_class'::regclass
+    WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objsubid = 0 AND d.deptype IN ('a', 'i')
+  UNION
+    SELECT def.adrelid, d.refobjid FROM pg_catalog.pg_attrdef def
+    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = def.oid
+    WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND def.adrelid = ANY(%(oids)s::oid[])
+)
+SELECT s.oid::int8 AS oid, n.nspname AS schema, s.relname AS name, used.relation::int8 AS relation,
+       q.seqincrement AS increment
+FROM used
+JOIN pg_catalog.pg_class s ON s.oid = used.sequence AND s.relkind = 'S'
+JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
+JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
+WHERE CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+      THEN pg_catalog.has_sequence_privilege(s.oid, 'SELECT') AND pg_catalog.has_sequence_privilege(s.oid, 'UPDATE') END
+ORDER BY 2, 3, 4
+"""
+
 # Pieces of the queries above that a server knows only from a version on.
 COMPRESSION_14 = "a.attcompression"
 PUBLICATION_15 = """ || CASE WHEN pr.prattrs IS NULL THEN '' ELSE ' columns ' || ARRAY(
@@ -370,7 +398,19 @@ def as_table(item: Mapping[str, Any]) -> str:
 
 def sequences_of(connection: Any, oids: Sequence[int]) -> list[dict[str, Any]]:
     """Sequences among ``oids`` or owned by them, with their values."""
-    found = rows(connection, SEQUENCES, {"oids": list(oids)})
+    return _with_values(connection, rows(connection, SEQUENCES, {"oids": list(oids)}))
+
+
+def sequences_numbering(connection: Any, oids: Sequence[int]) -> list[dict[str, Any]]:
+    """Sequences that give the rows of tables their numbers, their own or not, with their values; one for each table."""
+    own = [item for item in sequences_of(connection, oids) if item["relation"] in oids]
+    have = {(item["oid"], item["relation"]) for item in own}
+    numbering = rows(connection, NUMBERING, {"oids": list(oids)})
+    others = [item for item in numbering if (item["oid"], item["relation"]) not in have]
+    return own + _with_values(connection, others)
+
+
+def _with_values(connection: Any, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for sequence in found:
         query = f"SELECT last_value, is_called FROM {quote_name(sequence['schema'], sequence['name'])}"
         sequence.update(rows(connection, query)[0])

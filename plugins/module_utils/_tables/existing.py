@@ -122,7 +122,7 @@ class ExistingTable:
             self.columns = fingerprint.columns_of(side, [relation["oid"]])[relation["oid"]]
             self.key = primary_key(side, relation["oid"])
             self.before = force_statements(side, [relation["oid"]])[0]
-            self.sequences = fingerprint.sequences_of(side, [relation["oid"]])
+            self.sequences = fingerprint.sequences_numbering(side, [relation["oid"]])
         finally:
             side.close()
         self.stored = [column for column in self.columns if not column["generated"]]
@@ -360,7 +360,7 @@ class ExistingTable:
         return f"(SELECT {self.named_values} FROM {copy}) AS s"
 
     def set_sequences(self, connection: Any) -> None:
-        """Bring the table's sequences forward, in the caller's transaction."""
+        """Bring the sequences that number the table's rows forward, in the caller's transaction."""
         oid = self.relation["oid"]
         set_sequences(connection, [item for item in self.context.plan["sequences"] if item["relation"] == oid])
 

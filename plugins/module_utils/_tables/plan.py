@@ -535,7 +535,9 @@ class Planner:
         kept = [{key: item[key] for key in OBJECT_KEYS} for item in objects]
         needs = needs_of(production, side, objects, relations)
         # What we cannot become in production we cannot read in its copy either.
-        sequences = [] if needs["missing_memberships"] else fingerprint.sequences_of(side, [*oids, *touched])
+        sequences = []
+        if not needs["missing_memberships"]:
+            sequences = fingerprint.sequences_of(side, oids) + fingerprint.sequences_numbering(side, touched)
         read = [] if needs["missing_memberships"] else relations
         large_objects = large_objects_of(production, side, read, self.xids if self.same_lineage else ())
         spaces = [row["spcname"] for row in rows(side, TABLESPACES, (oids,))]

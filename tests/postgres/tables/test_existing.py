@@ -244,6 +244,28 @@ def test_merge_after_truncate_brings_the_sequence_forward(shop: Any) -> None:
     assert production.contents("shop") == contents
 
 
+@pytest.mark.parametrize("load", ["merge", "replace"])
+def test_sequences_that_number_rows_of_several_tables_are_brought_forward(shop: Any, load: str) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE TABLE tree (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY) PARTITION BY HASH (id)",
+        "CREATE TABLE branch PARTITION OF tree FOR VALUES WITH (MODULUS 1, REMAINDER 0) PARTITION BY HASH (id)",
+        "CREATE TABLE leaf PARTITION OF branch FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+        "CREATE TABLE first (id serial PRIMARY KEY)",
+        "CREATE TABLE second (id int PRIMARY KEY DEFAULT nextval('first_id_seq'))",
+        "INSERT INTO tree SELECT FROM generate_series(1, 70)",
+        "INSERT INTO second SELECT FROM generate_series(1, 50)",
+        *(f"ALTER TABLE {name} OWNER TO dbre_owner" for name in ("tree", "branch", "leaf", "first", "second")),
+    )
+    shop.take_side()
+    production.sql("shop", "TRUNCATE tree, first, second RESTART IDENTITY")
+    # WAL names the tables that have files: of a tree its leaves.
+    shop.recover("shop", relations=["leaf", "second"], load=load)
+    assert production.sql("shop", "SELECT nextval('tree_id_seq')") == 71
+    assert production.sql("shop", "SELECT nextval('first_id_seq')") == 51
+
+
 def test_merge_without_a_primary_key_is_refused(shop: Any) -> None:
     production = shop.production
     production.sql("shop", "DELETE FROM keyless")
