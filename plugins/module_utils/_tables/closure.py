@@ -13,7 +13,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 # What DROP ... CASCADE of the roots removes: everything that depends on them, and whatever owns a thing thus reached
 # (a view's rule is internal to the view, a member of an extension to the extension), as findDependentObjects() in
 # src/backend/catalog/dependency.c walks pg_depend. A column (objsubid) carries only its own dependents away.
-CLOSURE = """
+DEPENDENTS = """
 WITH RECURSIVE lost(classid, objid, objsubid) AS (
     SELECT root.classid, root.objid, root.objsubid
     FROM unnest(%(classes)s::oid[], %(objects)s::oid[], %(columns)s::int[]) AS root(classid, objid, objsubid)
@@ -29,6 +29,22 @@ WITH RECURSIVE lost(classid, objid, objsubid) AS (
           AND d.deptype IN ('i', 'e')
     ) AS next
 )
+"""
+
+# What these need in order to be: types, functions, operators, collations, extensions; never a relation or a schema.
+NEEDED = """
+WITH RECURSIVE lost(classid, objid, objsubid) AS (
+    SELECT root.classid, root.objid, root.objsubid
+    FROM unnest(%(classes)s::oid[], %(objects)s::oid[], %(columns)s::int[]) AS root(classid, objid, objsubid)
+  UNION
+    SELECT d.refclassid, d.refobjid, d.refobjsubid
+    FROM lost JOIN pg_catalog.pg_depend d
+      ON d.classid = lost.classid AND d.objid = lost.objid AND d.objsubid = lost.objsubid
+    WHERE d.refclassid NOT IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_namespace'::regclass)
+)
+"""
+
+SHOWN = """
 SELECT DISTINCT lost.classid::int8 AS classid, lost.objid::int8 AS objid, lost.objsubid,
        class.relname AS catalog, id.type, id.schema, id.name, id.identity,
        address.object_names AS names, address.object_args AS args,
@@ -139,10 +155,11 @@ def closure(
     schemas: Iterable[int],
     columns: Iterable[tuple[int, int]] = (),
     types: Iterable[int] = (),
+    others: Iterable[tuple[int, int]] = (),
 ) -> list[dict[str, Any]]:
     """Everything ``DROP ... CASCADE`` of these OIDs takes with it, the roots included, from the side instance.
 
-    ``columns`` are pairs of a relation's OID and a column's number.
+    ``columns`` are pairs of a relation's OID and a column's number, ``others`` of a catalogue's OID and an object's.
 
     Each object: classid, objid, objsubid, catalog (``pg_class``), type and identity as pg_identify_object() says,
     ``relation`` (OID of the table it is part of, or itself), kind (relkind), contype, ``implied`` (a row or array
@@ -153,11 +170,20 @@ def closure(
     roots += [(catalogs["pg_namespace"], oid, 0) for oid in schemas]
     roots += [(catalogs["pg_class"], oid, number) for oid, number in columns]
     roots += [(catalogs["pg_type"], oid, 0) for oid in types]
+    roots += [(catalog, oid, 0) for catalog, oid in others]
+    return _walk(side, DEPENDENTS, roots)
+
+
+def needed_by(side: Any, items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What objects of a closure need in order to be, and they themselves; relations and schemas left out."""
+    return _walk(side, NEEDED, [(item["classid"], item["objid"], item["objsubid"]) for item in items])
+
+
+def _walk(side: Any, walk: str, roots: Sequence[tuple[int, int, int]]) -> list[dict[str, Any]]:
     if not roots:
         return []
-    arguments = {"classes": [root[0] for root in roots], "objects": [root[1] for root in roots]}
-    arguments["columns"] = [root[2] for root in roots]
-    return rows(side, CLOSURE, arguments)
+    classes, objects, columns = ([root[place] for root in roots] for place in range(3))
+    return rows(side, walk + SHOWN, {"classes": classes, "objects": objects, "columns": columns})
 
 
 def state_of(item: Mapping[str, Any], found: Mapping[str, Any], same_lineage: bool = True) -> str:

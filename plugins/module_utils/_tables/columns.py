@@ -20,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     display_name,
     is_given,
     quote_ident,
+    quote_literal,
     quote_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
@@ -41,6 +42,25 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing imp
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 
+# What belongs to a column beside its values; an option is named as ALTER TABLE ... SET does.
+ADORNED = """
+SELECT a.attname::text AS name, a.attstattarget AS statistics, a.attoptions AS options,
+       CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END
+         AS storage,
+       a.attstorage <> t.typstorage AS stored_otherwise,
+       pg_catalog.col_description(a.attrelid, a.attnum) AS comment
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = %s::oid AND a.attnum > 0 AND NOT a.attisdropped
+"""
+GRANTED = """
+SELECT a.attname::text AS name, acl.privilege_type AS privilege, acl.is_grantable AS grantable, r.rolname::text AS role
+FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) AS acl
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = acl.grantee
+WHERE a.attrelid = %s::oid AND a.attnum > 0 AND (acl.grantee = 0 OR r.oid IS NOT NULL)
+ORDER BY 1, 2, 4
+"""
+COMPRESSIONS = {"p": "pglz", "l": "lz4"}
+
 # Rows in one short transaction, so that writers of the same rows wait for moments only.
 BATCH = 5000
 
@@ -58,12 +78,15 @@ class LostColumns:
         self.copy = quote_name(context.staging, self.copy_name)
         # How values of the copy become those of the table, by column.
         self.values: dict[str, str] = {}
+        self.unadorned: list[dict[str, Any]] = []
         self.only = "" if item["kind"] == "p" else "ONLY "
         side = context.side.connect(context.side_database)
         try:
             every = fingerprint.columns_of(side, [item["oid"]])[item["oid"]]
             self.order = [column["name"] for column in every]
             self.before = force_statements(side, [item["oid"]])[0]
+            self.adorned = {row["name"]: row for row in rows(side, ADORNED, (item["oid"],))}
+            self.granted = rows(side, GRANTED, (item["oid"],))
         finally:
             side.close()
         self.lost = [column for column in every if column["name"] in item["columns"]]
@@ -82,7 +105,7 @@ class LostColumns:
                 self.context.watch.wait()
                 patiently(connection, partial(self._fill, connection, first, locks), locks=locks)
                 self.context.progress.say("fill", min(first + BATCH - 1, total), total, "rows")
-            entries = list(left_to_do.values()) + self._not_null(connection)
+            entries = [*left_to_do.values(), *self.unadorned, *self._not_null(connection)]
             patiently(connection, lambda: self._end(connection, total, entries))
         finally:
             connection.close()
@@ -103,6 +126,7 @@ class LostColumns:
         """Add the columns, empty; what cannot be added, by name."""
         self._begin(connection)
         locks.take([self._whole_table()])
+        self.unadorned = []
         found: dict[str, dict[str, Any]] = {}
         for column in self.lost:
             name = f"{column['name']} on {self.shown}"
@@ -123,7 +147,41 @@ class LostColumns:
             with savepoint(connection, failed):
                 # A domain's check is run for rows without a value.
                 execute_as_owner(connection, self.true, statement)
+            if column["name"] not in found:
+                self.unadorned += self._adorn(connection, column)
         return found
+
+    def _adorn(self, connection: Any, column: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Give a column that is empty yet what belonged to it; what cannot be given."""
+        refused: list[dict[str, Any]] = []
+        shown = f"{column['name']} on {self.shown}"
+        for statement in self._adornments(column):
+
+            def failed(error: Any, statement: str = statement) -> None:
+                refused.append(left("table column", shown, server_message(error), f"{statement};", lost=True))
+
+            with savepoint(connection, failed):
+                execute_as_owner(connection, self.true, statement)
+        return refused
+
+    def _adornments(self, column: Mapping[str, Any]) -> Iterator[str]:
+        was, name = self.adorned[column["name"]], quote_ident(column["name"])
+        change = f"ALTER TABLE {self.true} ALTER COLUMN {name}"
+        if was["stored_otherwise"]:
+            yield f"{change} SET STORAGE {was['storage']}"
+        if column["compression"]:
+            yield f"{change} SET COMPRESSION {COMPRESSIONS[column['compression']]}"
+        if was["statistics"] is not None and was["statistics"] >= 0:
+            yield f"{change} SET STATISTICS {was['statistics']}"
+        if was["options"]:
+            yield f"{change} SET ({', '.join(was['options'])})"
+        if was["comment"] is not None:
+            yield f"COMMENT ON COLUMN {self.true}.{name} IS {quote_literal(was['comment'])}"
+        for item in self.granted:
+            if item["name"] == column["name"]:
+                to = "PUBLIC" if item["role"] is None else quote_ident(item["role"])
+                option = " WITH GRANT OPTION" if item["grantable"] else ""
+                yield f"GRANT {item['privilege']} ({name}) ON {self.true} TO {to}{option}"
 
     def _copy(self, connection: Any) -> int:
         """Key and lost columns of the recovered instance, numbered, beside; how many rows."""

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import find_relations
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._tables import closure as closures
 
 # Columns and their types; of an array, the type of its elements.
 COLUMNS = """
@@ -69,6 +70,38 @@ def find_lost_columns(production: Any, side: Any, oids: Sequence[int]) -> tuple[
     schemas, names = [[name[part] for name in types] for part in (0, 1)]
     known = {(row["schema"], row["name"]) for row in rows(production, KNOWN_TYPES, (names, schemas))}
     return [(row["oid"], row["number"]) for row in lost], sorted({types[name] for name in types if name not in known})
+
+
+def went_with_columns(
+    production: Any,
+    side: Any,
+    of_tables: Sequence[Mapping[str, Any]],
+    lost: Sequence[Mapping[str, Any]],
+    tables: Collection[int],
+) -> list[tuple[int, int]]:
+    """What else ``tables`` (OIDs) lost than columns, and what columns and that need and is gone, too.
+
+    DROP FUNCTION, DROP EXTENSION ... CASCADE take columns, and of the same table an index, a check or a policy that has
+    nothing to do with the columns. ``of_tables`` and ``lost`` are closures with their states. Returns the catalogue and
+    the OID of each.
+    """
+    if not tables:
+        return []
+    parts = [
+        item
+        for item in of_tables
+        if item["state"] == "missing"
+        and not item["objsubid"]
+        and (item["index_of"] if item["catalog"] == "pg_class" else item["relation"]) in tables
+        and item["contype"] != "n"  # NOT NULL comes with its column
+    ]
+    needed = closures.needed_by(side, [*parts, *(item for item in lost if item["state"] == "missing")])
+    closures.compare(production, needed)
+    return [(item["classid"], item["objid"]) for item in [*parts, *needed] if _is_gone(item)]
+
+
+def _is_gone(item: Mapping[str, Any]) -> bool:
+    return item["state"] == "missing" and not item["objsubid"] and not item["implied"]
 
 
 def tables_with_lost_columns(

@@ -42,6 +42,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal impo
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns import (
     find_lost_columns,
     tables_with_lost_columns,
+    went_with_columns,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_large_objects import (
     every_large_object,
@@ -338,6 +339,10 @@ class Planner:
         columns, types = self._lost_columns(production, side, asked, states)
         lost = closures.closure(side, gone, gone_schemas, columns, types)
         closures.compare(production, lost, self.same_lineage)
+        went = went_with_columns(production, side, everything, lost, {oid for oid, unused in columns})
+        if went:
+            lost = closures.closure(side, gone, gone_schemas, columns, types, went)
+            closures.compare(production, lost, self.same_lineage)
         recreated = [
             item["objid"]
             for item in lost

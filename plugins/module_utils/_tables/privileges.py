@@ -149,7 +149,9 @@ def lost_grants(production: Any, side: Any, xids: Sequence[int]) -> tuple[list[d
     missing = [
         row for key, row in before.items() if key not in have or (row["grantable"] and not have[key]["grantable"])
     ]
-    columns = "SELECT 'pg_class', attrelid, attnum, xmin FROM pg_catalog.pg_attribute WHERE attnum > 0"
+    # A column that went comes back with its own.
+    of_columns = "pg_catalog.pg_attribute WHERE attnum > 0 AND NOT attisdropped"
+    columns = f"SELECT 'pg_class', attrelid, attnum, xmin FROM {of_columns}"
     selects = [
         f"SELECT '{catalog}' AS catalog, oid AS objid, 0 AS objsubid, xmin FROM pg_catalog.{catalog}"
         for catalog, *_rest in HOLDERS

@@ -229,7 +229,8 @@ class TableRecovery:
         self.existing = [item for item in self.plan["relations"] if item["action"] in ("beside", "merge", "replace")]
         self.columns = [item for item in self.plan["relations"] if item["action"] == "columns"]
         # A copy beside leaves production's table as it is, so there is nothing to compare.
-        self.compared = [*self.placed, *(item for item in self.existing if item["action"] == "replace")]
+        replaced = [item for item in self.existing if item["action"] == "replace"]
+        self.compared = [*self.placed, *replaced, *self.columns]
         # Lost tables that could not be made in their place: the rows of those that have any are kept beside.
         self.unmade: set[int] = set()
         self.changed = False
@@ -711,6 +712,8 @@ class TableRecovery:
             for prints, end in ((recovered, "side"), (production, "production")):
                 if name in prints:
                     prints[name].update(rows=table["rows"], checksum=table[f"checksum_{end}"])
+                    if table["action"] == "columns":  # their order is told apart
+                        prints[name]["columns"].sort(key=lambda column: str(column["name"]))
         for prints in (recovered, production):
             for item in prints.values():
                 del item["oid"]

@@ -70,6 +70,41 @@ def test_a_lost_column_is_back_with_its_data(shop: Any, how: str) -> None:
     assert production.sql("shop", "SELECT count(*) FROM pg_namespace WHERE nspname ~ 'recovered'") == 0
 
 
+def test_what_else_went_from_the_table_is_back_and_what_it_hangs_on(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE EXTENSION citext",
+        "CREATE EXTENSION pg_trgm",
+        "CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 2'",
+        "CREATE TABLE other (id int, name text)",
+        "CREATE INDEX other_name ON other USING gin (name gin_trgm_ops)",
+        "CREATE TABLE a (id int PRIMARY KEY, w int DEFAULT f(3) CHECK (f(w) > 0), name text, v citext UNIQUE)",
+        "INSERT INTO a SELECT g, g, g, 'V' || g FROM generate_series(1, 100) g",
+        "CREATE INDEX a_name ON a USING gin (name gin_trgm_ops)",
+        "CREATE INDEX a_w ON a (w)",
+        "CREATE INDEX a_f ON a (f(w))",
+        "CREATE POLICY a_policy ON a USING (f(w) > 0)",
+        "CREATE STATISTICS a_statistics ON f(w), id FROM a",
+        "CREATE VIEW a_view AS SELECT f(w), similarity(name, 'a') FROM a",
+        "COMMENT ON COLUMN a.v IS 'value, 100%s'",
+        "GRANT SELECT (v) ON a TO dbre_reader WITH GRANT OPTION",
+        "ALTER TABLE a ALTER v SET STATISTICS 50, ALTER v SET STORAGE EXTERNAL, ALTER v SET (n_distinct = 7)",
+    )
+    shop.take_side()
+    was = production.definition("shop")
+    production.sql(
+        "shop", "BEGIN; DROP INDEX a_w; DROP FUNCTION f(int) CASCADE; DROP EXTENSION citext, pg_trgm CASCADE; COMMIT"
+    )
+
+    result = shop.recover("shop", relations=["a"])["result"]
+
+    assert [entry["object"] for entry in result["left_to_do"] if entry["lost"]] == []
+    assert result["difference"] == []
+    shop.remove("shop")
+    assert sorted(production.definition("shop").splitlines()) == sorted(was.splitlines())
+
+
 def test_what_production_wrote_meanwhile_stays(shop: Any) -> None:
     production = shop.production
     production.sql(
