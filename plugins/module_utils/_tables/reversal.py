@@ -25,7 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import plain_columns
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import primary_key, same_row
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import comparable, primary_key, same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.row_versions import FIXED
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import unique_keys
@@ -44,6 +44,7 @@ CHANGED = "changed since"
 DELETED = "deleted since"
 MADE_AGAIN = "made again since"
 TAKEN = "a unique key: production has another row with the same values"
+MOVED = "it may be what a row became whose former key another row has now"
 WORDS = ("seq", "operation", "inverse", "conflict", "later_xid")
 
 
@@ -212,6 +213,34 @@ class Reversal:
             f"{pending} AND u.{self.operation} IN ('UPDATE', 'INSERT') AND {joined} "
             f"AND NOT {same_row(table.stored, 's', 'p')}",
             source.format(self.after),
+        )
+        self.keep_moved()
+
+    def keep_moved(self) -> None:
+        """Leave what the transaction made where that may be all there is of a row that cannot go back.
+
+        A row that got another key is one that was deleted and one that was made, with the same values but for the key.
+        """
+        others = [column for column in self.table.stored if column["name"] not in self.table.key]
+        if not others:
+            return
+        values = ", ".join(comparable(column, f"s.{quote_ident(column['name'])}") for column in others)
+        made = (
+            f"SELECT u.{self.seq} AS seq, ROW({values}) AS content, "
+            f"row_number() OVER (PARTITION BY {values} ORDER BY u.{self.seq}) AS number "
+            f"FROM {self.preview} u JOIN {self.after} s ON {self.table.on_key('s', 'u')} "
+            f"WHERE u.{self.inverse} = 'DELETE' "
+            f"AND (u.{self.conflict} IS NULL OR u.{self.conflict} = {quote_literal(MOVED)})"
+        )
+        gone = (
+            f"SELECT ROW({values}) AS content, count(*) AS count "
+            f"FROM {self.preview} u JOIN {self.before} s ON {self.table.on_key('s', 'u')} "
+            f"WHERE u.{self.operation} = 'DELETE' AND u.{self.conflict} IS NOT NULL GROUP BY {values}"
+        )
+        self.owner.execute(
+            f"UPDATE {self.preview} u SET {self.conflict} = {quote_literal(MOVED)} "
+            f"FROM ({made}) AS made, ({gone}) AS gone WHERE u.{self.seq} = made.seq AND u.{self.conflict} IS NULL "
+            f"AND made.content IS NOT DISTINCT FROM gone.content AND made.number <= gone.count"
         )
 
     def pending(self, row: str = "u") -> str:

@@ -359,6 +359,7 @@ def _apply(
         execute(connection, "RELEASE SAVEPOINT dbre_undo")
         for oid, found in refused.items():
             by_oid[oid].set_apart(found)
+            by_oid[oid].keep_moved()
 
 
 def _pointed_to(connection: Any, key: Mapping[str, Any], oids: Collection[int]) -> list[int]:

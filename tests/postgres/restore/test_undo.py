@@ -44,6 +44,7 @@ CREATE TABLE un.wide (id int PRIMARY KEY, v text);
 CREATE TABLE un.later_key (id int PRIMARY KEY, v int UNIQUE DEFERRABLE);
 CREATE TABLE un.checked (id int PRIMARY KEY, v int);
 CREATE TABLE un.locked (id int PRIMARY KEY, v text);
+CREATE TABLE un.moved (id int PRIMARY KEY, v text, j json);
 CREATE TYPE un.place AS (shelf int, box text);
 CREATE TABLE un.places (id un.place PRIMARY KEY, v text);
 RESET ROLE;
@@ -64,6 +65,7 @@ INSERT INTO un.wide SELECT g, repeat(md5(g::text), 4) FROM generate_series(1, 50
 INSERT INTO un.later_key SELECT g, g FROM generate_series(1, 20) g;
 INSERT INTO un.checked SELECT g, g FROM generate_series(1, 20) g;
 INSERT INTO un.locked SELECT g, 'x' FROM generate_series(1, 500) g;
+INSERT INTO un.moved SELECT g, 'm' || g / 3, '{}' FROM generate_series(1, 20) g;
 INSERT INTO un.places SELECT ROW(g, NULLIF(g % 2, 1)::text)::un.place, 'x' FROM generate_series(1, 20) g;
 RESET ROLE;
 """
@@ -83,6 +85,7 @@ WRONG = [
     "UPDATE un.checked SET v = 1000",
     "SELECT id FROM un.locked WHERE id <= 100 FOR UPDATE",
     "UPDATE un.locked SET v = 'y' WHERE id <= 3",
+    "UPDATE un.moved SET id = -id WHERE id <= 9",
     "UPDATE un.places SET id.shelf = (id).shelf + 100, id.box = NULLIF((id).box, '0')",
     "RESET ROLE",
     "SET ROLE mallory",
@@ -100,6 +103,7 @@ INSERT INTO un.sales VALUES (5001, 1001, 500, '2026-02-01');
 UPDATE un.customers SET name = 'renamed' WHERE id = 1002;
 DELETE FROM un.customers WHERE id = 1003;
 INSERT INTO un.later_key VALUES (900, 3);
+INSERT INTO un.moved VALUES (1, 'new', '{}');
 ALTER TABLE un.checked ADD CHECK (v > 4);
 RESET ROLE;
 SET ROLE mallory;
@@ -114,13 +118,27 @@ TABLES = {
     "wide": "id",
     "locked": "id",
     "places": "id::text",
+    "moved": "id",
     "later_key": "id",
     "checked": "id",
     "trap": "id",
 }
 
 
-NAMES = ("prices", "customers", "sales", "parts1", "parts2", "wide", "locked", "places", "later_key", "checked", "trap")
+NAMES = (
+    "prices",
+    "customers",
+    "sales",
+    "parts1",
+    "parts2",
+    "wide",
+    "locked",
+    "places",
+    "moved",
+    "later_key",
+    "checked",
+    "trap",
+)
 
 
 class Scene:
@@ -299,6 +317,12 @@ def test_undone_and_that_taken_back(scene: Scene) -> None:
     rows[1001] = now["customers"][1001]
     assert undone["customers"] == rows
     assert sum(by_name["customers"]["conflicts"].values()) == len(conflicts) + 1
+    # Of the row that was 1 there is nothing but what it became, or 2, which was like it.
+    rows, conflicts = expected(scene, "moved")
+    (kept,) = undone["moved"].keys() - rows.keys()
+    assert kept in (-1, -2)
+    assert undone["moved"] == {**rows, kept: now["moved"][kept]}
+    assert sum(by_name["moved"]["conflicts"].values()) == len(conflicts) + 1 == 2
     assert any("sales" in reason and "point to it" in reason for reason in by_name["customers"]["conflicts"])
     assert scene.audited() == audited
     assert done["changed"]
