@@ -201,6 +201,12 @@ blind:
   returned: success
   type: dict
   sample: {"catalogues": ["pg_attribute"], "before_lsn": "0/19563E8"}
+unlogged:
+  description: Unlogged tables of the database, of whose rows WAL tells nothing.
+  returned: success
+  type: list
+  elements: str
+  sample: ["public.sessions"]
 server:
   description: Facts of the primary, as M(dbre.recovery.postgresql_recovery_target_info) returns them.
   returned: success

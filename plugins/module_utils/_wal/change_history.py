@@ -22,6 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.files import s
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn, parse_segment_name
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import server
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.changes import (
@@ -155,9 +156,14 @@ class ChangeHistory(Search):
             "listed_in": self._list(found, Path(list_path)) if list_path else None,
             "scanned": self._scanned(),
             "blind": self._blind() or None,
+            "unlogged": self._unlogged(),
             "server": self.server,
             "repository": self.repository,
         }
+
+    def _unlogged(self) -> list[str]:
+        known = self._here.relations.values()
+        return sorted(display_name(one.schema, one.name) for one in known if one.unlogged and one.kind == "r")
 
     def _list(self, found: Sequence[Transaction], directory: Path) -> str:
         """Write all transactions as lines of JSON: a file for each database and begin of a window, written anew."""
@@ -188,6 +194,9 @@ class ChangeHistory(Search):
                 f"Not told: changes of definitions committed before {blind['before_lsn']}, and whether a table that "
                 f"was rewritten before it has the same values: {', '.join(blind['catalogues'])} got another file there."
             )
+        unlogged = self._unlogged()
+        if unlogged:
+            end.append(f"Rows of unlogged tables are not in WAL, and nothing is told of them: {', '.join(unlogged)}.")
         if any(one.loses is not False for one in found):
             end.append("To be just before one of them, give dr-table-drop its number: -e dr_target_xid=NUMBER.")
         tables = lines_by_table(rows_by_table(found))

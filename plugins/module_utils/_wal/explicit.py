@@ -96,7 +96,10 @@ def transaction(value: str, next_xid: int) -> int:
     rather than cut to that of another transaction.
     """
     if not value.strip().isdigit():
-        raise RecoveryError(f"target_xid: {value!r} is no transaction; write its number, such as 734")
+        raise RecoveryError(
+            f"target_xid: {value!r} is no transaction; write its number, such as 734. A run is about one transaction: "
+            "take several back one after the other, the newest first"
+        )
     number = int(value)
     xid = number & 0xFFFFFFFF
     epoch = next_xid >> 32

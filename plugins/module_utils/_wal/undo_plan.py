@@ -78,6 +78,8 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
     chosen = [change for change in changes if not wanted or (change["schema"], change["name"]) in wanted]
     oids = sorted({change["oid"] for change in chosen})
     left_to_do = [*large_objects_left(mine["changes"], xid), *_to_refresh(mine["changes"])]
+    # A list of tables that somebody gave is all that is to be undone.
+    unlogged = [] if wanted else list(history.get("unlogged") or [])
     return {
         "relations": [
             {
@@ -91,9 +93,31 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
         "names": sorted({_name(change) for change in chosen}),
         "oids": oids,
         "rows": sum(change["rows"] for change in chosen),
-        "later": [*_later(history, mine, set(oids)), *(f"NOT UNDONE: {_what(item)}" for item in left_to_do)],
-        "left_to_do": left_to_do,
+        "later": [
+            *_later(history, mine, set(oids)),
+            *(f"NOT UNDONE: {_what(item)}" for item in left_to_do),
+            *(f"NOT KNOWN: {_what(item)}" for item in _not_told(unlogged)),
+        ],
+        "left_to_do": [*left_to_do, *_not_told(unlogged)],
     }
+
+
+def _not_told(unlogged: Sequence[str]) -> list[dict[str, Any]]:
+    """Entry for unlogged tables: nobody knows whether the transaction changed them, too."""
+    if not unlogged:
+        return []
+    more = f" and {number(len(unlogged) - SHOWN)} more" if len(unlogged) > SHOWN else ""
+    return [
+        {
+            "type": "unlogged table" if len(unlogged) == 1 else "unlogged tables",
+            "object": ", ".join(unlogged[:SHOWN]) + more,
+            "reason": "their rows are not in WAL; what the transaction changed of them, if anything, is not undone",
+            "command": None,
+            "lost": False,
+            "rows": None,
+            "needs_side_instance": False,
+        }
+    ]
 
 
 def _what(item: Mapping[str, Any]) -> str:

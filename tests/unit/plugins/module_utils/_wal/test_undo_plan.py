@@ -56,6 +56,16 @@ def test_where_they_may_have_changed_several_of_these_tables_it_says_between_wha
     assert found["later"][0].startswith("between 2 and 3 later transactions")
 
 
+def test_unlogged_tables_are_told_as_what_nobody_knows_of_unless_others_were_named() -> None:
+    one = {**history((7, ROWS)), "unlogged": ["public.sessions"]}
+    (left,) = undo_plan(one, 7)["left_to_do"]
+    assert (left["type"], left["object"], left["lost"]) == ("unlogged table", "public.sessions", False)
+    assert undo_plan(one, 7)["later"][-1].startswith("NOT KNOWN: unlogged table public.sessions: their rows")
+    assert undo_plan(one, 7, "public.prices")["left_to_do"] == []
+    many = {**history((7, ROWS)), "unlogged": [f"public.u{number}" for number in range(12)]}
+    assert undo_plan(many, 7)["left_to_do"][0]["object"].endswith("public.u9 and 2 more")
+
+
 def test_large_objects_that_it_changed_and_views_that_it_refreshed_are_left_to_people() -> None:
     changed = {**change("changed or removed", "large objects", 0, kind="L"), "schema": None, "loses": True}
     made = {**change("made", "large objects", 0, kind="L"), "schema": None, "loses": False}
