@@ -251,7 +251,8 @@ def fill_database(connection: Any, database: Database) -> None:
     for row in _rows(
         connection,
         f"SELECT c.oid::bigint AS oid, c.relnamespace::bigint AS schema, {raw('c.relname')} AS name,"
-        " c.relkind::text AS kind, c.relpersistence = 'u' AS unlogged, coalesce(pg_relation_filenode(c.oid), 0)::bigint AS filenode,"
+        " c.relkind::text AS kind, c.relpersistence = 'u' AS unlogged,"
+        " coalesce(pg_relation_filenode(c.oid), 0)::bigint AS filenode,"
         " (CASE WHEN c.reltablespace = 0 THEN %s ELSE c.reltablespace::bigint END) AS tablespace,"
         " ARRAY(SELECT i.inhparent::bigint FROM pg_inherits i WHERE i.inhrelid = c.oid) AS parents"
         " FROM pg_class c WHERE c.relkind = ANY('{r,p,m,f,v,S}') AND c.relpersistence <> 't' AND c.oid >= %s",
