@@ -48,6 +48,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_large_o
     every_large_object,
     large_objects_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.no_longer_there import no_longer_there
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.privileges import lost_privileges
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import moved
@@ -384,6 +385,7 @@ class Planner:
             tables=sorted({*asked, *relations_of_objects, *recreated, *columns_of}),
             left_to_do=[
                 *self._left(shown, taken, self.load, columns_of),
+                *(left(**entry) for entry in self._no_longer_there(side, everything, [*lost, *on_recreated])),
                 *self._privileges(production, side),
                 *(left(**entry) for entry in secret),
             ],
@@ -446,6 +448,15 @@ class Planner:
             columns={},
         )
         return {**plan, "holding": holding}
+
+    def _no_longer_there(
+        self, side: Any, everything: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """What hung on tables that stay, of which rows come back without it."""
+        if not self.same_lineage or self.load not in ("merge", "replace"):
+            return []
+        told = {(item["classid"], item["objid"]) for item in known}
+        return no_longer_there(side, [item for item in everything if (item["classid"], item["objid"]) not in told])
 
     def _privileges(self, production: Any, side: Any) -> list[dict[str, Any]]:
         if not self.same_lineage:

@@ -92,7 +92,7 @@ def server_facts(connection: Any) -> dict[str, Any]:
     if (server.pop("block_size"), server.pop("wal_block_size")) != (8192, 8192):
         raise RecoveryError("the server was built with other pages than 8 kB, which this does not read")
     server["databases"] = [
-        {"name": name_of(bytes(row.pop("name")), row.pop("encoding")), **row}
+        {"name": name_of_database(bytes(row.pop("name")), row.pop("encoding")), **row}
         for row in _rows(
             connection,
             f"SELECT {raw('datname')} AS name, pg_encoding_to_char(encoding) AS encoding, oid::bigint AS oid,"
@@ -232,6 +232,18 @@ def name_of(name: bytes, encoding: str) -> str:
     return name.decode("latin-1")
 
 
+def name_of_database(name: bytes, encoding: str) -> str:
+    """The name of a database of that encoding.
+
+    It has the bytes that the session sent which made the database, of whatever encoding that was. What is UTF-8 beyond
+    ASCII is hardly anything else.
+    """
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return name_of(name, encoding)
+
+
 def database_row_of(connection: Any, name: str) -> Optional[Database]:
     """The database of that name, without what is in it; None when the server has none."""
     for row in _rows(
@@ -239,7 +251,7 @@ def database_row_of(connection: Any, name: str) -> Optional[Database]:
         f"SELECT oid::bigint AS oid, {raw('datname')} AS name, dattablespace::bigint AS tablespace,"
         " pg_encoding_to_char(encoding) AS encoding FROM pg_database",
     ):
-        if name_of(bytes(row["name"]), row["encoding"]) == name:
+        if name_of_database(bytes(row["name"]), row["encoding"]) == name:
             return Database(**{**row, "name": name})
     return None
 

@@ -23,6 +23,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import (
 
 # What a change of rows is called in a history, and as what it stands in the plan.
 ROWS = {"inserted": "insert", "updated": "update", "deleted": "delete"}
+# What a change of columns is called there, among others.
+DEFINING = ("definition changed", "column dropped", "rewritten by a change of its definition")
 SHOWN = 10
 
 
@@ -95,11 +97,31 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
         "rows": sum(change["rows"] for change in chosen),
         "later": [
             *_later(history, mine, set(oids)),
+            *_defined_anew(history, mine, set(oids)),
             *(f"NOT UNDONE: {_what(item)}" for item in left_to_do),
             *(f"NOT KNOWN: {_what(item)}" for item in _not_told(unlogged)),
         ],
         "left_to_do": [*left_to_do, *_not_told(unlogged)],
     }
+
+
+def _defined_anew(history: Mapping[str, Any], mine: Mapping[str, Any], oids: set[int]) -> list[str]:
+    """Later changes of what these tables are; WAL tells that, and not of which kind."""
+    lines = []
+    for one in history["transactions"]:
+        told = sorted(
+            {f"{_name(change)} {change['what']}" for change in one["changes"] if _is_definition(change, oids)}
+        )
+        if told and one["xid"] != mine["xid"]:
+            lines.append(
+                f"NOT SURE: transaction {one['xid']} changed a definition since ({', '.join(told)}); where the columns "
+                "are not those of then, no row of that table can be taken back, which is known after the restore"
+            )
+    return lines
+
+
+def _is_definition(change: Mapping[str, Any], oids: set[int]) -> bool:
+    return change["oid"] in oids and change["what"] in DEFINING
 
 
 def _not_told(unlogged: Sequence[str]) -> list[dict[str, Any]]:

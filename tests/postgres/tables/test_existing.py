@@ -266,6 +266,43 @@ def test_sequences_that_number_rows_of_several_tables_are_brought_forward(shop: 
     assert production.sql("shop", "SELECT nextval('first_id_seq')") == 51
 
 
+@pytest.mark.parametrize("load", ["merge", "replace"])
+def test_what_hung_on_a_table_and_went_with_its_rows_is_told_with_what_makes_it_again(shop: Any, load: str) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE INDEX lines_of_order ON lines (order_id)",
+        "ALTER TABLE lines ADD CONSTRAINT lines_once UNIQUE (id, order_id), ADD CONSTRAINT lines_some CHECK (id > 0)",
+        "CREATE TRIGGER note AFTER INSERT ON lines FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+        "ALTER TABLE lines DISABLE TRIGGER note",
+        "CREATE STATISTICS of_lines ON id, order_id FROM lines",
+        "ALTER TABLE lines ALTER COLUMN t SET DEFAULT 'it''s'",
+        "CREATE VIEW late_lines AS SELECT id FROM lines WHERE id > 1000",
+    )
+    shop.take_side()
+    production.sql(
+        "shop",
+        "BEGIN; DELETE FROM lines WHERE id > 1500; DROP INDEX lines_of_order; DROP VIEW late_lines; "
+        "DROP TRIGGER note ON lines; DROP STATISTICS of_lines; ALTER TABLE lines ALTER t DROP DEFAULT, "
+        "DROP CONSTRAINT lines_once, DROP CONSTRAINT lines_some; COMMIT",
+    )
+    answer = shop.recover("shop", relations=["lines"], load=load)
+    told = {item["object"]: item for item in answer["result"]["left_to_do"] if item["lost"]}
+    assert sorted(told) == [
+        "for public.lines.t",
+        "lines_once on public.lines",
+        "lines_some on public.lines",
+        "note on public.lines",
+        "public.late_lines",
+        "public.lines_of_order",
+        "public.of_lines",
+    ]
+    assert told["public.late_lines"]["needs_side_instance"]
+    production.sql("shop", *(item["command"] for item in told.values() if item["command"]))
+    assert production.sql("shop", "SELECT count(*) FROM pg_index WHERE indrelid = 'lines'::regclass") == 3
+    assert production.sql("shop", "SELECT count(*) FROM pg_trigger WHERE tgname = 'note'") == 1
+
+
 def test_merge_without_a_primary_key_is_refused(shop: Any) -> None:
     production = shop.production
     production.sql("shop", "DELETE FROM keyless")

@@ -56,6 +56,16 @@ def test_where_they_may_have_changed_several_of_these_tables_it_says_between_wha
     assert found["later"][0].startswith("between 2 and 3 later transactions")
 
 
+def test_a_table_defined_anew_since_is_told_before_the_restore() -> None:
+    later = [
+        (8, [change("definition changed", "prices", 100)]),
+        (9, [change("definition changed", "other", 102)]),
+        (10, ROWS),
+    ]
+    (line,) = [one for one in undo_plan(history((7, ROWS), *later), 7)["later"] if one.startswith("NOT SURE")]
+    assert "transaction 8 changed a definition since (public.prices definition changed); where the columns" in line
+
+
 def test_unlogged_tables_are_told_as_what_nobody_knows_of_unless_others_were_named() -> None:
     one = {**history((7, ROWS)), "unlogged": ["public.sessions"]}
     (left,) = undo_plan(one, 7)["left_to_do"]
