@@ -29,7 +29,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance 
 
 MAJORS = range(18, 12, -1)
 STORE, PEERS = 23790, 23800
-TTL = 10  # seconds until Patroni takes a dead leader for dead
+# Seconds until Patroni takes a dead leader for dead. A machine that is busy for less does not change leaders by itself.
+TTL = 40
 
 MEMBER = """
 scope: shop
@@ -40,7 +41,7 @@ bootstrap:
   dcs:
     ttl: {ttl}
     loop_wait: 1
-    retry_timeout: 3
+    retry_timeout: 12
     postgresql:
       use_pg_rewind: true
       parameters: {{wal_log_hints: 'on', fsync: 'off'}}
@@ -75,7 +76,7 @@ except ChildProcessError:
 """
 
 
-def until(true: Callable[[], Any], what: str, patience: float = 40.0) -> None:
+def until(true: Callable[[], Any], what: str, patience: float = 150.0) -> None:
     deadline = time.monotonic() + patience
     while not true():
         assert time.monotonic() < deadline, f"{what}: not within {patience} s"

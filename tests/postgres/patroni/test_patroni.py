@@ -126,7 +126,7 @@ def test_a_dead_leader_is_replaced_and_no_acknowledged_commit_is_lost(cluster: A
     planned = cluster.plan(old)
     assert planned["patroni"]["member"] == candidate.name
     assert planned["lines"][-1].startswith("lost: nothing that was committed")
-    result = lead(cluster, planned, timeout=cluster.ttl + 25.0)
+    result = lead(cluster, planned, timeout=cluster.ttl + 60.0)
     assert candidate.sql("SELECT count(*) FROM told") == 20
     assert result["leader"] == candidate.name
 
