@@ -25,7 +25,7 @@ from typing import Any, Optional
 # Autovacuum at its most eager: every table with one dead row, once a second, as fast as it can, freezing what it sees.
 EAGER = {
     "autovacuum": "on",
-    "autovacuum_naptime": "1s",
+    "autovacuum_naptime": "2s",  # a worker for each database each time, of every server that lives at once
     "autovacuum_vacuum_threshold": "0",
     "autovacuum_vacuum_scale_factor": "0",
     "autovacuum_vacuum_insert_threshold": "0",
