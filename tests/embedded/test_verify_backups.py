@@ -76,7 +76,8 @@ def test_a_backup_is_restored_checked_and_removed(shop: Any, verify: Any) -> Non
     assert not any(os.scandir(shop.folder / "side"))
     # The plan of a recovery knows from it how long the restore takes, on a host where no incident was before.
     shop.drop_orders()
-    planned = shop.recover("--check", backup_verification_directory=str(verify.place), dr_tables=["public.orders"])
+    given = {"backup_verification_directory": str(verify.place), "dr_report_dir": str(verify.place / "incidents")}
+    planned = shop.recover("--check", dr_tables=["public.orders"], **given)
     assert re.search(r"Restore takes +restore .* at .*/s", planned.output)
     assert re.search(r"Expected time +about .* until the side instance is there", planned.output)
 
