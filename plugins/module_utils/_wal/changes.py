@@ -22,6 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows im
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, Harm, Request, quoted
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.history import Step
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import LARGE_OBJECTS
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import FIRST_USER_OID
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit
 
 Relation = tuple[int, int, int]
@@ -382,11 +383,14 @@ def _add_unknown(evidence: Evidence, request: Request, found: dict[int, list[Cha
 
 
 def _files(evidence: Evidence) -> dict[Relation, int]:
-    """{file: OID} of all files that relations have and had in the WAL that was read."""
+    """{file: OID} of all files that relations of users have and had in the WAL that was read.
+
+    A catalogue that was written anew (VACUUM FULL) has a file with a number as theirs.
+    """
     tables = {oid: known for oid, known in evidence.database.relations.items() if known.filenode}
     files = {(known.tablespace, evidence.database.oid, known.filenode): oid for oid, known in tables.items()}
     for oid, steps in evidence.classes.steps.items():
-        for step in steps:
+        for step in steps if oid >= FIRST_USER_OID else ():
             for row in (step.old, step.new):
                 file = evidence.file(row) if row is not None else None
                 if file is not None:
