@@ -14,7 +14,8 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 
-# A constraint that has an index is told once.
+# A constraint that has an index is told once. A check is evaluated by whoever adds it: its functions shall run as the
+# owner of the table, as those of indexes and foreign keys do anyway. An index is built while others write.
 DEFINITIONS = """
 SELECT w.class::int8 AS classid, w.oid::int8 AS objid,
        w.class = 'pg_catalog.pg_class'::regclass
@@ -22,11 +23,18 @@ SELECT w.class::int8 AS classid, w.oid::int8 AS objid,
          AS of_constraint,
        CASE w.class
          WHEN 'pg_catalog.pg_class'::regclass THEN
-           (SELECT pg_catalog.pg_get_indexdef(i.indexrelid) FROM pg_catalog.pg_index i WHERE i.indexrelid = w.oid)
+           (SELECT CASE WHEN t.relkind = 'p' THEN pg_catalog.pg_get_indexdef(i.indexrelid)
+                   ELSE pg_catalog.regexp_replace(pg_catalog.pg_get_indexdef(i.indexrelid),
+                                                  '^CREATE (UNIQUE )?INDEX ', 'CREATE \\1INDEX CONCURRENTLY ') END
+            FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class t ON t.oid = i.indrelid WHERE i.indexrelid = w.oid)
          WHEN 'pg_catalog.pg_constraint'::regclass THEN
-           (SELECT pg_catalog.format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s', k.conrelid::regclass, k.conname,
-                                     pg_catalog.pg_get_constraintdef(k.oid))
-            FROM pg_catalog.pg_constraint k WHERE k.oid = w.oid AND k.conrelid <> 0)
+           (SELECT pg_catalog.format(CASE k.contype WHEN 'c' THEN 'SET ROLE %%2$I; %%1$s; RESET ROLE' ELSE '%%1$s' END,
+                                     k.altered, k.owner)
+            FROM (SELECT k.oid, k.contype, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+                         pg_catalog.format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s', k.conrelid::regclass, k.conname,
+                                           pg_catalog.pg_get_constraintdef(k.oid)) AS altered
+                  FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid) AS k
+            WHERE k.oid = w.oid)
          WHEN 'pg_catalog.pg_trigger'::regclass THEN pg_catalog.pg_get_triggerdef(w.oid)
          WHEN 'pg_catalog.pg_statistic_ext'::regclass THEN pg_catalog.pg_get_statisticsobjdef(w.oid)
          WHEN 'pg_catalog.pg_attrdef'::regclass THEN

@@ -298,6 +298,11 @@ def test_what_hung_on_a_table_and_went_with_its_rows_is_told_with_what_makes_it_
         "public.of_lines",
     ]
     assert told["public.late_lines"]["needs_side_instance"]
+    assert told["public.lines_of_order"]["command"].startswith(
+        "CREATE INDEX CONCURRENTLY lines_of_order ON public.lines "
+    )
+    # Whoever adds a check runs its functions.
+    assert told["lines_some on public.lines"]["command"].startswith("SET ROLE ")
     production.sql("shop", *(item["command"] for item in told.values() if item["command"]))
     assert production.sql("shop", "SELECT count(*) FROM pg_index WHERE indrelid = 'lines'::regclass") == 3
     assert production.sql("shop", "SELECT count(*) FROM pg_trigger WHERE tgname = 'note'") == 1
