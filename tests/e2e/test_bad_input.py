@@ -1,4 +1,7 @@
-"""Bad input ends before production is touched, with one message that names the thing and the way on."""
+"""Bad input ends before production is touched, with one message that names the thing and the way on.
+
+What is left to the whole matrix is refused in tests/postgres/wal and tests/embedded too, without hosts.
+"""
 
 from __future__ import annotations
 
