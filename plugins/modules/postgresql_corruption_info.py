@@ -15,7 +15,8 @@ description:
   - Collations are looked at first. An index that was sorted by another version of a collation is to be rebuilt, and is
     not called damaged.
   - Then each page is read from disk, as the server would check it when it reads it. What the server has in memory does
-    not hide it. A page that is just being written is read again.
+    not hide it. A page that is just being written is read again. A page that the disk does not give is told as damaged,
+    and so is a relation whose file is missing, or shorter than the server has counted.
   - Then C(amcheck) looks into tables, TOAST, B-trees, and GIN indexes since PostgreSQL 18. Where the extension is
     missing, it is made in a transaction that is undone, so that nobody sees it.
   - Changes nothing, and nobody waits for it. A look that somebody waits for is given up, and told as not checked. Code
@@ -105,7 +106,9 @@ damages:
       elements: int
       sample: [3]
     faults:
-      description: V(checksum) or V(header) of a page, V(structure) of what is in it.
+      description:
+        - V(checksum) or V(header) of a page, V(unreadable) where the disk does not give it, V(structure) of what is in
+          it, V(missing) where the file, or blocks of it, are not there.
       type: list
       elements: str
       sample: [checksum]

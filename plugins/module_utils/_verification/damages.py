@@ -39,7 +39,11 @@ class Place(TypedDict):
 
 
 class Damage(TypedDict):
-    """One file of a relation. ``faults``: ``checksum`` and ``header`` of pages, ``structure`` of what is in them."""
+    """One file of a relation.
+
+    ``faults``: ``checksum``, ``header`` and ``unreadable`` of pages, ``structure`` of what is in them, ``missing`` of
+    blocks that are not there.
+    """
 
     database: Optional[str]
     place: Optional[Place]
@@ -68,9 +72,10 @@ def place_of(row: Mapping[str, Any]) -> Place:
     }
 
 
-def means_of(place: Optional[Place]) -> str:
+def means_of(place: Optional[Place], faults: Iterable[str] = ()) -> str:
     """The smallest means against a damage of a relation; a key of MEANS."""
-    if place is None:
+    # Rows of blocks that are not there are in no block that could be named.
+    if place is None or ("missing" in faults and place["kind"] in ("table", "toast") and not place["unlogged"]):
         return "restore"
     if place["kind"] in ("index", "catalogue index"):
         return "rebuild"
@@ -138,14 +143,18 @@ def result_of(
     omissions: list[Omission] = list(omitted)
     for one in damages:
         backups = None
-        # Of pages that only amcheck complains of, no backup knows.
-        if facts is not None and set(one["faults"]) - {"structure"}:
+        # Of pages that only amcheck complains of, and of what is not there, no backup knows.
+        if facts is not None and "missing" in one["faults"]:
+            omissions.append(
+                {"what": f"backups of {one['path']}", "why": "none tells whether all of a file was there to be copied"}
+            )
+        elif facts is not None and set(one["faults"]) - {"structure"}:
             backups = newest_clean(facts, [one["path"]], errors_of)
         elif facts is not None:
             omissions.append(
                 {"what": f"backups of {one['path']}", "why": "its pages have sound checksums in them, or none"}
             )
-        found.append({**one, "means": means_of(one["place"]), "backups": backups})
+        found.append({**one, "means": means_of(one["place"], one["faults"]), "backups": backups})
     indexes = [
         {
             **{name: one["place"][name] for name in ("oid", "schema", "name")},

@@ -10,6 +10,8 @@ looks damaged for a moment, so it counts as damaged only when it stays as it is.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import time
@@ -23,6 +25,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.page_che
 # when it finds them damaged; files of temporary relations (t3_16384) end with their session.
 _FILE = re.compile(r"(\d+)(_init)?(?:\.(\d+))?")
 _PAGES = 128  # read at a time
+UNREADABLE = "unreadable"  # the fault of a page that the disk does not give
+_REFUSED = 100  # such pages of a file, after which the rest of it is left: each may take seconds
 _LOOKS, _BETWEEN = 5, 0.2  # how often, and seconds
 
 
@@ -38,7 +42,7 @@ class Layout(NamedTuple):
 
 
 class BadPage(NamedTuple):
-    """``path`` as pg_relation_filepath() says it; ``fault`` as of page_fault."""
+    """``path`` as pg_relation_filepath() says it; ``fault`` as of page_fault, or UNREADABLE."""
 
     path: str
     block: int
@@ -76,25 +80,82 @@ def data_files(layout: Layout, databases: Optional[Collection[int]] = None) -> I
 
 
 def bad_pages(layout: Layout, file: DataFile, read: Callable[[int], None] = lambda _bytes: None) -> Iterator[BadPage]:
-    """Pages of a file that the server would refuse. ``read`` is told how many bytes were read."""
+    """Pages of a file that the server would refuse, or the disk does not give. ``read`` is told how many bytes came."""
     size = layout.block_size
     try:
         opened = file.file.open("rb", buffering=0)
     except FileNotFoundError:  # of a relation that was dropped
         return
+    except OSError:
+        yield BadPage(file.path, file.first, UNREADABLE)
+        return
+    refused = 0
     with opened:
         number = file.first
-        while True:
-            chunk = opened.read(size * _PAGES)
-            read(len(chunk))
-            # A file that ends within a page is being extended.
-            for at in range(0, len(chunk) - size + 1, size):
-                fault = page_fault(chunk[at : at + size], number, layout.checksums)
-                if fault and _stays(layout, opened.fileno(), file.first, number, chunk[at : at + size]):
-                    yield BadPage(file.path, number, fault)
+        # A read ends early before a sector that the disk does not give: only one that brings nothing is the end. A file
+        # that ends within a page is being extended.
+        while pages := _read(opened.fileno(), (number - file.first) * size, size):
+            read(sum(len(page) for page in pages if page is not None))
+            for page in pages:
+                if page is None:
+                    refused += 1
+                    yield BadPage(file.path, number, UNREADABLE)
+                else:
+                    fault = page_fault(page, number, layout.checksums)
+                    if fault and _stays(layout, opened.fileno(), file.first, number, page):
+                        yield BadPage(file.path, number, fault)
                 number += 1
-            if len(chunk) < size * _PAGES:
+            if refused >= _REFUSED:
                 return
+
+
+def _read(descriptor: int, at: int, size: int) -> list[Optional[bytes]]:
+    """Whole pages of a file from there; None for one that the disk does not give. Empty at its end."""
+    with contextlib.suppress(OSError):
+        chunk = os.pread(descriptor, size * _PAGES, at)
+        if len(chunk) >= size or not chunk:
+            return [chunk[begin : begin + size] for begin in range(0, len(chunk) - size + 1, size)]
+    pages: list[Optional[bytes]] = []
+    for begin in range(at, at + size * _PAGES, size):
+        try:
+            page = os.pread(descriptor, size, begin)
+        except OSError:
+            pages.append(None)
+            continue
+        if len(page) < size:
+            # Within a page the file ends, or what the disk gives.
+            if begin + size > os.fstat(descriptor).st_size:
+                break
+            pages.append(None)
+        else:
+            pages.append(page)
+    return pages
+
+
+def blocks_on_disk(layout: Layout, path: str) -> Optional[tuple[int, bool]]:
+    """How many blocks of a relation the server reaches, and whether more lie behind a segment that is too short.
+
+    ``path`` as pg_relation_filepath() says it; None where its first file is missing. The server takes the first segment
+    that is not full for the last (PostgreSQL: src/backend/storage/smgr/md.c, mdnblocks).
+    """
+    blocks = 0
+    for segment in itertools.count():
+        size = _size(layout, path, segment)
+        if size is None and segment == 0:
+            return None
+        blocks += (size or 0) // layout.block_size
+        if (size or 0) < layout.segment_blocks * layout.block_size:
+            break
+    first = Path(layout.data, path)
+    later = [file.name.rpartition(".")[2] for file in first.parent.glob(f"{first.name}.*")]
+    return blocks, any(int(one) > segment and _size(layout, path, int(one)) for one in later if one.isdigit())
+
+
+def _size(layout: Layout, path: str, segment: int) -> Optional[int]:
+    try:
+        return os.stat(os.path.join(layout.data, f"{path}.{segment}" if segment else path)).st_size
+    except FileNotFoundError:
+        return None
 
 
 def _stays(layout: Layout, descriptor: int, first: int, number: int, page: bytes) -> bool:
@@ -102,7 +163,10 @@ def _stays(layout: Layout, descriptor: int, first: int, number: int, page: bytes
     same = 0
     for _look in range(_LOOKS):
         time.sleep(_BETWEEN)
-        again = os.pread(descriptor, layout.block_size, (number - first) * layout.block_size)
+        try:
+            again = os.pread(descriptor, layout.block_size, (number - first) * layout.block_size)
+        except OSError:
+            return True
         if len(again) < layout.block_size or not page_fault(again, number, layout.checksums):
             return False
         same, page = (same + 1 if again == page else 0), again

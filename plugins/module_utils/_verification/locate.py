@@ -9,6 +9,7 @@ Collations come first, for an index that is sorted by another order is no damage
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
@@ -30,6 +31,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.damage
     place_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import (
+    UNREADABLE,
     BadPage,
     Layout,
     bad_pages,
@@ -37,6 +39,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_f
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.entering import enter
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Omission
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.missing_blocks import short_relations
 
 DATABASES = """
 SELECT oid::int8 AS oid, datname AS name, datallowconn AS open FROM pg_catalog.pg_database
@@ -67,7 +70,9 @@ SHOWN = """
 SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s
 """
+BETWEEN = 0.5  # seconds until a file that is missing is looked for again
 REFUSED = "a page that the server refuses"
+NOT_GIVEN = "the disk does not give a page of it, so that what follows may not have been read"
 AT_ONCE = 1000  # damaged pages of one relation that are told one by one
 
 
@@ -83,6 +88,7 @@ class Locator:
         self.collations: list[dict[str, Any]] = []
         self.omitted: list[Omission] = []
         self.facts: dict[str, Any] = {}
+        self._layout: Optional[Layout] = None  # where files can be read
 
     def omit(self, what: str, why: str) -> None:
         self.omitted.append({"what": what, "why": why})
@@ -129,12 +135,13 @@ class Locator:
         places = {row["oid"]: place_of(row) for row in found or []}
         for page in pages:
             database = databases.get(_database_of(page.path))
-            self._add(database, places.get(_number(page.path)), page.path, page.block, page.fault, REFUSED)
+            self._add(database, places.get(_number(page.path)), page.path, page.block, page.fault, _said(page.fault))
 
     def _pages(self, layout: Layout, databases: list[int]) -> list[BadPage]:
         if not os.access(layout.data, os.R_OK | os.X_OK):
             self.omit("pages on disk", f"{layout.data} cannot be read on this host by the user that this runs as")
             return []
+        self._layout = layout
         files = list(data_files(layout, None if self._names is None else databases))
         total = sum(_size(file.file) for file in files)
         done, found = 0, []
@@ -162,6 +169,7 @@ class Locator:
         try:
             with_other_order = self._tried(f"collations of {name}", lambda: self._collations(session, name)) or set()
             self._name(session, name, [(page.path, page.block, page.fault) for page in pages])
+            self._tried(f"files of database {name}", lambda: self._files(session, name))
             self._tried(f"structure of database {name}", lambda: self._structure(session, name, with_other_order))
         finally:
             session.close()
@@ -206,7 +214,26 @@ class Locator:
         for path, block, fault in pages:
             place = places.get(path)
             if place is not None:
-                self._add(database, self._owner(session, place), path, block, fault, REFUSED)
+                self._add(database, self._owner(session, place), path, block, fault, _said(fault))
+
+    def _files(self, session: Any, database: str) -> None:
+        """Note relations whose file is missing or too short, in which nothing that is left looks damaged."""
+        if self._layout is None:
+            return
+        short = [row["oid"] for row in short_relations(session, self._layout, None)]
+        if short:
+            time.sleep(BETWEEN)  # until whoever drops, rewrites or cuts one at this moment has said so
+        for row in short_relations(session, self._layout, short) if short else []:
+            named = rows(session, NAMES, {"oids": [row["oid"]], "paths": []})
+            session.rollback()
+            if not named:
+                continue
+            place = self._owner(session, place_of(named[0]))
+            if row["certain"] or session.server_version < 180000:
+                self._add(database, place, row["path"], None, "missing", row["why"])
+            else:
+                # A dump brings such numbers along since PostgreSQL 18.
+                self.omit(f"whether blocks of {place['schema']}.{place['name']} in {database} are missing", row["why"])
 
     def _owner(self, session: Any, place: Place) -> Place:
         """With the name of the table that it is of."""
@@ -294,6 +321,10 @@ class Locator:
 def _database_of(path: str) -> int:
     """OID of the database that a file belongs to; 0 for what all share."""
     return 0 if path.startswith("global/") else int(path.split("/")[-2])
+
+
+def _said(fault: str) -> str:
+    return NOT_GIVEN if fault == UNREADABLE else REFUSED
 
 
 def _number(path: str) -> int:

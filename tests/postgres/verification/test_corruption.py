@@ -262,6 +262,45 @@ def test_without_a_wrong_checksum_amcheck_tells_and_nobody_notices(server: Harme
         server.sql("DROP EVENT TRIGGER watching")
 
 
+def test_what_is_not_on_disk_any_more_is_told(server: Harmed) -> None:
+    """Nothing that is left of it looks damaged: to the server a table without its file is an empty one."""
+    kinds = {"lost": "TABLE", "seen": "MATERIALIZED VIEW", "cut": "TABLE", "stuck": "TABLE"}
+    server.sql(
+        *(f"CREATE {kind} {name} AS SELECT g AS id FROM generate_series(1, 5000) g" for name, kind in kinds.items()),
+        "CREATE INDEX lost_hash ON lost USING hash (id)",
+        "CREATE INDEX lost_brin ON lost USING brin (id)",
+        "CREATE SEQUENCE numbers",
+        "VACUUM ANALYZE cut",
+        "CHECKPOINT",
+    )
+    gone = ("lost", "seen", "lost_hash", "lost_brin", "numbers")
+    files = {name: server.data / server.path(name) for name in (*gone, "cut", "stuck")}
+    server.stop("fast")
+    for name in gone:
+        files[name].unlink()
+    with files["cut"].open("r+b") as file:
+        file.truncate(3 * 8192 + 100)
+    # A disk that answers with an error, as that of this file does.
+    files["stuck"].unlink()
+    files["stuck"].symlink_to("/proc/self/mem")
+    server.start()
+    try:
+        result = server.locate("shop")
+        found = {one["place"]["name"]: (one["faults"], one["means"], one["backups"]) for one in result["damages"]}
+        assert {name: found.get(name) for name in (*gone, "cut")} == {
+            "lost": (["missing"], "restore", None),
+            "seen": (["missing"], "refresh", None),
+            "lost_hash": (["missing"], "rebuild", None),
+            "lost_brin": (["missing"], "rebuild", None),
+            "numbers": (["missing"], "restore", None),
+            "cut": (["missing"], "restore", None),
+        }
+        assert found["stuck"][:2] == (["unreadable"], "rows")
+        assert "its file has 3 blocks; the last VACUUM, ANALYZE or CREATE INDEX counted 23" in "\n".join(result["text"])
+    finally:
+        server.sql(*(f"DROP {kind} {name}" for name, kind in kinds.items()), "DROP SEQUENCE numbers", "CHECKPOINT")
+
+
 def test_nobody_waits_for_a_look_and_it_waits_for_nobody(server: Harmed) -> None:
     server.sql("CREATE TABLE held AS SELECT 1 AS id")
     locked: Any = server.connect()

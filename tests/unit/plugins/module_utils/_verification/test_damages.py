@@ -18,7 +18,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.damage
     result_of,
     same_relation,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import Layout, data_files
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import (
+    Layout,
+    blocks_on_disk,
+    data_files,
+)
 
 # Page 0 of a table with one row (42), by PostgreSQL 15 with data checksums.
 HEADER = bytes.fromhex("00000000a0ed8b01") + b"\0\0" + bytes.fromhex("00001c00e01f002004200000000000") + b"\0"
@@ -67,6 +71,20 @@ def test_files_of_relations_are_those_with_numbers_alone(tmp_path: Path) -> None
         ("base/5/16385_init", "base/5/16385", 0),
         ("pg_tblspc/9/PG_15_1/5/70", "pg_tblspc/9/PG_15_1/5/70", 0),
     ]
+
+
+def test_what_lies_behind_a_short_segment_is_out_of_the_servers_reach(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path), 15, 8192, 2, True)
+    assert blocks_on_disk(layout, "7") is None
+    # What a VACUUM cut off leaves empty segments behind.
+    for sizes, expected in (((2, 2, 1, 0), (5, False)), ((2, 1, 2), (3, True)), ((2, None, 2), (2, True))):
+        for segment, blocks in enumerate(sizes):
+            file = tmp_path / (f"7.{segment}" if segment else "7")
+            file.unlink(missing_ok=True)
+            if blocks is not None:
+                file.write_bytes(bytes(blocks * 8192))
+        (tmp_path / "7_vm").touch()
+        assert blocks_on_disk(layout, "7") == expected
 
 
 def row(**changes: Any) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+# Copyright: (c) 2026, the dbre.recovery authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Relations of which something is not on disk, so that nothing that could look damaged is left.
+
+To the server a table whose file is missing or was cut off is a shorter one, with which nothing is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import Layout, blocks_on_disk
+
+# Tables of other access methods need not have such a file.
+FILES = """
+SELECT c.oid::int8 AS oid, pg_catalog.pg_relation_filepath(c.oid) AS path, c.relpages::int8 AS pages
+FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
+WHERE c.relkind IN ('r', 'm', 't', 'i', 'S') AND c.relpersistence <> 't'
+  AND (c.relkind IN ('i', 'S') OR m.amname = 'heap') AND pg_catalog.pg_relation_filepath(c.oid) IS NOT NULL
+  AND (%(oids)s::oid[] IS NULL OR c.oid = ANY(%(oids)s::oid[])) ORDER BY 1
+"""
+
+
+def short_relations(session: Any, layout: Layout, oids: Optional[Sequence[int]]) -> list[dict[str, Any]]:
+    """Those of a database (``oids``; None: all) with less on disk than there should be, and ``why`` that is known.
+
+    ``certain`` is whether that can be nothing but damage. Who drops or cuts one at this moment looks the same.
+    """
+    found = []
+    listed = rows(session, FILES, {"oids": oids})
+    session.rollback()
+    for row in listed:
+        blocks = blocks_on_disk(layout, row["path"])
+        if blocks is None:
+            found.append({**row, "certain": True, "why": "its file is missing"})
+        elif blocks[1]:
+            why = f"a segment of it is missing or cut off after {blocks[0]} blocks, and later ones are there"
+            found.append({**row, "certain": True, "why": why})
+        elif blocks[0] < row["pages"]:
+            why = f"its file has {blocks[0]} blocks; the last VACUUM, ANALYZE or CREATE INDEX counted {row['pages']}"
+            found.append({**row, "certain": False, "why": why})
+    return found
