@@ -48,6 +48,12 @@ options:
       - Secrets belong in pgBackRest's configuration file and are refused here by pgBackRest itself.
     type: dict
     default: {}
+  expire:
+    description:
+      - Expire what retention does not keep once the backup is known to be whole, where pgBackRest's configuration lets
+        a backup do that. V(false) leaves all that there is to the next expiry.
+    type: bool
+    default: true
 attributes:
   check_mode:
     description: Says which type of backup would be taken.
@@ -176,7 +182,7 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     result = {"changed": True, "type": backup_type, "backup": None}
     result["diff"] = {"before": {"newest_backup": newest}, "after": {"newest_backup": f"a new {backup_type} backup"}}
     if not module.check_mode:
-        result["backup"] = take_backup(pgbackrest, facts, backup_type, arguments)
+        result["backup"] = take_backup(pgbackrest, facts, backup_type, arguments, expire=params["expire"])
         for warning in pgbackrest.warnings:
             module.warn(warning)
     return result
@@ -191,6 +197,7 @@ def main() -> None:
             "annotations": {"type": "dict", "default": {}},
             "notes": {"type": "dict", "default": {}},
             "options": {"type": "dict", "default": {}},
+            "expire": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )

@@ -135,7 +135,7 @@ def expires_by_itself(pgbackrest: PgBackRest) -> bool:
 
 
 def take_backup(
-    pgbackrest: PgBackRest, before: Mapping[str, Any], backup_type: str, arguments: list[str]
+    pgbackrest: PgBackRest, before: Mapping[str, Any], backup_type: str, arguments: list[str], *, expire: bool = True
 ) -> dict[str, Any]:
     """Take a backup and return it with its page errors; raise RecoveryError when it has any.
 
@@ -155,7 +155,7 @@ def take_backup(
         backup = describe_backup(pgbackrest, after, backup["label"])
     if backup["error"] or backup.get("page_errors"):
         raise page_error(pgbackrest.stanza, backup, after)
-    if expires_by_itself(pgbackrest):
+    if expire and expires_by_itself(pgbackrest):
         pgbackrest.run("expire")
     return {**backup, "page_errors": []}
 

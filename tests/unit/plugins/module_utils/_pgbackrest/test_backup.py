@@ -106,9 +106,10 @@ def test_a_whole_backup_lets_older_ones_expire() -> None:
     assert replay.commands[-1] == "expire"
 
 
-def test_expiry_that_is_switched_off_stays_off() -> None:
-    replay = Replay(info=(DATA / "2.45" / "info.json").read_text(), repo_ls="{}", help="current: n\ndefault: y\n")
-    take_backup(PgBackRest(replay, stanza="alpha"), {"backups": []}, "full", [])
+@pytest.mark.parametrize(("configured", "asked"), [("current: n\n", True), ("", False)])
+def test_expiry_that_is_switched_off_stays_off(configured: str, asked: bool) -> None:
+    replay = Replay(info=(DATA / "2.45" / "info.json").read_text(), repo_ls="{}", help=f"{configured}default: y\n")
+    take_backup(PgBackRest(replay, stanza="alpha"), {"backups": []}, "full", [], expire=asked)
     assert "expire" not in replay.commands
 
 
