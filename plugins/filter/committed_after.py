@@ -33,6 +33,12 @@ options:
   kept_as:
     description: Where all of it is kept.
     type: str
+  databases:
+    description:
+      - All databases of the server, each with its C(name), whether it is C(open), and what is C(prepared) in it.
+    type: list
+    elements: dict
+    default: []
 author:
   - the dbre.recovery authors (!UNKNOWN)
 """
@@ -58,8 +64,9 @@ def committed_after(
     before: Optional[Mapping[str, Any]] = None,
     xid: Any = None,
     kept_as: str = "",
+    databases: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    return committed(results, before, int(xid) if xid not in (None, "") else None, kept_as)
+    return committed(results, before, int(xid) if xid not in (None, "") else None, kept_as, databases)
 
 
 class FilterModule:

@@ -201,6 +201,14 @@ blind:
   returned: success
   type: dict
   sample: {"catalogues": ["pg_attribute"], "before_lsn": "0/19563E8"}
+databases:
+  description:
+    - Databases of the server that were made in the window, and those dropped in it that were there before; the name of
+      a dropped one is V(null).
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"what": "dropped", "oid": 16421, "name": null}]
 unlogged:
   description: Unlogged tables of the database, of whose rows WAL tells nothing.
   returned: success

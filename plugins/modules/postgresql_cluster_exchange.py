@@ -134,7 +134,8 @@ plan:
   type: dict
   sample: {"data": "/var/lib/postgresql/15/main", "unit": "postgresql@15-main.service", "standbys": 0,
     "checksums": true, "timeline": 1, "system_identifier": "7711488204033580105",
-    "keep": "/var/lib/postgresql/15/main.before-incident-7", "needed": 31457280, "free": 69566824448, "lines": []}
+    "keep": "/var/lib/postgresql/15/main.before-incident-7", "in_use": [{"name": "shop", "open": true, "prepared": []}],
+    "needed": 31457280, "free": 69566824448, "lines": []}
 unit:
   description: The unit of systemd that runs the server; empty where there is none.
   returned: when O(state) is V(closed), V(exchanged), V(opened) or V(taken_back)
@@ -155,6 +156,14 @@ databases:
   type: list
   elements: str
   sample: [postgres, shop, template0, template1]
+in_use:
+  description:
+    - Databases of the cluster in use, whether they let anybody in, and what is prepared in them; empty where it does
+      not serve.
+  returned: when O(state) is V(prepared), V(noted), or V(closed) while it runs
+  type: list
+  elements: dict
+  sample: [{"name": "shop", "open": true, "prepared": []}]
 pages:
   description: What was seen of its pages.
   returned: when O(state) is V(prepared)
@@ -175,6 +184,13 @@ timeline:
   returned: when O(state) is V(closed) or V(opened)
   type: int
   sample: 2
+undecided:
+  description: Transactions that came back prepared, each with what is left to do.
+  returned: when O(state) is V(opened)
+  type: list
+  elements: dict
+  sample: [{"what": "Decide the transaction that is prepared as order-17 in shop", "reason": "It was not decided.",
+    "command": "psql -X 'host=/var/run/postgresql dbname=shop' -c \"ROLLBACK PREPARED 'order-17'\""}]
 fork_lsn:
   description: Where it began; V(null) where the cluster goes on that nothing had replaced.
   returned: when O(state) is V(opened)

@@ -76,7 +76,7 @@ def account_for(shop: Shop, writers: Writers, counted: dict[str, list[int]], lat
         assert acknowledged <= len(logged(shop, database)) + rows <= acknowledged + 2
     listed = [json.loads(line) for path in later["listed_in"] for line in Path(path).read_text().splitlines()]
     # All of them, and the damage itself.
-    assert len({(one["database"], one["lsn"]) for one in listed}) == later["count"] + 1
+    assert len({(one["database"], one["lsn"]) for one in listed}) == later["count"] - len(later["databases"]) + 1
 
 
 @pytest.fixture
@@ -87,6 +87,11 @@ def stock(shop: Shop) -> Iterator[Shop]:
         shop.query(database, "CREATE TABLE public.log (n int)")
     yield shop
     shop.query(CONTROL, "DROP DATABASE stock WITH (FORCE)")
+
+
+def backed_up(shop: Shop) -> set[str]:
+    info = shop.pgbackrest("info", "--output=json")
+    return {backup["label"] for backup in json.loads(info)[0]["backup"]}
 
 
 def migrate(shop: Shop) -> int:
@@ -142,15 +147,27 @@ def test_the_cluster_is_swapped_under_writers_and_the_command_of_the_report_take
 
 def test_the_cluster_is_overwritten_only_by_its_name_and_what_it_had_committed_is_listed(stock: Shop) -> None:
     shop, words = stock, {"dr_strategy": "cluster_in_place", "dr_incident_id": "over"}
+    shop.query(CONTROL, "CREATE DATABASE gone")
+    gone = shop.query(CONTROL, "SELECT oid::int8 FROM pg_database WHERE datname = 'gone'")[0][0]
+    shop.query(CONTROL, "CREATE DATABASE shut ALLOW_CONNECTIONS false")
+    shop.backup()  # with it there are as many as retention keeps
+    backups = backed_up(shop)
     with writing(shop) as writers:
         while len(writers.committed["stock"]) < 20:
             writers.over.wait(0.05)
         counted = {name: list(numbers) for name, numbers in writers.committed.items()}
+        shop.query("shop", "BEGIN; SELECT lo_create(4711); PREPARE TRANSACTION 'it''s open'")
         words["dr_target_xid"] = str(migrate(shop))
+        shop.query("shop", "COMMIT PREPARED 'it''s open'")
+        shop.query("stock", "BEGIN; SELECT lo_create(4711); PREPARE TRANSACTION 'lost'")
         refused = go_back(shop, **words)
         assert refused.rc == 2, refused.output
         assert f"-e dr_overwrite={shop.data}" in refused.output, refused.output
         assert shop.count("public.lines") == 0
+        # After the plan.
+        shop.query(CONTROL, "DROP DATABASE gone")
+        shop.query(CONTROL, "CREATE DATABASE made")
+        shop.query("made", "CREATE TABLE public.new AS SELECT g FROM generate_series(1, 7) g")
         done = go_back(shop, **words, dr_overwrite=str(shop.data))
         assert done.rc == 2, done.output
     assert "Recovered in part: missing what" in done.output
@@ -159,7 +176,24 @@ def test_the_cluster_is_overwritten_only_by_its_name_and_what_it_had_committed_i
     assert shop.query("stock", "SELECT count(*) FROM public.items") == [(500,)]
     report = shop.report("over")
     assert report["unproved"] == []
-    account_for(shop, writers, counted, report["later"])
+    later = report["later"]
+    account_for(shop, writers, counted, later)
+    assert [(one["what"], one["name"] or one["oid"]) for one in later["databases"]] == [
+        ("dropped", gone),
+        ("created", "made"),
+    ]
+    assert ("made", "public.new", 7) in {(one["database"], one["table"], one["inserted"]) for one in later["tables"]}
+    assert backups < backed_up(shop)  # all that is left of what was overwritten
+    assert set(later["unread"]) >= {
+        "shut: not read: it lets nobody in (ALLOW_CONNECTIONS)",
+        "stock: lost is prepared and not decided; if that was after the target, it is lost",
+    }
+    assert shop.query(CONTROL, "SELECT gid FROM pg_prepared_xacts") == [("it's open",)]
+    (decide,) = [item for item in report["left_to_do"] if item["what"].startswith("Decide ")]
+    shop.run("sh", "-c", decide["command"])
+    assert shop.query(CONTROL, "SELECT gid FROM pg_prepared_xacts") == []
+    for name in ("gone", "shut"):
+        shop.query(CONTROL, f"DROP DATABASE {name}")
     (gone,) = [item for item in report["left_to_do"] if item["what"].startswith("Remove ")]
     removed = shop.obey(gone["command"])
     assert removed.rc == 0, removed.output

@@ -23,7 +23,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import (
 )
 
 MOST = 2000  # changes that are told one by one, of all databases together
-NOT_TOLD = "not told: what later transactions did to roles, functions, types, grants and large objects"
+NOT_TOLD = (
+    "not told: what later transactions did to roles, settings, tablespaces, functions, types, grants and large objects"
+)
 
 
 def committed_after(
@@ -31,12 +33,15 @@ def committed_after(
     before: Optional[Mapping[str, Any]] = None,
     xid: Optional[int] = None,
     kept_as: str = "",
+    databases: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """All that was committed from the target on, but for transaction ``xid``, which is the damage itself.
 
     ``results`` are histories (M(postgresql_change_history_info)), one of each database under its name in ``item``;
     ``before`` is what this returned for earlier WAL. ``until`` is up to where each database was read: where its next
-    history is to begin. ``count`` and ``tables`` are of all, ``transactions`` those that are told one by one.
+    history is to begin. ``databases`` are all that the server has (``name``, ``open``, ``prepared``); of one that lets
+    nobody in nothing is read. One that was made or dropped counts as a transaction. ``count`` and ``tables`` are of
+    all, ``transactions`` those that are told one by one.
     """
     mine = None if xid is None else xid & 0xFFFFFFFF
     earlier = dict(before or {})
@@ -57,6 +62,17 @@ def committed_after(
         for one in others:
             kept = {key: one[key] for key in ("database", "xid", "lsn", "commit_time")}
             found.append({**kept, "changes": [_change(change) for change in one["changes"]]})
+    changed = {item["oid"]: dict(item) for item in earlier.get("databases") or []}
+    already = len(changed)
+    passing: set[int] = set()
+    for result in results:
+        for item in result.get("databases") or []:
+            if item["what"] == "dropped" and changed.get(item["oid"], {}).get("what") == "created":
+                del changed[item["oid"]]  # what came after the target is gone again
+                passing.add(item["oid"])
+            elif item["oid"] not in passing:
+                changed[item["oid"]] = dict(item)
+    count += len(changed) - already
     transactions = _bounded(found)
     tables = [
         {"database": database, "table": table, **{what: total[what] for what in ROWS}}
@@ -65,14 +81,24 @@ def committed_after(
     # What one look could not tell stays untold, whatever the next one reads.
     unread = {f"{result['item']}: {line}" for result in results for line in unread_lines(result)}
     unread |= set(earlier.get("unread") or [])
+    unread |= {
+        f"{one['name']}: not read: it lets nobody in (ALLOW_CONNECTIONS)" for one in databases if not one["open"]
+    }
+    unread |= {
+        f"{one['name']}: {gid} is prepared and not decided; if that was after the target, it is lost"
+        for one in databases
+        for gid in one["prepared"]
+    }
+    whole = {str(item["name"] or oid): _whole(item) for oid, item in sorted(changed.items())}
     return {
         "count": count,
         "rows": sum(item[what] for item in tables for what in ROWS),
         "transactions": transactions,
         "tables": tables,
+        "databases": [item for _oid, item in sorted(changed.items())],
         "unread": sorted(unread),
         "listed_in": files,
-        "lines": [*_lines(count, transactions, tables), *list_lines(files), *sorted(unread), NOT_TOLD],
+        "lines": [*_lines(count, transactions, tables, whole), *list_lines(files), *sorted(unread), NOT_TOLD],
         "until": {**(earlier.get("until") or {}), **{one["item"]: one["scanned"]["to_lsn"] for one in results}},
         "kept_as": kept_as,
     }
@@ -93,10 +119,19 @@ def _bounded(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(chosen, key=lambda one: (parse_lsn(one["lsn"]), one["database"]))
 
 
-def _lines(count: int, transactions: Sequence[Mapping[str, Any]], tables: Sequence[Mapping[str, Any]]) -> list[str]:
+def _whole(item: Mapping[str, Any]) -> str:
+    if item["what"] == "created":
+        return f"{item['name']}: the database was created after the target"
+    which = f"the database with OID {item['oid']}"
+    return f"{which} was dropped after the target, and what was committed to it in between is not told"
+
+
+def _lines(
+    count: int, transactions: Sequence[Mapping[str, Any]], tables: Sequence[Mapping[str, Any]], whole: Mapping[str, str]
+) -> list[str]:
     if not count:
         return ["no other transaction changed anything in any database after the target"]
-    databases = {one["database"] for one in transactions} | {item["database"] for item in tables}
+    databases = {one["database"] for one in transactions} | {item["database"] for item in tables} | set(whole)
     others = [
         f"{one['database']}: transaction {one['xid']}: {change['name']} {change['what']}"
         for one in transactions
@@ -105,4 +140,8 @@ def _lines(count: int, transactions: Sequence[Mapping[str, Any]], tables: Sequen
     ]
     where = counted(len(databases), "database")
     lines = [f"{counted(count, 'transaction')} changed something in {where} after the target"]
-    return lines + shown_lines({f"{item['database']}: {item['table']}": item for item in tables}, others)
+    return [
+        *lines,
+        *whole.values(),
+        *shown_lines({f"{item['database']}: {item['table']}": item for item in tables}, others),
+    ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
@@ -38,14 +39,24 @@ from ansible_collections.dbre.recovery.plugins.module_utils._exchange.recovery i
     with_recovery,
     without_recovery,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, connect
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_literal
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import read_own_file
 from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import control_value
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import now, server_pid
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import existing_parent
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.large_objects import psql_with
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import name_of_database, raw
 
 MARKER = "exchange.json"
+# Nothing is committed to template0, where it is as initdb has made it.
+_DATABASES = f"""
+SELECT {raw("datname")} AS name, pg_catalog.pg_encoding_to_char(encoding) AS encoding, datallowconn AS open,
+  ARRAY(SELECT gid FROM pg_catalog.pg_prepared_xacts p WHERE p.database = d.datname ORDER BY 1) AS prepared
+FROM pg_catalog.pg_database d
+WHERE datname <> 'template0' OR datallowconn ORDER BY 1
+"""
 GUARDED, GUARD = os.path.join("global", "pg_control"), os.path.join("global", "pg_control.kept")
 
 
@@ -86,6 +97,7 @@ class Exchange:
         return {
             **told_of(known),
             "keep": keep,
+            "in_use": self.in_use(),
             "needed": facts.needed,
             "free": facts.free,
             "lines": self._lines(known, facts, keep, target),
@@ -243,7 +255,8 @@ class Exchange:
     def noted(self) -> dict[str, Any]:
         """What the cluster is like is written down, while it serves: whoever stops it takes that away."""
         changed = self.read_marker() is None
-        return {"changed": changed, "serves": self.serves(self.begin())}
+        serves = self.serves(self.begin())
+        return {"changed": changed, "serves": serves, "in_use": self.in_use() if serves else []}
 
     def serves(self, marker: Mapping[str, Any]) -> bool:
         """Whether the server answers as ever."""
@@ -260,14 +273,32 @@ class Exchange:
         if marker.get("ended") or os.path.exists(os.path.join(server.data, GUARD)) or self._moved(marker):
             return {"changed": False, "open": False, **result}
         if server.pid() is not None and server.socket_directory() == alone:
-            return {"changed": False, "open": True, **result}
+            return {"changed": False, "open": True, "in_use": self.in_use(alone), **result}
         unit = marker["known"]["unit"]
         if server.pid() is not None and unit and unit_is_active(unit):
             raise RecoveryError(f"{unit} on {self.host} runs: it has to be stopped by systemd first.")
         self._note(marker, "stopped")
         server.stop()
         server.start(alone)
-        return {"changed": True, "open": True, **result}
+        return {"changed": True, "open": True, "in_use": self.in_use(alone), **result}
+
+    def in_use(self, socket_directory: Optional[str] = None) -> list[dict[str, Any]]:
+        """``{name, open, prepared}`` of the databases that the cluster has now, with those made since the plan."""
+        login: Login = {**self.login}
+        if socket_directory:
+            login["login_unix_socket"] = socket_directory
+        connection = connect(login, any_database=True)
+        try:
+            return [
+                {
+                    "name": name_of_database(bytes(one["name"]), one["encoding"]),
+                    "open": one["open"],
+                    "prepared": one["prepared"],
+                }
+                for one in rows(connection, _DATABASES)
+            ]
+        finally:
+            connection.close()
 
     def _moved(self, marker: Mapping[str, Any]) -> bool:
         return bool(marker.get("overwriting")) or any(os.path.exists(place["kept"]) for place in marker["places"])
@@ -399,6 +430,7 @@ class Exchange:
             parent = int(marker["settings"].get("recovery_target_timeline", timeline))
             fork = self._fork(server, marker, timeline, parent, None if back else marker["reached"].get("lsn"))
             databases = server.open_all(connection)
+            undecided = rows(connection, "SELECT gid, database::text FROM pg_catalog.pg_prepared_xacts ORDER BY 1")
         finally:
             connection.close()
         auto = os.path.join(server.data, "postgresql.auto.conf")
@@ -418,7 +450,20 @@ class Exchange:
             "changed": changed,
             **result_of(marker),
             **found,
+            "undecided": [self._decision(one["gid"], one["database"]) for one in undecided],
             "outage_seconds": seconds_since(began, marker[key]["at"]),
+        }
+
+    def _decision(self, gid: str, database: str) -> dict[str, str]:
+        """What is left to do with a transaction that was prepared, and has come back as such."""
+        decide = psql_with(self.login, database)
+        commit = f"{decide} -c {shlex.quote(f'COMMIT PREPARED {quote_literal(gid)}')}"
+        return {
+            "what": f"Decide the transaction that is prepared as {gid} in {database}",
+            "reason": "It was not decided where this cluster goes on from, so that it keeps its locks, and hinders "
+            "VACUUM. Whoever prepared it may have decided it since, or believes so. Where it was committed, or "
+            f"is to be: {commit} And else the command here.",
+            "command": f"{decide} -c {shlex.quote(f'ROLLBACK PREPARED {quote_literal(gid)}')}",
         }
 
     def _fork(

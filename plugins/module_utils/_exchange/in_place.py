@@ -106,6 +106,7 @@ class InPlace:
         return {
             **told_of(known),
             "keep": keep,
+            "in_use": exchange.in_use(),
             "needed": wal,
             "free": free,
             "restore_plan": self.proof(known, may_wait=True),

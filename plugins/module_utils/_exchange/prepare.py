@@ -37,7 +37,8 @@ class Preparation:
         """Ensure that it is proved and complete; the module's result."""
         found = self.exchange.read_marker()
         if found is not None and found.get("prepared"):
-            return {"changed": False, "serves": self.exchange.serves(found), **found["prepared"]}
+            serves = self.exchange.serves(found)
+            return {"changed": False, "serves": serves, **self._in_use(serves), **found["prepared"]}
         proved = (found or {}).get("proved") or self._prove(target)
         marker = self.exchange.begin(self.instance.path, proved["reached"])
         if "proved" not in marker:
@@ -56,7 +57,10 @@ class Preparation:
         self._configure(marker, int(target["timeline"]), str(target["value"]))
         marker["prepared"] = {"reached": proved["reached"], "databases": proved["databases"], "pages": marker["pages"]}
         self.exchange.write(marker)
-        return {"changed": True, "serves": True, **marker["prepared"]}
+        return {"changed": True, "serves": True, **self._in_use(True), **marker["prepared"]}
+
+    def _in_use(self, serves: bool) -> dict[str, Any]:
+        return {"in_use": self.exchange.in_use() if serves else []}
 
     def _prove(self, target: Mapping[str, Any]) -> dict[str, Any]:
         """Replay has stopped at the target, and a session in each database reads its catalogue."""

@@ -17,7 +17,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     server_message,
     try_to_become,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import libpq_keywords
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, libpq_keywords
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_literal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
@@ -85,8 +85,13 @@ def rights_of(oid: int, about: Mapping[str, Any], grants: Iterable[Mapping[str, 
 
 
 def psql_of(server: Server, database: str) -> str:
+    """psql_with() of a server."""
+    return psql_with(server.login, database)
+
+
+def psql_with(login: Login, database: str) -> str:
     """How people get into a database by psql, from where we do; who has no passfile is asked for the password."""
-    keywords = libpq_keywords({**server.login, "login_password": None, "ca_cert": None})
+    keywords = libpq_keywords({**login, "login_password": None, "ca_cert": None})
     words = " ".join(f"{key}={_conninfo(str(text))}" for key, text in {**keywords, "dbname": database}.items())
     return f"psql -X {shlex.quote(words)}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -152,6 +153,7 @@ class ChangeHistory(Search):
             "count": len(found),
             "transactions": [one.as_dict(self.request.database) for one in told],
             "tables": rows_by_table(found),
+            "databases": self._databases(),
             "text": self._text(found, told),
             "listed_in": self._list(found, Path(list_path)) if list_path else None,
             "scanned": self._scanned(),
@@ -160,6 +162,21 @@ class ChangeHistory(Search):
             "server": self.server,
             "repository": self.repository,
         }
+
+    def _databases(self) -> list[dict[str, Any]]:
+        """Databases of the server that were made, and those dropped that were there before, as ``{what, oid, name}``.
+
+        The name of one that is gone is not known. One that was made and dropped meanwhile is neither.
+        """
+        lines = [line for line in self.scan.special if line.rmgr == "Database" and not self._is_older(line.lsn)]
+        made, gone = (
+            {oid for line in lines if line.operation.startswith(start) for oid in _last_oid(line.text)}
+            for start in ("CREATE", "DROP")
+        )
+        there = {int(row["oid"]): row["name"] for row in self.server["databases"]}
+        # One that got another tablespace is copied and removed, too.
+        came = [{"what": "created", "oid": oid, "name": there[oid]} for oid in sorted((made - gone) & there.keys())]
+        return came + [{"what": "dropped", "oid": oid, "name": None} for oid in sorted(gone - made - there.keys())]
 
     def _unlogged(self) -> list[str]:
         known = self._here.relations.values()
@@ -307,3 +324,8 @@ class ChangeHistory(Search):
         for piece in self.scan.source.waldump(stretch.start, stretch.end, "--rmgr=Transaction"):
             found.update(relcache_of(piece, wanted))
         return found
+
+
+def _last_oid(text: str) -> list[int]:
+    """OID of the database that a record made or dropped: of the last directory in it (dbasedesc.c)."""
+    return [int(oid) for oid in re.findall(r"\d+/(\d+)", text)[-1:]]

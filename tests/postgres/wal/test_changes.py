@@ -285,3 +285,25 @@ def test_what_a_rewritten_catalogue_hides_is_said(cluster: Cluster) -> None:
     assert changes[after] == {("rewritten by a change of its definition", None)}
     assert found["blind"]["catalogues"] == ["pg_attribute", "pg_constraint"]
     assert any(line.startswith("Not told: changes of definitions committed before") for line in found["text"])
+
+
+def test_databases_that_were_made_and_dropped_are_told_and_those_that_moved_or_did_both_are_not(
+    cluster: Cluster,
+) -> None:
+    for name in ("ch_old", "ch_moved"):
+        cluster.sql(f"CREATE DATABASE {name}")
+    oid = int(cluster.sql("SELECT oid FROM pg_database WHERE datname = 'ch_old'"))
+    place = cluster.root / "ch_moved"
+    place.mkdir()
+    cluster.sql(f"CREATE TABLESPACE ch_moved LOCATION '{place}'")
+    since = now(cluster)
+    cluster.sql(
+        "CREATE DATABASE ch_new", "CREATE DATABASE ch_passing", "DROP DATABASE ch_passing", "DROP DATABASE ch_old"
+    )
+    cluster.sql("ALTER DATABASE ch_moved SET TABLESPACE ch_moved", "CREATE TABLE ch_last (id int)")
+    found = cluster.history(since=since, min_rows=1)["databases"]
+    assert [(one["what"], one["name"], one["oid"] == oid) for one in found] == [
+        ("created", "ch_new", False),
+        ("dropped", None, True),
+    ]
+    cluster.sql("DROP DATABASE ch_new", "DROP DATABASE ch_moved", "DROP TABLESPACE ch_moved")

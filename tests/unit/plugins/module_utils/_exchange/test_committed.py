@@ -59,6 +59,29 @@ def test_all_databases_are_put_together_and_each_goes_on_where_it_was_read_last(
     ]
 
 
+def test_a_database_that_was_made_or_dropped_after_the_target_is_told_and_counts() -> None:
+    dropped, created = ({"what": "dropped", "oid": 5, "name": None}, {"what": "created", "oid": 9, "name": "fresh"})
+    # Each history reads the same records.
+    first = [history_from(name, "0/F00000") | {"databases": [dropped, created]} for name in ("shop", "stock")]
+    everybody = [
+        {"name": "shop", "open": True, "prepared": []},
+        {"name": "stock", "open": True, "prepared": []},
+        {"name": "quiet", "open": False, "prepared": ["order 17"]},
+    ]
+    found = committed_after(first, databases=everybody)
+    assert found["count"] == 2
+    assert found["lines"][1:3] == [
+        "the database with OID 5 was dropped after the target, and what was committed to it in between is not told",
+        "fresh: the database was created after the target",
+    ]
+    assert found["unread"] == [
+        "quiet: not read: it lets nobody in (ALLOW_CONNECTIONS)",
+        "quiet: order 17 is prepared and not decided; if that was after the target, it is lost",
+    ]
+    later = history_from("shop", "0/F10000") | {"databases": [{"what": "dropped", "oid": 9, "name": None}]}
+    assert committed_after([later], found)["databases"] == [dropped]
+
+
 def test_a_database_that_nobody_wrote_to_is_said() -> None:
     found = committed_after([history_from("shop", "0/F00000", (741, "0/E80000", "deleted", 9))], xid=741)
     assert found["count"] == 0
