@@ -102,6 +102,7 @@ state:
     running: true
     answers: true
     why: ""
+    database: postgres
     in_recovery: true
     stands_by: true
     service: postgresql@17-main

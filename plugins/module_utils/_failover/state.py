@@ -100,6 +100,7 @@ class HostState(TypedDict, total=False):
     stands_by: bool
     service: str
     masked: bool
+    database: str
     version_num: Optional[int]
     major: int
     system_identifier: str

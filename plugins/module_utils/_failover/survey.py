@@ -48,6 +48,7 @@ with suppress(ImportError):  # connect() says so
 _ASKED = """
 SELECT json_build_object(
   'version_num', current_setting('server_version_num')::int,
+  'database', current_database(),
   'in_recovery', recovering,
   'data_directory', current_setting('data_directory'),
   'timelines', ARRAY[(SELECT timeline_id FROM pg_control_checkpoint()),
@@ -283,6 +284,7 @@ def _add_answers(state: HostState, asked: Mapping[str, Any], control: Mapping[st
     settings = asked["settings"]
     state.update(
         {
+            "database": asked["database"],
             "in_recovery": asked["in_recovery"],
             "version_num": asked["version_num"],
             "timeline": max(each for each in asked["timelines"] if each),
