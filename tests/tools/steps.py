@@ -22,9 +22,11 @@ class StepFailed(Exception):
 
 
 def _end(wrong: xml.etree.ElementTree.Element, lines: int = 12) -> str:
-    """What a failed test said last, which is where pytest says what was wrong and where."""
+    """Which tasks of a playbook failed, and what the test said last, where pytest says what was wrong and where."""
     said = (wrong.text or wrong.get("message") or "").strip().splitlines()
-    return "\n".join(f"    {line[:300]}" for line in said[-lines:])
+    fatal = [number for number, line in enumerate(said) if "fatal: [" in line][:3]
+    tasks = [line for number in fatal for line in said[number : number + 3]]
+    return "\n".join([*(f"    {line[:900]}" for line in tasks), *(f"    {line[:300]}" for line in said[-lines:])])
 
 
 class Tally:
