@@ -236,6 +236,11 @@ plan:
       seconds: {restore: 6.9, replay: 1.2}
       bytes_per_second: {restore: 4686987, replay: 83886080}
       tests: 5
+    beside:
+      - incident: table-drop-20261101T031500Z
+        path: /var/lib/postgresql/side/table-drop-20261101T031500Z
+        created: "2026-11-01T03:15:22.913+00:00"
+        remove: sudo -u postgres sh -c '/usr/lib/postgresql/15/bin/pg_ctl -D ... -m immediate stop; rm -r ...'
     shown:
       - {label: WAL to replay, lines: ["6 segments, 000000010000000000000012 to 000000010000000000000017"]}
 sets:

@@ -201,6 +201,7 @@ plan:
     tablespaces: [fast]
     earlier: null
     jobs: 2
+    beside: []
     path: /var/lib/postgresql/dbre-recovery
     port: 0
     shown: [{label: Dump, lines: ["/var/backups/shop.dump (custom, 745 kB), begun 2026-11-24 02:00:01+01:00"]}]

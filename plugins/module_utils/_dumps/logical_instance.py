@@ -53,6 +53,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings
     SAFE_SETTINGS,
     session_options,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._side.beside import others_beside
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config import (
     MIB,
     render_ident,
@@ -179,6 +180,7 @@ class LogicalRestore:
             "tablespaces": self._tablespaces(),
             "earlier": earlier["state"] if earlier else None,
             "jobs": self.jobs,
+            "beside": others_beside(self.side),
             "path": self.side.path,
             "port": self.asked.port,
         }
@@ -268,7 +270,7 @@ class LogicalRestore:
         return {
             **self.identity(),
             "state": "restoring",
-            "made_at": now(),
+            "created": now(),
             "made_path": made_path,
             "boot_id": boot_id(),
             "major_version": self.major,

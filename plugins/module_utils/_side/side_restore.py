@@ -25,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, Run, parse_error
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.whole_set import lacking, read_manifest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.binaries import find_bin_dir
+from ansible_collections.dbre.recovery.plugins.module_utils._side.beside import others_beside
 from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import control_value
 from ansible_collections.dbre.recovery.plugins.module_utils._side.expected import expected, history_of
 from ansible_collections.dbre.recovery.plugins.module_utils._side.locales import check_locales
@@ -321,6 +322,7 @@ class SideRestore:
             "system_identifier": str(ours[-1]["system-id"]),
             "set_databases": [{"name": item["name"], "oid": int(item["oid"])} for item in in_set],
             "archive": f"archive/{stanza}/{archives[repo]}",
+            "beside": others_beside(self.instance),
         }
         return restore_plan({**plan, "shown": side_restore_shown(plan)})
 

@@ -46,9 +46,13 @@ def new_side(now: str, abandon: str) -> Side:
     return {"expires": expires, "removed": None, "abandon": abandon}
 
 
-def overdue(directory: Path, incident_id: str, now: str) -> list[Overdue]:
-    """What other incidents with a record in this folder still keep although it has expired, the oldest first."""
-    found: list[Overdue] = []
+def overdue(directory: Path, incident_id: str, now: str, plan: Mapping[str, Any] | None = None) -> list[Overdue]:
+    """What other incidents still keep although it has expired, the oldest first.
+
+    They have a record in this folder, or are what this incident's ``plan`` saw beside its own side instance: of that,
+    the record may be with another controller, or gone.
+    """
+    found = _unrecorded(directory, incident_id, now, plan or {})
     for path in directory.glob("*/record.json"):
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
@@ -62,6 +66,21 @@ def overdue(directory: Path, incident_id: str, now: str) -> list[Overdue]:
             what = _what(path.parent)
             found.append({"incident": name, "what": what, "expires": side["expires"], "abandon": abandon})
     return sorted(found, key=lambda item: item["expires"])
+
+
+def _unrecorded(directory: Path, incident_id: str, now: str, plan: Mapping[str, Any]) -> list[Overdue]:
+    found: list[Overdue] = []
+    for item in (plan.get("restore_plan") or {}).get("beside") or []:
+        expires = datetime.fromisoformat(item["created"]) + KEPT_FOR
+        known = item["incident"] == incident_id or (directory / item["incident"] / "record.json").exists()
+        if known or expires > datetime.fromisoformat(now):
+            continue
+        host = plan.get("side_host")
+        where = f" on {host}" if host else ""
+        what = f"side instance {item['path']}{where} (which has no record here)"
+        until = expires.isoformat(timespec="milliseconds")
+        found.append({"incident": item["incident"], "what": what, "expires": until, "abandon": item["remove"]})
+    return found
 
 
 def _what(folder: Path) -> str:
@@ -84,5 +103,5 @@ def overdue_line(item: Overdue) -> str:
 def overdue_to_do(item: Overdue) -> dict[str, str]:
     """The same as a thing left to do."""
     what = f"Give up what incident {item['incident']} keeps: {item['what']}"
-    why = f"It was to be there until {moment(item['expires'])}, and nobody has removed it (dr-abandon)."
+    why = f"It was to be there until {moment(item['expires'])}, and nobody has removed it."
     return {"what": what, "why": why, "command": item["abandon"]}

@@ -264,8 +264,8 @@ class IncidentRecord:
     # How it is done.
 
     def _write_report(self) -> None:
-        late = overdue(self.directory, self.id, self.now())
         plan = read_json(self.path / "plan.json")
+        late = overdue(self.directory, self.id, self.now(), plan)
         self.report = build_report(self.state, self.data, plan, self._seconds(), late)
         write_atomically(self.path / "report.json", to_json(self.report))
         write_atomically(self.path / "report.html", render_html(self.report))
@@ -448,6 +448,6 @@ class IncidentRecord:
             of_it = self.directory, self.state["scenario"], self.id
             record["past_seconds"] = past_seconds(*of_it, (self.state["parameters"] or {}).get("strategy"))
             record["past_strategies"] = past_strategies(*of_it)
-            record["overdue"] = overdue(self.directory, self.id, self.now())
+            record["overdue"] = overdue(self.directory, self.id, self.now(), record.get("plan") or self.data)
             record["recovered_before"] = recovered_before(self.directory, self.data.get("incident") or {}, self.id)
         return record

@@ -420,6 +420,19 @@ def test_what_is_kept_for_too_long_is_named_by_others_until_it_is_removed(tmp_pa
     assert "removed" not in done["data"]
 
 
+def test_what_another_controller_made_is_named_by_what_its_host_shows(tmp_path: Path) -> None:
+    seen = {"incident": "theirs", "path": "/side/theirs", "created": "2026-11-23T21:00:00+00:00", "remove": "rm it"}
+    plan = {"side_host": "db2", "restore_plan": {"beside": [seen, {**seen, "incident": "mine", "path": "/side/mine"}]}}
+    assert overdue(tmp_path, "mine", "2026-11-30T20:59:59+00:00", plan) == []
+    (kept,) = overdue(tmp_path, "mine", "2026-11-30T21:00:00+00:00", plan)
+    assert kept["what"] == "side instance /side/theirs on db2 (which has no record here)"
+    assert (kept["incident"], kept["abandon"]) == ("theirs", "rm it")
+    assert kept["expires"] == "2026-11-30T21:00:00.000+00:00"
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "record.json").write_text("{}")
+    assert overdue(tmp_path, "mine", "2026-12-30T21:00:00+00:00", plan) == [], "its record says when, and how"
+
+
 def test_a_standby_is_held_before_there_is_a_plan_and_a_given_up_incident_begins_anew(
     tmp_path: Path, clock: Clock
 ) -> None:
