@@ -39,7 +39,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_f
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.entering import enter
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Omission
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.missing_blocks import short_relations
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.missing_blocks import (
+    counts_are_its_own,
+    short_relations,
+)
 
 DATABASES = """
 SELECT oid::int8 AS oid, datname AS name, datallowconn AS open FROM pg_catalog.pg_database
@@ -229,11 +232,11 @@ class Locator:
             if not named:
                 continue
             place = self._owner(session, place_of(named[0]))
-            if row["certain"] or session.server_version < 180000:
+            if row["certain"] or counts_are_its_own(session):
                 self._add(database, place, row["path"], None, "missing", row["why"])
             else:
-                # A dump brings such numbers along since PostgreSQL 18.
-                self.omit(f"whether blocks of {place['schema']}.{place['name']} in {database} are missing", row["why"])
+                why = f"{row['why']}, which replay of WAL or a dump may have brought along without these blocks"
+                self.omit(f"whether blocks of {place['schema']}.{place['name']} in {database} are missing", why)
 
     def _owner(self, session: Any, place: Place) -> Place:
         """With the name of the table that it is of."""

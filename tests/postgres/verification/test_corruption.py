@@ -270,12 +270,13 @@ def test_what_is_not_on_disk_any_more_is_told(server: Harmed) -> None:
         "CREATE INDEX lost_hash ON lost USING hash (id)",
         "CREATE INDEX lost_brin ON lost USING brin (id)",
         "CREATE SEQUENCE numbers",
-        "VACUUM ANALYZE cut",
+        "CREATE UNLOGGED TABLE fleeting AS SELECT g AS id FROM generate_series(1, 5000) g",
+        "VACUUM ANALYZE cut, fleeting",
         "CHECKPOINT",
     )
     gone = ("lost", "seen", "lost_hash", "lost_brin", "numbers")
     files = {name: server.data / server.path(name) for name in (*gone, "cut", "stuck")}
-    server.stop("fast")
+    server.stop("immediate")  # so that it makes the unlogged table empty, whose count stays
     for name in gone:
         files[name].unlink()
     with files["cut"].open("r+b") as file:
@@ -297,8 +298,11 @@ def test_what_is_not_on_disk_any_more_is_told(server: Harmed) -> None:
         }
         assert found["stuck"][:2] == (["unreadable"], "rows")
         assert "its file has 3 blocks; the last VACUUM, ANALYZE or CREATE INDEX counted 23" in "\n".join(result["text"])
+        assert "fleeting" not in found
+        assert server.sql("SELECT relpages FROM pg_class WHERE relname = 'fleeting'") != "0"
     finally:
-        server.sql(*(f"DROP {kind} {name}" for name, kind in kinds.items()), "DROP SEQUENCE numbers", "CHECKPOINT")
+        drops = [f"DROP {kind} {name}" for name, kind in kinds.items()]
+        server.sql(*drops, "DROP TABLE fleeting", "DROP SEQUENCE numbers", "CHECKPOINT")
 
 
 def test_nobody_waits_for_a_look_and_it_waits_for_nobody(server: Harmed) -> None:
@@ -400,3 +404,22 @@ def test_what_sql_alone_can_tell_is_told_of_a_server_whose_disk_nobody_reaches(s
         assert looks.fingerprints["remote"]["public.sound"]["rows"] == 1
     finally:
         server.sql("DROP DATABASE remote", database="postgres")
+
+
+def test_blocks_that_never_held_anything_and_no_standby_has_are_not_called_damage(server: Harmed) -> None:
+    """Last, for it leaves the server on another timeline."""
+    server.sql("CREATE TABLE grown AS SELECT g AS id FROM generate_series(1, 5000) g", "VACUUM ANALYZE grown")
+    file = server.data / server.path("grown")
+    server.sql("CHECKPOINT")
+    server.stop("fast")
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size - 8192)
+    (server.data / "standby.signal").touch()
+    server.start()
+    server.sql("SELECT pg_promote()")
+    result = server.locate("shop")
+    assert "grown" not in [one["place"]["name"] for one in result["damages"] if one["place"]]
+    why = {one["what"]: one["why"] for one in result["not_checked"]}[
+        "whether blocks of public.grown in shop are missing"
+    ]
+    assert "counted 23, which replay of WAL or a dump may have brought along without these blocks" in why
