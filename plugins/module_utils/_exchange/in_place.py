@@ -27,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._exchange.exchange i
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.recovery import recovery_settings, with_recovery
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import parse_error
+from ansible_collections.dbre.recovery.plugins.module_utils._side.neighbours import tablespaces_here
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import now
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import Asked as Restore
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import SideRestore, existing_parent
@@ -79,6 +80,9 @@ class InPlace:
             system_identifier=known["system_identifier"],
             major_version=known["major"],
             bin_dir=known["bin_dir"],
+            # Looked for on the disk, for the server may be stopped by now. Replay into files that are newer than the
+            # backup set leaves them as they are.
+            production_tablespaces=tablespaces_here(int(known["system_identifier"]), [known["data"]]),
         )
         plan = _Proof(restore, run).plan(None, may_wait=may_wait)
         return {**plan, "shown": [item for item in plan["shown"] if item["label"] not in (SIDE_INSTANCE, "Disk")]}

@@ -361,9 +361,9 @@ def check_tablespaces(
         if oid >= FIRST_USER_OID and oid not in known:
             raise RecoveryError(
                 f"tablespace {tablespace['name']!r} ({tablespace.get('location')}) was made after backup set {label}: "
-                "replaying WAL would write to that very place instead of below the side instance's path. Nothing was "
-                "changed. Use a backup set made after the tablespace (set); or, if it was made after the target, "
-                "leave it out of production_tablespaces.",
+                "replaying WAL would write to that very place, and into files that are newer. Nothing was changed. "
+                "Use a backup set made after the tablespace (dr_set). If it was made after the target, no set can be: "
+                "move what is in it elsewhere (ALTER TABLE ... SET TABLESPACE), drop it, and run this again.",
                 tablespace=dict(tablespace),
             )
     return [dict(tablespace) for tablespace in in_set]

@@ -285,3 +285,17 @@ def test_nothing_is_overwritten_where_the_archive_does_not_lead_to_the_target(cl
         over(swap).overwrite()
     assert swap.exchange.given_up()["start"]
     assert cluster.damaged()
+
+
+def test_nothing_is_overwritten_where_a_tablespace_was_made_since_the_plan(cluster: Cluster) -> None:
+    """Its files are newer than the backup set: replay would leave them as they are, with rows from after the target."""
+    cluster.migrate()
+    swap = Swap(cluster)
+    over(swap).plan()
+    (cluster.root / "newer").mkdir()
+    cluster.sql(f"CREATE TABLESPACE newer LOCATION '{cluster.root}/newer'")
+    swap.exchange.closed()
+    with pytest.raises(RecoveryError, match=f"{cluster.root}/newer.* was made after backup set"):
+        over(swap).overwrite()
+    assert swap.exchange.given_up()["start"]
+    assert cluster.damaged()
