@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import filecmp
 import glob
 import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import time
@@ -129,10 +131,44 @@ def look(login: Login, bin_dir: Optional[str] = None) -> Known:
 
 
 def _inside(files: Sequence[str], data: str) -> list[str]:
-    """Those of the configuration files that lie in the data directory, relative to it; ALTER SYSTEM's file apart."""
-    paths = {os.path.relpath(os.path.realpath(os.path.join(data, name)), data) for name in files if name}
-    there = {path for path in paths if not path.startswith("..") and os.path.isfile(os.path.join(data, path))}
+    """Those of the configuration files that lie in the data directory, relative to it; ALTER SYSTEM's file apart.
+
+    A link there is one of them, wherever it leads: a backup has what it led to when it was taken.
+    """
+    there = set()
+    for name in filter(None, files):
+        whole = os.path.join(data, name)
+        beside = os.path.join(os.path.realpath(os.path.dirname(whole)), os.path.basename(whole))
+        for path in (beside, os.path.realpath(whole)):
+            below = os.path.relpath(path, data)
+            if not below.startswith("..") and os.path.isfile(path):
+                there.add(below)
     return sorted(there - {"postgresql.auto.conf"})
+
+
+def links_among(files: Sequence[str], data: str) -> dict[str, str]:
+    """Those of the files in the data directory that are links, and where each leads."""
+    whole = {name: os.path.join(data, name) for name in files}
+    return {name: os.readlink(path) for name, path in whole.items() if os.path.islink(path)}
+
+
+def put_configuration(source: str, data: str, files: Sequence[str], links: Mapping[str, str]) -> None:
+    """Have in ``data`` the files that ``source`` has, and as ``links`` what was one."""
+    for name in files:
+        ours, place = os.path.join(source, name), os.path.join(data, name)
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        if os.path.islink(place) and links.get(name) != os.readlink(place):
+            os.unlink(place)
+        if name not in links:
+            shutil.copy2(ours, place)
+            continue
+        if not os.path.islink(place):
+            with suppress(FileNotFoundError):
+                os.unlink(place)
+            os.symlink(links[name], place)
+        # A restore that makes links anew writes what a backup has to where they lead.
+        if os.path.realpath(ours) != os.path.realpath(place) and not filecmp.cmp(ours, place, shallow=False):
+            shutil.copyfile(ours, place)
 
 
 def options_of(data: str) -> str:

@@ -16,7 +16,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.files import w
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, size
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange import places
-from ansible_collections.dbre.recovery.plugins.module_utils._exchange.cluster import Known, look
+from ansible_collections.dbre.recovery.plugins.module_utils._exchange.cluster import (
+    Known,
+    links_among,
+    look,
+    put_configuration,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.exchange import (
     GUARD,
     GUARDED,
@@ -186,6 +191,7 @@ class InPlace:
         rc, stdout, stderr = run(["sync", "-f", exchange.keep])
         if rc != 0:
             raise RecoveryError(f"sync {exchange.keep}: {(stderr or stdout).strip()}. Nothing was overwritten.")
+        marker["links"] = links_among(marker["known"]["files"], data)
         marker["salvaged"] = now()
         exchange.write(marker)
 
@@ -209,9 +215,7 @@ class InPlace:
     def _configure(self, marker: dict[str, Any]) -> None:
         """Give it the configuration that it had, and have it open at the target."""
         data, config = marker["known"]["data"], os.path.join(self.exchange.keep, "config")
-        for name in marker["known"]["files"]:
-            os.makedirs(os.path.dirname(os.path.join(data, name)), mode=0o700, exist_ok=True)
-            shutil.copy2(os.path.join(config, name), os.path.join(data, name))
+        put_configuration(config, data, marker["known"]["files"], marker["links"])
         settings = recovery_settings(marker["command"], marker["target"]["timeline"], marker["target"]["lsn"])
         with open(os.path.join(config, AUTO), encoding="utf-8") as file:
             write_atomically(os.path.join(data, AUTO), with_recovery(file.read(), settings))

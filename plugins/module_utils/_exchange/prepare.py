@@ -14,7 +14,11 @@ from typing import Any
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
-from ansible_collections.dbre.recovery.plugins.module_utils._exchange.cluster import READ_CATALOGUE
+from ansible_collections.dbre.recovery.plugins.module_utils._exchange.cluster import (
+    READ_CATALOGUE,
+    links_among,
+    put_configuration,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.exchange import Exchange
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.places import IN_PLACE
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.recovery import recovery_settings, with_recovery
@@ -147,9 +151,7 @@ class Preparation:
     def _configure(self, marker: dict[str, Any], timeline: int, lsn: str) -> None:
         """Give it the configuration that production has now, and have it open where it was proved."""
         data, known = self.instance.data, marker["known"]
-        for name in known["files"]:
-            os.makedirs(os.path.dirname(os.path.join(data, name)), mode=0o700, exist_ok=True)
-            shutil.copy2(os.path.join(known["data"], name), os.path.join(data, name))
+        put_configuration(known["data"], data, known["files"], links_among(known["files"], known["data"]))
         settings = recovery_settings(marker["command"], timeline, lsn)
         with open(os.path.join(known["data"], "postgresql.auto.conf"), encoding="utf-8") as file:
             write_atomically(os.path.join(data, "postgresql.auto.conf"), with_recovery(file.read(), settings))

@@ -32,11 +32,16 @@ class Cluster(Production):
         self.sql("CREATE TABLE orders (id int, note text)", "CREATE TABLE events (id int) TABLESPACE fast")
         self.sql("CREATE TABLE items (id int)", database="stock")
         self.write(1, 100)
-        self.backrest("backup", "--type=full")
-        self.write(101, 200)
         with (self.data / "postgresql.conf").open("a") as file:
             file.write("include 'more.conf'\n")
-        (self.data / "more.conf").write_text("work_mem = '5MB'\n")
+        # As sites have it whose configuration is kept elsewhere.
+        (self.root / "etc").mkdir()
+        (self.root / "etc" / "more.conf").write_text("work_mem = '4MB'\n")
+        (self.data / "more.conf").symlink_to(self.root / "etc" / "more.conf")
+        self.backrest("backup", "--type=full")
+        self.write(101, 200)
+        # Newer than any backup, so that it is seen which of both is in force.
+        (self.root / "etc" / "more.conf").write_text("work_mem = '5MB'\n")
         self.sql("ALTER SYSTEM SET maintenance_work_mem = '33MB'")
 
     def write(self, first: int, last: int) -> None:

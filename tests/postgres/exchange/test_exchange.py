@@ -35,6 +35,7 @@ def test_all_databases_are_as_before_the_migration_and_taking_it_back_loses_noth
     assert cluster.state() == BEFORE
     assert cluster.sql("SELECT to_regclass('later')") is None
     assert cluster.sql("SHOW work_mem") == "5MB"
+    assert (cluster.data / "more.conf").is_symlink()
     assert cluster.sql("SHOW maintenance_work_mem") == "33MB"
     assert "recovery_target" not in (cluster.data / "postgresql.auto.conf").read_text()
     assert swap.prove_archived()["proved"]
@@ -231,6 +232,7 @@ def test_the_cluster_is_restored_in_place_and_what_only_it_had_was_kept_before(c
     assert cluster.state() == BEFORE
     assert cluster.sql("SELECT to_regclass('later')") is None
     assert cluster.sql("SHOW work_mem") == "5MB"
+    assert (cluster.data / "more.conf").is_symlink()
     assert cluster.sql("SHOW maintenance_work_mem") == "33MB"
     assert swap.prove_archived()["proved"]
     assert (
