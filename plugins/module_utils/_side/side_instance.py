@@ -52,6 +52,8 @@ NOT_COUNTED = frozenset(["lost+found", "lock.file", f"{MARKER}.new"])
 LONGEST_PATH = 107 - len("/run/.s.PGSQL.65535")
 # Seconds to wait for the step that a killed run left behind on the host.
 LONGEST_WAIT = 3600.0
+# Seconds until a server that is being started has said so.
+LONGEST_START = 60.0
 _STILL_THERE = ("pre-existing shared memory", 'lock file "postmaster.pid" already exists')
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9._@+/-]+")
 
@@ -260,16 +262,30 @@ class SideInstance:
                     timeout=60,
                     check=False,
                 )
-            for _look in range(100):
-                if self.pid() is not None:
-                    return
-                time.sleep(0.02)
-                if "FATAL" in self.log_text(marker):
+            # A busy host may need seconds until the server says that it is there. Between two looks at all processes
+            # one of them may have handed over to the next.
+            began = seen = time.monotonic()
+            while self.pid() is None and "FATAL" not in self.log_text(marker):
+                seen = time.monotonic() if self.is_starting() else seen
+                if time.monotonic() > min(began + LONGEST_START, seen + 2):
                     break
+                time.sleep(0.05)
+            if self.pid() is not None:
+                return
             # A killed server and its children take a moment to be gone.
             if attempt == 19 or not any(words in self.log_text(marker) for words in _STILL_THERE):
                 return
             time.sleep(0.5)
+
+    def is_starting(self) -> bool:
+        """Whether a process was given our data directory: pg_ctl, its shell, or the server itself."""
+        ours = [os.fsencode(word) for word in ("-D", self.data)]
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read()
+                if all(word in words for word in ours):
+                    return True
+        return False
 
     def stop(self, marker: Mapping[str, Any]) -> bool:
         """Stop the server: fast, then at once. True when it ran."""

@@ -146,6 +146,22 @@ def test_a_target_at_the_beginning_of_a_wal_file(make_side: Any) -> None:
     assert side.sql("SELECT max(id) FROM orders") == 2000
 
 
+def test_a_server_that_takes_seconds_to_say_that_it_starts_is_waited_for(make_side: Any, tmp_path: Path) -> None:
+    """As on a host with a load of fifteen: it was said to have ended, without saying why."""
+    side = make_side("boundary")
+    side.restore()
+    marker = side.instance.marker()
+    for program in Path(marker["bin_dir"]).iterdir():
+        (tmp_path / program.name).symlink_to(program)
+    (tmp_path / "pg_ctl").unlink()
+    real = f'{marker["bin_dir"]}/pg_ctl "$@"'
+    (tmp_path / "pg_ctl").write_text(f'#!/bin/sh\n[ "$1" = start ] || exec {real}\n(sleep 4; exec {real}) &\n')
+    (tmp_path / "pg_ctl").chmod(0o755)
+    side.instance.write_marker({**marker, "bin_dir": str(tmp_path)})
+    side.ensure("promoted")
+    assert side.sql("SELECT max(id) FROM orders") == 2000
+
+
 def test_a_target_after_a_failover_is_reached_from_a_backup_before_it(make_side: Any) -> None:
     side = make_side("second timeline")
     plan, _changed = side.restore()
