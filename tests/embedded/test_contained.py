@@ -79,7 +79,7 @@ def told_by_the_host_alone(shop: Shop, incident: str) -> None:
     elsewhere = {"dr_incident_id": "beside-it", "dr_report_dir": str(shop.folder / "elsewhere")}
     plan = shop.recover("--check", dr_tables="public.orders", **elsewhere)
     words = " ".join(plan.output.split())
-    assert f"side instance {shop.folder}/side/{incident} on production (which has no record here) until" in words
+    assert f"side instance {shop.folder}/side/{incident} on production (without a record here; the command is" in words
     assert f"pg_ctl -D {shop.folder}/side/{incident}/data -m immediate stop; rm -r " in words
 
 

@@ -85,7 +85,8 @@ _ROWS_UNKNOWN = {
 def rows_text(rows: Any, estimated: bool = False, kind: Any = None) -> str:
     """How many rows a relation of ``kind`` (relkind) lost, and where nobody knows, why; also of an empty one."""
     if rows is None:
-        return f"rows unknown: {_ROWS_UNKNOWN.get(str(kind), 'no ANALYZE had counted them')}"
+        why = _ROWS_UNKNOWN.get(str(kind))
+        return f"rows unknown: {why}" if why else "rows unknown until it is restored: no ANALYZE had counted them"
     return ("about " if estimated else "") + counted(rows, "row")
 
 

@@ -153,7 +153,7 @@ def links_among(files: Sequence[str], data: str) -> dict[str, str]:
 
 
 def put_configuration(source: str, data: str, files: Sequence[str], links: Mapping[str, str]) -> None:
-    """Have in ``data`` the files that ``source`` has, and as ``links`` what was one."""
+    """Have in ``data`` the files that ``source`` has, and as ``links`` what was one. Writes nothing through them."""
     for name in files:
         ours, place = os.path.join(source, name), os.path.join(data, name)
         os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
@@ -166,8 +166,13 @@ def put_configuration(source: str, data: str, files: Sequence[str], links: Mappi
             with suppress(FileNotFoundError):
                 os.unlink(place)
             os.symlink(links[name], place)
-        # A restore that makes links anew writes what a backup has to where they lead.
-        if os.path.realpath(ours) != os.path.realpath(place) and not filecmp.cmp(ours, place, shallow=False):
+
+
+def put_linked(source: str, data: str, links: Mapping[str, str]) -> None:
+    """Have behind the links in ``data`` what ``source`` has: a restore writes what a backup has to where they lead."""
+    for name in links:
+        ours, place = os.path.join(source, name), os.path.join(data, name)
+        if not filecmp.cmp(ours, place, shallow=False):
             shutil.copyfile(ours, place)
 
 

@@ -21,6 +21,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._exchange.cluster im
     links_among,
     look,
     put_configuration,
+    put_linked,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.exchange import (
     GUARD,
@@ -216,6 +217,7 @@ class InPlace:
         """Give it the configuration that it had, and have it open at the target."""
         data, config = marker["known"]["data"], os.path.join(self.exchange.keep, "config")
         put_configuration(config, data, marker["known"]["files"], marker["links"])
+        put_linked(config, data, marker["links"])
         settings = recovery_settings(marker["command"], marker["target"]["timeline"], marker["target"]["lsn"])
         with open(os.path.join(config, AUTO), encoding="utf-8") as file:
             write_atomically(os.path.join(data, AUTO), with_recovery(file.read(), settings))

@@ -277,9 +277,8 @@ def summary(report: Mapping[str, Any]) -> str:
     lines += [_still_contained(report).strip()] if _still_contained(report) else []
     left = report.get("left_to_do") or []
     if left:
-        lines.append(
-            f"Left to you: {units.counted(len(left), 'thing')}, each with its reason and command in the report."
-        )
+        each = "each with" if len(left) > 1 else "with"
+        lines.append(f"Left to you: {units.counted(len(left), 'thing')}, {each} its reason and command in the report.")
         lines += [f"  {item['what']}" for item in left[:3] if item.get("what")]
         lines += [f"  and {len(left) - 3} more"] if len(left) > 3 else []
     return "\n".join(lines)

@@ -37,7 +37,7 @@ class Cluster(Production):
         # As sites have it whose configuration is kept elsewhere.
         (self.root / "etc").mkdir()
         (self.root / "etc" / "more.conf").write_text("work_mem = '4MB'\n")
-        (self.data / "more.conf").symlink_to(self.root / "etc" / "more.conf")
+        (self.data / "more.conf").symlink_to("../etc/more.conf")
         self.backrest("backup", "--type=full")
         self.write(101, 200)
         # Newer than any backup, so that it is seen which of both is in force.

@@ -250,6 +250,24 @@ def test_the_cluster_is_restored_in_place_and_what_only_it_had_was_kept_before(c
     assert cluster.state() == before
 
 
+def test_what_configuration_leads_to_is_as_it_was_where_wal_is_behind_a_link_too(cluster: Cluster) -> None:
+    """pgBackRest makes all links anew then, and writes what the backup has to where each of them leads."""
+    settings = cluster.root / "etc" / "more.conf"
+    cluster.stop()
+    (cluster.data / "pg_wal").rename(cluster.root / "wal")
+    (cluster.data / "pg_wal").symlink_to(cluster.root / "wal")
+    cluster.start()
+    settings.write_text("work_mem = '4MB'\n")
+    cluster.backrest("backup", "--type=full")
+    settings.write_text("work_mem = '6MB'\n")
+    cluster.migrate()
+    overwrite(Swap(cluster))
+    assert cluster.state() == BEFORE
+    assert settings.read_text() == "work_mem = '6MB'\n"
+    assert cluster.sql("SHOW work_mem") == "6MB"
+    assert (cluster.data / "pg_wal").is_symlink()
+
+
 @pytest.mark.parametrize(
     ("what", "place"), [("write", module.Exchange), ("_restore", InPlace), ("_configure", InPlace)]
 )

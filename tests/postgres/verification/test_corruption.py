@@ -105,8 +105,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 def server() -> Iterator[Harmed]:
     root = Path(tempfile.mkdtemp(prefix="harmed-"))
     cluster = Harmed(root, PORT)
-    # Quiet: autovacuum would write pages anew that are damaged on disk only, and so mend what is to be found.
-    cluster.init(autovacuum="off")
+    cluster.init(autovacuum="off")  # it would write pages anew that are damaged on disk only: mend what is to be found
     if "checksum version:           0" in call(cluster.bin / "pg_controldata", "-D", cluster.data):
         call(cluster.bin / "pg_checksums", "--enable", "-D", cluster.data)
     cluster.start()

@@ -127,7 +127,7 @@ def test_what_happened_is_a_sentence_also_where_only_the_moment_is_known(
 
 def test_rows_that_nobody_knows_have_their_reason() -> None:
     assert hit_text(damaged("a", True, kind="p")) == "truncate, rows unknown: they are in its partitions"
-    assert hit_text(damaged("a", True)) == "truncate, rows unknown: no ANALYZE had counted them"
+    assert hit_text(damaged("a", True)) == "truncate, rows unknown until it is restored: no ANALYZE had counted them"
     assert hit_text(damaged("v", True, kind="v", damage="drop")) == "drop, a view"
 
 

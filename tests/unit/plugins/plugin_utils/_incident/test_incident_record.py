@@ -425,7 +425,9 @@ def test_what_another_controller_made_is_named_by_what_its_host_shows(tmp_path: 
     plan = {"side_host": "db2", "restore_plan": {"beside": [seen, {**seen, "incident": "mine", "path": "/side/mine"}]}}
     assert overdue(tmp_path, "mine", "2026-11-30T20:59:59+00:00", plan) == []
     (kept,) = overdue(tmp_path, "mine", "2026-11-30T21:00:00+00:00", plan)
-    assert kept["what"] == "side instance /side/theirs on db2 (which has no record here)"
+    assert kept["what"] == (
+        "side instance /side/theirs on db2 (without a record here; the command is for a shell on db2)"
+    )
     assert (kept["incident"], kept["abandon"]) == ("theirs", "rm it")
     assert kept["expires"] == "2026-11-30T21:00:00.000+00:00"
     (tmp_path / "theirs").mkdir()

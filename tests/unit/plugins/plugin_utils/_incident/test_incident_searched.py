@@ -30,7 +30,7 @@ def test_the_rows_of_each_relation_stand_beside_it_and_what_was_not_asked_for_is
     text = shown(incident={"kind": "truncate", "database": "shop", "relations": relations})
     assert "public.customers: truncate, 0 rows\n" in text
     assert "public.orders: truncate, about 5,000 rows; not asked for, but the same transaction did it" in text
-    assert "public.items: truncate, rows unknown: no ANALYZE had counted them; not" in text
+    assert "public.items: truncate, rows unknown until it is restored: no ANALYZE had counted them; not" in text
     assert "public.notes: column, column body; not" in text
 
 
