@@ -302,6 +302,20 @@ request:
   type: dict
   sample: {"call": "restore_db_instance_to_point_in_time", "arguments": {"MultiAZ": true},
            "modified_after": ["monitoring_interval"], "members": []}
+beside:
+  description:
+    - Isolated copies in this region that were restored for other incidents, the oldest first. Each has its C(incident),
+      its identifier as C(path), since when it is there as C(created), and the command that removes it as C(remove).
+  returned: in check mode, O(state=present)
+  type: list
+  elements: dict
+  sample:
+    - incident: incident-6
+      path: shop-incident-6-side
+      created: "2026-11-18T03:11:59+00:00"
+      remove: >-
+        ansible localhost -m dbre.recovery.rds_restore -a 'db_instance_identifier=shop-incident-6-side
+        incident=incident-6 state=absent region=eu-central-1'
 """
 
 from dataclasses import replace
@@ -316,6 +330,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.calls.module im
     plain,
     run_module,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.beside import copies_beside
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.remove import ensure_absent
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.restore import Asked, Restore
 from ansible_collections.dbre.recovery.plugins.module_utils._rds.restore.settings import argument_spec
@@ -336,13 +351,19 @@ def restore(module: RdsModule) -> dict[str, Any]:
         )
     else:
         overrides = {option: params[option] for option in argument_spec() if option != "members"}
-        result = Restore(
+        asked = Restore(
             replace(pick(Asked, params), overrides=overrides),
             module.rds(),
             lambda region: module.rds(region, patient=False),
             module.waiting(),
             module.check_mode,
-        ).run()
+        )
+        result = asked.run()
+        if module.check_mode:
+            rds = module.rds()
+            reached = {"region": rds.region, "profile": params["profile"], "endpoint_url": params["endpoint_url"]}
+            given = {option: str(text) for option, text in reached.items() if text}
+            result["beside"] = copies_beside(asked.kind, rds, params["incident"] or "", given)
     for key in ("instance", "cluster"):
         if key in result:
             result[key] = facts(result[key]) if result[key] else {}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import threading
 import time
@@ -113,6 +114,8 @@ def test_a_recovery_killed_while_it_restores_goes_on(cloud: Cloud, shop: str, lo
     assert cloud.checksum(shop, "public.orders") == lost["orders"]
     assert cloud.identifiers() == {shop}
     assert cloud.report("drop2")["runs"] == 2
+    plan = json.loads((cloud.reports / "drop2" / "plan.json").read_text())
+    assert plan["restore_plan"]["beside"] == [], "its own copy is none of another incident"
 
 
 def test_a_password_that_production_does_not_take_is_told_before_anything_is_done(cloud: Cloud, shop: str) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from cloud import CREDENTIALS, HOME
@@ -17,11 +18,16 @@ from cloud import CREDENTIALS, HOME
 from conftest import EmulatedRds, wait  # isort: skip
 
 
-def module(emulated_rds: EmulatedRds, name: str, **options: Any) -> dict[str, Any]:
+def module(emulated_rds: EmulatedRds, name: str, *words: str, **options: Any) -> dict[str, Any]:
     """The result of one run of a module of ours, which must not fail."""
     given = {"region": HOME, "endpoint_url": emulated_rds.url, **options}
+    return ansible(["ansible", "localhost", "-m", f"dbre.recovery.{name}", "-a", json.dumps(given), *words])
+
+
+def ansible(command: list[str]) -> dict[str, Any]:
+    """The result of a module that a command runs, which must not fail."""
     done = subprocess.run(
-        ["ansible", "localhost", "-m", f"dbre.recovery.{name}", "-a", json.dumps(given)],
+        command,
         env={
             **os.environ,
             **CREDENTIALS,
@@ -106,7 +112,7 @@ def test_an_aurora_cluster_comes_back_with_members_settings_and_rows(emulated_rd
     assert "sales-side is gone" in again["not_inherited"][0]["reason"]
 
 
-def test_an_instance_comes_back_with_every_setting_and_can_have_them_off(emulated_rds: EmulatedRds) -> None:
+def test_an_instance_comes_back_with_every_setting_or_without_and_is_told_beside(emulated_rds: EmulatedRds) -> None:
     rds, ec2 = emulated_rds.client(), emulated_rds.client("ec2")
     vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
     group = ec2.create_security_group(GroupName="ledger", Description="ledger", VpcId=vpc)["GroupId"]
@@ -159,6 +165,10 @@ def test_an_instance_comes_back_with_every_setting_and_can_have_them_off(emulate
         assert same[key] == source[key], key
     assert {"Key": "team", "Value": "ledger"} in same["TagList"]
 
+    # As the playbooks isolate a copy that is not to serve.
+    isolated = "ledger-bare-isolated"
+    family = rds.describe_db_parameter_groups()["DBParameterGroups"][0]["DBParameterGroupFamily"]
+    rds.create_db_parameter_group(DBParameterGroupName=isolated, DBParameterGroupFamily=family, Description="isolated")
     module(
         emulated_rds,
         "rds_restore",
@@ -176,6 +186,7 @@ def test_an_instance_comes_back_with_every_setting_and_can_have_them_off(emulate
         max_allocated_storage=0,
         associated_roles=[],
         tags={},
+        db_parameter_group_name=isolated,
     )
     bare = emulated_rds.instance("ledger-bare")
     for key in (
@@ -193,3 +204,17 @@ def test_an_instance_comes_back_with_every_setting_and_can_have_them_off(emulate
         assert not bare.get(key), key
     assert bare["VpcSecurityGroups"] != source["VpcSecurityGroups"]
     assert all(tag["Key"].startswith("dbre:") for tag in bare["TagList"])
+
+    def beside(incident: str) -> list[dict[str, Any]]:
+        other = {**asked, "incident": incident, "db_instance_identifier": "ledger-other"}
+        found: list[dict[str, Any]] = module(emulated_rds, "rds_restore", "--check", **other)["beside"]
+        return found
+
+    # The other copy is as its source is, and may have taken its place.
+    (kept,) = beside("i3")
+    assert (kept["incident"], kept["path"]) == ("i2", "ledger-bare")
+    assert datetime.fromisoformat(kept["created"]) > datetime.now(timezone.utc) - timedelta(minutes=10)
+    assert beside("i2") == [], "its own run knows it"
+    assert ansible(shlex.split(kept["remove"]))["changed"] is True
+    assert beside("i3") == []
+    assert emulated_rds.instance("ledger-same")

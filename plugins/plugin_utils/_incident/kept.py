@@ -77,7 +77,8 @@ def _unrecorded(directory: Path, incident_id: str, now: str, plan: Mapping[str, 
             continue
         host = plan.get("side_host")
         where = f" on {host}" if host else ""
-        what = f"side instance {item['path']}{where} (without a record here; the command is for a shell{where})"
+        shell = f"; the command is for a shell{where}" if host else ""
+        what = f"side instance {item['path']}{where} (without a record here{shell})"
         until = expires.isoformat(timespec="milliseconds")
         found.append({"incident": item["incident"], "what": what, "expires": until, "abandon": item["remove"]})
     return found

@@ -10,6 +10,8 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 
+# Suffix of the group's name: NAME_OF_THE_COPY-isolated.
+ISOLATED = "isolated"
 # Subscriptions come along in the copy; without workers none connects to its publisher and moves its slot.
 NO_SUBSCRIPTIONS = "max_logical_replication_workers"
 # Libraries whose background workers act on their own: jobs, partition upkeep that drops tables, replication.

@@ -430,6 +430,9 @@ def test_what_another_controller_made_is_named_by_what_its_host_shows(tmp_path: 
     )
     assert (kept["incident"], kept["abandon"]) == ("theirs", "rm it")
     assert kept["expires"] == "2026-11-30T21:00:00.000+00:00"
+    on_rds = {"restore_plan": {"rds": {}, "beside": [{**seen, "path": "shop-dr-theirs"}]}}
+    (kept,) = overdue(tmp_path, "mine", "2026-11-30T21:00:00+00:00", on_rds)
+    assert kept["what"] == "side instance shop-dr-theirs (without a record here)"
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "record.json").write_text("{}")
     assert overdue(tmp_path, "mine", "2026-12-30T21:00:00+00:00", plan) == [], "its record says when, and how"
