@@ -17,6 +17,9 @@ description:
     C(REINDEX) give a relation another file and the same rows; C(ALTER TABLE) may have changed values where it rewrites.
   - The position of a transaction is the recovery target just before it, exclusive. Its number is what C(target_xid) of
     M(dbre.recovery.postgresql_recovery_target_info) takes.
+  - What a transaction deleted or updated is told with whatever else it did, however few the rows.
+  - Where WAL does not tell what a relation was before, it is told as changed, and that nobody knows how. Of a stretch
+    that was written with C(wal_level) V(minimal), it is said that it does not tell all.
   - Temporary relations, statistics and what was rolled back are left out. Only what is in WAL can be told, so unlogged
     tables are seen when they are made and dropped, and no rows of theirs.
   - Runs on the primary as the operating system user that owns the server. Nothing has to be installed beforehand, and
@@ -157,7 +160,8 @@ transactions:
       type: str
     changes:
       description:
-        - What it did, under the names of just before it, with OID and C(relkind), V(n) for a schema.
+        - What it did, under the names of just before it, with OID and C(relkind), V(n) for a schema, V(L) for large
+          objects.
         - RV(ignore:rows) is the number of rows, V(null) where it is not known; RV(ignore:rows_estimated) says that the
           last VACUUM or ANALYZE told it.
       type: list

@@ -16,7 +16,7 @@ class ClassRow:
     """What a row of pg_class says of a relation. Names are bytes in the database's encoding.
 
     ``rows`` is reltuples, what the last VACUUM or ANALYZE counted or estimated; None when there was none. ``columns``
-    is relnatts, which counts dropped ones, too.
+    is relnatts, which counts dropped ones, too; ``security`` are relrowsecurity and relforcerowsecurity.
     """
 
     oid: int
@@ -28,6 +28,8 @@ class ClassRow:
     kind: str
     rows: Optional[int] = None
     columns: int = 0
+    owner: int = 0
+    security: bytes = b""
 
 
 _CLASS_HEAD = struct.Struct("=I64sIIIIIII")
@@ -35,14 +37,17 @@ _CLASS_HEAD = struct.Struct("=I64sIIIIIII")
 
 def class_row(row: bytes, major: int) -> ClassRow:
     """Decode a row of pg_class (PostgreSQL 15 to 18: src/include/catalog/pg_class.h; 18 has one more counter)."""
-    oid, name, namespace, _type, _of_type, _owner, _method, filenode, tablespace = _CLASS_HEAD.unpack_from(row)
-    # relpages, reltuples, relallvisible, in 18 relallfrozen, reltoastrelid; then relhasindex, relisshared.
+    oid, name, namespace, _type, _of_type, owner, _method, filenode, tablespace = _CLASS_HEAD.unpack_from(row)
+    # relpages, reltuples, relallvisible, in 18 relallfrozen, reltoastrelid; then relhasindex, relisshared, and after
+    # relchecks relhasrules, relhastriggers, relhassubclass.
     flags = _CLASS_HEAD.size + (20 if major >= 18 else 16)
     persistence, kind = chr(row[flags + 2]), chr(row[flags + 3])
     (columns,) = struct.unpack_from("=h", row, flags + 4)
     _pages, tuples = struct.unpack_from("=if", row, _CLASS_HEAD.size)
     rows = int(tuples) if tuples > 0 else None
-    return ClassRow(oid, name.rstrip(b"\0"), namespace, filenode, tablespace, persistence, kind, rows, columns)
+    security = row[flags + 11 : flags + 13]
+    name = name.rstrip(b"\0")
+    return ClassRow(oid, name, namespace, filenode, tablespace, persistence, kind, rows, columns, owner, security)
 
 
 def namespace_row(row: bytes) -> tuple[int, bytes]:

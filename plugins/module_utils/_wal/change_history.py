@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -25,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.units import c
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import server
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog import BEFORE_RANGE
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalogues import Catalogues
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.changes import (
     KINDS,
@@ -40,7 +41,16 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan, Stretch
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import count_changes, files_made, relcache_of
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import (
+    Line,
+    count_changes,
+    files_emptied,
+    files_made,
+    format_time,
+    parse_time,
+    relcache_of,
+    wal_levels,
+)
 
 # Catalogues whose rows say what a relation is, with what a change of them is that is more than a relation made or gone.
 DEFINING = {
@@ -49,6 +59,7 @@ DEFINING = {
     "pg_constraint": frozenset(("insert", "update", "delete")),
     "pg_inherits": frozenset(("insert", "update", "delete")),
     "pg_policy": frozenset(("insert", "update", "delete")),
+    "pg_rewrite": frozenset(("insert", "update", "delete")),
     "pg_trigger": frozenset(("insert", "update", "delete")),
 }
 # Catalogues whose rows are large objects.
@@ -56,6 +67,11 @@ LARGE_OBJECTS = ("pg_largeobject", "pg_largeobject_metadata")
 FILES = """
 SELECT c.relname AS name, pg_catalog.pg_relation_filenode(c.oid)::bigint AS filenode FROM pg_catalog.pg_class c
 WHERE c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND c.relname = ANY(%s)
+"""
+# What a table has of such a type goes with an attribute of it.
+TYPES = f"""
+SELECT c.oid::bigint AS oid, c.relnamespace::bigint AS namespace, {server.raw("c.relname")} AS name
+FROM pg_catalog.pg_class c WHERE c.relkind = 'c' AND c.oid >= {server.FIRST_USER_OID}
 """
 
 
@@ -104,7 +120,9 @@ class ChangeHistory(Search):
         self.databases = None
         self._watched = frozenset()
         self.scan = Scan(self.source, self.end, self.floor, keep_rest=self._keep_rest)
-        self.catalogues = Catalogues(self.scan, self._here, self.server["major"], KINDS)
+        self.catalogues = catalogues = Catalogues(self.scan, self._here, self.server["major"], KINDS)
+        self._take_up_rewritten = catalogues.take_up_rewritten
+        self._followed = (catalogues.classes, catalogues.namespaces, catalogues.attributes)
         self._names = self._catalogue_files()
         self._defining = {file: DEFINING[name] for file, name in self._names.items() if name in DEFINING}
         self._large_objects = self._names.keys() - self._defining.keys()
@@ -112,14 +130,26 @@ class ChangeHistory(Search):
         self._open: Counter[tuple[Relation, int, str]] = Counter()
         self._altering: set[int] = set()
         self._anew: dict[Relation, int] = {}
+        self._cut: set[tuple[int, int, int, int]] = set()
+        self._levels: dict[int, str] = {}
 
     def _catalogue_files(self) -> dict[Relation, str]:
-        """Files of the catalogues in DEFINING and LARGE_OBJECTS."""
+        """Files of the catalogues in DEFINING and LARGE_OBJECTS; composite types are noted beside the relations."""
         inside = server.session(self.login, self.request.database)
         try:
             with inside.cursor() as cursor:
                 cursor.execute(FILES, ([*DEFINING, *LARGE_OBJECTS],))
                 found = {name: int(filenode) for name, filenode in cursor.fetchall()}
+                cursor.execute(TYPES)
+                for oid, namespace, name in cursor.fetchall():
+                    known = server.Known(
+                        oid,
+                        self._here.namespaces.get(namespace, "?"),
+                        self._here.text(bytes(name)),
+                        "c",
+                        namespace=namespace,
+                    )
+                    self._here.relations[oid] = known
         finally:
             inside.close()
         at = (self._here.tablespace, self._here.oid)
@@ -140,7 +170,8 @@ class ChangeHistory(Search):
         Transactions are in it with at most ``max_changes`` changes together (see told_one_by_one()); all of them go to
         a file of their own in the directory ``list_path``, where one is given.
         """
-        while not self._complete():
+        # What the first changes of the window found may be in WAL that is older than the window.
+        while not self._complete() or (not self.scan.at_floor and self._undecided(BEFORE_RANGE)):
             before = len(self.scan.stretches)
             self._extend()
             for stretch in self.scan.stretches[: len(self.scan.stretches) - before]:
@@ -168,7 +199,7 @@ class ChangeHistory(Search):
 
         The name of one that is gone is not known. One that was made and dropped meanwhile is neither.
         """
-        lines = [line for line in self.scan.special if line.rmgr == "Database" and not self._is_older(line.lsn)]
+        lines = [line for line in self.scan.special if line.rmgr == "Database" and self._is_in_window(line)]
         made, gone = (
             {oid for line in lines if line.operation.startswith(start) for oid in _last_oid(line.text)}
             for start in ("CREATE", "DROP")
@@ -203,13 +234,20 @@ class ChangeHistory(Search):
         scanned, asked = self._scanned(), self.request
         what = f"changed a definition, a file or at least {asked.min_rows} rows in database {asked.database}"
         read = f"WAL from {scanned['from_lsn']} ({scanned['from_time']}) to {scanned['to_lsn']} ({scanned['to_time']})"
-        head = f"{len(found) or 'No'} transaction{'' if len(found) == 1 else 's'} {what}, in the {read}."
-        end = [f"Not read: {scanned['unread']}."]
+        head = (
+            f"{len(found) or 'No'} transaction{'' if len(found) == 1 else 's'} {what}{self._window()}, in the {read}."
+        )
+        end = [*self._beyond(), f"Not read: {scanned['unread']}."]
         blind = self._blind()
         if blind:
             end.append(
                 f"Not told: changes of definitions committed before {blind['before_lsn']}, and whether a table that "
                 f"was rewritten before it has the same values: {', '.join(blind['catalogues'])} got another file there."
+            )
+        for first, until in self._minimal():
+            end.append(
+                f"Not told: changes of definitions, and rows of tables that were new, from {format_lsn(first)} to "
+                f"{format_lsn(until)}, since wal_level was minimal. No recovery can go through that."
             )
         unlogged = self._unlogged()
         if unlogged:
@@ -227,26 +265,106 @@ class ChangeHistory(Search):
                 "that did more than change rows, then those that changed most. See the others in a smaller window: "
                 "dr_from and dr_to take positions."
             )
-        return [head, *lines, *tables, *end]
+        whole = [
+            f"Database {one['what']}: {'one' if one['name'] is None else display_name(None, one['name'])} with OID "
+            f"{one['oid']}{', with all that was in it' if one['what'] == 'dropped' else ''}."
+            for one in self._databases()
+        ]
+        return [head, *lines, *tables, *whole, *end]
+
+    def _window(self) -> str:
+        """The window that was asked for, in words."""
+        asked = self.request
+        since = (
+            format_lsn(asked.since_lsn)
+            if asked.since_lsn is not None
+            else (format_time(asked.since) if asked.since is not None else "")
+        )
+        until = (
+            format_lsn(asked.until_lsn)
+            if asked.until_lsn is not None
+            else (format_time(asked.until) if asked.until is not None else "")
+        )
+        first, last = f" from {since} on" if since else "", f" until {until}" if until else ""
+        return f"{first}{last}"
+
+    def _beyond(self) -> list[str]:
+        """Where the window lies outside of what was read, so that no transaction says nothing."""
+        asked, times = self.request, self.scan.commits.times
+        if (asked.until is not None and (not len(times) or asked.until < times[0])) or (
+            asked.until_lsn is not None and asked.until_lsn <= self.scan.start
+        ):
+            return ["That is before all commits that were read: nothing is known of it."]
+        now = parse_time(self.server["host_time"], "host_time")
+        if (asked.since is not None and asked.since > now) or (
+            asked.since_lsn is not None and asked.since_lsn > self.scan.end
+        ):
+            return ["That is after all that was written: nothing is known of it yet."]
+        return []
 
     def _transactions(self) -> list[Transaction]:
         self._settle(None)
+        evidence = self._evidence()
+        undecided = self._undecided()
+        altered = self._altered(self._altering | undecided)
         return transactions(
-            self._evidence(),
+            evidence,
             self.request,
             Traces(
                 self._rows,
-                self._altered(),
+                {lsn: oids for lsn, oids in altered.items() if lsn in self._altering},
                 max((lsn for file, lsn in self._anew.items() if file in self._defining), default=0),
                 self._large_objects,
+                {lsn: oids for lsn, oids in altered.items() if lsn in undecided},
+                self._emptied(),
+                self._minimal(),
             ),
         )
+
+    def _undecided(self, why: str = "") -> set[int]:
+        """Positions of commits in the window that changed a row of which no WAL read so far tells what it was.
+
+        Those of all, or where it is for that reason: older WAL may tell what it was BEFORE_RANGE.
+        """
+        self._take_up_rewritten()
+        unknown = [change for one in self._followed for change in one.changes() if change.unknown]
+        xids = {change.xid for change in unknown if not why or change.unknown == why}
+        return {
+            commit.lsn for commit in self.scan.commits.by_transaction(xids).values() if self.request.in_window(commit)
+        }
+
+    def _emptied(self) -> dict[int, set[Relation]]:
+        """{position of a commit: files that it cut to nothing}."""
+        found: dict[int, set[Relation]] = defaultdict(set)
+        positions = self.scan.positions({xid for xid, *_file in self._cut})
+        for xid, tablespace, database, filenode in self._cut:
+            if xid in positions:
+                found[positions[xid]].add((tablespace or self._here.tablespace, database, filenode))
+        return found
+
+    def _minimal(self) -> list[tuple[int, int]]:
+        """Stretches of the WAL read that were written with wal_level=minimal, from one position to another."""
+        found: list[tuple[int, int]] = []
+        changes = sorted(self._levels.items())
+        ends = [lsn for lsn, _level in changes[1:]] + [self.scan.end]
+        for (lsn, level), end in zip(changes, ends):
+            if level == "minimal" and found and found[-1][1] == lsn:
+                found[-1] = found[-1][0], end
+            elif level == "minimal":
+                found.append((lsn, end))
+        return found
 
     def _blind(self) -> dict[str, Any]:
         """Catalogues that were rewritten in the window, and up to where what was in their old files is not told."""
         names = sorted(self._names[file] for file, lsn in self._anew.items() if not self._is_older(lsn))
         latest = max(self._anew.values(), default=0)
         return {"catalogues": names, "before_lsn": format_lsn(latest)} if names else {}
+
+    def _is_in_window(self, line: Line) -> bool:
+        """Whether a record is of a transaction that committed in the window, or would have where it was written."""
+        commit = self.scan.commits.by_transaction([line.xid]).get(line.xid) if line.xid else None
+        commit = commit or self.scan.commits.first_from(line.lsn)
+        return commit is None or self.request.in_window(commit)
 
     def _is_older(self, lsn: int) -> bool:
         """Whether a position is before all commits of the window."""
@@ -269,10 +387,12 @@ class ChangeHistory(Search):
     def _count_changes(self, stretch: Stretch) -> tuple[Counter[tuple[Relation, int, str]], dict[Relation, int]]:
         rows: Counter[tuple[Relation, int, str]] = Counter()
         made: dict[Relation, int] = {}
-        rmgrs = ("--rmgr=Heap", "--rmgr=Heap2", "--rmgr=Storage")
+        rmgrs = ("--rmgr=Heap", "--rmgr=Heap2", "--rmgr=Storage", "--rmgr=XLOG")
         for piece in self.scan.source.waldump(stretch.start, stretch.end, *rmgrs):
             files = files_made(piece)
             made.update({one: files[one[1:]] for one in self._names if one[1:] in files})
+            self._cut |= {one for one in files_emptied(piece) if one[2] == self._here.oid}
+            self._levels.update(wal_levels(piece))
             found: Counter[tuple[Relation, int, str]] = Counter()
             count_changes(piece, found)
             rows.update({key: count for key, count in found.items() if self._matters(key[0])})
@@ -289,6 +409,8 @@ class ChangeHistory(Search):
         """
         running = stretch.running if stretch is not None else None
         positions = self.scan.positions({xid for _file, xid, _kind in self._open})
+        defined = {change.xid for one in self._followed for change in one.changes()}
+        kept = {*self._altering, *self.scan.positions(defined).values()} if self._open else set()
         totals: Counter[tuple[int, str]] = Counter()
         for (_file, xid, kind), count in self._open.items():
             totals[positions[xid], kind] += count
@@ -302,17 +424,20 @@ class ChangeHistory(Search):
             if stretch is not None and begun[position]:
                 continue
             count = self._open.pop(key)
-            if totals[position, kind] >= self.request.min_rows:
+            if totals[position, kind] >= self.request.min_rows or position in kept:
                 self._rows[position][file, kind] += count
 
     # Definitions
 
-    def _altered(self) -> Mapping[int, frozenset[int]]:
-        """{position of a commit: OIDs of relations of which it changed what they are}."""
-        known = self._here.relations.keys() | self._evidence().classes.steps.keys()
+    def _altered(self, commits: Collection[int]) -> Mapping[int, frozenset[int]]:
+        """{position of a commit: OIDs of relations of which it changed what they are}, of those at ``commits``."""
+        evidence = self._evidence()
+        known = (
+            self._here.relations.keys() | evidence.classes.steps.keys() | set().union(*evidence.unaccounted.values())
+        )
         found: dict[int, frozenset[int]] = {}
         for stretch in self.scan.stretches:
-            wanted = {lsn for lsn in self._altering if stretch.start <= lsn < stretch.end}
+            wanted = {lsn for lsn in commits if stretch.start <= lsn < stretch.end}
             if wanted:
                 read = functools.partial(self._messages, stretch, wanted)
                 for lsn, oids in self.scan.steady(stretch.first, stretch.end, read).items():

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, number, rows_text
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import damage
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import ClassRow
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Evidence, Harm, Request, quoted
@@ -27,7 +28,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import 
 
 Relation = tuple[int, int, int]
 
-KINDS = damage.NAMED_KINDS + "iI"
+KINDS = damage.NAMED_KINDS + "iIc"
 TOAST = "pg_toast"  # of indexes on what belongs to tables
 NOUNS = {
     "r": "table",
@@ -38,6 +39,7 @@ NOUNS = {
     "S": "sequence",
     "i": "index",
     "I": "partitioned index",
+    "c": "composite type",
 }
 # What a change is called, and whether rows or values went with it: True, False, or None where WAL does not tell.
 LOSES: dict[str, Optional[bool]] = {
@@ -48,6 +50,8 @@ LOSES: dict[str, Optional[bool]] = {
     "updated": True,
     "rewritten by a change of its definition": None,
     "rewritten": None,
+    "attribute dropped": None,
+    "changed": None,
     "inserted": False,
     "created": False,
     "definition changed": False,
@@ -92,6 +96,8 @@ class Change:
     @property
     def loses(self) -> Optional[bool]:
         """Whether rows or values that were there are not any more."""
+        if self.kind == "m" and self.what in ROWS.values():
+            return False  # REFRESH ... CONCURRENTLY: nobody else changes rows of it
         if self.what == "dropped":
             return self.kind in "rpmf" and (self.rows != 0 or self.estimated) and self.kind not in "mf"
         return False if self.what == "truncated" and self.rows == 0 and not self.estimated else LOSES[self.what]
@@ -228,13 +234,27 @@ class Traces:
 
     ``rows`` are those inserted, deleted and updated by file; ``altered`` the OIDs of relations of which it changed the
     rows of catalogues that say what a relation is, which is known of commits from ``altered_from`` on. Rows of
-    the files ``large_objects`` are those of large objects.
+    the files ``large_objects`` are those of large objects. ``undecided`` are the OIDs of relations that it changed, and
+    how is not in the WAL that was read; ``emptied`` the files that it cut to nothing; ``minimal`` the stretches, from
+    one position to another, of wal_level=minimal, which tells neither.
     """
 
     rows: Mapping[int, Mapping[tuple[Relation, str], int]]
     altered: Mapping[int, Collection[int]]
     altered_from: int = 0
     large_objects: Collection[Relation] = ()
+    undecided: Mapping[int, Collection[int]] = field(default_factory=dict)
+    emptied: Mapping[int, Collection[Relation]] = field(default_factory=dict)
+    minimal: Sequence[tuple[int, int]] = ()
+
+    def alters(self, oid: int, lsn: int) -> Optional[bool]:
+        """Whether the transaction that committed there changed what a relation is; None where WAL does not tell."""
+        told = lsn >= self.altered_from and not any(first <= lsn < end for first, end in self.minimal)
+        return oid in self.altered.get(lsn, ()) if told else None
+
+    def tells_rows(self, made: int, until: int) -> bool:
+        """Whether all rows that came between two commits are in WAL."""
+        return not any(first <= until and made < end for first, end in self.minimal)
 
 
 def transactions(evidence: Evidence, request: Request, traces: Traces) -> list[Transaction]:
@@ -244,16 +264,17 @@ def transactions(evidence: Evidence, request: Request, traces: Traces) -> list[T
     for oid, lsn, steps in _by_transaction(evidence):
         commit = evidence.commits.at(lsn)
         if request.in_window(commit):
-            altered = oid in traces.altered.get(lsn, ()) if lsn >= traces.altered_from else None
-            found[lsn] += _relation(evidence, lsn, steps[0].old, steps[-1].new, emptied.get((lsn, oid)), altered)
+            found[lsn] += _relation(evidence, lsn, steps[0].old, steps[-1].new, emptied.get((lsn, oid)), traces)
     for lsn, harms in damage.dropped_columns(evidence, request).items():
         for harm in harms:
-            detail = f": {', '.join(harm.columns)}"
-            found[lsn].append(
-                Change("column dropped", harm.schema, harm.name, harm.kind or "r", harm.oid, detail=detail)
-            )
+            detail = f": {', '.join(display_name(None, name) for name in harm.columns)}"
+            # What uses the type has such an attribute no longer, if anything does.
+            what = "attribute dropped" if harm.kind == "c" else "column dropped"
+            schema, name, kind = _name(evidence, harm.oid, lsn)
+            found[lsn].append(Change(what, schema, name, kind or "r", harm.oid, detail=detail))
     _add_schemas(evidence, request, found)
     _add_unknown(evidence, request, found)
+    _add_undecided(evidence, request, traces, found)
     for lsn, oids in traces.altered.items():
         if request.in_window(evidence.commits.at(lsn)):
             told = {change.oid for change in found[lsn]}
@@ -266,7 +287,7 @@ def transactions(evidence: Evidence, request: Request, traces: Traces) -> list[T
         if request.in_window(evidence.commits.at(lsn)):
             # What was written into a new file of the same rows was there before.
             copied = {change.oid for change in found[lsn] if change.what in COPIES}
-            found[lsn] += _rows(evidence, lsn, rows, files, request.min_rows, copied)
+            found[lsn] += _rows(evidence, lsn, rows, files, request.min_rows, copied, bool(found[lsn]))
             kinds = {kind for file, kind in rows if file in traces.large_objects}
             if kinds:
                 what = "made" if kinds == {"insert"} else "changed or removed"
@@ -293,7 +314,7 @@ def _relation(
     old: Optional[ClassRow],
     new: Optional[ClassRow],
     emptied: Optional[Harm],
-    altered: Optional[bool],
+    traces: Traces,
 ) -> list[Change]:
     """What a transaction made of one relation, of which the catalogue said ``old`` before and ``new`` after it."""
     row = old or new
@@ -309,31 +330,57 @@ def _relation(
     if old is None:
         return [change("created")]
     if new is None:
-        harm = damage.with_rows(
+        file = evidence.file(old)
+        harm = _with_rows(
             evidence,
             lsn,
-            Harm(row.oid, schema, name, row.kind, "drop", old.rows, old.rows is not None, file=evidence.file(old)),
+            Harm(row.oid, schema, name, row.kind, "drop", old.rows, old.rows is not None, file=file),
+            old,
+            traces,
         )
         return [change("dropped", rows=harm.rows, estimated=harm.estimated)]
     found = [change(what, detail) for what, detail in _definition(evidence, lsn, old, new)]
+    altered = traces.alters(row.oid, lsn)
     if emptied is not None:
-        harm = damage.with_rows(evidence, lsn, emptied)
-        found.append(change("truncated", rows=harm.rows, estimated=harm.estimated))
-    elif old.tablespace != new.tablespace:
+        harm = _with_rows(evidence, lsn, emptied, old, traces)
+        return [*found, change("truncated", rows=harm.rows, estimated=harm.estimated)]
+    if old.filenode == new.filenode:
+        return found
+    if row.kind == "r" and evidence.file(new) in traces.emptied.get(lsn, ()):
+        # TRUNCATE of a table that the same transaction had given a new file: that one was cut.
+        found.append(change("truncated", rows=old.rows, estimated=old.rows is not None))
+    moved = old.tablespace != new.tablespace
+    if moved:
         found.append(change("moved to another tablespace"))
-    elif old.filenode != new.filenode and old.persistence == new.persistence:
+    # One ALTER TABLE may do that, or make it unlogged, and change values.
+    if (not moved and old.persistence == new.persistence) or (altered is not False and row.kind == "r"):
         found.append(change(_new_file(row.kind, altered)))
     return found
+
+
+def _with_rows(evidence: Evidence, lsn: int, harm: Harm, old: ClassRow, traces: Traces) -> Harm:
+    """The harm with the rows that went with it, where WAL tells of all that ever came."""
+    if old.persistence != "p":
+        return harm
+    counted_in_wal = damage.with_rows(evidence, lsn, harm)
+    steps = evidence.classes.steps[old.oid]
+    if counted_in_wal is not harm and not traces.tells_rows(steps[0].commit.lsn, lsn):
+        return replace(harm, rows=None)
+    return counted_in_wal
 
 
 def _definition(evidence: Evidence, lsn: int, old: ClassRow, new: ClassRow) -> Iterator[tuple[str, str]]:
     """(what, detail) of what a row of pg_class says that a relation is called and is."""
     if old.name != new.name:
-        yield "renamed", f" to {evidence.database.text(new.name)}"
+        yield "renamed", f" to {display_name(None, evidence.database.text(new.name))}"
     if old.namespace != new.namespace:
-        yield "moved to another schema", f", {evidence.schema_name(new.namespace, lsn + 1)}"
+        yield "moved to another schema", f", {display_name(None, evidence.schema_name(new.namespace, lsn + 1) or '?')}"
     if old.columns < new.columns and new.kind in "rpf":
         yield "definition changed", f", {counted(new.columns - old.columns, 'column')} added"
+    if old.owner != new.owner:
+        yield "definition changed", ", owner"
+    if old.security != new.security:
+        yield "definition changed", ", row security"
     if old.persistence != new.persistence:
         yield "made logged or unlogged", ""
 
@@ -356,7 +403,7 @@ def _name(evidence: Evidence, oid: int, lsn: int) -> tuple[Optional[str], Option
     known = evidence.database.relations.get(oid)
     if told or known is None:
         return None, None, ""
-    return known.schema, known.name, known.kind
+    return evidence.schema_then(known, lsn), known.name, known.kind
 
 
 def _add_schemas(evidence: Evidence, request: Request, found: dict[int, list[Change]]) -> None:
@@ -371,7 +418,8 @@ def _add_schemas(evidence: Evidence, request: Request, found: dict[int, list[Cha
             elif new is None:
                 found[step.commit.lsn].append(Change("schema dropped", None, old, "n", oid))
             elif old != new:
-                found[step.commit.lsn].append(Change("schema renamed", None, old, "n", oid, detail=f" to {new}"))
+                detail = f" to {display_name(None, new)}"
+                found[step.commit.lsn].append(Change("schema renamed", None, old, "n", oid, detail=detail))
 
 
 def _add_unknown(evidence: Evidence, request: Request, found: dict[int, list[Change]]) -> None:
@@ -380,6 +428,18 @@ def _add_unknown(evidence: Evidence, request: Request, found: dict[int, list[Cha
         if request.in_window(evidence.commits.at(lsn)):
             detail = ", whose name is not in the WAL that was read"
             found[lsn] += [Change("dropped", None, None, "r", oid, detail=detail) for oid in sorted(oids)]
+
+
+def _add_undecided(evidence: Evidence, request: Request, traces: Traces, found: dict[int, list[Change]]) -> None:
+    """Relations that a transaction changed, where no WAL that was read has what the catalogue said before it."""
+    for lsn, oids in traces.undecided.items():
+        if not request.in_window(evidence.commits.at(lsn)):
+            continue
+        told = {change.oid for change in found[lsn]}
+        for oid in sorted(set(oids) - told):
+            schema, name, kind = _name(evidence, oid, lsn)
+            detail = ", and how is not in the WAL that was read"
+            found[lsn].append(Change("changed", schema, name, kind or "r", oid, detail=detail))
 
 
 def _files(evidence: Evidence) -> dict[Relation, int]:
@@ -405,8 +465,12 @@ def _rows(
     files: Mapping[Relation, int],
     least: int,
     copied: Collection[int],
+    told: bool,
 ) -> list[Change]:
-    """Rows that a transaction changed, of relations that it did not make itself, where all together are many."""
+    """Rows that a transaction changed, of relations that it did not make itself, where all together are many.
+
+    Of one that is ``told`` of anyway also few that it took away, so that it is not said that nothing was lost.
+    """
     counts: Counter[tuple[int, str]] = Counter()
     for (file, kind), count in rows.items():
         if file in files and not (kind == "insert" and files[file] in copied):
@@ -424,4 +488,4 @@ def _rows(
         if relkind in "rm":
             together[ROWS[kind]] += count
             found.append(Change(ROWS[kind], schema, name, relkind, oid, count))
-    return [change for change in found if together[change.what] >= least]
+    return [change for change in found if together[change.what] >= least or (told and change.loses)]

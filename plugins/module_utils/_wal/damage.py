@@ -105,9 +105,9 @@ def dropped_columns(evidence: Evidence, request: Request) -> Harms:
     for (lsn, oid), names in columns.items():
         told, row = evidence.classes.before(oid, lsn)
         known = evidence.database.relations.get(oid)
-        if told and row is not None and row.kind in "rp":
+        if told and row is not None and row.kind in "rpc":
             schema, name, kind = evidence.schema_name(row.namespace, lsn), evidence.database.text(row.name), row.kind
-        elif not told and known is not None and known.kind in "rp":
+        elif not told and known is not None and known.kind in "rpc":
             schema, name, kind = known.schema, known.name, known.kind
         else:
             continue

@@ -15,7 +15,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.units import r
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.catalog_rows import ClassRow
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.history import History, Removal
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import Database
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import Database, Known
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, CommitLog, format_time
 
 Relation = tuple[int, int, int]
@@ -212,6 +212,10 @@ class Evidence:
         if told:
             return self.database.text(row[1]) if row is not None else None
         return self.database.namespaces.get(oid)
+
+    def schema_then(self, known: Known, lsn: int) -> Optional[str]:
+        """What the schema of a relation that production has was called just before ``lsn``."""
+        return self.schema_name(known.namespace, lsn) if known.namespace else known.schema
 
     def file(self, row: ClassRow) -> Optional[Relation]:
         """The file of a relation; None for one without storage or whose file the map of catalogues names."""

@@ -184,6 +184,7 @@ class Known:
     tablespace: int = 0
     parents: tuple[int, ...] = ()
     unlogged: bool = False
+    namespace: int = 0
 
 
 @dataclass
@@ -272,6 +273,7 @@ def fill_database(connection: Any, database: Database) -> None:
         FIRST_USER_OID,
     ):
         row["name"], row["parents"] = database.text(bytes(row["name"])), tuple(row["parents"])
+        row["namespace"] = row["schema"]
         row["schema"] = database.namespaces.get(row["schema"], "?")
         database.relations[row["oid"]] = Known(**row)
     for name in ("pg_class", "pg_namespace", "pg_attribute", "pg_statistic", "pg_statistic_ext_data"):

@@ -172,6 +172,33 @@ def files_made(text: bytes) -> dict[tuple[int, int], int]:
     }
 
 
+# rmgr: Storage ... tx:        740, lsn: 0/01A5BF98, prev ..., desc: TRUNCATE base/5/16391 to 0 blocks flags 7
+_FILES_CUT = re.compile(
+    rb"rmgr: Storage [^\n]*tx: +([1-9]\d*), [^\n]*desc: TRUNCATE "
+    rb"(?:base|pg_tblspc/(\d+)/[^/ ]+)/(\d+)/(\d+) to 0 blocks"
+)
+
+
+def files_emptied(text: bytes) -> set[tuple[int, int, int, int]]:
+    """(transaction, tablespace, database, filenode) of files cut to nothing, out of whole lines of Storage.
+
+    The tablespace is 0 for that which a database is in by default, whatever its OID.
+    """
+    return {
+        (int(xid), int(tablespace or 0), int(database), int(filenode))
+        for xid, tablespace, database, filenode in _FILES_CUT.findall(text)
+    }
+
+
+# rmgr: XLOG ... lsn: 0/01A5BF98, prev ..., desc: PARAMETER_CHANGE max_connections=100 ... wal_level=minimal ...
+_WAL_LEVEL = re.compile(rb"lsn: ([0-9A-F]+)/([0-9A-F]+), [^\n]*desc: PARAMETER_CHANGE [^\n]*\bwal_level=(\w+)")
+
+
+def wal_levels(text: bytes) -> dict[int, str]:
+    """{position: wal_level from there on} out of whole lines of resource manager XLOG."""
+    return {int(high, 16) << 32 | int(low, 16): level.decode() for high, low, level in _WAL_LEVEL.findall(text)}
+
+
 def relcache_of(text: bytes, wanted: Collection[int]) -> dict[int, frozenset[int]]:
     """{position of a commit: OIDs of its relcache messages} for the commits at ``wanted``, out of whole lines."""
     found = {}

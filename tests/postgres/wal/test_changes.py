@@ -101,6 +101,45 @@ def test_what_loses_nothing_is_told_apart(cluster: Cluster) -> None:
     assert {one["loses"] for one in mine} == {False}
 
 
+def test_a_transaction_that_did_two_things_is_not_called_by_the_harmless_one(cluster: Cluster) -> None:
+    names = ("clustered", "moved", "altered", "typed", "unlogged")
+    cluster.sql(
+        *(f"CREATE TABLE ch_{name} AS SELECT g AS id, g AS v FROM generate_series(1, 100) g" for name in names),
+        "CREATE INDEX ch_order ON ch_clustered (id)",
+    )
+    since = now(cluster)
+    changes = {
+        # The file is new in the transaction already, so that TRUNCATE gives the table no other one.
+        ("CLUSTER ch_clustered USING ch_order", "TRUNCATE ch_clustered"): True,
+        ("ALTER TABLE ch_moved SET TABLESPACE elsewhere", "TRUNCATE ch_moved"): True,
+        ("ALTER TABLE ch_altered ALTER v TYPE text", "TRUNCATE ch_altered"): True,
+        ("ALTER TABLE ch_typed ALTER v TYPE text USING 'x', SET TABLESPACE elsewhere",): None,
+        ("ALTER TABLE ch_unlogged ALTER v TYPE text USING 'x', SET UNLOGGED",): None,
+        ("CREATE UNLOGGED TABLE ch_fleeting AS SELECT 1 AS one",): False,
+        ("DROP TABLE ch_fleeting",): True,
+        ("CREATE UNLOGGED TABLE ch_emptied AS SELECT 1 AS one",): False,
+        ("TRUNCATE ch_emptied",): True,
+        ("ALTER TABLE ch_moved OWNER TO pg_database_owner",): False,
+        ("ALTER TABLE ch_moved ENABLE ROW LEVEL SECURITY",): False,
+    }
+    xids = {cluster.transact(*statements): loses for statements, loses in changes.items()}
+    found = {one["xid"]: one["loses"] for one in cluster.history(since=since)["transactions"]}
+    assert {xid: found.get(xid, "not told") for xid in xids} == xids
+
+
+def test_a_view_that_is_refreshed_row_by_row_loses_nothing(cluster: Cluster) -> None:
+    cluster.sql(
+        "CREATE TABLE ch_source AS SELECT generate_series(1, 2000) AS id",
+        "CREATE MATERIALIZED VIEW ch_shown AS SELECT id FROM ch_source",
+        "CREATE UNIQUE INDEX ch_shown_id ON ch_shown (id)",
+        "UPDATE ch_source SET id = id + 2000",
+    )
+    since = now(cluster)
+    cluster.sql("REFRESH MATERIALIZED VIEW CONCURRENTLY ch_shown")
+    (one,) = [one for one in cluster.history(since=since)["transactions"] if any(map(_named, one["changes"]))]
+    assert (one["loses"], {item["what"] for item in one["changes"]}) == (False, {"deleted", "inserted"})
+
+
 def test_every_relation_of_one_transaction_is_there_and_what_was_undone_is_not(cluster: Cluster) -> None:
     cluster.sql("CREATE TABLE ch_one (id int)", "CREATE TABLE ch_two (id int)")
     cluster.sql("INSERT INTO ch_one SELECT g FROM generate_series(1, 40) g")
@@ -111,7 +150,8 @@ def test_every_relation_of_one_transaction_is_there_and_what_was_undone_is_not(c
     )
     cluster.transact("CREATE TABLE ch_gone (id int)", "DROP TABLE ch_gone")
     assert told(cluster, since, min_rows=40) == {xid: [("created", "ch_three", None), ("deleted", "ch_one", 40)]}
-    assert told(cluster, since) == {xid: [("created", "ch_three", None)]}
+    # What is told anyway is told with all that it took away, however little.
+    assert told(cluster, since) == {xid: [("created", "ch_three", None), ("deleted", "ch_one", 40)]}
 
 
 def test_its_position_is_the_recovery_target_just_before_it(cluster: Cluster) -> None:
@@ -306,4 +346,7 @@ def test_databases_that_were_made_and_dropped_are_told_and_those_that_moved_or_d
         ("created", "ch_new", False),
         ("dropped", None, True),
     ]
+    lines = cluster.history(since=since)["text"]
+    assert f"Database dropped: one with OID {oid}, with all that was in it." in lines
+    assert cluster.history(since=since, until=since)["databases"] == []
     cluster.sql("DROP DATABASE ch_new", "DROP DATABASE ch_moved", "DROP TABLESPACE ch_moved")
