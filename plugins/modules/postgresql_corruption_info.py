@@ -16,7 +16,8 @@ description:
     not called damaged.
   - Then each page is read from disk, as the server would check it when it reads it. What the server has in memory does
     not hide it. A page that is just being written is read again. A page that the disk does not give is told as damaged,
-    and so is a relation whose file is missing, or shorter than the server has counted.
+    and so is a relation whose file is missing, or shorter than the server has counted. Blocks of zeros among those that
+    it has counted are told in RV(not_checked), for nobody knows whether they held rows.
   - Then C(amcheck) looks into tables, TOAST, B-trees, and GIN indexes since PostgreSQL 18. Where the extension is
     missing, it is made in a transaction that is undone, so that nobody sees it.
   - Changes nothing, and nobody waits for it. A look that somebody waits for is given up, and told as not checked. Code
@@ -97,7 +98,7 @@ damages:
       sample: {"oid": 16385, "schema": "public", "name": "orders", "kind": "table", "method": "heap", "owner": 16385,
                "table": "public.orders", "unlogged": false}
     path:
-      description: The relation's first file, below the data directory.
+      description: The relation's first file, or C(pg_filenode.map) or C(pg_control), below the data directory.
       type: str
       sample: base/16384/16385
     blocks:

@@ -56,6 +56,11 @@ def page_checksum(page: bytes, block: int) -> int:
     return ((sums ^ block) % 65535) + 1
 
 
+def is_new(page: bytes) -> bool:
+    """Whether the server takes a page for one that never held anything."""
+    return bool(_HEADER.unpack_from(page)[4] == 0)
+
+
 def page_fault(page: bytes, block: int, checksums: bool) -> Optional[str]:
     """What the server would refuse a page for: ``checksum``, ``header``, or None.
 

@@ -23,6 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 
 with contextlib.suppress(ImportError):  # connect() says so
     import psycopg2
+    import psycopg2.extensions
 
 CORRUPT = ("XX001", "XX002")  # data_corrupted, index_corrupted
 QUERY_CANCELED = "57014"
@@ -112,7 +113,9 @@ class Amcheck:
             self._connection.rollback()
 
     def _begin(self) -> None:
-        if self._began is not None and time.monotonic() - self._began < _LONGEST:
+        # Who asked the catalogue in this session since has ended the transaction, and with it the extension is gone.
+        going_on = self._connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE
+        if self._began is not None and going_on and time.monotonic() - self._began < _LONGEST:
             return
         self._connection.rollback()
         if self._made:
@@ -150,7 +153,10 @@ class Amcheck:
         size = (
             "SELECT (pg_catalog.pg_relation_size(%s::oid::regclass) / current_setting('block_size')::int8)::int8 AS n"
         )
-        blocks = int(self._look(size, (oid,))[0]["n"])
+        counted = self._look(size, (oid,))[0]["n"]
+        if counted is None:
+            raise Given("it was dropped meanwhile")
+        blocks = int(counted)
         told = 0
         for first in range(0, blocks, _BLOCKS):
             for fault in self._range(oid, first, min(first + _BLOCKS, blocks) - 1, True):

@@ -86,15 +86,20 @@ def means_of(place: Optional[Place], faults: Iterable[str] = ()) -> str:
     return "restore"
 
 
+def spans(blocks: Iterable[int]) -> list[tuple[int, int]]:
+    """Numbers of blocks as ranges, each with its last one."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(blocks):
+        if found and number == found[-1][1] + 1:
+            found[-1] = found[-1][0], number
+        else:
+            found.append((number, number))
+    return found
+
+
 def blocks_text(blocks: Iterable[int], more: int = 0) -> str:
     """Numbers of blocks for people, with ranges: ``3, 7-9``."""
-    spans: list[list[int]] = []
-    for number in sorted(blocks):
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans(blocks))
     return f"{text} and {more} more" if more else text
 
 

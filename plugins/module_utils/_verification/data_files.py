@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.page_checks import page_fault
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.page_checks import is_new, page_fault
 
 # A file of a relation: its number, its fork, its segment. Free space and visibility maps are made anew by the server
 # when it finds them damaged; files of temporary relations (t3_16384) end with their session.
@@ -79,8 +79,16 @@ def data_files(layout: Layout, databases: Optional[Collection[int]] = None) -> I
                 yield DataFile(folder / name, path, int(match[3] or 0) * layout.segment_blocks)
 
 
-def bad_pages(layout: Layout, file: DataFile, read: Callable[[int], None] = lambda _bytes: None) -> Iterator[BadPage]:
-    """Pages of a file that the server would refuse, or the disk does not give. ``read`` is told how many bytes came."""
+def bad_pages(
+    layout: Layout,
+    file: DataFile,
+    read: Callable[[int], None] = lambda _bytes: None,
+    zeros: Callable[[int], None] = lambda _block: None,
+) -> Iterator[BadPage]:
+    """Pages of a file that the server would refuse, or the disk does not give.
+
+    ``read`` is told how many bytes came, ``zeros`` of each page that holds nothing else.
+    """
     size = layout.block_size
     try:
         opened = file.file.open("rb", buffering=0)
@@ -102,6 +110,8 @@ def bad_pages(layout: Layout, file: DataFile, read: Callable[[int], None] = lamb
                     yield BadPage(file.path, number, UNREADABLE)
                 else:
                     fault = page_fault(page, number, layout.checksums)
+                    if not fault and is_new(page):
+                        zeros(number)
                     if fault and _stays(layout, opened.fileno(), file.first, number, page):
                         yield BadPage(file.path, number, fault)
                 number += 1

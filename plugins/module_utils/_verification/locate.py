@@ -8,6 +8,7 @@ Collations come first, for an index that is sorted by another order is no damage
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, is_superuser
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_triggers import silence_event_triggers
@@ -28,6 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.damage
     FIRST_NORMAL,
     Damage,
     Place,
+    blocks_text,
     place_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import (
@@ -38,8 +41,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_f
     data_files,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.entering import enter
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.filenode_maps import (
+    filenode_maps,
+    map_is_damaged,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Omission
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.missing_blocks import (
+    blocks_of_zeros,
     counts_are_its_own,
     short_relations,
 )
@@ -73,6 +81,8 @@ SHOWN = """
 SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s
 """
+CONTROL = "SELECT pg_control_version FROM pg_catalog.pg_control_system()"
+CONTROL_LOOKS, INTERNAL_ERROR = 3, "XX000"
 BETWEEN = 0.5  # seconds until a file that is missing is looked for again
 REFUSED = "a page that the server refuses"
 NOT_GIVEN = "the disk does not give a page of it, so that what follows may not have been read"
@@ -92,6 +102,8 @@ class Locator:
         self.omitted: list[Omission] = []
         self.facts: dict[str, Any] = {}
         self._layout: Optional[Layout] = None  # where files can be read
+        self._zeros: dict[str, list[int]] = {}
+        self._strays: set[str] = set()
 
     def omit(self, what: str, why: str) -> None:
         self.omitted.append({"what": what, "why": why})
@@ -112,17 +124,22 @@ class Locator:
             if missing:
                 raise RecoveryError(f"there is no database {', '.join(sorted(missing))} on {host_name()}.")
             failures = rows(session, FAILURES)
+            session.rollback()
+            self._control(session)
         finally:
             session.close()
         self.facts = {"checksums": layout.checksums, "checksum_failures": failures}
         if not layout.checksums:
             self.omit("contents of pages", "data checksums are off, so that only what breaks their structure is seen")
         pages = self._pages(layout, [one["oid"] for one in databases])
+        if self._layout is not None:
+            self._maps(layout, {one["oid"]: one["name"] for one in databases})
         for one in databases:
             own = [page for page in pages if _database_of(page.path) in (one["oid"], 0)]
             self._database(one, own)
         self._unnamed(
-            [page for page in pages if page.path not in self.damages], {one["oid"]: one["name"] for one in databases}
+            [page for page in pages if page.path not in self.damages and page.path not in self._strays],
+            {one["oid"]: one["name"] for one in databases},
         )
 
     def _unnamed(self, pages: Sequence[BadPage], databases: Mapping[int, str]) -> None:
@@ -155,9 +172,38 @@ class Locator:
             self._progress.say("reading pages", done, total, "bytes")
 
         for file in files:
-            found += list(bad_pages(layout, file, count))
+            found += list(bad_pages(layout, file, count, functools.partial(self._zero, file.path)))
         self.facts["bytes_read"] = done
         return found
+
+    def _zero(self, path: str, block: int) -> None:
+        blocks = self._zeros.setdefault(path, [])
+        if len(blocks) < AT_ONCE:
+            blocks.append(block)
+
+    def _maps(self, layout: Layout, databases: Mapping[int, str]) -> None:
+        """Note files that have a checksum of their own and are no pages, which nobody reads until a session begins."""
+        for path, oid in filenode_maps(layout, databases.keys()):
+            if map_is_damaged(layout, path):
+                said = "its checksum is wrong, so that no new session can find the catalogue"
+                self._add(databases.get(oid), None, path, None, "structure", said)
+
+    def _control(self, session: Any) -> None:
+        """Note a pg_control that the server would not start from."""
+        for look in range(CONTROL_LOOKS):
+            try:
+                rows(session, CONTROL)
+                session.rollback()
+                return
+            except Exception as error:
+                session.rollback()
+                if getattr(error, "pgcode", None) != INTERNAL_ERROR:
+                    raise
+                said = str(error).strip().splitlines()[0]
+            if look + 1 < CONTROL_LOOKS:
+                time.sleep(BETWEEN)  # until who writes it has done so
+        advice = "CHECKPOINT writes it anew, and the server does not start again without that"
+        self._add(None, None, "global/pg_control", None, "structure", f"{said}; {advice}")
 
     def _database(self, database: dict[str, Any], pages: Sequence[BadPage]) -> None:
         name = database["name"]
@@ -172,6 +218,8 @@ class Locator:
         try:
             with_other_order = self._tried(f"collations of {name}", lambda: self._collations(session, name)) or set()
             self._name(session, name, [(page.path, page.block, page.fault) for page in pages])
+            self._tried(f"files of no relation in {name}", lambda: self._stray(session, database, pages))
+            self._tried(f"blocks of zeros in {name}", lambda: self._empty(session, database))
             self._tried(f"files of database {name}", lambda: self._files(session, name))
             self._tried(f"structure of database {name}", lambda: self._structure(session, name, with_other_order))
         finally:
@@ -219,6 +267,33 @@ class Locator:
             if place is not None:
                 self._add(database, self._owner(session, place), path, block, fault, _said(fault))
 
+    def _stray(self, session: Any, database: Mapping[str, Any], pages: Sequence[BadPage]) -> None:
+        """Leave what no relation has, where the catalogue can be believed: nothing is lost with it."""
+        own = {page.path for page in pages if _database_of(page.path) == database["oid"]} - self.damages.keys()
+        own = {path for path in own if _number(path) >= FIRST_NORMAL}
+        harmed = (one["place"] for one in self.damages.values() if one["database"] == database["name"])
+        if not own or any(place is None or place["name"].startswith("pg_class") for place in harmed):
+            return
+        found = {row["path"] for row in rows(session, NAMES, {"paths": sorted(own), "oids": []})}
+        session.rollback()
+        for path in sorted(own - found):
+            self._strays.add(path)
+            why = (
+                "no relation has it; a crash leaves such files, and so does a table that is being made, or was dropped"
+            )
+            self.omit(f"file {path} of database {database['name']}", why)
+
+    def _empty(self, session: Any, database: Mapping[str, Any]) -> None:
+        """Tell of blocks of zeros. The server takes them for new ones, and whether they held rows nobody knows."""
+        own = {path: blocks for path, blocks in self._zeros.items() if _database_of(path) == database["oid"]}
+        for schema, name, blocks in blocks_of_zeros(session, own) if own else ():
+            self.omit(
+                f"whether rows are missing in block {blocks_text(blocks)} of {display_name(schema, name)} in "
+                f"{database['name']}",
+                "nothing but zeros are there: a crash while the table grew leaves such blocks, and so does a disk that "
+                "lost them. dr-table-drop with dr_load=beside and dr_target_time brings the rows of then to compare",
+            )
+
     def _files(self, session: Any, database: str) -> None:
         """Note relations whose file is missing or too short, in which nothing that is left looks damaged."""
         if self._layout is None:
@@ -242,7 +317,7 @@ class Locator:
         """With the name of the table that it is of."""
         found = self._tried("name of a table", lambda: rows(session, SHOWN, (place["owner"],))) or []
         session.rollback()
-        return {**place, "table": f"{found[0]['schema']}.{found[0]['name']}" if found else place["table"]}
+        return {**place, "table": display_name(found[0]["schema"], found[0]["name"]) if found else place["table"]}
 
     def _structure(self, session: Any, name: str, other_order: set[int]) -> None:
         triggers = silence_event_triggers(session)
@@ -291,11 +366,12 @@ class Locator:
         self._name(session, name, [page for page in named if page[:2] not in known])
         own = [fault for fault in faults if fault.path is None]
         if own:
-            row = rows(session, NAMES, {"oids": [one["oid"]], "paths": []})[0]
+            named_so = rows(session, NAMES, {"oids": [one["oid"]], "paths": []})
             session.rollback()
-            place = self._owner(session, place_of(row))
-            for fault in own:
-                self._add(name, place, row["path"], fault.block, "structure", fault.message)
+            for row in named_so[:1]:  # none, where it was dropped meanwhile
+                place = self._owner(session, place_of(row))
+                for fault in own:
+                    self._add(name, place, row["path"], fault.block, "structure", fault.message)
 
     def _add(
         self, database: Optional[str], place: Optional[Place], path: str, block: Optional[int], fault: str, message: str

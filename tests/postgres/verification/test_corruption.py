@@ -242,10 +242,13 @@ def test_without_a_wrong_checksum_amcheck_tells_and_nobody_notices(server: Harme
         "UPDATE pg_index SET indisready = false WHERE indexrelid = 'behind_pkey'::regclass",
         "INSERT INTO behind VALUES (1), (101)",
         "UPDATE pg_index SET indisready = true WHERE indexrelid = 'behind_pkey'::regclass",
+        "CREATE TABLE made_later AS SELECT 1 AS one",
         "CREATE EVENT TRIGGER watching ON ddl_command_start EXECUTE FUNCTION seen()",
     )
     try:
         result = server.locate("shop")
+        # What comes after it is looked into as well.
+        assert not [one for one in result["not_checked"] if "made_later" in one["what"]]
         (damage,) = [one for one in result["damages"] if one["means"] == "rebuild"]
         assert (damage["place"]["name"], damage["faults"]) == ("behind_pkey", ["structure"])
         # 1 is there twice.
@@ -302,6 +305,74 @@ def test_what_is_not_on_disk_any_more_is_told(server: Harmed) -> None:
     finally:
         drops = [f"DROP {kind} {name}" for name, kind in kinds.items()]
         server.sql(*drops, "DROP TABLE fleeting", "DROP SEQUENCE numbers", "CHECKPOINT")
+
+
+def test_what_the_server_itself_does_not_complain_of_is_told(server: Harmed) -> None:
+    """Pages of zeros are new ones to it, and what is no page it reads when a session begins, or when it starts."""
+    server.sql("CREATE DATABASE mapped", database="postgres")
+    server.sql(
+        *(f"CREATE TABLE {name} AS SELECT g AS id FROM generate_series(1, 5000) g" for name in ("emptied", "young")),
+        """CREATE TABLE "q""uo
+ted" AS SELECT g AS id FROM generate_series(1, 5000) g""",
+        "VACUUM (FREEZE, ANALYZE) emptied",
+        "CHECKPOINT",
+    )
+    oids = {name: server.sql(f"SELECT oid FROM pg_database WHERE datname = '{name}'") for name in ("shop", "mapped")}
+    stray = server.data / f"base/{oids['shop']}/4000000000"
+    stray.write_bytes(b"\xff" * 8192)
+    mapped = server.data / f"base/{oids['mapped']}/pg_filenode.map"
+    control = server.data / "global/pg_control"
+    emptied, young = (server.data / server.path(name) for name in ("emptied", "young"))
+    server.stop("fast")
+    for file in (emptied, young):
+        with file.open("r+b") as opened:
+            opened.seek(3 * 8192)
+            opened.write(bytes(2 * 8192))
+    with mapped.open("r+b") as opened:
+        opened.seek(20)
+        opened.write(b"\xff")
+    server.start()
+    server.flip('"q""uo\nted"', 2)
+    before = control.read_bytes()
+    control.write_bytes(before[:40] + bytes([before[40] ^ 1]) + before[41:])
+    try:
+        result = server.locate("shop", "mapped")
+        control.write_bytes(before)
+        damaged = {one["path"]: (one["database"], one["means"], one["backups"]) for one in result["damages"]}
+        assert damaged[f"base/{oids['mapped']}/pg_filenode.map"] == ("mapped", "restore", None)
+        assert damaged["global/pg_control"] == (None, "restore", None)
+        assert any("CHECKPOINT writes it anew" in line for line in result["text"])
+        left = {one["what"]: one["why"] for one in result["not_checked"]}
+        assert "nothing but zeros" in left["whether rows are missing in block 3-4 of public.emptied in shop"]
+        # Nobody has counted the blocks of the other yet, so that it may be growing at this moment.
+        assert not [what for what in left if "public.young" in what]
+        assert f"base/{oids['shop']}/4000000000" not in damaged
+        assert "no relation has it" in left[f"file base/{oids['shop']}/4000000000 of database shop"]
+        (line,) = [line for line in result["text"] if "uo" in line]
+        assert line.startswith('table public."q""uo\nted" in database shop, block 2: ')
+    finally:
+        control.write_bytes(before)
+        stray.unlink()
+        server.sql("DROP DATABASE mapped", database="postgres")
+        server.sql(
+            "DROP TABLE emptied, young",
+            """DROP TABLE "q""uo
+ted" """,
+        )
+
+
+def test_a_table_that_is_dropped_while_it_looks_is_no_fault(server: Harmed) -> None:
+    server.sql("CREATE TABLE leaving AS SELECT 1 AS one")
+    oid = server.sql("SELECT 'leaving'::regclass::oid::int8")
+    session = server.connect()
+    session.autocommit = False
+    checks = Amcheck(session, lambda what: server.connect())
+    assert list(checks.table(oid)) == []
+    server.sql("DROP TABLE leaving")
+    with pytest.raises(Given, match="dropped meanwhile"):
+        list(checks.table(oid))
+    assert checks.is_gone(oid)
+    session.close()
 
 
 def test_nobody_waits_for_a_look_and_it_waits_for_nobody(server: Harmed) -> None:
