@@ -89,6 +89,11 @@ def without_invalid_pages(lines: Iterable[str]) -> Iterator[str]:
             yield line
 
 
+def says_that_it_stopped(text: str) -> bool:
+    """Whether lines of a log say that replay has stopped, at its target or for a setting that is too low."""
+    return bool(_STOPPING.search(text) or _TOO_LOW.search(text))
+
+
 def read_recovery_log(text: str) -> RecoveryLog:
     """Facts from the log text of one run of the server, oldest line first."""
     stopping = _last(_STOPPING, text)

@@ -52,6 +52,8 @@ NOT_COUNTED = frozenset(["lost+found", "lock.file", f"{MARKER}.new"])
 LONGEST_PATH = 107 - len("/run/.s.PGSQL.65535")
 # Seconds to wait for the step that a killed run left behind on the host.
 LONGEST_WAIT = 3600.0
+# Bytes of a log that are read at a time; ignored invalid pages may make gigabytes of it.
+LOG_CHUNK = 16 * 1024 * 1024
 # Seconds until a server that is being started has said so.
 LONGEST_START = 60.0
 _STILL_THERE = ("pre-existing shared memory", 'lock file "postmaster.pid" already exists')
@@ -324,6 +326,15 @@ class SideInstance:
             file.seek(begin)
             for line in file:
                 yield line.decode("utf-8", "replace")
+
+    def log_from(self, position: int) -> tuple[str, int]:
+        """Whole lines of the server's log from a position on, of what is read at a time, and where they end."""
+        with contextlib.suppress(FileNotFoundError), open(self.log_file, "rb") as file:
+            file.seek(position)
+            text = file.read(LOG_CHUNK)
+            whole = text[: text.rfind(b"\n") + 1]
+            return whole.decode("utf-8", "replace"), position + len(whole)
+        return "", position
 
     def log_text(self, marker: Mapping[str, Any]) -> str:
         """The server's log since it was last started, without what it says of pages that were not restored."""

@@ -31,7 +31,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings
     NO_LIBRARIES,
     SUPERUSER_SETTINGS,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._side.recovery_log import explain_end
+from ansible_collections.dbre.recovery.plugins.module_utils._side.recovery_log import explain_end, says_that_it_stopped
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_checks import (
     check_pages,
     count_ignored,
@@ -83,6 +83,8 @@ class SideRecovery:
         self.marker = instance.marker()
         self.observer: Optional[Any] = None
         self.isolation: list[ReadBack] = []
+        # How far the log was read for has_stopped(), from where the server was last started.
+        self._log: dict[str, int] = {"begin": -1, "read": 0, "stopped": False}
 
     # Connections
 
@@ -111,8 +113,14 @@ class SideRecovery:
             connection.close()
 
     def try_session(self) -> Optional[Any]:
-        """A session, or None while the server is not ready for one."""
-        if not self.instance.accepts_connections():
+        """A session, or None while the server is not ready for one, or replays.
+
+        Who begins a session writes a file of his own into the directory of his database. Replay of a CREATE DATABASE
+        that copies files (STRATEGY file_copy, and any before PostgreSQL 15) lists the directory of its template, and
+        ends with a FATAL error where one of these is gone when its turn comes.
+        """
+        in_recovery = os.path.exists(os.path.join(self.instance.data, "recovery.signal"))
+        if not self.instance.accepts_connections() or (in_recovery and not self.has_stopped()):
             return None
         try:
             return self.session()
@@ -123,6 +131,16 @@ class SideRecovery:
 
     # Looking
 
+    def has_stopped(self) -> bool:
+        """Whether the log says that replay has stopped, at its target or for a setting that is too low."""
+        begin = int(self.marker.get("log_offset", 0))
+        if self._log["begin"] != begin:
+            self._log = {"begin": begin, "read": begin, "stopped": False}
+        if not self._log["stopped"]:
+            text, self._log["read"] = self.instance.log_from(self._log["read"])
+            self._log["stopped"] = says_that_it_stopped(text)
+        return bool(self._log["stopped"])
+
     def state(self) -> str:
         """restoring, stopped, starting, replaying, paused or promoted; what the server says, not what we recorded."""
         if self.marker["state"] != "restored":
@@ -131,7 +149,7 @@ class SideRecovery:
             return "stopped"
         connection = self.try_session()
         if connection is None:
-            return "starting"
+            return "replaying" if self.instance.accepts_connections() else "starting"
         try:
             look = self.look(connection)
         finally:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,42 @@ def test_a_server_that_takes_seconds_to_say_that_it_starts_is_waited_for(make_si
     side.instance.write_marker({**marker, "bin_dir": str(tmp_path)})
     side.ensure("promoted")
     assert side.sql("SELECT max(id) FROM orders") == 2000
+
+
+def test_nobody_has_a_session_while_wal_is_replayed(make_side: Any) -> None:
+    """Its file in the database's directory made replay of CREATE DATABASE with that template end, now and then."""
+    side = make_side("second timeline")
+    side.restore()
+    marker = side.instance.marker()
+    marker["settings"]["restore_command"] = f"sleep 0.5; {marker['settings']['restore_command']}"
+    side.instance.write_marker(marker)
+    sessions: list[bool] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            # As the server itself calls its sessions: postgres: SUPERUSER DATABASE [local] ...
+            titles = subprocess.run(
+                ["ps", "--ppid", str(side.instance.pid() or 0), "-o", "args="],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            log = side.instance.log_text(side.instance.marker())
+            if side.instance.accepts_connections() and "recovery stopping" not in log:
+                sessions.append(f" {marker['superuser']} {marker['control_database']} " in titles.stdout)
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        side.ensure("paused")
+    finally:
+        ended.set()
+        watcher.join()
+    assert len(sessions) > 5
+    assert not any(sessions)
+    assert side.ensure("paused")["state"] == "paused"
 
 
 def test_a_target_after_a_failover_is_reached_from_a_backup_before_it(make_side: Any) -> None:
