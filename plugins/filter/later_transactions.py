@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import later_transactions as later_of
@@ -22,9 +22,10 @@ options:
       - What M(dbre.recovery.postgresql_change_history_info) returned, from the target on, with C(min_rows=1).
     type: dict
     required: true
-  xid:
-    description: Number of the transaction that did the damage, which is left out.
-    type: int
+  xids:
+    description: Numbers of the transactions that did the damage, which are left out.
+    type: list
+    elements: int
 author:
   - the dbre.recovery authors (!UNKNOWN)
 """
@@ -32,7 +33,7 @@ author:
 EXAMPLES = r"""
 - name: See what came after transaction 741
   ansible.builtin.debug:
-    msg: "{{ history | dbre.recovery.later_transactions(741) }}"
+    msg: "{{ history | dbre.recovery.later_transactions([741]) }}"
 """
 
 RETURN = r"""
@@ -45,8 +46,8 @@ _value:
 """
 
 
-def later_transactions(history: Mapping[str, Any], xid: Optional[int] = None) -> dict[str, Any]:
-    return dict(later_of(history, None if xid in (None, "") else int(xid)))
+def later_transactions(history: Mapping[str, Any], xids: Optional[Sequence[int]] = None) -> dict[str, Any]:
+    return dict(later_of(history, None if xids is None else list(map(int, xids))))
 
 
 class FilterModule:

@@ -25,9 +25,10 @@ options:
         C(min_rows=1).
     type: dict
     required: true
-  xid:
-    description: Number of the transaction.
-    type: int
+  named:
+    description: The transactions with their C(xid), C(lsn) and C(subxacts), in the order of their commits.
+    type: list
+    elements: dict
     required: true
   asked:
     description: The tables that are to be undone, as in SQL, a list or a comma-separated string. All, without any.
@@ -39,22 +40,24 @@ author:
 EXAMPLES = r"""
 - name: See what undoing transaction 741 takes
   ansible.builtin.debug:
-    msg: "{{ history | dbre.recovery.undo_plan(741) }}"
+    msg: "{{ history | dbre.recovery.undo_plan([found.incident] + found.incident.also) }}"
 """
 
 RETURN = r"""
 _value:
   description:
     - C(relations) with C(schema), C(name), C(oid), C(kind), C(damage) and C(rows), their C(names) and C(oids), the
-      number of C(rows), and lines about C(later) transactions. C(left_to_do) is what else the transaction changed that
-      no undo of rows reaches.
+      number of C(rows), and lines about C(later) transactions. C(transactions) are those that a side instance is to
+      keep the images of. C(left_to_do) is what else they changed that no undo of rows reaches.
   type: dict
 """
 
 
-def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] | None = None) -> dict[str, Any]:
+def undo_plan(
+    history: Mapping[str, Any], named: Sequence[Mapping[str, Any]], asked: str | Sequence[str] | None = None
+) -> dict[str, Any]:
     try:
-        return dict(plan_of(history, int(xid), asked))
+        return dict(plan_of(history, named, asked))
     except RecoveryError as error:
         raise AnsibleFilterError(error.msg) from error
 

@@ -58,6 +58,12 @@ options:
         then those that did more than change rows, then those that changed most rows. The others are counted.
     type: int
     default: 2000
+  xids:
+    description:
+      - Numbers of transactions, as WAL has them, that are told one by one whatever they did.
+    type: list
+    elements: int
+    default: []
   list_path:
     description:
       - Existing directory on the host in which all transactions are kept, a line of JSON for each, in a file whose name
@@ -252,6 +258,7 @@ def main() -> None:
             "until": {"type": "str"},
             "min_rows": {"type": "int", "default": 1000},
             "max_changes": {"type": "int", "default": 2000},
+            "xids": {"type": "list", "elements": "int", "default": []},
             "list_path": {"type": "path"},
             "bin_dir": {"type": "path"},
             "spool_path": {"type": "path"},
@@ -277,7 +284,9 @@ def main() -> None:
             login_of(params), request, spool, archive, bin_dir=params["bin_dir"], since_backup=since_backup
         )
         try:
-            result = history.read(params["max_changes"], None if module.check_mode else params["list_path"])
+            result = history.read(
+                params["max_changes"], None if module.check_mode else params["list_path"], params["xids"]
+            )
         finally:
             history.close()
     except RecoveryError as error:

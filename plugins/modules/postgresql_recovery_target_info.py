@@ -85,6 +85,14 @@ options:
     description:
       - Instead of a search, this transaction, which must have committed. The target is just before its commit.
     type: str
+  together:
+    description:
+      - Transactions that are meant together with that of O(target_xid), which must have committed. The target is just
+        before the commit of the first of them all, and the others are in RV(incident.also). WAL is replayed up to the
+        last of them.
+    type: list
+    elements: str
+    default: []
   bin_dir:
     description:
       - Directory of PostgreSQL's programs. Without it the usual places are looked at.
@@ -207,6 +215,13 @@ incident:
       description: Committed subtransactions (savepoints).
       type: list
       elements: int
+    also:
+      description:
+        - Later transactions that are meant with it (O(together)), in the order of their commits, each with its C(xid),
+          C(lsn), C(commit_time) and C(subxacts).
+      type: list
+      elements: dict
+      sample: []
     note:
       description: A remark, where there is one.
       type: str
@@ -311,6 +326,7 @@ REQUEST_SPEC = {
     "target_lsn": {"type": "str"},
     "target_time": {"type": "str"},
     "target_xid": {"type": "str"},
+    "together": {"type": "list", "elements": "str", "default": []},
 }
 
 

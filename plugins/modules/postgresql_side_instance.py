@@ -83,29 +83,42 @@ options:
         required: true
   images:
     description:
-      - What one transaction changed, to be told by M(dbre.recovery.postgresql_transaction_undo). Its COMMIT record is
-        the target, exclusive. With O(state=promoted) the rows of its tables are kept as it found them, replay goes on
-        by this one record, and they are kept as it left them, in schema C(dbre_images) of the side instance.
+      - What transactions changed, to be told by M(dbre.recovery.postgresql_transaction_undo). The COMMIT record of the
+        first one is the target, exclusive. With O(state=promoted) the rows of its tables are kept as it found them,
+        replay goes on by this one record, and they are kept as it left them, and so on with the others. What all of
+        them did to a row together is in schema C(dbre_images) of the side instance.
       - An instance that has gone past its target cannot be had without it any more.
     type: dict
     suboptions:
       database:
         description:
-          - Database of the transaction.
+          - Database of the transactions.
         type: str
         required: true
-      xids:
+      transactions:
         description:
-          - Number of the transaction and of its subtransactions, as WAL has them.
+          - The transactions, in the order of their commits.
         type: list
-        elements: int
+        elements: dict
         required: true
-      relations:
-        description:
-          - OIDs of the tables whose rows it changed. Of a partitioned table, those of the partitions.
-        type: list
-        elements: int
-        required: true
+        suboptions:
+          lsn:
+            description:
+              - Position of its COMMIT record.
+            type: str
+            required: true
+          xids:
+            description:
+              - Number of the transaction and of its subtransactions, as WAL has them.
+            type: list
+            elements: int
+            required: true
+          relations:
+            description:
+              - OIDs of the tables whose rows it changed. Of a partitioned table, those of the partitions.
+            type: list
+            elements: int
+            required: true
 requirements:
   - psycopg2 on the host the module runs on
   - openssl on the host the module runs on, for O(client)
@@ -240,6 +253,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.images import 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 
+TRANSACTION = {
+    "lsn": {"type": "str", "required": True},
+    "xids": {"type": "list", "elements": "int", "required": True},
+    "relations": {"type": "list", "elements": "int", "required": True},
+}
+
 
 def main() -> None:
     client = {name: {"type": "str", "required": True} for name in ("address", "listen", "user", "database")}
@@ -253,8 +272,7 @@ def main() -> None:
                 "type": "dict",
                 "options": {
                     "database": {"type": "str", "required": True},
-                    "xids": {"type": "list", "elements": "int", "required": True},
-                    "relations": {"type": "list", "elements": "int", "required": True},
+                    "transactions": {"type": "list", "elements": "dict", "options": TRANSACTION, "required": True},
                 },
             },
             "client": {

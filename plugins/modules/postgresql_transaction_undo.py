@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgresql_transaction_undo
-short_description: Take back what one transaction did to rows
+short_description: Take back what transactions did to rows
 version_added: "0.1.0"
 description:
-  - Takes back the rows that one committed transaction inserted, updated and deleted, in one transaction. The rows as it
-    found them and as it left them come from a side instance that went past it (O(ignore:images) of
-    M(dbre.recovery.postgresql_side_instance)).
+  - Takes back the rows that one committed transaction, or several, inserted, updated and deleted, in one transaction.
+    The rows as they found them and as they left them come from a side instance that went past them (O(ignore:images) of
+    M(dbre.recovery.postgresql_side_instance)). Rows that somebody else changed between several are conflicts.
   - Rows that production still has as the transaction left them become what they were. Rows that were changed since are
     conflicts, which stay as they are and are listed; so do rows that would leave a foreign key pointing nowhere, or
     whose unique values others have now.

@@ -159,3 +159,44 @@ def test_a_million_rows_come_back_in_one_transaction_and_go_again(shop: Shop) ->
     assert taken.rc == 0, taken.output
     assert state() == damaged
     assert shop.query("shop", "SELECT id, what FROM public.audit ORDER BY 1") == audit
+
+
+def test_several_transactions_are_taken_back_together_and_what_others_did_between_stays(shop: Shop) -> None:
+    shop.query("shop", "CREATE TABLE public.prices (id int PRIMARY KEY, cents int NOT NULL)")
+    shop.query("shop", "INSERT INTO public.prices SELECT i, 100 + i FROM generate_series(1, 100) i")
+    prices = "SELECT id, cents FROM public.prices ORDER BY id"
+    before = dict(shop.query("shop", prices))
+    in_subtransaction = "DO $$BEGIN DELETE FROM public.lines; EXCEPTION WHEN division_by_zero THEN NULL; END$$"
+    first = transact(shop, "UPDATE public.prices SET cents = 1 WHERE id <= 50", in_subtransaction)
+    shop.query("shop", "UPDATE public.prices SET cents = 2 WHERE id = 10")  # comes between, and is taken over
+    shop.query("shop", "UPDATE public.prices SET cents = 3 WHERE id = 90")  # of a row that only the second one has
+    second = transact(
+        shop,
+        "UPDATE public.prices SET cents = cents + 1000 WHERE id <= 20 OR id = 90",
+        "DELETE FROM public.prices WHERE id = 30",
+        "INSERT INTO public.prices VALUES (200, 7)",
+    )
+    shop.query("shop", "UPDATE public.prices SET cents = 4 WHERE id = 40")
+    damaged = dict(shop.query("shop", prices))
+
+    refused = undo(shop, dr_target_xid=f"{first},{second}", dr_strategy="tables")
+    assert refused.rc != 0
+    assert "dr_strategy=rows, which takes several" in " ".join(refused.output.split())
+
+    # In whatever order they are named.
+    undone = undo(shop, dr_target_xid=f"{second}, {first}", dr_incident_id="both")
+    words = " ".join(undone.output.split())
+    assert "Recovered in part: missing 2 rows of public.prices" in words, undone.output
+    assert shop.count("public.lines") == 3000
+    assert dict(shop.query("shop", prices)) == {**before, 10: 1002, 40: 4, 90: 3}
+    reasons = {item["why"].split(". They are in")[0] for item in shop.report("both")["left_to_do"]}
+    assert {
+        "1 row stayed as they are: another transaction changed it between those that are taken back",
+        "1 row stayed as they are: changed since",
+    } <= reasons
+
+    (back,) = [item for item in shop.report("both")["left_to_do"] if "Take the undo back" in item["what"]]
+    taken = shop.obey(back["command"])
+    assert taken.rc == 0, taken.output
+    assert dict(shop.query("shop", prices)) == damaged
+    assert shop.count("public.lines") == 0

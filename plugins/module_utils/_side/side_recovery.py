@@ -686,7 +686,9 @@ def ensure_state(
     recovery = SideRecovery(instance, timeout)
     if target is not None:
         wanted = recovery_target(target, replayed=True)
-        asked, made = ((t["type"], t["value"], t["timeline"]) for t in (wanted, recovery.marker["target"]))
+        # One that keeps images stands elsewhere by now.
+        made_for = recovery.marker.get("asked_target", recovery.marker["target"])
+        asked, made = ((t["type"], t["value"], t["timeline"]) for t in (wanted, made_for))
         if asked != made:
             raise RecoveryError(
                 f"the side instance at {instance.path} on {instance.host} was made for the target {made}, not {asked}. "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
@@ -44,6 +44,7 @@ CHANGED = "changed since"
 DELETED = "deleted since"
 MADE_AGAIN = "made again since"
 TAKEN = "a unique key: production has another row with the same values"
+BETWEEN = "another transaction changed it between those that are taken back"
 MOVED = "it may be what a row became whose former key another row has now"
 WORDS = ("seq", "operation", "inverse", "conflict", "later_xid")
 
@@ -103,12 +104,16 @@ class Touched:
 
 @dataclass(frozen=True)
 class Images:
-    """Tables in ``schema`` with the rows as the transaction found them and as it left them, and the preview."""
+    """Tables in ``schema`` with the rows as the transaction found them and as it left them, and the preview.
+
+    Of several transactions, ``between`` has the rows that somebody else changed in the meantime, where there are any.
+    """
 
     schema: str
     before: str
     after: str
     preview: str
+    between: Optional[str] = None
 
 
 class Reversal:
@@ -135,6 +140,7 @@ class Reversal:
         self.preview = owner.bring(images.schema, images.preview)
         self.before = owner.bring(images.schema, images.before)
         self.after = owner.bring(images.schema, images.after)
+        self.between = owner.bring(images.schema, images.between) if images.between else None
         owner.lend("TABLE", self.preview, ["SELECT", "INSERT", "UPDATE"])
 
     def find(self, preview: str = "") -> None:
@@ -191,6 +197,9 @@ class Reversal:
                 f"UPDATE {self.preview} u SET {changes}{more} WHERE u.{self.conflict} IS NULL AND {condition}"
             )
 
+        if self.between is not None:
+            changed = f"EXISTS (SELECT FROM {self.between} s WHERE {table.on_key('s', 'u')})"
+            mark(f"{self.conflict} = {quote_literal(BETWEEN)}", changed)
         none = f"{self.inverse} = 'NONE'"
         mark(none, f"u.{self.operation} = 'INSERT' AND {absent}")
         mark(f"{self.conflict} = {quote_literal(DELETED)}", f"u.{self.operation} = 'UPDATE' AND {absent}")

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the dbre.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take back what one transaction did to rows, in one transaction, and that again when it was wrong."""
+"""Take back what transactions did to rows, in one transaction, and that again when it was wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners i
     each_as_its_owner,
     hold_definitions,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
     firing_rules,
     firing_triggers,
@@ -66,12 +66,18 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name FROM pg_catalo
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY(%s::oid[]) AND c.relkind = 'r' ORDER BY 1
 """
 PARTITIONS = "SELECT relid::oid::int8 AS oid FROM pg_catalog.pg_partition_tree(%s::oid::regclass)"
+# Why rows of a table stay beside.
+KEPT = {
+    "before": "as the transaction found them",
+    "after": "as the transaction left them",
+    "between": "that somebody else changed between the transactions",
+}
 # What the preview is called that was carried out, and that of taking it back.
 UNDO, REDO = "_undo", "_redo"
 
 
 class Undo:
-    """One transaction of one database. The images of its tables come from the recovered instance, and stay."""
+    """Transactions of one database. The images of their tables come from the recovered instance, and stay."""
 
     def __init__(
         self, production: Server, database: str, incident: str, oids: Sequence[int], progress: Optional[Progress] = None
@@ -151,14 +157,16 @@ class Undo:
             )
         return [Touched.of(connection, item["oid"], item["schema"], item["name"]) for item in found]
 
-    def _names(self, tables: Sequence[Touched]) -> dict[int, Images]:
+    def _names(self, tables: Sequence[Touched], broken: Collection[int]) -> dict[int, Images]:
         """Names of our tables; two schemas may have tables of one name."""
         found = {}
         for table in tables:
             same = [other for other in tables if other.name == table.name]
             name = table.name if len(same) == 1 else f"{table.name}_{table.oid}"
-            before, after, undo = (derived_name(name, suffix, {JOURNAL}) for suffix in ("_before", "_after", UNDO))
-            found[table.oid] = Images(self.staging, before, after, undo)
+            before, after, undo, between = (
+                derived_name(name, suffix, {JOURNAL}) for suffix in ("_before", "_after", UNDO, "_between")
+            )
+            found[table.oid] = Images(self.staging, before, after, undo, between if table.oid in broken else None)
         return found
 
     def _bring(self, connection: Any, side: Server, made: bool) -> None:
@@ -170,9 +178,14 @@ class Undo:
                 then = fingerprint.columns_of(there, [table.oid])[table.oid]
                 _require_same_columns(table, then)
             _require_keys(tables)
+            broken = {
+                table.oid
+                for table in tables
+                if value(there, "SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (f"{IMAGES}.between_{table.oid}",))
+            }
         finally:
             there.close()
-        names = self._names(tables)
+        names = self._names(tables, broken)
 
         def work() -> None:
             mark(connection, self.incident)
@@ -183,10 +196,12 @@ class Undo:
             write_journal(connection, self.staging, "plan", plan)
             for table in tables:
                 self.progress.say("bring rows", tables.index(table), len(tables), "tables")
-                for image, name in (("before", names[table.oid].before), ("after", names[table.oid].after)):
-                    self._bring_image(connection, side, table, image, name)
+                own = names[table.oid]
+                for image, name in (("before", own.before), ("after", own.after), ("between", own.between)):
+                    if name is not None:
+                        self._bring_image(connection, side, table, image, name)
             entry = {
-                str(oid): {"before": one.before, "after": one.after, "preview": one.preview}
+                str(oid): {"before": one.before, "after": one.after, "preview": one.preview, "between": one.between}
                 for oid, one in names.items()
             }
             write_journal(connection, self.staging, "images", entry)
@@ -210,7 +225,7 @@ class Undo:
         hidden.filled(target)
         execute(connection, f"ALTER TABLE {target} ADD PRIMARY KEY ({table.keys}); ANALYZE {target}")
         shown = display_name(self.staging, name)
-        reason = f"rows of {table.shown} as the transaction {'found' if image == 'before' else 'left'} them"
+        reason = f"rows of {table.shown} {KEPT[image]}"
         self._keep(connection, name, shown, reason)
 
     def _keep(self, connection: Any, name: str, shown: str, reason: str) -> None:
@@ -277,7 +292,7 @@ class Undo:
     def _images(self, entry: Mapping[str, Any], table: Touched, end: Optional[str]) -> Images:
         names = entry[str(table.oid)]
         if end != "redone":
-            return Images(self.staging, names["before"], names["after"], names["preview"])
+            return Images(self.staging, names["before"], names["after"], names["preview"], names["between"])
         redo = names["preview"][: -len(UNDO)] + REDO
         return Images(self.staging, names["after"], names["before"], redo)
 

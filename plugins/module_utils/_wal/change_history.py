@@ -164,11 +164,11 @@ class ChangeHistory(Search):
             return parse_lsn(backup.stop_lsn)
         return parse_segment_name(backup.first_segment, self.source.segment_size)[1] * self.source.segment_size
 
-    def read(self, max_changes: int, list_path: Optional[str] = None) -> dict[str, Any]:
+    def read(self, max_changes: int, list_path: Optional[str] = None, xids: Sequence[int] = ()) -> dict[str, Any]:
         """The module's result.
 
-        Transactions are in it with at most ``max_changes`` changes together (see told_one_by_one()); all of them go to
-        a file of their own in the directory ``list_path``, where one is given.
+        Transactions are in it with at most ``max_changes`` changes together, and ``xids`` (see told_one_by_one()); all
+        of them go to a file of their own in the directory ``list_path``, where one is given.
         """
         # What the first changes of the window found may be in WAL that is older than the window.
         while not self._complete() or (not self.scan.at_floor and self._undecided(BEFORE_RANGE)):
@@ -179,7 +179,7 @@ class ChangeHistory(Search):
             if self.gap is not None and self.scan.at_floor:
                 break
         found = self._transactions()
-        told = told_one_by_one(found, max_changes)
+        told = told_one_by_one(found, max_changes, xids)
         return {
             "count": len(found),
             "transactions": [one.as_dict(self.request.database) for one in told],

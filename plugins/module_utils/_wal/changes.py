@@ -197,10 +197,10 @@ def rows_by_table(found: Iterable[Transaction]) -> list[dict[str, Any]]:
     return sorted(tables, key=lambda item: (str(item["schema"]), str(item["name"])))
 
 
-def told_one_by_one(found: Sequence[Transaction], most: int) -> list[Transaction]:
+def told_one_by_one(found: Sequence[Transaction], most: int, xids: Collection[int] = ()) -> list[Transaction]:
     """Of all transactions those with at most ``most`` changes together, the oldest first.
 
-    The first one is among them whatever it did, since the window of who asks for one transaction begins with it. Of the
+    The first one and ``xids`` are among them whatever they did: the window of who asks for one begins with it. Of the
     others those go first that did more than change rows, then those that changed most rows.
     """
     if sum(len(one.changes) for one in found) <= most:
@@ -210,8 +210,9 @@ def told_one_by_one(found: Sequence[Transaction], most: int) -> list[Transaction
         only_rows = all(change.what in ROWS.values() for change in one.changes)
         return only_rows, -sum(change.rows or 0 for change in one.changes) if only_rows else 0
 
-    chosen, left = list(found[:1]), most - len(found[0].changes)
-    for one in sorted(found[1:], key=weight):
+    chosen = [one for at, one in enumerate(found) if at == 0 or one.commit.xid in xids]
+    left = most - sum(len(one.changes) for one in chosen)
+    for one in sorted((one for one in found if one not in chosen), key=weight):
         if len(one.changes) > left:
             break
         left -= len(one.changes)

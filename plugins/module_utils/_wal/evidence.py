@@ -51,6 +51,8 @@ class Request:
     until_lsn: Optional[int] = None
     target: Optional[tuple[str, str]] = None
     """What tells the transaction without a search: ``target_lsn``, ``target_time`` or ``target_xid``, and its value."""
+    together: tuple[str, ...] = ()
+    """Transactions that are meant with that of ``target_xid``; the target is just before the first of them all."""
 
     def wants(self, kind: str, auto: bool = True) -> bool:
         """Whether to look for a kind; ``auto`` is the answer where the user named none."""
@@ -122,7 +124,7 @@ class Candidate:
     """A transaction that may be the damage. ``lsn`` is where replay must stop to be just before it.
 
     ``asked`` are its harms to what was asked for, ``others`` what else it did. ``ours`` is the incident of this
-    collection whose mark it carries.
+    collection whose mark it carries. ``also`` are later transactions that are meant with it, in order.
     """
 
     kind: str
@@ -132,6 +134,7 @@ class Candidate:
     others: tuple[Harm, ...] = ()
     note: str = ""
     ours: Optional[str] = None
+    also: tuple[Commit, ...] = ()
 
     @property
     def rows(self) -> Optional[int]:
@@ -163,6 +166,15 @@ class Candidate:
             "subxacts": list(self.commit.subxacts),
             "note": self.note,
             "ours": self.ours is not None,
+            "also": [
+                {
+                    "xid": one.xid,
+                    "lsn": format_lsn(one.lsn),
+                    "commit_time": one.commit_time,
+                    "subxacts": list(one.subxacts),
+                }
+                for one in self.also
+            ],
         }
 
     def line(self) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import Backup
@@ -33,19 +34,21 @@ def explicit_target(
     ``next_xid`` is the number of the server's next transaction, counted on over 32 bits.
     """
     scan.extend()
+    also: tuple[Commit, ...] = ()
     if option == "target_lsn":
         lsn, commit, reason = _by_lsn(value, scan, backup)
     elif option == "target_time":
         lsn, commit, reason = _by_time(value, scan, backup)
     else:
-        lsn, commit, reason = _by_xid(value, scan, backup, next_xid)
+        (commit, *others), reason = _by_xid((value, *request.together), scan, backup, next_xid)
+        lsn, also = commit.lsn, tuple(others)
     stop = backup.stop_lsn
     if stop and lsn < parse_lsn(stop):
         raise RecoveryError(
             f"{option} {value} is before the end of the oldest backup. {window(scan, backup)} Nothing was changed."
         )
     asked = tuple(Harm(0, schema, name, None, "") for schema, name in request.relations)
-    return Candidate("explicit", commit, lsn, asked), reason
+    return Candidate("explicit", commit, lsn, asked, also=also), reason
 
 
 def _by_lsn(value: str, scan: Scan, backup: Backup) -> tuple[int, Commit, str]:
@@ -97,8 +100,8 @@ def transaction(value: str, next_xid: int) -> int:
     """
     if not value.strip().isdigit():
         raise RecoveryError(
-            f"target_xid: {value!r} is no transaction; write its number, such as 734. A run is about one transaction: "
-            "take several back one after the other, the newest first"
+            f"target_xid: {value!r} is no transaction; write its number, such as 734. A run is about one transaction, "
+            "but for dr-corruption with dr_strategy=rows, which takes several, as 734,741"
         )
     number = int(value)
     xid = number & 0xFFFFFFFF
@@ -113,17 +116,25 @@ def transaction(value: str, next_xid: int) -> int:
     return xid
 
 
-def _by_xid(value: str, scan: Scan, backup: Backup, next_xid: int) -> tuple[int, Commit, str]:
-    xid = transaction(value, next_xid)
-    commit = _committed(xid, scan)
-    if commit is None:
-        raise RecoveryError(
-            f"no COMMIT of transaction {xid} is in the WAL from {format_lsn(scan.start)} to {format_lsn(scan.end)}: "
-            f"it never committed, or before that. {window(scan, backup)} Nothing was changed."
-        )
-    prepared = "COMMIT PREPARED" if commit.prepared else "COMMIT"
-    inside = "" if commit.xid == xid else f", of which {xid} is a subtransaction"
-    return commit.lsn, commit, f"just before the {prepared} of transaction {commit.xid}{inside}, as asked"
+def _by_xid(values: Sequence[str], scan: Scan, backup: Backup, next_xid: int) -> tuple[list[Commit], str]:
+    """The transactions that are named, in the order of their commits, and why the target is before the first."""
+    found: dict[int, Commit] = {}
+    inside = ""
+    for value in values:
+        xid = transaction(value, next_xid)
+        commit = _committed(xid, scan)
+        if commit is None:
+            raise RecoveryError(
+                f"no COMMIT of transaction {xid} is in the WAL from {format_lsn(scan.start)} to "
+                f"{format_lsn(scan.end)}: it never committed, or before that. {window(scan, backup)} Nothing was "
+                "changed."
+            )
+        found[commit.lsn] = commit
+        inside = "" if commit.xid == xid else f", of which {xid} is a subtransaction"
+    commits = [found[lsn] for lsn in sorted(found)]
+    prepared = "COMMIT PREPARED" if commits[0].prepared else "COMMIT"
+    of_all = f", the first of {len(commits)} that are named" if len(commits) > 1 else inside
+    return commits, f"just before the {prepared} of transaction {commits[0].xid}{of_all}, as asked"
 
 
 def _committed(xid: int, scan: Scan) -> Optional[Commit]:

@@ -21,8 +21,8 @@ LARGE_OBJECTS = "L"  # the kind of their changes
 class Later(TypedDict):
     """How many there are, those that are told one by one with their ``changes`` in words, rows by table, and lines.
 
-    ``damage`` are the changes of the transaction that was left out, None where none was. ``listed_in`` are the files
-    on the host with all transactions, the one that was left out among them.
+    ``damage`` are the changes of the transactions that were left out, None where none was named. ``listed_in`` are the
+    files on the host with all transactions, those that were left out among them.
     """
 
     damage: Optional[list[dict[str, Any]]]
@@ -34,19 +34,20 @@ class Later(TypedDict):
     lines: list[str]
 
 
-def later_transactions(history: Mapping[str, Any], xid: Optional[int] = None) -> Later:
-    """All that was committed from the target on, but for the transaction ``xid``, which is the damage itself.
+def later_transactions(history: Mapping[str, Any], xids: Optional[Sequence[int]] = None) -> Later:
+    """All that was committed from the target on, but for the transactions ``xids``, which are the damage itself.
 
     ``history`` is what M(postgresql_change_history_info) returns from the target on, of rows from the first on.
     """
-    mine = None if xid is None else xid & 0xFFFFFFFF
+    mine = {xid & 0xFFFFFFFF for xid in xids or ()}
     every = list(history.get("transactions") or [])
-    found = [one for one in every if one["xid"] != mine]
+    found = [one for one in every if one["xid"] not in mine]
     count = history["count"] - (len(every) - len(found))
-    damage = [change for one in every if one["xid"] == mine for change in one["changes"]]
-    tables = [{"table": table_name(item), **{what: item[what] for what in ROWS}} for item in rows_but(history, damage)]
+    damages = [one["changes"] for one in every if one["xid"] in mine]
+    left = rows_but(history, *damages)
+    tables = [{"table": table_name(item), **{what: item[what] for what in ROWS}} for item in left]
     return {
-        "damage": None if mine is None else damage,
+        "damage": None if xids is None else [change for damage in damages for change in damage],
         "count": count,
         "rows": sum(item[what] for item in tables for what in ROWS),
         "transactions": [
@@ -62,18 +63,20 @@ def later_transactions(history: Mapping[str, Any], xid: Optional[int] = None) ->
     }
 
 
-def rows_but(history: Mapping[str, Any], damage: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows by table of all transactions of a history, but those of one, whose changes are ``damage``."""
+def rows_but(history: Mapping[str, Any], *damages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by table of all transactions of a history, but those of some, the changes of each of which are given."""
     own: Counter[tuple[Any, str]] = Counter()
-    for change in damage:
-        if change["what"] in ROWS:
+    mine: Counter[Any] = Counter()
+    for damage in damages:
+        changes = [change for change in damage if change["what"] in ROWS]
+        for change in changes:
             own[change["oid"], change["what"]] += change["rows"] or 0
-    mine = {oid for oid, _what in own}
+        mine.update({change["oid"] for change in changes})
     tables = [
         {
             **item,
             **{what: item[what] - own[item["oid"], what] for what in ROWS},
-            "transactions": item["transactions"] - (item["oid"] in mine),
+            "transactions": item["transactions"] - mine[item["oid"]],
         }
         for item in history.get("tables") or []
     ]

@@ -45,7 +45,8 @@ def result(
                 "xid": incident.commit.xid,
                 "commit_time": incident.commit.commit_time,
                 "reason": reason,
-                "segment": source.name(incident.lsn // source.segment_size),
+                # Of several, all up to the last are replayed.
+                "segment": source.name([incident.lsn, *(one.lsn for one in incident.also)][-1] // source.segment_size),
             }
         ),
         "candidates": [one.as_dict(database) for one in candidates],
@@ -77,6 +78,7 @@ def make_request(
     target_xid: Optional[str] = None,
     since_lsn: Optional[int] = None,
     until_lsn: Optional[int] = None,
+    together: Sequence[str] = (),
 ) -> Request:
     """What the user asked for, checked as far as it can be without a server; RecoveryError where it makes no sense."""
     if not database:
@@ -105,4 +107,5 @@ def make_request(
         since_lsn,
         until_lsn,
         given[0] if given else None,
+        tuple(map(str, together)),
     )

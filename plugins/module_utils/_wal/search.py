@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import time
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, Optional
 
@@ -209,7 +210,7 @@ class Search:
         rest = tuple(harm for harm in candidate.asked if (harm.schema, harm.name) not in named)
         others = tuple(harm for harm in every if harm not in hit)
         ours = evidence.ours.get(candidate.commit.lsn)
-        return Candidate("explicit", candidate.commit, candidate.lsn, hit + rest, others, candidate.note, ours)
+        return replace(candidate, asked=hit + rest, others=others, ours=ours)
 
     def _was_made_after(self, lsn: int) -> bool:
         """Whether the database of that name may be another one than at ``lsn``, whose relations nobody here knows."""

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the dbre.recovery authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What it takes to undo one transaction's rows, out of what it and all later ones changed. Pure."""
+"""What it takes to undo the rows of transactions, out of what they and all later ones changed. Pure."""
 
 from __future__ import annotations
 
@@ -31,29 +31,92 @@ SHOWN = 10
 class UndoPlan(TypedDict):
     """``relations`` as those of an incident, with their ``names`` and ``oids``; ``later`` in lines for people.
 
-    ``left_to_do`` is what the transaction changed that are no rows of tables, in entries as a recovery has them.
+    ``transactions`` are those of postgresql_side_instance's ``images``, in order. ``left_to_do`` is what they changed
+    that are no rows of tables, in entries as a recovery has them.
     """
 
     relations: list[dict[str, Any]]
     names: list[str]
     oids: list[int]
+    transactions: list[dict[str, Any]]
     rows: int
     later: list[str]
     left_to_do: list[dict[str, Any]]
 
 
-def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] | None = None) -> UndoPlan:
-    """The plan for transaction ``xid`` (32 bits, as WAL has it), of the tables ``asked`` for or all that it changed.
+def undo_plan(
+    history: Mapping[str, Any], named: Sequence[Mapping[str, Any]], asked: str | Sequence[str] | None = None
+) -> UndoPlan:
+    """The plan for the transactions ``named``, of the tables ``asked`` for or all that they changed.
 
-    ``history`` is what M(postgresql_change_history_info) returns from the transaction's COMMIT record on, of rows from
-    the first on; it begins with that transaction. Raises RecoveryError where undoing rows is not what undoes it.
+    Each has its ``xid`` (32 bits, as WAL has it), ``lsn`` and ``subxacts``, in the order of their commits.
+
+    ``history`` is what M(postgresql_change_history_info) returns from the first one's COMMIT record on, of rows from
+    the first on; all of them are told in it. Raises RecoveryError where undoing rows is not what undoes them.
     """
-    every = list(history.get("transactions") or [])
-    nothing: Mapping[str, Any] = {"xid": None, "changes": []}
-    mine: Mapping[str, Any] = next((one for one in every if one["xid"] == xid & 0xFFFFFFFF), nothing)
-    changes = [change for change in mine["changes"] if change["what"] in ROWS and change["kind"] == "r"]
-    others = [change for change in mine["changes"] if change["what"] not in ROWS and change["kind"] != LARGE_OBJECTS]
-    if not changes and not others:
+    told = {one["xid"]: one for one in history.get("transactions") or []}
+    mine = [told.get(one["xid"], {"xid": one["xid"], "changes": []}) for one in named]
+    for one in mine:
+        _require_rows_only(one)
+    every = [change for one in mine for change in _rows_of(one)]
+    wanted = [(one["schema"], one["name"]) for one in parse_relation_list(asked)]
+    touched = {(change["schema"], change["name"]) for change in every}
+    unknown = [display_name(*one) for one in wanted if one not in touched]
+    if unknown:
+        numbers = ", ".join(str(one["xid"]) for one in mine)
+        raise RecoveryError(
+            f"transaction{'s' if len(mine) > 1 else ''} {numbers} did not change rows of {', '.join(unknown)}. "
+            f"Changed were {', '.join(sorted(display_name(*one) for one in touched))}; of a partitioned table name the "
+            "partitions, or name none to undo all. Nothing was changed."
+        )
+    by_xid = [
+        [change for change in _rows_of(one) if not wanted or (change["schema"], change["name"]) in wanted]
+        for one in mine
+    ]
+    idle = [str(one["xid"]) for one, changes in zip(mine, by_xid) if not changes]
+    if idle:
+        raise RecoveryError(
+            f"transaction {', '.join(idle)} changed no rows of the tables that were named. Nothing was changed. Name "
+            "only transactions that did (dr_target_xid), or more tables (dr_tables)."
+        )
+    chosen = [change for changes in by_xid for change in changes]
+    oids = {change["oid"] for change in chosen}
+    left_to_do = [
+        item for one in mine for item in [*large_objects_left(one["changes"], one["xid"]), *_to_refresh(one["changes"])]
+    ]
+    # A list of tables that somebody gave is all that is to be undone.
+    unlogged = [] if wanted else list(history.get("unlogged") or [])
+    return {
+        "relations": _relations(chosen),
+        "names": sorted({_name(change) for change in chosen}),
+        "oids": sorted(oids),
+        "transactions": [
+            {
+                "lsn": one["lsn"],
+                "xids": [one["xid"], *(one.get("subxacts") or [])],
+                "relations": sorted({change["oid"] for change in changes}),
+            }
+            for one, changes in zip(named, by_xid)
+        ],
+        "rows": sum(change["rows"] for change in chosen),
+        "later": [
+            *_later(history, mine, oids),
+            *_defined_anew(history, mine, oids),
+            *(f"NOT UNDONE: {_what(item)}" for item in left_to_do),
+            *(f"NOT KNOWN: {_what(item)}" for item in _not_told(unlogged)),
+        ],
+        "left_to_do": [*left_to_do, *_not_told(unlogged)],
+    }
+
+
+def _rows_of(one: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [change for change in one["changes"] if change["what"] in ROWS and change["kind"] == "r"]
+
+
+def _require_rows_only(one: Mapping[str, Any]) -> None:
+    xid = one["xid"]
+    others = [change for change in one["changes"] if change["what"] not in ROWS and change["kind"] != LARGE_OBJECTS]
+    if not _rows_of(one) and not others:
         raise RecoveryError(
             f"transaction {xid} changed no rows of tables in this database that WAL tells of. Nothing was changed. See "
             "what happened: ansible-playbook dbre.recovery.what_happened -e dr_database=DATABASE -e dr_min_rows=1"
@@ -68,51 +131,34 @@ def undo_plan(history: Mapping[str, Any], xid: int, asked: str | Sequence[str] |
             f"ansible-playbook dbre.recovery.dr_table_drop -e dr_target_xid={xid} -e dr_load=beside -e dr_database="
             "DATABASE -e dr_tables=TABLES"
         )
-    wanted = [(one["schema"], one["name"]) for one in parse_relation_list(asked)]
-    touched = {(change["schema"], change["name"]) for change in changes}
-    unknown = [display_name(*one) for one in wanted if one not in touched]
-    if unknown:
-        raise RecoveryError(
-            f"transaction {xid} did not change rows of {', '.join(unknown)}. It changed those of "
-            f"{', '.join(sorted(display_name(*one) for one in touched))}; of a partitioned table name the partitions, "
-            "or name none to undo all. Nothing was changed."
-        )
-    chosen = [change for change in changes if not wanted or (change["schema"], change["name"]) in wanted]
-    oids = sorted({change["oid"] for change in chosen})
-    left_to_do = [*large_objects_left(mine["changes"], xid), *_to_refresh(mine["changes"])]
-    # A list of tables that somebody gave is all that is to be undone.
-    unlogged = [] if wanted else list(history.get("unlogged") or [])
-    return {
-        "relations": [
+
+
+def _relations(chosen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The tables as those of an incident; what several transactions did alike to one is one entry."""
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for change in chosen:
+        entry = found.setdefault(
+            (change["oid"], change["what"]),
             {
-                **{key: change[key] for key in ("schema", "name", "oid", "kind", "rows")},
+                **{key: change[key] for key in ("schema", "name", "oid", "kind")},
+                "rows": 0,
                 "damage": ROWS[change["what"]],
                 "rows_estimated": False,
                 "asked": True,
-            }
-            for change in chosen
-        ],
-        "names": sorted({_name(change) for change in chosen}),
-        "oids": oids,
-        "rows": sum(change["rows"] for change in chosen),
-        "later": [
-            *_later(history, mine, set(oids)),
-            *_defined_anew(history, mine, set(oids)),
-            *(f"NOT UNDONE: {_what(item)}" for item in left_to_do),
-            *(f"NOT KNOWN: {_what(item)}" for item in _not_told(unlogged)),
-        ],
-        "left_to_do": [*left_to_do, *_not_told(unlogged)],
-    }
+            },
+        )
+        entry["rows"] += change["rows"]
+    return list(found.values())
 
 
-def _defined_anew(history: Mapping[str, Any], mine: Mapping[str, Any], oids: set[int]) -> list[str]:
+def _defined_anew(history: Mapping[str, Any], mine: Sequence[Mapping[str, Any]], oids: set[int]) -> list[str]:
     """Later changes of what these tables are; WAL tells that, and not of which kind."""
     lines = []
     for one in history["transactions"]:
         told = sorted(
             {f"{_name(change)} {change['what']}" for change in one["changes"] if _is_definition(change, oids)}
         )
-        if told and one["xid"] != mine["xid"]:
+        if told and one["xid"] not in {own["xid"] for own in mine}:
             lines.append(
                 f"NOT SURE: transaction {one['xid']} changed a definition since ({', '.join(told)}); where the columns "
                 "are not those of then, no row of that table can be taken back, which is known after the restore"
@@ -167,13 +213,15 @@ def _name(change: Mapping[str, Any]) -> str:
     return display_name(change["schema"], change["name"]) if change["name"] is not None else f"OID {change['oid']}"
 
 
-def _later(history: Mapping[str, Any], mine: Mapping[str, Any], oids: set[int]) -> list[str]:
+def _later(history: Mapping[str, Any], mine: Sequence[Mapping[str, Any]], oids: set[int]) -> list[str]:
     """How many later transactions changed the same tables, and how many others."""
-    told = [one for one in history["transactions"] if one["xid"] != mine["xid"]]
+    named = {one["xid"] for one in mine}
+    told = [one for one in history["transactions"] if one["xid"] not in named]
     same = [one for one in told if any(change["oid"] in oids for change in one["changes"])]
     # Those that are not told one by one changed rows only, and are counted by table: one may have changed several.
-    untold = history["count"] - 1 - len(told)
-    by_table = [item["transactions"] for item in rows_but(history, mine["changes"]) if item["oid"] in oids]
+    untold = history["count"] - len(mine) - len(told)
+    left = rows_but(history, *(one["changes"] for one in mine))
+    by_table = [item["transactions"] for item in left if item["oid"] in oids]
     least = max([len(same), *by_table])
     most = min(sum(by_table), len(same) + untold) if untold else least
     how_many = f"between {number(least)} and {number(most)}" if most > least else number(least)
@@ -183,7 +231,7 @@ def _later(history: Mapping[str, Any], mine: Mapping[str, Any], oids: set[int]) 
         numbers = ", ".join(str(one["xid"]) for one in same[:SHOWN])
         more = most - len(same[:SHOWN])
         lines.append(f"they are {numbers}{f' and {number(more)} more' if more > 0 else ''}")
-    others = history["count"] - 1 - most
+    others = history["count"] - len(mine) - most
     if others > 0:
         lines.append(
             f"{counted(others, 'later transaction')} changed other tables only, and what they read is not told"

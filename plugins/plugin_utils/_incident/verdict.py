@@ -135,9 +135,19 @@ def headline(verdict: str, lacks: list[dict[str, Any]], doubts: list[str]) -> st
         return text
     parts = []
     if lacks:
-        more = len(lacks) - _SHOWN
-        things = [item["what"] for item in lacks[:_SHOWN]] + ([counted(more, "more thing")] if more > 0 else [])
-        parts.append("missing " + ", ".join(things))
+        things = _summed(lacks)
+        more = len(things) - _SHOWN
+        parts.append("missing " + ", ".join(things[:_SHOWN] + ([counted(more, "more thing")] if more > 0 else [])))
     if doubts:
         parts.append("not proved: " + "; ".join(doubts))
     return f"{text}: {'; '.join(parts)}"
+
+
+def _summed(lacks: list[dict[str, Any]]) -> list[str]:
+    """What is missing; rows of one table that are missing for several reasons are counted once."""
+    found: dict[tuple[Any, Any], int] = {}
+    for item in lacks:
+        is_rows = bool(item["rows"]) and item["what"] == f"{counted(item['rows'], 'row')} of {item['object']}"
+        key = (item["object"], None) if is_rows else (None, item["what"])
+        found[key] = found.get(key, 0) + (item["rows"] if is_rows else 0)
+    return [what or f"{counted(count, 'row')} of {name}" for (name, what), count in found.items()]

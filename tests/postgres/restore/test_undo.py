@@ -172,7 +172,8 @@ class Scene:
         self.production.incidents["undo"] = target
         self.side = Side(self.production, path, "undo")
         self.side.restore()
-        self.wanted = {"database": "shop", "xids": [xid, *subxacts], "relations": list(self.oids.values())}
+        one = {"lsn": lsn, "xids": [xid, *subxacts], "relations": list(self.oids.values())}
+        self.wanted = {"database": "shop", "transactions": [one]}
         images_of = functools.partial(Images, wanted=self.wanted)
         self.found = self.side.ensure("promoted", target=target, images_of=images_of)
         self.again = self.side.ensure("promoted", target=target, images_of=images_of)

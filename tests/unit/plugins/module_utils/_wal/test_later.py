@@ -24,7 +24,7 @@ def test_every_transaction_counts_but_the_one_that_did_the_damage() -> None:
         transaction(8, change("inserted", "orders", 100, 2), change("updated", "lines", 101, 1)),
         transaction(9, change("inserted", "orders", 100, 3), change("created", "fresh", 102)),
     ]
-    found = later_transactions(history(DAMAGE, *later), 7 + 2**32)
+    found = later_transactions(history(DAMAGE, *later), [7 + 2**32])
     assert (found["count"], found["rows"]) == (2, 6)
     assert found["tables"] == [
         {"table": "public.lines", "inserted": 0, "updated": 1, "deleted": 0},
@@ -50,7 +50,7 @@ def test_of_a_moment_that_was_named_all_that_follows_is_later() -> None:
 
 
 def test_where_nothing_came_later_it_says_so_and_what_it_cannot_tell() -> None:
-    found = later_transactions(history(DAMAGE, scanned={"unread": "segment X"}), 7)
+    found = later_transactions(history(DAMAGE, scanned={"unread": "segment X"}), [7])
     assert (found["count"], found["tables"]) == (0, [])
     assert found["lines"][0].startswith("no transaction changed anything")
     assert "not read: segment X" in found["lines"]
@@ -65,12 +65,12 @@ def test_many_tables_are_shown_in_part_and_listed_whole() -> None:
 
 def test_those_that_are_not_told_one_by_one_count_all_the_same() -> None:
     later = [transaction(number, change("inserted", "orders", 100, 2)) for number in range(8, 208)]
-    found = later_transactions(history(DAMAGE, *later, told=3, listed_in="/evidence/transactions-5-0-7.jsonl"), 7)
+    found = later_transactions(history(DAMAGE, *later, told=3, listed_in="/evidence/transactions-5-0-7.jsonl"), [7])
     assert (found["count"], found["rows"], len(found["transactions"])) == (200, 400, 2)
     assert found["tables"] == [{"table": "public.orders", "inserted": 400, "updated": 0, "deleted": 0}]
     assert "each transaction is a line of /evidence/transactions-5-0-7.jsonl on the database's host" in found["lines"]
 
 
 def test_what_the_damage_did_to_a_table_that_others_changed_too_is_not_later() -> None:
-    found = later_transactions(history(DAMAGE, transaction(8, change("deleted", "orders", 100, 1))), 7)
+    found = later_transactions(history(DAMAGE, transaction(8, change("deleted", "orders", 100, 1))), [7])
     assert found["tables"] == [{"table": "public.orders", "inserted": 0, "updated": 0, "deleted": 1}]

@@ -18,7 +18,7 @@ def facts(*damage: dict[str, Any], later: tuple[dict[str, Any], ...] = (), **kno
     """What is known of a transaction 7, after which one more committed where ``later`` says what."""
     found = [{"xid": 7, "lsn": "0/7", "commit_time": "t", "changes": list(damage)}]
     found += [{"xid": 8, "lsn": "0/8", "commit_time": "t", "changes": list(later)}] if later else []
-    told = later_transactions(history(*found), 7)
+    told = later_transactions(history(*found), [7])
     unknown = {"database_bytes": None, "free_bytes": None, "restore_seconds": None, "past": {}}
     keys = {key: told[key] for key in ("damage", "count", "rows", "tables")}  # type: ignore[literal-required]
     return {**keys, **unknown, **known}  # type: ignore[typeddict-item]
