@@ -210,16 +210,19 @@ class SideInstance:
         clean.update({name: value for name, value in os.environ.items() if name.startswith("PGBACKREST_REPO")})
         return {**clean, "LC_ALL": "C", "TZ": "UTC"}
 
-    def call(self, argv: list[str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run one of PostgreSQL's programs."""
+    def call(
+        self, argv: list[str], timeout: float = 120, environment: Optional[Mapping[str, str]] = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of PostgreSQL's programs; ``environment`` goes before ours."""
         # A module's run_command would add to the caller's environment, and knows no time limit.
         return subprocess.run(  # pylint: disable=ansible-bad-function
             argv,
-            env=self.environment(),
+            env={**self.environment(), **(environment or {})},
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # names of databases in other encodings
             timeout=timeout,
             check=False,
         )

@@ -28,6 +28,12 @@ _PAGES = 128  # read at a time
 UNREADABLE = "unreadable"  # the fault of a page that the disk does not give
 _REFUSED = 100  # such pages of a file, after which the rest of it is left: each may take seconds
 _LOOKS, _BETWEEN = 5, 0.2  # how often, and seconds
+LAYOUT = """
+SELECT current_setting('data_directory') AS data, current_setting('server_version_num')::int / 10000 AS major,
+       current_setting('block_size')::int AS block_size,
+       (SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'segment_size') AS segment_blocks,
+       current_setting('data_checksums') = 'on' AS checksums
+"""
 
 
 class Layout(NamedTuple):
@@ -142,30 +148,42 @@ def _read(descriptor: int, at: int, size: int) -> list[Optional[bytes]]:
     return pages
 
 
-def blocks_on_disk(layout: Layout, path: str) -> Optional[tuple[int, bool]]:
-    """How many blocks of a relation the server reaches, and whether more lie behind a segment that is too short.
+class Listing:
+    """Sizes of the segments of relations, as each directory is when it is first asked for."""
 
-    ``path`` as pg_relation_filepath() says it; None where its first file is missing. The server takes the first segment
-    that is not full for the last (PostgreSQL: src/backend/storage/smgr/md.c, mdnblocks).
-    """
-    blocks = 0
-    for segment in itertools.count():
-        size = _size(layout, path, segment)
-        if size is None and segment == 0:
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._folders: dict[str, dict[str, dict[int, int]]] = {}
+
+    def _segments(self, path: str) -> dict[int, int]:
+        folder, _slash, name = path.rpartition("/")
+        if folder not in self._folders:
+            found: dict[str, dict[int, int]] = {}
+            with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self._layout.data, folder)) as entries:
+                for entry in entries:
+                    base, _dot, segment = entry.name.partition(".")
+                    if segment.isdigit() or not segment:
+                        with contextlib.suppress(FileNotFoundError):  # of a relation that was dropped
+                            found.setdefault(base, {})[int(segment or 0)] = entry.stat().st_size
+            self._folders[folder] = found
+        return self._folders[folder].get(name, {})
+
+    def blocks(self, path: str) -> Optional[tuple[int, bool]]:
+        """How many blocks of a relation the server reaches, and whether more lie behind a segment that is too short.
+
+        ``path`` as pg_relation_filepath() says it; None where its first file is missing. The server takes the first
+        segment that is not full for the last (PostgreSQL: src/backend/storage/smgr/md.c, mdnblocks).
+        """
+        segments = self._segments(path)
+        if 0 not in segments:
             return None
-        blocks += (size or 0) // layout.block_size
-        if (size or 0) < layout.segment_blocks * layout.block_size:
-            break
-    first = Path(layout.data, path)
-    later = [file.name.rpartition(".")[2] for file in first.parent.glob(f"{first.name}.*")]
-    return blocks, any(int(one) > segment and _size(layout, path, int(one)) for one in later if one.isdigit())
-
-
-def _size(layout: Layout, path: str, segment: int) -> Optional[int]:
-    try:
-        return os.stat(os.path.join(layout.data, f"{path}.{segment}" if segment else path)).st_size
-    except FileNotFoundError:
-        return None
+        blocks = 0
+        for segment in itertools.count():
+            size = segments.get(segment, 0)
+            blocks += size // self._layout.block_size
+            if size < self._layout.segment_blocks * self._layout.block_size:
+                break
+        return blocks, any(one > segment and size for one, size in segments.items())
 
 
 def _stays(layout: Layout, descriptor: int, first: int, number: int, page: bytes) -> bool:

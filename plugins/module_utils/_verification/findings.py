@@ -62,6 +62,13 @@ CODES: dict[str, Code] = {
     "COLLATION_MISMATCH": Code(
         UNKNOWN, "Text sorts otherwise on the host of the restore: its indexes cannot be judged."
     ),
+    "RELATION_INCOMPLETE": Code(
+        FAILED, "A file of a table, an index or a sequence is missing, cut off or emptied, or pages of it are."
+    ),
+    "ROWS_MISSING": Code(FAILED, "An index or the visibility map of a table leads to rows that are not in it."),
+    "RELATION_SHORT": Code(
+        UNKNOWN, "A table has fewer blocks than were counted, or empty ones, and nothing tells whether rows are lost."
+    ),
     "TABLE_UNREADABLE": Code(FAILED, "A table cannot be read to its end."),
     "MATVIEW_UNPOPULATED": Code(FAILED, "A materialized view has no rows and refuses to be read."),
     "SEQUENCE_BEHIND": Code(FAILED, "A sequence is behind the highest number in its column."),

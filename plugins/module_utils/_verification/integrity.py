@@ -8,26 +8,41 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pages import METHODS
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import (
+    NO_LIBRARIES,
+    SETTINGS,
+    late_settings,
+    session_options,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.amcheck import CORRUPT, EXTENSION
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.collations import changed_collations
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import LAYOUT, Layout
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.whole_files import missing
 
 with contextlib.suppress(ImportError):  # connect() says so
     import psycopg2
 
 HOURS = 24 * 3600.0  # seconds that one program may take
 SHOWN = 20  # findings of one kind in a database
-_AMCHECK_OBJECT = re.compile(r'(heap table|btree index) "([^"]*)"')
+# Names may hold anything; what is wrong is told in lines of its own, behind four blanks.
+_AMCHECK_OBJECT = re.compile(r'^((?:heap table|btree index) "(.*?)"(?:, block [^\n]*)?):\n    ([^\n]*)', re.M | re.S)
 _BAD_PAGE = re.compile(r'checksum verification failed in file "([^"]+)", block (\d+)')
 
-# Relations that amcheck of PostgreSQL cannot look into, by their access method.
-UNCHECKABLE = ("hash", "brin", "gist", "spgist")
-DATABASES = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn ORDER BY 1"
+# datconnlimit of a database whose removal was broken off (PostgreSQL: DATCONNLIMIT_INVALID_DB).
+BROKEN_OFF = -2
+CODES_OF_FILES = {"file": "RELATION_INCOMPLETE", "rows": "ROWS_MISSING", None: "RELATION_SHORT"}
+DATABASES = "SELECT datname, datallowconn, datconnlimit FROM pg_catalog.pg_database ORDER BY 1"
+EVENT_TRIGGERS = "SELECT evtname FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'"
 # Kinds r and m; toast tables are read with their tables.
 RELATIONS = (
     "SELECT n.nspname, c.relname, c.relkind, c.relispopulated, c.relpersistence FROM pg_catalog.pg_class c"
@@ -49,8 +64,10 @@ OWNED_SEQUENCES = (
     " ORDER BY 1, 2"
 )
 INDEXES = (
-    "SELECT m.amname, count(*)::int FROM pg_catalog.pg_class c JOIN pg_catalog.pg_am m ON m.oid = c.relam"
-    " WHERE c.relkind = 'i' GROUP BY 1"
+    "SELECT c.oid::int8, n.nspname, c.relname, m.amname, i.indisvalid AND i.indisready,"
+    " i.indexprs IS NOT NULL OR i.indpred IS NOT NULL FROM pg_catalog.pg_index i"
+    " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i'"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_am m ON m.oid = c.relam ORDER BY 2, 3"
 )
 
 
@@ -73,6 +90,7 @@ class Integrity:
         self.marker = self.instance.marker()
         self.recovery = SideRecovery(self.instance, timeout=60)
         self.repo = repo
+        self.layout: Optional[Layout] = None
         self.findings: list[Finding] = []
         self.omitted: list[Omission] = []
         self.facts: dict[str, Any] = {"databases": {}}
@@ -88,9 +106,12 @@ class Integrity:
         ((mode,),) = self.recovery.rows("SHOW archive_mode")
         if mode != "off":
             self.find("ARCHIVING_ENABLED", "archive_mode", f"the restored server has archive_mode {mode}")
-        for (name,) in self.recovery.rows("SELECT datname FROM pg_catalog.pg_database WHERE NOT datallowconn"):
-            self.omit(f"database {name}", "it lets nobody in")
-        for (name,) in self.recovery.rows(DATABASES):
+        for name, open_, limit in self.recovery.rows(DATABASES):
+            if limit == BROKEN_OFF:
+                self.omit(f"database {name}", "its removal was broken off, so that it lets nobody in: drop it")
+                continue
+            if not open_:  # the copy is thrown away
+                self.recovery.rows(f"ALTER DATABASE {quote_ident(name)} ALLOW_CONNECTIONS true")
             self._database(str(name))
         return self.findings, self.omitted, self.facts
 
@@ -99,15 +120,37 @@ class Integrity:
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SET search_path = ''")
+                # Nobody writes here, so that all that is in memory is on disk then.
+                cursor.execute("CHECKPOINT")
+                self._files(connection, name)
                 trusted = self._collations(cursor, name)
                 told = {"relations": 0, "bytes": 0}
                 told["relations"], told["bytes"] = self._read(cursor, name)
                 self._sequences(cursor, name)
-                self._indexes(cursor, name)
+                code = self._indexes(cursor, name)
+                self.facts["databases"][name] = told
+                self._silence(cursor)
+                self._amcheck(connection, name, trusted, code)
         finally:
             connection.close()
-        self.facts["databases"][name] = told
-        self._amcheck(name, trusted)
+
+    def _files(self, connection: Any, name: str) -> None:
+        """Whether all of each file is there, which neither reading nor amcheck nor checksums tell."""
+        self.layout = self.layout or Layout(**rows(connection, LAYOUT)[0])
+        found = missing(connection, self.layout)
+        for one in found[:SHOWN]:
+            said = f"{one.schema}.{one.name}"
+            self.find(CODES_OF_FILES[one.proof], f"{name}: {said}", f"{said} in {name}: {one.why}")
+        if len(found) > SHOWN:
+            proved = [one.proof for one in found if one.proof]
+            self.find(CODES_OF_FILES[proved[0] if proved else None], f"{name}: more", f"{len(found) - SHOWN} more")
+
+    @staticmethod
+    def _silence(cursor: Any) -> None:
+        """Let no event trigger of production fire when pg_amcheck makes the extension that it needs."""
+        cursor.execute(EVENT_TRIGGERS)
+        for (trigger,) in cursor.fetchall():
+            cursor.execute(f"ALTER EVENT TRIGGER {quote_ident(trigger)} DISABLE")
 
     def _collations(self, cursor: Any, name: str) -> bool:
         """Whether indexes of text can be judged here: the order of text is this host's, and may be another there."""
@@ -135,7 +178,8 @@ class Integrity:
             nowhere = Nowhere()
             source = f"(SELECT * FROM {full})" if kind == "m" else full
             try:
-                cursor.copy_expert(f"COPY {source} TO STDOUT", nowhere)
+                # As the bytes are: not every character of every encoding is in UTF-8.
+                cursor.copy_expert(f"COPY {source} TO STDOUT (ENCODING 'SQL_ASCII')", nowhere)
             except psycopg2.Error as error:
                 message = str(error).strip().splitlines()[0]
                 self.find("TABLE_UNREADABLE", f"{name}: {said}", f"{said} in {name}: {message}")
@@ -158,16 +202,29 @@ class Integrity:
                 self.omit(f"sequence {said} in {name}", str(error).strip().splitlines()[0])
                 continue
             last, highest = cursor.fetchone()
+            if last is None:  # it is empty, which was seen in its file
+                continue
             if text := sequence_behind(f"{said} in {name}", f"{schema}.{table}.{column}", last, highest):
                 self.find("SEQUENCE_BEHIND", f"{name}: {said}", text)
 
-    def _indexes(self, cursor: Any, name: str) -> None:
+    def _indexes(self, cursor: Any, name: str) -> dict[str, int]:
+        """Say which amcheck does not look into; {name as pg_amcheck says it: OID} of those with code of users."""
         cursor.execute(INDEXES)
-        for method, number in cursor.fetchall():
-            if method in UNCHECKABLE or method == "gin":
-                self.omit(f"{number} {method} indexes in {name}", "pg_amcheck does not look into them")
+        others: Counter[str] = Counter()
+        code = {}
+        for oid, schema, index, method, valid, expressions in cursor.fetchall():
+            if not valid:
+                self.omit(f"index {schema}.{index} in {name}", "it is not valid: its building was broken off")
+            elif method != "btree":
+                others[method] += 1
+            elif expressions:
+                code[f"{name}.{schema}.{index}"] = oid
+        for method, number in sorted(others.items()):
+            known = "only whether all their pages are there was checked: " if method in METHODS else ""
+            self.omit(f"{number} {method} indexes in {name}", f"{known}pg_amcheck does not look into them")
+        return code
 
-    def _amcheck(self, name: str, trusted: bool) -> None:
+    def _amcheck(self, connection: Any, name: str, trusted: bool, code: Mapping[str, int]) -> None:
         program = os.path.join(self.marker["bin_dir"], "pg_amcheck")
         if not os.path.exists(program):
             self.omit(f"amcheck of {name}", f"there is no {program}: PostgreSQL 14 and later have it")
@@ -177,15 +234,41 @@ class Integrity:
         argv = [program, "--install-missing", f"--jobs={os.cpu_count() or 1}", f"--host={self.instance.run_dir}"]
         argv += [f"--port={self.marker['port']}", f"--username={self.marker['superuser']}", "--no-password"]
         argv += ["--heapallindexed"] if trusted else ["--no-dependent-indexes"]
-        done = self.instance.call([*argv, f"--database={_exactly(name)}"], timeout=HOURS)
-        corrupt = list(amcheck_findings(done.stdout))
+        argv += ["--checkunique"] if trusted and int(self.marker["major_version"]) >= 17 else []
+        # What a role or a database of production has set is not for this: a time limit would look like corruption.
+        late = late_settings(connection.server_version, True)
+        options = session_options({**SETTINGS, **NO_LIBRARIES, **late})
+        done = self.instance.call(
+            [*argv, f"--database={_exactly(name)}"],
+            timeout=HOURS,
+            environment={"PGOPTIONS": options},
+        )
+        found = list(amcheck_findings(done.stdout))
+        corrupt = [(subject, text) for subject, text in found if not self._refuses(connection, name, subject, code)]
         for subject, text in corrupt[:SHOWN]:
             self.find("AMCHECK_CORRUPT", f"{name}: {subject}", text)
         if len(corrupt) > SHOWN:
             self.find("AMCHECK_CORRUPT", f"{name}: more", f"{len(corrupt) - SHOWN} more relations")
-        if done.returncode not in (0, 2) or (done.returncode == 2 and not corrupt):
+        if done.returncode not in (0, 2) or (done.returncode == 2 and not found):
             text = f"pg_amcheck of {name} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[:400]}"
             self.find("AMCHECK_UNRUNNABLE", name, text)
+
+    def _refuses(self, connection: Any, name: str, subject: str, code: Mapping[str, int]) -> bool:
+        """Whether what pg_amcheck complains of is code of users in an index, which does not run, and no corruption."""
+        if subject not in code:
+            return False
+        schema = value(connection, EXTENSION)
+        why = ""
+        for compare in (True, False):
+            try:
+                execute(connection, f"SELECT {schema}.bt_index_check(%s::oid::regclass, %s)", (code[subject], compare))
+            except psycopg2.Error as error:
+                if error.pgcode in CORRUPT or not compare:
+                    return False
+                why = f"its expression, code of a user, ended with SQLSTATE {error.pgcode}"
+        if why:
+            self.omit(f"whether each row is in index {subject}", why)
+        return bool(why)
 
 
 def sequence_behind(sequence: str, column: str, last: int, highest: Optional[int]) -> Optional[str]:
@@ -206,13 +289,10 @@ def amcheck_findings(text: str) -> Iterator[tuple[str, str]]:
     ``btree index "shop.public.orders_pkey":`` with the error in the lines below it, ``heap table "…", block 0, …:``.
     """
     seen: set[str] = set()
-    lines = text.splitlines()
-    for at, line in enumerate(lines):
-        match = _AMCHECK_OBJECT.match(line)
-        if match and match[2] not in seen:
+    for match in _AMCHECK_OBJECT.finditer(text):
+        if match[2] not in seen:
             seen.add(match[2])
-            below = lines[at + 1].strip() if at + 1 < len(lines) else ""
-            yield match[2], f"{line.rstrip(':')}: {below}"
+            yield match[2], f"{match[1]}: {match[3]}"
 
 
 def checksums(path: str, repo: int = 1) -> tuple[list[Finding], list[Omission], dict[str, Any]]:

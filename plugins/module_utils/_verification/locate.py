@@ -34,6 +34,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.damage
     place_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import (
+    LAYOUT,
     UNREADABLE,
     BadPage,
     Layout,
@@ -55,12 +56,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.missin
 DATABASES = """
 SELECT oid::int8 AS oid, datname AS name, datallowconn AS open FROM pg_catalog.pg_database
 WHERE %(names)s::text[] IS NULL OR datname = ANY(%(names)s::text[]) ORDER BY 2
-"""
-LAYOUT = """
-SELECT current_setting('data_directory') AS data, current_setting('server_version_num')::int / 10000 AS major,
-       current_setting('block_size')::int AS block_size,
-       (SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'segment_size') AS segment_blocks,
-       current_setting('data_checksums') = 'on' AS checksums
 """
 FAILURES = """
 SELECT coalesce(datname, 'shared') AS database, checksum_failures AS failures, checksum_last_failure::text AS last

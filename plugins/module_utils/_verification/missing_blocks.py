@@ -15,7 +15,7 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import spans
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import Layout, blocks_on_disk
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import Layout, Listing
 
 # Tables of other access methods need not have such a file. What is unlogged is empty after a crash, and its count stays
 # as it was.
@@ -84,10 +84,11 @@ def short_relations(session: Any, layout: Layout, oids: Optional[Sequence[int]])
     found = []
     listed = rows(session, FILES, {"oids": oids})
     session.rollback()
+    files = Listing(layout)
     for row in listed:
         if row["path"] is None:  # dropped while it was listed
             continue
-        blocks = blocks_on_disk(layout, row["path"])
+        blocks = files.blocks(row["path"])
         if blocks is None:
             found.append({**row, "certain": True, "why": "its file is missing"})
         elif blocks[1]:

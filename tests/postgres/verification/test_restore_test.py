@@ -325,6 +325,28 @@ def test_data_is_compared_at_one_position_while_production_goes_on(production: P
     assert set(codes(differs)) == {"DATA_DIFFERS"}
 
 
+def test_rows_that_production_had_lost_before_the_backup_are_not_verified(
+    production: Production, tmp_path: Path
+) -> None:
+    """Its disk emptied a table's file. To the server, pgBackRest, page checksums and pg_amcheck it is a shorter one."""
+    cluster = production.cluster
+    cluster.sql("CREATE TABLE emptied AS SELECT g AS id FROM generate_series(1, 1000) g", "VACUUM emptied")
+    file = cluster.data / cluster.sql("SELECT pg_relation_filepath('emptied')")
+    cluster.stop("fast")
+    file.write_bytes(b"")
+    cluster.start()
+    assert cluster.sql("SELECT count(*) FROM emptied") == 0
+    cluster.backup()
+    for _turn in range(2):
+        production.commit(1)
+        cluster.archived()
+    report = production.test(tmp_path)
+    assert (report["verdict"], codes(report)) == ("failed", ["ROWS_MISSING"])
+    assert report["findings"][0]["subject"] == "shop: public.emptied"
+    cluster.sql("DROP TABLE emptied")
+    cluster.archived()
+
+
 def test_a_tablespace_never_lands_in_productions_place(production: Production, tmp_path: Path) -> None:
     place = production.root / "fast"
     place.mkdir(mode=0o700)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import Asked, SideRestore
+from ansible_collections.dbre.recovery.plugins.module_utils._verification import integrity as integrity_module
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.boundary import boundary
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import Integrity, checksums
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import restore_point
@@ -33,6 +35,26 @@ CREATE MATERIALIZED VIEW totals AS SELECT count(*) FROM orders;
 CREATE UNLOGGED TABLE scratch AS SELECT 1 AS id;
 CREATE INDEX by_hash ON orders USING hash (item);
 """
+METHODS = {"btree": "id", "hash": "item", "gist": "place", "gin": "words", "brin": "id", "spgist": "place"}
+FAULTS = ("missing", "empty", "zeros", "half", "page")
+# Of each kind of relation one for each fault.
+RELATIONS = "".join(
+    f"""
+CREATE TABLE indexed_{fault} (id int, item text, place point, words text[]);
+INSERT INTO indexed_{fault} SELECT g, 'item ' || g, point(g, g % 17), ARRAY['word ' || g % 100, 'other ' || g]
+    FROM generate_series(1, 3000) g;
+{"".join(f"CREATE INDEX {how}_{fault} ON indexed_{fault} USING {how} ({of});" for how, of in METHODS.items())}
+CREATE SEQUENCE sequence_{fault};
+CREATE TABLE keyed_{fault} (id int PRIMARY KEY);
+INSERT INTO keyed_{fault} SELECT generate_series(1, 3000);
+CREATE TABLE cleaned_{fault} AS SELECT g AS id FROM generate_series(1, 3000) g;
+CREATE MATERIALIZED VIEW view_{fault} AS SELECT id FROM cleaned_{fault};
+CREATE TABLE toasted_{fault} (id int, big text);
+ALTER TABLE toasted_{fault} ALTER big SET STORAGE EXTERNAL;
+INSERT INTO toasted_{fault} SELECT g, repeat(md5(g::text), 200) FROM generate_series(1, 10) g;
+"""
+    for fault in FAULTS
+)
 
 
 def run(argv: list[str]) -> tuple[int, str, str]:
@@ -67,6 +89,21 @@ class Restored:
         SideRestore(asked, run).restore()
         ensure_state(SideInstance(path), "paused")
         return path
+
+
+def damage(file: Path, fault: str) -> bool:
+    """Make the fault; False where the file is too small for it."""
+    was = file.read_bytes()
+    middle = len(was) // 8192 // 2 * 8192
+    if fault in ("half", "page") and middle == 0:
+        return False
+    if fault == "missing":
+        file.unlink()
+    elif fault == "page":
+        file.write_bytes(was[:middle] + bytes(8192) + was[middle + 8192 :])
+    else:
+        file.write_bytes({"empty": b"", "zeros": bytes(len(was)), "half": was[:middle]}[fault])
+    return True
 
 
 def codes(found: tuple[list[Any], list[Any], dict[str, Any]]) -> set[str]:
@@ -112,9 +149,8 @@ def test_a_sound_restore_has_no_finding_and_says_what_was_not_looked_at(producti
     findings, omitted, facts = Integrity(path).run()
     assert findings == []
     assert facts["databases"]["shop"]["relations"] > 60
-    assert {"database template0", "public.scratch in shop", "1 hash indexes in shop"} <= {
-        one["what"] for one in omitted
-    }
+    assert "template0" in facts["databases"]
+    assert {"public.scratch in shop", "1 hash indexes in shop"} <= {one["what"] for one in omitted}
     ensure_state(SideInstance(path), "stopped")
     found, left, _facts = checksums(path)
     assert (found, [item["why"] for item in left]) == ([], ["data checksums are not enabled"])
@@ -152,3 +188,115 @@ def test_a_damaged_page_is_found_by_reading_and_by_pg_amcheck(production: Restor
     ensure_state(instance, "promoted")
     found = codes(Integrity(path).run())
     assert {"TABLE_UNREADABLE", "AMCHECK_CORRUPT"} <= found
+
+
+def test_what_is_missing_from_the_files_of_each_kind_of_relation_is_found(
+    production: Restored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of it is seen by page checksums; of tables and of other indexes than B-trees, pg_amcheck sees none."""
+    monkeypatch.setattr(integrity_module, "SHOWN", 1000)
+    cluster = production.cluster
+    cluster.sql("CREATE DATABASE damaged", database="postgres")
+    cluster.sql(RELATIONS, "VACUUM", "ANALYZE", database="damaged")
+    # Nothing leads to rows of a table that has no index and that VACUUM never saw.
+    cluster.sql(
+        *(f"CREATE TABLE new_{fault} AS SELECT g AS id FROM generate_series(1, 3000) g" for fault in FAULTS),
+        "ANALYZE",
+        database="damaged",
+    )
+    cluster.archived()
+    cluster.sql("SELECT pg_current_xact_id()", database="damaged")
+    cluster.archived()
+    path = production.restore()
+    instance = SideInstance(path)
+    ensure_state(instance, "promoted")
+    integrity = Integrity(path)
+    assert codes(integrity.run()) == set()
+    kinds = [*METHODS, "sequence", "keyed", "cleaned", "view", "toasted", "new"]
+    files = {
+        (kind, fault): integrity.recovery.rows(
+            "SELECT pg_relation_filepath(CASE WHEN %s THEN reltoastrelid ELSE oid END), relname FROM pg_class"
+            " WHERE oid = %s::regclass",
+            (kind == "toasted", f"public.{kind}_{fault}"),
+            database="damaged",
+        )[0]
+        for kind in kinds
+        for fault in FAULTS
+    }
+    ensure_state(instance, "stopped")
+    expected = set()
+    for (kind, fault), (file, name) in files.items():
+        if damage(Path(instance.data, file), fault):
+            code = "RELATION_INCOMPLETE" if fault == "missing" or kind in (*METHODS, "sequence") else "ROWS_MISSING"
+            code = "RELATION_SHORT" if kind == "new" and fault in ("empty", "zeros", "page") else code
+            if (kind, fault) != ("new", "half"):  # fewer than are taken at once: it may have had no more
+                expected.add((code, name if kind != "toasted" else "pg_toast"))
+    ensure_state(instance, "promoted")
+    findings, _omitted, _facts = Integrity(path).run()
+    found = {
+        (
+            one["code"],
+            re.sub(r"pg_toast\..*", "pg_toast", one["subject"].replace("damaged: ", "")).replace("public.", ""),
+        )
+        for one in findings
+    }
+    assert found & {one for one in found if one[0].startswith(("RELATION", "ROWS"))} == expected
+    assert len(expected) > 40
+
+
+SETTINGS = (
+    "ALTER ROLE postgres SET statement_timeout = '1ms'",
+    "ALTER ROLE postgres SET search_path = 'nowhere'",
+    "ALTER ROLE postgres SET default_transaction_isolation = 'serializable'",
+    "ALTER DATABASE shop SET default_transaction_read_only = on",
+)
+CODE = """
+CREATE FUNCTION helper(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)';
+CREATE FUNCTION needs_path(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN helper($1); END';
+CREATE TABLE coded AS SELECT 'Item ' || g AS item FROM generate_series(1, 10) g;
+CREATE INDEX by_path ON coded (needs_path(item));
+CREATE INDEX broken_off ON coded (item);
+UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken_off'::regclass;
+CREATE FUNCTION seen() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$it was seen$$; END';
+CREATE EVENT TRIGGER sees ON ddl_command_end EXECUTE FUNCTION seen();
+ALTER EVENT TRIGGER sees ENABLE ALWAYS;
+"""
+
+
+def test_what_a_sound_production_has_set_and_its_code_does_is_no_damage(
+    production: Restored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role with a time limit, an index that needs a search_path, an event trigger, databases that let nobody in."""
+    cluster = production.cluster
+    cluster.sql(
+        "CREATE DATABASE half_dropped",
+        "CREATE DATABASE closed",
+        "CREATE DATABASE western TEMPLATE template0 ENCODING 'WIN1252'",
+        "CREATE DATABASE bytes TEMPLATE template0 ENCODING 'SQL_ASCII'",
+        database="postgres",
+    )
+    cluster.sql(CODE)
+    cluster.sql("CREATE TABLE texts (item text)", "INSERT INTO texts VALUES (E'\\x81')", database="western")
+    cluster.sql("CREATE TABLE texts AS SELECT E'\\xff'::text AS item", database="bytes")
+    cluster.sql("CREATE TABLE numbered (id serial)", "INSERT INTO numbered VALUES (7)", database="closed")
+    cluster.sql(
+        "ALTER DATABASE closed ALLOW_CONNECTIONS false",
+        "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half_dropped'",
+        *SETTINGS,
+        database="postgres",
+    )
+    monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=0")  # of the test itself
+    for _turn in range(2):
+        cluster.sql("SELECT pg_current_xact_id()", database="postgres")
+        cluster.archived()
+    path = production.restore()
+    ensure_state(SideInstance(path), "promoted")
+    findings, omitted, _facts = Integrity(path).run()
+    assert [(one["code"], one["subject"]) for one in findings] == [
+        ("SEQUENCE_BEHIND", "closed: public.numbered_id_seq")
+    ]
+    assert {one["what"] for one in omitted} >= {
+        "database half_dropped",
+        "index public.broken_off in shop",
+        "whether each row is in index shop.public.by_path",
+    }

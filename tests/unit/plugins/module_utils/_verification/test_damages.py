@@ -20,7 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.damage
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import (
     Layout,
-    blocks_on_disk,
+    Listing,
     data_files,
 )
 
@@ -75,7 +75,7 @@ def test_files_of_relations_are_those_with_numbers_alone(tmp_path: Path) -> None
 
 def test_what_lies_behind_a_short_segment_is_out_of_the_servers_reach(tmp_path: Path) -> None:
     layout = Layout(str(tmp_path), 15, 8192, 2, True)
-    assert blocks_on_disk(layout, "7") is None
+    assert Listing(layout).blocks("7") is None
     # What a VACUUM cut off leaves empty segments behind.
     for sizes, expected in (((2, 2, 1, 0), (5, False)), ((2, 1, 2), (3, True)), ((2, None, 2), (2, True))):
         for segment, blocks in enumerate(sizes):
@@ -84,7 +84,7 @@ def test_what_lies_behind_a_short_segment_is_out_of_the_servers_reach(tmp_path: 
             if blocks is not None:
                 file.write_bytes(bytes(blocks * 8192))
         (tmp_path / "7_vm").touch()
-        assert blocks_on_disk(layout, "7") == expected
+        assert Listing(layout).blocks("7") == expected
 
 
 def row(**changes: Any) -> dict[str, Any]:

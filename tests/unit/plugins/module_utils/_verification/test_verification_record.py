@@ -143,6 +143,14 @@ def test_pg_amcheck_names_each_relation_once() -> None:
     assert [subject for subject, _text in amcheck_findings(text)] == ["shop.public.a_pkey", "shop.public.a"]
 
 
+def test_a_relation_with_an_odd_name_is_found_corrupt() -> None:
+    text = (
+        'btree index "shop.pub"lic.a\nb":\n    ERROR:  it is "broken":\n'
+        'heap table "shop.public.c, block", block 2:\n    bad\n'
+    )
+    assert [subject for subject, _text in amcheck_findings(text)] == ['shop.pub"lic.a\nb', "shop.public.c, block"]
+
+
 def stanza(newest: str, *stops: str) -> dict[str, Any]:
     backups = [
         {
