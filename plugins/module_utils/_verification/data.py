@@ -157,7 +157,8 @@ def _ask(connection: Any, sql: str) -> tuple[Optional[Decimal], str]:
         execute(connection, f"GRANT pg_read_all_data TO {READER}")
         cage = Caged(connection, READER)
         cage.open()
-        answers = cage.rows(f"SELECT * FROM (\n{sql.strip().rstrip(';')}\n) AS asked")
+        # With a name of its own the first column hides none that is called like it. More rows than two say no more.
+        answers = cage.rows(f"SELECT * FROM (\n{sql.strip().rstrip(';')}\n) AS asked(dbre_answer) LIMIT 2")
     except psycopg2.Error as error:
         # Its text may hold values of rows.
         return None, f"the server refused it with SQLSTATE {error.pgcode}"
@@ -167,8 +168,10 @@ def _ask(connection: Any, sql: str) -> tuple[Optional[Decimal], str]:
         connection.rollback()
     values = [value for row in answers for value in row.values()]
     if len(values) != 1:
-        return None, f"it has {len(answers)} rows, and one row of one column is asked for"
+        many = {0: "no row", 1: "one row"}.get(len(answers), "more rows than one")
+        return None, f"it has {many} and {len(values)} values, and one row of one column is asked for"
     try:
-        return Decimal(str(values[0])), ""
+        number = Decimal(str(values[0]))
     except InvalidOperation:
         return None, "its answer is no number"
+    return (number, "") if number.is_finite() else (None, f"its answer, {number}, is no number")

@@ -10,8 +10,10 @@ pages of an index by its other pages.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import struct
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
@@ -23,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pa
     line_pointers,
     rows_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.page_checks import page_fault
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import blocks_text
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import Layout, Listing
@@ -38,6 +41,7 @@ WHERE c.relkind IN ('r', 'm', 't', 'i', 'S') AND c.relpersistence <> 't'
   AND (c.relkind IN ('i', 'S') OR m.amname = 'heap') AND pg_catalog.pg_relation_filepath(c.oid) IS NOT NULL
 ORDER BY c.oid
 """
+_SENSELESS = (struct.error, IndexError, ValueError)  # from a page that only looks like one
 _PAGES = 128  # read at a time
 _TOLD = 20  # ranges of blocks that are told of one relation
 _MAP_AT = 24  # where the bits of a visibility map's page begin: two for each block, the lower one for "all visible"
@@ -81,35 +85,35 @@ def all_visible(layout: Layout, path: str) -> bytes:
 class Rows(NamedTuple):
     """Of each block of a table how many line pointers it has, and the blocks that are new."""
 
-    count: array[int]
+    places: array[int]
     new: list[int]
 
 
 def rows_on_disk(layout: Layout, path: str) -> Rows:
     """What a table's blocks have places for."""
-    count, new = array("H"), []
+    places, new = array("H"), []
     for number, page in enumerate(pages_of(layout, path)):
-        count.append(line_pointers(page))
+        places.append(line_pointers(page))
         if is_new(page):
             new.append(number)
-    return Rows(count, new)
+    return Rows(places, new)
 
 
 def missed_by_index(there: Rows, pages: Iterable[bytes]) -> set[int]:
     """Blocks of a table to whose rows a B-tree leads, and which do not have them."""
-    count, blocks = there.count, len(there.count)
-    return {
-        block
-        for number, page in enumerate(pages)
-        if number and not is_new(page)
-        for block, row in rows_of(page)
-        if block >= blocks or row > count[block]
-    }
+    places, blocks = there.places, len(there.places)
+    lost: set[int] = set()
+    for number, page in enumerate(pages):
+        # What is wrong with a page of the index itself is told of the index.
+        with contextlib.suppress(*_SENSELESS):
+            if number and not is_new(page):
+                lost.update(block for block, row in rows_of(page) if block >= blocks or row > places[block])
+    return lost
 
 
 def missed_by_map(there: Rows, bits: bytes) -> set[int]:
     """Blocks that the visibility map says hold rows that everybody sees, and which are new, or not there."""
-    blocks = len(there.count)
+    blocks = len(there.places)
     found = {block for block in there.new if block // 4 < len(bits) and bits[block // 4] >> block % 4 * 2 & 1}
     for at in range(blocks // 4, len(bits)):
         if bits[at]:
@@ -117,16 +121,22 @@ def missed_by_map(there: Rows, bits: bytes) -> set[int]:
     return found
 
 
-def missed_by_links(method: str, pages: Iterable[bytes]) -> set[int]:
-    """Blocks of an index to which other pages of it lead, and which are new, or not there."""
-    wanted, new, blocks = {0}, set(), 0
+def missed_by_links(method: str, pages: Iterable[bytes]) -> tuple[set[int], set[int]]:
+    """Blocks of an index to which other pages of it lead, and which are new, or not there; and those that are none."""
+    wanted, new, senseless, blocks = {0}, set(), set(), 0
     for number, page in enumerate(pages):
         blocks = number + 1
-        if is_new(page):
+        if is_new(page) and not any(page):
             new.add(number)
-        else:
-            wanted.update(leads_to(method, page, number))
-    return {one for one in wanted if one >= blocks or one in new}
+            continue
+        try:
+            if page_fault(page, number, False):
+                senseless.add(number)
+            else:
+                wanted.update(leads_to(method, page, number))
+        except _SENSELESS:
+            senseless.add(number)
+    return {one for one in wanted if one >= blocks or one in new}, senseless
 
 
 def missing(session: Any, layout: Layout) -> list[Missing]:
@@ -157,7 +167,9 @@ def _faults(
     if one["unlogged"]:  # empty after every restore
         return
     if one["kind"] == "S" or one["method"] in METHODS:
-        lost = missed_by_links(one["method"] or "", pages_of(layout, one["path"]))
+        lost, senseless = missed_by_links(one["method"] or "", pages_of(layout, one["path"]))
+        if senseless:
+            yield "file", f"what is in its {_blocks(senseless)} is no page of such an index"
         if lost:
             yield "file", f"other pages lead to its {_blocks(lost)}, {_emptied(lost, on_disk[0])}"
     elif one["kind"] in ("r", "m", "t"):
@@ -168,7 +180,7 @@ def _of_table(
     layout: Layout, one: Mapping[str, Any], known: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[Optional[str], str]]:
     there = rows_on_disk(layout, one["path"])
-    blocks = len(there.count)
+    blocks = len(there.places)
     for index in known:
         lost = missed_by_index(there, pages_of(layout, index["path"]))
         if lost:
@@ -178,7 +190,7 @@ def _of_table(
     if lost:
         yield "rows", f"its visibility map says that there are rows in {_blocks(lost)}, {_emptied(lost, blocks)}"
     elif not any(not index["partial"] for index in known):
-        last = next((number for number in range(blocks - 1, -1, -1) if there.count[number]), -1)
+        last = next((number for number in range(blocks - 1, -1, -1) if there.places[number]), -1)
         within = [number for number in there.new if number < last]
         if within:
             why = f"there is nothing in its {_blocks(within)}, between others with rows"

@@ -252,6 +252,12 @@ QUESTIONS = [
     },
     {"name": "cast", "database": "shop", "sql": "SELECT ('secret'::text)::int", "expect": "> 0"},
     {"name": "harm", "database": "shop", "sql": "SELECT public.mischief()", "expect": "> 0"},
+    {"name": "nothing", "database": "shop", "sql": "SELECT NULL::int", "expect": "<> 0"},
+    {"name": "no number", "database": "shop", "sql": "SELECT 'NaN'::float8", "expect": "<> 0"},
+    {"name": "no end", "database": "shop", "sql": "SELECT 'Infinity'::float8", "expect": "> 0"},
+    {"name": "two of a name", "database": "shop", "sql": "SELECT 0 AS n, 5 AS n", "expect": "> 0"},
+    {"name": "many rows", "database": "shop", "sql": "SELECT generate_series(1, 100000000)", "expect": "> 0"},
+    {"name": "no row", "database": "shop", "sql": "SELECT 1 WHERE false", "expect": "> 0"},
 ]
 
 
@@ -312,6 +318,12 @@ def test_data_is_compared_at_one_position_while_production_goes_on(production: P
         ("assertions", "ASSERTION_UNRUNNABLE", "a row"),
         ("assertions", "ASSERTION_UNRUNNABLE", "cast"),
         ("assertions", "ASSERTION_UNRUNNABLE", "harm"),
+        ("assertions", "ASSERTION_UNRUNNABLE", "nothing"),
+        ("assertions", "ASSERTION_UNRUNNABLE", "no number"),
+        ("assertions", "ASSERTION_UNRUNNABLE", "no end"),
+        ("assertions", "ASSERTION_UNRUNNABLE", "two of a name"),
+        ("assertions", "ASSERTION_UNRUNNABLE", "many rows"),
+        ("assertions", "ASSERTION_UNRUNNABLE", "no row"),
     ]
     assert "secret" not in json.dumps(asked)
     assert [one["verdict"] for one in asked["checks"] if one["check"] == "data"] == ["verified"]
