@@ -34,11 +34,6 @@ _BRIN_REVMAP = 0xF092
 METHODS = ("btree", "hash", "gist", "gin", "brin", "spgist")
 
 
-def is_new(page: bytes) -> bool:
-    """Whether a page holds nothing at all (PageIsNew: pd_upper is 0)."""
-    return page[14] == 0 and page[15] == 0
-
-
 def line_pointers(page: bytes) -> int:
     """How many rows a page of a table has, or had, a place for; 0 of a new one (PageGetMaxOffsetNumber)."""
     lower = page[12] | page[13] << 8

@@ -15,19 +15,18 @@ import itertools
 import os
 import struct
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pages import (
     METHODS,
-    is_new,
     leads_to,
     line_pointers,
     rows_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.page_checks import page_fault
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.page_checks import is_new, page_fault
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import blocks_text
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import blocks_text, spans
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import Layout, Listing
 
 RELATIONS = """
@@ -201,11 +200,10 @@ def _of_table(
             yield None, f"{why}, and it has no B-tree of all its rows that would tell whether that is as it was"
 
 
-def _blocks(lost: Iterable[int]) -> str:
-    numbers = sorted(lost)
-    spans = [at for at, number in enumerate(numbers) if at == 0 or numbers[at - 1] + 1 != number]
-    told = spans[_TOLD] if len(spans) > _TOLD else len(numbers)
-    return f"block{'s' if len(numbers) > 1 else ''} {blocks_text(numbers[:told], len(numbers) - told)}"
+def _blocks(lost: Collection[int]) -> str:
+    ranges = spans(lost)[:_TOLD]
+    told = [one for one in lost if one <= ranges[-1][1]]
+    return f"block{'s' if len(lost) > 1 else ''} {blocks_text(told, len(lost) - len(told))}"
 
 
 def _emptied(lost: Iterable[int], blocks: int) -> str:
