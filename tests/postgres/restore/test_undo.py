@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerprint import columns_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
-from ansible_collections.dbre.recovery.plugins.module_utils._side.images import Images
+from ansible_collections.dbre.recovery.plugins.module_utils._side.images import Images, compose
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.remove import remove_staging
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.undo import Undo
 from side_production import Production, Side, run
@@ -352,3 +353,39 @@ def test_what_it_kept_stays_until_somebody_removes_it(scene: Scene) -> None:
     with open_servers(login, None, "undo1", scene.found["instance"], None) as (production, _side):
         kept = remove_staging(production, "shop", "undo1", False)["kept"]
     assert {item["name"] for item in kept} >= {"prices_before", "prices_after", "prices_undo"}
+
+
+def test_several_changes_of_one_row_are_one_and_a_foreign_one_between_them_is_told(production: Production) -> None:
+    """Odd keys; rows that come, go, move, come back, or are the same again in the end."""
+    connection = production.connect("shop")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TYPE un.\"Kind's\" AS ENUM ('a', 'b'); CREATE TABLE un.odd (\"K 1\" text, step un.\"Kind's\", "
+            'what text, PRIMARY KEY (step, "K 1")); CREATE SCHEMA dbre_images; '
+            "SELECT 'un.odd'::regclass::oid::int8"
+        )
+        oid = int(cursor.fetchone()[0])
+        images = {
+            "before_0": [("kept", "1"), ("twice", "1"), ("gone", "1"), ("moved", "1"), ("back", "1"), ("broken", "1")],
+            "after_0": [("kept", "1"), ("twice", "2"), ("came", "2"), ("moved", "2"), ("back", "2"), ("broken", "2")],
+            "before_2": [("twice", "2"), ("came", "2"), ("moved", "2"), ("back", "2"), ("broken", "X"), ("lost", "X")],
+            "after_2": [("twice", "3"), ("there", "3"), ("back", "1"), ("broken", "3"), ("anew", "3"), ("again", "3")],
+        }
+        # Made by the first, deleted by somebody, made again by the second.
+        images["after_0"].append(("again", "2"))
+        for image, content in images.items():
+            cursor.execute(f'CREATE TABLE dbre_images.{image}_{oid} ("K 1" text, step text, what text)')
+            for key, what in content:
+                cursor.execute(f"INSERT INTO dbre_images.{image}_{oid} VALUES (%s, 'b', %s)", (key, what))
+        compose(connection, oid, [0, 2], columns_of(connection, [oid])[oid])
+        found = {}
+        for image in ("before", "after", "between"):
+            cursor.execute(f'SELECT "K 1", what FROM dbre_images.{image}_{oid} ORDER BY 1')
+            found[image] = dict(cursor.fetchall())
+        cursor.execute('DROP SCHEMA dbre_images CASCADE; DROP TABLE un.odd; DROP TYPE un."Kind\'s"')
+    connection.close()
+    assert found == {
+        "before": {"twice": "1", "gone": "1", "moved": "1", "back": "1", "broken": "1", "lost": "X"},
+        "after": {"twice": "3", "there": "3", "back": "1", "broken": "3", "anew": "3", "again": "3"},
+        "between": {"broken": "1", "again": "3"},
+    }
