@@ -130,6 +130,7 @@ def test_a_migration_is_gone_with_the_database_it_was_in_and_all_that_came_later
     with writer.working():
         xid = transact(shop, *migration)
         shop.query("shop", "INSERT INTO public.orders SELECT g FROM generate_series(10001, 10005) g")
+        shop.query(CONTROL, "ALTER DATABASE shop SET work_mem = '9MB'")
 
         not_there = undo(shop, "--check", dr_target_xid=xid, dr_database="shopp", **words)
         assert not_there.rc != 0
@@ -184,7 +185,13 @@ def test_a_migration_is_gone_with_the_database_it_was_in_and_all_that_came_later
     (listed,) = later["listed_in"]
     # With the one that was undone.
     assert len(Path(listed).read_text().splitlines()) == later["count"] + 1
-    assert report["missing"][0]["what"] == f"what {later['count']:,} later transactions did"
+    assert [item["what"] for item in report["missing"]] == [
+        "database property setting work_mem of shop",
+        f"what {later['count']:,} later transactions did",
+    ]
+    (command,) = [item["command"] for item in report["left_to_do"] if "setting work_mem" in item["what"]]
+    shop.query(CONTROL, command)
+    assert shop.query("shop", "SHOW work_mem") == [("9MB",)]
 
     again = undo(shop, dr_target_xid=xid, **words)
     assert "has ended already" in again.output, again.output

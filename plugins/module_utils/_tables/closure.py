@@ -59,6 +59,7 @@ SELECT DISTINCT lost.classid::int8 AS classid, lost.objid::int8 AS objid, lost.o
        END::int8 AS relation,
        ix.indrelid::int8 AS index_of,
        con.contype,
+       coalesce(tg.tgparentid <> 0, false) AS copied,
        coalesce(typ.typelem <> 0 AND typ.typcategory = 'A' OR typrel.relkind <> 'c', false) AS implied,
        EXISTS (SELECT FROM pg_catalog.pg_depend m WHERE m.classid = lost.classid AND m.objid = lost.objid
                AND m.deptype = 'e') AS member
@@ -70,6 +71,8 @@ LEFT JOIN pg_catalog.pg_class rel ON class.relname = 'pg_class' AND rel.oid = lo
 LEFT JOIN pg_catalog.pg_index ix ON class.relname = 'pg_class' AND ix.indexrelid = lost.objid
 LEFT JOIN pg_catalog.pg_constraint con ON class.relname = 'pg_constraint' AND con.oid = lost.objid
 LEFT JOIN pg_catalog.pg_trigger tg ON class.relname = 'pg_trigger' AND tg.oid = lost.objid
+LEFT JOIN pg_catalog.pg_trigger above ON above.oid = tg.tgparentid
+LEFT JOIN pg_catalog.pg_constraint tgcon ON tgcon.oid = tg.tgconstraint
 LEFT JOIN pg_catalog.pg_policy pol ON class.relname = 'pg_policy' AND pol.oid = lost.objid
 LEFT JOIN pg_catalog.pg_rewrite rw ON class.relname = 'pg_rewrite' AND rw.oid = lost.objid
 LEFT JOIN pg_catalog.pg_attrdef def ON class.relname = 'pg_attrdef' AND def.oid = lost.objid
@@ -77,9 +80,11 @@ LEFT JOIN pg_catalog.pg_type typ ON class.relname = 'pg_type' AND typ.oid = lost
 LEFT JOIN pg_catalog.pg_class typrel ON typrel.oid = typ.typrelid
 LEFT JOIN pg_catalog.pg_statistic_ext stx ON class.relname = 'pg_statistic_ext' AND stx.oid = lost.objid
 WHERE id.type IS NOT NULL
-  -- What the server makes and names by itself: TOAST, the triggers behind foreign keys, copies on partitions.
+  -- What the server makes and names by itself: TOAST, the triggers behind foreign keys, copies on partitions (but for
+  -- those of triggers that are enabled otherwise than the parent's, which a dump has, too).
   AND id.schema IS DISTINCT FROM 'pg_toast'
-  AND NOT coalesce(tg.tgisinternal OR tg.tgparentid <> 0, false)
+  AND NOT coalesce(CASE WHEN tg.tgparentid = 0 OR tgcon.contype = 'f' THEN tg.tgisinternal
+                        ELSE tg.tgenabled = above.tgenabled END, false)
   AND NOT coalesce(con.contype = 'f' AND con.conparentid <> 0, false)
   AND NOT coalesce(rw.rulename = '_RETURN', false)
   AND coalesce(typrel.relkind <> 't', true)
@@ -162,8 +167,9 @@ def closure(
     ``columns`` are pairs of a relation's OID and a column's number, ``others`` of a catalogue's OID and an object's.
 
     Each object: classid, objid, objsubid, catalog (``pg_class``), type and identity as pg_identify_object() says,
-    ``relation`` (OID of the table it is part of, or itself), kind (relkind), contype, ``implied`` (a row or array
-    type, which comes with what it belongs to), ``member`` (made by its extension).
+    ``relation`` (OID of the table it is part of, or itself), kind (relkind), contype, ``copied`` (the
+    trigger of a partition, which comes with the parent's, but is enabled otherwise), ``implied`` (a row or array type,
+    which comes with what it belongs to), ``member`` (made by its extension).
     """
     catalogs = catalog_oids(side)
     roots = [(catalogs["pg_class"], oid, 0) for oid in relations]

@@ -40,6 +40,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import LEAVES, same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import printed
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 
 # What belongs to a column beside its values; an option is named as ALTER TABLE ... SET does.
@@ -134,7 +135,8 @@ class LostColumns:
                 reason = (
                     "the server computes it, and rewrites the whole table for that. At a quiet time, run the command"
                 )
-                command = f"{self._add_statement(column)} GENERATED ALWAYS AS ({column['default']}) STORED;"
+                statement = f"{self._add_statement(column)} GENERATED ALWAYS AS ({column['default']}) STORED"
+                command = printed(connection, self.true, statement)
                 found[column["name"]] = left("generated column", name, reason, command, lost=True)
                 continue
             statement = self._add_statement(column)
@@ -142,7 +144,11 @@ class LostColumns:
                 statement += f" GENERATED ALWAYS AS ({column['default']}) VIRTUAL"
 
             def failed(error: Any, column: Any = column, name: str = name, statement: str = statement) -> None:
-                found[column["name"]] = left("table column", name, server_message(error), f"{statement};", lost=True)
+                stored, command = not column["generated"], printed(connection, self.true, statement)
+                reason = server_message(error) + (". Its values are in the side instance" if stored else "")
+                found[column["name"]] = left(
+                    "table column", name, reason, command, lost=True, needs_side_instance=stored
+                )
 
             with savepoint(connection, failed):
                 # A domain's check is run for rows without a value.
@@ -277,7 +283,8 @@ class LostColumns:
                 shown = f"{column['name']} on {self.shown}"
                 why = server_message(error)
                 reason = f"rows that came after the incident have no value, so that it is not NOT NULL: {why}"
-                entries.append(left("table column", shown, reason, f"{command};", lost=True))
+                entries.append(left("table column", shown, reason, printed(connection, self.true, command), lost=True))
+                connection.rollback()
         return entries
 
     def _alter(self, connection: Any, statement: str, whole: bool = True) -> None:

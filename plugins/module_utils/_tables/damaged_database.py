@@ -14,6 +14,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import Attempt
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.damaged_tables import DamagedTables
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.database import DatabaseRecovery
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.database_properties import changed_properties
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange import Exchange, connect_elsewhere
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import read_journal
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
@@ -41,6 +42,7 @@ class DamagedDatabase(DatabaseRecovery):
             "command": f"DROP DATABASE {quote_ident(self.kept)} WITH (FORCE);",
         }
         exchanged = self._exchanged()
+        result["left_to_do"] += self._changed_properties()
         limits = {**result["limits"], "exchange": exchanged}
         return {**result, "kept": [*result["kept"], kept], "exchange": exchanged, "limits": limits}
 
@@ -52,6 +54,13 @@ class DamagedDatabase(DatabaseRecovery):
         finally:
             main.close()
         return {"kept_as": self.kept, "sessions": None, "seconds": None, **(found[0] if found else {})}
+
+    def _changed_properties(self) -> list[dict[str, Any]]:
+        admin = self._connect_admin()
+        try:
+            return changed_properties(admin, self.name, self.kept)
+        finally:
+            admin.close()
 
     def is_done(self) -> bool:
         admin = self._connect_admin()

@@ -57,10 +57,17 @@ def without_known(
 
     ``tables`` are the relations that objects (as pg_identify_object() calls them) belong to, both as shown to people.
     """
-    known = {(relation_of(entry, tables), shown) for entry in left_to_do for shown in SHOWN_IN.get(entry["type"], ())}
+    found = list(difference)
+    relations = {item["relation"] for item in found}
+    # What tells of a property itself is called by it, and names the relation.
+    known = {
+        (entry["object"] if entry["object"] in relations else relation_of(entry, tables), shown)
+        for entry in left_to_do
+        for shown in SHOWN_IN.get(entry["type"], (entry["type"].replace(" ", "_"),))
+    }
     return [
         dict(item)
-        for item in difference
+        for item in found
         if (item["relation"], item["property"]) not in known
         and not (item["property"] == "referenced_by" and any(shown == "referenced_by" for unused, shown in known))
         and (None, item["property"]) not in known

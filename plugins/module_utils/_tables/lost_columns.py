@@ -28,6 +28,10 @@ DROPPED = """
 SELECT a.attrelid::int8 AS oid, a.attnum::int AS number FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND a.attisdropped
 """
+NUMBERS = """
+SELECT a.attname::text AS name, a.attnum::int AS number, a.attisdropped AS dropped FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = %s::oid AND a.attnum > 0
+"""
 # By the catalogue: to_regtype() fails for schemas that we may not look into.
 KNOWN_TYPES = """
 SELECT n.nspname::text AS schema, t.typname::text AS name
@@ -70,6 +74,17 @@ def find_lost_columns(production: Any, side: Any, oids: Sequence[int]) -> tuple[
     schemas, names = [[name[part] for name in types] for part in (0, 1)]
     known = {(row["schema"], row["name"]) for row in rows(production, KNOWN_TYPES, (names, schemas))}
     return [(row["oid"], row["number"]) for row in lost], sorted({types[name] for name in types if name not in known})
+
+
+def made_again(production: Any, side: Any, here: int, there: int) -> list[str]:
+    """Columns of a living table that were dropped and made again under their names, without what was in them."""
+    if here != there:
+        return []
+    now = rows(production, NUMBERS, (here,))
+    dropped = {row["number"] for row in now if row["dropped"]}
+    names = {row["name"] for row in now if not row["dropped"]}
+    before = rows(side, NUMBERS, (there,))
+    return sorted(row["name"] for row in before if row["number"] in dropped and row["name"] in names)
 
 
 def went_with_columns(

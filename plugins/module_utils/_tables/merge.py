@@ -44,6 +44,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing imp
     same_row,
     show_all,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns import made_again
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished, create_kept
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import (
@@ -232,7 +233,9 @@ class Merged:
         hidden.filled(inside)
         lacked = value(connection, f"SELECT count(*) FROM {self.lacked}")
         differing = value(connection, f"SELECT count(*) FROM {inside}")
-        damaged = self._as_the_incident_left_them(inside)
+        again = self._columns_made_again()
+        damaged = self._as_the_incident_left_them(inside, again)
+        made_here = self._keep_what_the_incident_made()
         not_fitting = sum(reasons.values())
         texts = ", ".join(fingerprint.shown_text(quote_ident(name)) for name in table.key)
         sample = [
@@ -276,7 +279,8 @@ class Merged:
             others = "which is right where the application changed them since"
             if damaged:
                 rest = f", and {differing - damaged} of them others, {others}" if differing > damaged else ""
-                others = f"{damaged} of them as its own transaction left them{rest}"
+                how = f"without what was in {', '.join(again)}, dropped and made again" if again else ""
+                others = f"{damaged} of them {how or 'as its own transaction left them'}{rest}"
             left_to_do.append(
                 left(
                     "rows",
@@ -289,6 +293,7 @@ class Merged:
                     rows=damaged or differing,
                 )
             )
+        left_to_do += made_here
         checksum = fingerprint.checksum_query(table.own, table.copied_columns, connection.server_version)
         table.note(
             connection,
@@ -313,17 +318,72 @@ class Merged:
             },
         )
 
-    def _as_the_incident_left_them(self, differing: str) -> int:
-        """How many of the rows that differ nobody has written since the transaction that did the damage."""
+    def _by_the_incident(self, row: str) -> str:
+        """SQL condition: the transaction that did the damage wrote this version of a row; empty where none is known."""
         xids = ", ".join(f"'{xid & 0xFFFFFFFF}'" for xid in self.table.context.plan.get("xids", []))
-        if not xids:
+        return f"{row}.xmin::text IN ({xids})" if xids else ""
+
+    def _columns_made_again(self) -> list[str]:
+        side = self.table.context.side.connect(self.table.context.side_database)
+        try:
+            return made_again(self.connection, side, self.oid, self.table.relation["oid"])
+        finally:
+            side.close()
+
+    def _as_the_incident_left_them(self, differing: str, again: Sequence[str]) -> int:
+        """How many of the rows that differ nobody has written since the transaction that did the damage.
+
+        And where columns were dropped and made ``again``, how many lack what was in them: no row was written for that.
+        """
+        table = self.table
+        lacking = [column for column in table.stored if column["name"] in again]
+        conditions = [self._by_the_incident("p"), f"NOT {same_row(lacking, 's', 'p')}" if lacking else ""]
+        if not any(conditions):
             return 0
         return int(
             self.owner.value(
-                f"SELECT count(*) FROM {differing} s JOIN {self.table.own} p ON {self.table.on_key('p', 's')} "
-                f"WHERE p.xmin::text IN ({xids})"
+                f"SELECT count(*) FROM {differing} s JOIN {table.own} p ON {table.on_key('p', 's')} "
+                f"WHERE {' OR '.join(filter(None, conditions))}"
             )
         )
+
+    def _keep_what_the_incident_made(self) -> list[dict[str, Any]]:
+        """Tell the rows that were not there before and that the damage made: a row that got another key is one.
+
+        What it was is back, so that it is there twice. Their keys are kept, where they are of the server's own types.
+        """
+        table, connection = self.table, self.connection
+        by_it = self._by_the_incident("p")
+        if not by_it:
+            return []
+        new = f"{by_it} AND NOT EXISTS (SELECT FROM {self.copy} s WHERE {table.on_key('p', 's')})"
+        new += f" AND {table.ranges.condition}" if table.ranges else ""
+        count = int(self.owner.value(f"SELECT count(*) FROM {table.own} p WHERE {new}"))
+        if not count:
+            return []
+        reason = (
+            f"{counted(count, 'row')} of now that the damage made: it gave rows other keys, whose rows of before are "
+            "back, so that they are there twice, or it made rows anew. They were left as they are"
+        )
+        command = None
+        if all(column["builtin"] for column in table.columns if column["name"] in table.key):
+            name = table.derived("_made")
+            place = quote_name(table.staging, name)
+            execute(connection, f"CREATE TABLE {place} AS SELECT {table.keys} FROM {self.copy} LIMIT 0")
+            hidden = Unpublished(connection, table.staging, place)
+            inside = self.owner.bring(table.staging, name)
+            self.owner.lend("TABLE", inside, ["INSERT", "SELECT"])
+            self.owner.execute(f"INSERT INTO {inside} SELECT {table.keys} FROM {table.own} p WHERE {new}")
+            hidden.filled(inside)
+            shown = table.keep(connection, name, f"keys of rows of {table.shown} that the damage made")
+            theirs, copy = f"{table.on_key('p', 's')} AND {by_it}", quote_name(table.staging, table.derived("_taken"))
+            reason += f"; their keys are in {shown}. The command takes those away that nobody has written since, and "
+            reason += "keeps a copy of them beside"
+            command = (
+                f"BEGIN; CREATE TABLE {copy} AS SELECT p.* FROM {table.own} p JOIN {place} s ON {theirs}; "
+                f"DELETE FROM {table.own} p USING {place} s WHERE {theirs}; COMMIT;"
+            )
+        return [left("removal of rows that the damage made in", table.shown, reason, command, lost=True, rows=count)]
 
     def _update_statement(self, source: str) -> str:
         table = self.table

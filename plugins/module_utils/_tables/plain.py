@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import server_message
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import acting_as, execute_as_owner
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import (
+    acting_as,
+    execute_as_owner,
+    is_another,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
@@ -59,6 +63,12 @@ FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
 """
 
 
+OWNER = """
+SELECT pg_catalog.pg_get_userbyid(relowner)::text AS owner FROM pg_catalog.pg_class
+WHERE oid = pg_catalog.to_regclass(%s)
+"""
+
+
 class Part(NamedTuple):
     """Something of a table that is made after its rows, if it fits: what it is, its name, and the SQL.
 
@@ -76,6 +86,17 @@ def own_search_path(connection: Any, table: str) -> str:
     return str(value(connection, SEARCH_PATH, (table,)))
 
 
+def printed(connection: Any, table: str, statement: str) -> str:
+    """``statement``, which may run code of a table's owner, as it is told to people: a superuser runs it as the owner.
+
+    ``table`` is an SQL name.
+    """
+    owner = value(connection, OWNER, (table,))
+    if owner is None or not is_another(connection, owner):
+        return f"{statement};"
+    return f"SET ROLE {quote_ident(owner)}; {statement}; RESET ROLE;"
+
+
 def make_parts(connection: Any, parts: Sequence[Part], why: str = "") -> list[dict[str, Any]]:
     """Make each of ``parts`` in the caller's transaction; entries of ``left_to_do`` for those that do not fit."""
     left_to_do: list[dict[str, Any]] = []
@@ -83,7 +104,8 @@ def make_parts(connection: Any, parts: Sequence[Part], why: str = "") -> list[di
 
         def failed(error: Any, part: Part = part) -> None:
             reason = f"{why}{server_message(error)}"
-            left_to_do.append(left(part.kind, part.name, reason, f"{part.statement};", lost=True))
+            command = printed(connection, part.table, part.statement) if part.table else f"{part.statement};"
+            left_to_do.append(left(part.kind, part.name, reason, command, lost=True))
 
         with savepoint(connection, failed):
             if part.table is None:

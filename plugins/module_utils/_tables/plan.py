@@ -49,7 +49,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_large_o
     large_objects_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.no_longer_there import no_longer_there
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.privileges import lost_privileges
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.privileges import (
+    lost_policies,
+    lost_privileges,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import moved
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import unique_keys
@@ -77,6 +80,7 @@ OBJECT_KEYS = [
     "relation",
     "index_of",
     "contype",
+    "copied",
     "implied",
 ]
 
@@ -386,7 +390,7 @@ class Planner:
             left_to_do=[
                 *self._left(shown, taken, self.load, columns_of),
                 *(left(**entry) for entry in self._no_longer_there(side, everything, [*lost, *on_recreated])),
-                *self._privileges(production, side),
+                *self._privileges(production, side, [*everything, *lost, *on_recreated]),
                 *(left(**entry) for entry in secret),
             ],
             columns=columns_of,
@@ -453,15 +457,20 @@ class Planner:
         self, side: Any, everything: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         """What hung on tables that stay, of which rows come back without it."""
-        if not self.same_lineage or self.load not in ("merge", "replace"):
+        if not self.same_lineage or self.load not in ("beside", "merge", "replace"):
             return []
         told = {(item["classid"], item["objid"]) for item in known}
         return no_longer_there(side, [item for item in everything if (item["classid"], item["objid"]) not in told])
 
-    def _privileges(self, production: Any, side: Any) -> list[dict[str, Any]]:
+    def _privileges(self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if not self.same_lineage:
             return []
-        return [left("acl", **entry) for entry in lost_privileges(production, side, self.xids)]
+        policies = [item for item in objects if item["catalog"] == "pg_policy" and item["state"] != "present"]
+        told = {(item["relation"], item["names"][-1]) for item in policies}
+        return [
+            *(left("acl", **entry) for entry in lost_privileges(production, side, self.xids)),
+            *(left("policy", **entry) for entry in lost_policies(production, side, self.xids, told)),
+        ]
 
     def _schemas_of(self, production: Any, side: Any, objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Schemas of lost objects that are gone, too, without what else they held."""
@@ -487,6 +496,12 @@ class Planner:
         columns: Mapping[int, Mapping[str, Any]],
     ) -> list[dict[str, Any]]:
         lost_tables = {item["objid"] for item in objects if item["catalog"] == "pg_class" and not item["objsubid"]}
+        # What of these is other than it was is told when their rows are back.
+        anew = {
+            item["objid"]
+            for item in objects
+            if item["state"] == "recreated" and item["kind"] in ("r", "p") and load != "beside"
+        }
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for item in objects:
             if item["member"]:
@@ -497,7 +512,7 @@ class Planner:
                 if item["objid"] not in lost_tables and item["state"] == "missing" and item["objid"] not in columns:
                     reason = "the column went, and cannot be put back there; add it again and fill it by hand"
                     entry = left(kind, name, reason, lost=True, needs_side_instance=True)
-            elif item["state"] == "recreated" and item["kind"] in ("r", "p") and load != "beside":
+            elif item["state"] == "recreated" and {item["index_of"], item["relation"]} & anew:
                 continue
             elif item["state"] == "recreated":
                 entry = left(kind, name, "somebody made it anew after the incident; it was left as it is")

@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 
 # Every object that has privileges: catalogue, its columns for them and for the owner, and the letter of acldefault().
@@ -49,7 +49,9 @@ SELECT o.type, o.identity, w.number, a.attname::text AS column
 FROM ROWS FROM (pg_catalog.unnest(%(catalogs)s::text[]), pg_catalog.unnest(%(objects)s::int8[]),
                 pg_catalog.unnest(%(columns)s::int4[])) WITH ORDINALITY AS w(catalog, objid, objsubid, number)
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(
-  (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relname = w.catalog
+  -- The server knows large objects as those of the catalogue that holds their pages.
+  (SELECT c.oid FROM pg_catalog.pg_class c
+   WHERE c.relname = CASE w.catalog WHEN 'pg_largeobject_metadata' THEN 'pg_largeobject' ELSE w.catalog END
    AND c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace), w.objid::oid, 0) AS o
 LEFT JOIN pg_catalog.pg_attribute a
   ON w.catalog = 'pg_class' AND w.objsubid > 0 AND a.attrelid = w.objid::oid AND a.attnum = w.objsubid
@@ -65,6 +67,19 @@ LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
 CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) AS a
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
 WHERE r.oid IS NOT NULL OR a.grantee = 0
+"""
+# By the name of the policy and its table, with what makes it again. Roles are told by their names.
+POLICIES = """
+SELECT p.polname::text AS name, p.polrelid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS table,
+       p.xmin::text::int8 AS xmin,
+       ARRAY(SELECT r.rolname::text FROM pg_catalog.pg_roles r WHERE r.oid = ANY (p.polroles) ORDER BY 1) AS roles,
+       CASE WHEN p.polpermissive THEN '' ELSE ' AS RESTRICTIVE' END
+         || CASE p.polcmd WHEN 'r' THEN ' FOR SELECT' WHEN 'a' THEN ' FOR INSERT' WHEN 'w' THEN ' FOR UPDATE'
+                          WHEN 'd' THEN ' FOR DELETE' ELSE '' END AS kind,
+       coalesce(' USING (' || pg_catalog.pg_get_expr(p.polqual, p.polrelid) || ')', '')
+         || coalesce(' WITH CHECK (' || pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) || ')', '') AS conditions
+FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 """
 # What production has where nobody has set default privileges (pg_default_acl has no row), and who is there.
 BUILT_IN = """
@@ -281,3 +296,46 @@ def lost_privileges(production: Any, side: Any, xids: Sequence[int]) -> list[dic
         return []
     entries, robbed = lost_grants(production, side, xids)
     return [*entries, *lost_default_privileges(production, side, robbed)]
+
+
+def lost_policies(production: Any, side: Any, xids: Sequence[int], told: set[tuple[int, str]]) -> list[dict[str, Any]]:
+    """Entries for policies of living tables that lost roles by the transactions ``xids``, or went with their only role.
+
+    A policy that is gone does not tell who removed it: it counts where its roles are among those that lost others for
+    certain. ``told`` are policies (OID of the table, name) that are told or come back otherwise.
+    """
+    if not xids:
+        return []
+    before = [row for row in rows(side, POLICIES) if row["roles"] and (row["oid"], row["name"]) not in told]
+    if not before:
+        return []
+    have = {(row["oid"], row["name"]): row for row in rows(production, POLICIES)}
+    tables = "SELECT oid::int8 AS oid FROM pg_catalog.pg_class WHERE oid = ANY(%s::oid[])"
+    alive = {row["oid"] for row in rows(production, tables, ([row["oid"] for row in before],))}
+    short = {xid & 0xFFFFFFFF for xid in xids}
+    robbed = set(lost_grants(production, side, xids)[1])
+    changed = []
+    for row in before:
+        present = have.get((row["oid"], row["name"]))
+        gone = {*row["roles"]} - {*(present["roles"] if present else ())}
+        if present and gone and present["xmin"] in short:
+            robbed |= gone
+            changed.append((row, gone, False))
+        elif row["oid"] in alive and not present:
+            changed.append((row, gone, True))
+    roles = _present(production)["roles"]
+    entries = []
+    for row, gone, whole in changed:
+        if whole and robbed.isdisjoint(gone):
+            continue
+        table = f"{quote_ident(row['schema'])}.{quote_ident(row['table'])}"
+        to = ", ".join(quote_ident(role) for role in row["roles"])
+        policy = f"POLICY {quote_ident(row['name'])} ON {table}"
+        command = f"CREATE {policy}{row['kind']} TO {to}{row['conditions']};" if whole else f"ALTER {policy} TO {to};"
+        making = [f"CREATE ROLE {quote_ident(role)} NOLOGIN;" for role in row["roles"] if role not in roles]
+        reason = f"it was for {', '.join(sorted(gone))}, too, which the same transaction took from it"
+        if whole:
+            reason = f"it was only for {', '.join(row['roles'])}, and went when the same transaction took all from them"
+        name = f"{row['name']} on {display_name(row['schema'], row['table'])}"
+        entries.append({"name": name, "reason": reason, "command": "\n".join([*making, command]), "lost": True})
+    return entries

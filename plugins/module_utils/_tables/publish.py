@@ -23,7 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_others_code
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_passing, savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import Part, make_parts
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import Part, make_parts, printed
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish_locks import locks_to_attach
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
@@ -167,6 +167,9 @@ def arrange(
             or (entry.description in ("TABLE ATTACH", "INDEX ATTACH") and not survivors.isdisjoint(entry.depends))
         )
     }
+    # Triggers that partitions get with those of their parents, when they are attached: they are only set otherwise.
+    copied = {entry.dump_id for entry in entries if by_address.get((entry.catalog, entry.oid), {}).get("copied")}
+    others |= copied
     steps = Steps([], indexes, [], [], [], [])
     for entry in entries:
         if entry.dump_id in in_worker:
@@ -181,6 +184,7 @@ def arrange(
             steps.early.append(entry)
         else:
             steps.own.append(entry)
+    steps.others.sort(key=lambda entry: bool(copied & {entry.dump_id, *entry.depends}))
     return steps
 
 
@@ -408,7 +412,9 @@ class InlineParts:
                 connection.rollback()
                 if is_passing(error):
                     raise
-                left_to_do.append(self._refused(connection, item, table, f"{statement};", server_message(error)))
+                left_to_do.append(
+                    self._refused(connection, item, table, printed(connection, table, statement), server_message(error))
+                )
                 connection.rollback()
         return left_to_do
 
@@ -428,7 +434,7 @@ class InlineParts:
 
 
 # What columns need that are put back into living tables.
-TYPES = ("DOMAIN", "EXTENSION", "SHELL TYPE", "TYPE")
+TYPES = ("COLLATION", "DOMAIN", "EXTENSION", "SHELL TYPE", "TYPE")
 
 
 def steps_of(context: Context, entries: Sequence[Entry], loaded: Iterable[int]) -> Steps:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -66,6 +67,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import 
     TableLoad,
     encoding_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.made_anew import (
+    lacking,
+    no_longer_inherited,
+    tables_made_anew,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.not_null import name_not_nulls
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import make_plain
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import (
@@ -92,6 +98,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces 
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import Entry, SchemaDump
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.views import refresh_views
 
+# Of a definition, in whatever order.
+WORDS = re.compile(r"[^\s,]+")
 # What stands in a schema and is moved into staging.
 RELATIONS = ("TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW")
 # Seconds to wait for the step that a killed run left behind.
@@ -667,6 +675,7 @@ class TableRecovery:
             if item["state"] == "missing" and known.isdisjoint(names_of(item, tables_of)):
                 reason = "it is still missing after the recovery; make it by hand"
                 left_to_do.append(left(item["type"], item["identity"], reason, lost=True))
+        left_to_do += self._lacking(main, left_to_do, tables_of)
         recovered, production = self._fingerprints(main, tables)
         return {
             "changed": self.changed,
@@ -687,6 +696,20 @@ class TableRecovery:
                 for step in ("copy", "index", "verify")
             },
         }
+
+    def _lacking(
+        self, main: Any, left_to_do: Sequence[Mapping[str, Any]], tables_of: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """What tables that get rows back, or came back, are not any more, without anything of theirs being missing."""
+        side = self.context.side.connect(self.context.side_database)
+        try:
+            found = no_longer_inherited(main, side, self.plan["relations"])
+            anew = tables_made_anew(main, side, self.plan["relations"])
+            found += lacking(main, side, anew, [*left_to_do, *found], tables_of) if anew else []
+            main.commit()
+            return found
+        finally:
+            side.close()
 
     def _tables_of_objects(self) -> dict[str, str]:
         """The table that each lost object is part of, both as shown to people."""
@@ -712,8 +735,11 @@ class TableRecovery:
             for prints, end in ((recovered, "side"), (production, "production")):
                 if name in prints:
                     prints[name].update(rows=table["rows"], checksum=table[f"checksum_{end}"])
-                    if table["action"] == "columns":  # their order is told apart
+                    if table["action"] == "columns":  # their order is told apart, and statistics name them in it
                         prints[name]["columns"].sort(key=lambda column: str(column["name"]))
+                        prints[name]["statistics"] = [
+                            " ".join(sorted(WORDS.findall(text))) for text in prints[name]["statistics"]
+                        ]
         for prints in (recovered, production):
             for item in prints.values():
                 del item["oid"]

@@ -229,27 +229,45 @@ class Reversal:
         """Leave what the transaction made where that may be all there is of a row that cannot go back.
 
         A row that got another key is one that was deleted and one that was made, with the same values but for the key.
+        Where its values were changed, too, the keys alone tell, as they are ordered, if as many were made as went.
         """
         others = [column for column in self.table.stored if column["name"] not in self.table.key]
-        if not others:
-            return
         values = ", ".join(comparable(column, f"s.{quote_ident(column['name'])}") for column in others)
-        made = (
-            f"SELECT u.{self.seq} AS seq, ROW({values}) AS content, "
-            f"row_number() OVER (PARTITION BY {values} ORDER BY u.{self.seq}) AS number "
-            f"FROM {self.preview} u JOIN {self.after} s ON {self.table.on_key('s', 'u')} "
-            f"WHERE u.{self.inverse} = 'DELETE' "
-            f"AND (u.{self.conflict} IS NULL OR u.{self.conflict} = {quote_literal(MOVED)})"
-        )
-        gone = (
-            f"SELECT ROW({values}) AS content, count(*) AS count "
-            f"FROM {self.preview} u JOIN {self.before} s ON {self.table.on_key('s', 'u')} "
-            f"WHERE u.{self.operation} = 'DELETE' AND u.{self.conflict} IS NOT NULL GROUP BY {values}"
+        moved = f"UPDATE {self.preview} u SET {self.conflict} = {quote_literal(MOVED)}"
+        rest = "true"
+        if others:
+            made = (
+                f"SELECT u.{self.seq} AS seq, ROW({values}) AS content, "
+                f"row_number() OVER (PARTITION BY {values} ORDER BY u.{self.seq}) AS number "
+                f"FROM {self.preview} u JOIN {self.after} s ON {self.table.on_key('s', 'u')} "
+                f"WHERE u.{self.inverse} = 'DELETE' "
+                f"AND (u.{self.conflict} IS NULL OR u.{self.conflict} = {quote_literal(MOVED)})"
+            )
+            gone = (
+                f"FROM {self.preview} u JOIN {self.before} s ON {self.table.on_key('s', 'u')} "
+                f"WHERE u.{self.operation} = 'DELETE' AND u.{self.conflict} IS NOT NULL"
+            )
+            self.owner.execute(
+                f"{moved} FROM ({made}) AS made, "
+                f"(SELECT ROW({values}) AS content, count(*) AS count {gone} GROUP BY {values}) AS gone "
+                f"WHERE u.{self.seq} = made.seq AND u.{self.conflict} IS NULL "
+                f"AND made.content IS NOT DISTINCT FROM gone.content AND made.number <= gone.count"
+            )
+            rest = (
+                f"NOT gone.seq IN (SELECT u.{self.seq} {gone} AND EXISTS (SELECT FROM ({made}) AS made "
+                f"WHERE made.content IS NOT DISTINCT FROM ROW({values})))"
+            )
+        numbered = (
+            f"(SELECT u.{self.seq} AS seq, u.{self.operation} AS operation, u.{self.conflict} AS conflict, "
+            f"row_number() OVER (PARTITION BY u.{self.operation} ORDER BY u.{self.seq}) AS number, "
+            f"count(*) OVER (PARTITION BY u.{self.operation}) AS of "
+            f"FROM {self.preview} u WHERE u.{self.operation} IN ('INSERT', 'DELETE'))"
         )
         self.owner.execute(
-            f"UPDATE {self.preview} u SET {self.conflict} = {quote_literal(MOVED)} "
-            f"FROM ({made}) AS made, ({gone}) AS gone WHERE u.{self.seq} = made.seq AND u.{self.conflict} IS NULL "
-            f"AND made.content IS NOT DISTINCT FROM gone.content AND made.number <= gone.count"
+            f"{moved} FROM {numbered} AS made JOIN {numbered} AS gone "
+            f"ON gone.number = made.number AND gone.of = made.of WHERE made.operation = 'INSERT' "
+            f"AND gone.operation = 'DELETE' AND gone.conflict IS NOT NULL AND u.{self.seq} = made.seq "
+            f"AND u.{self.conflict} IS NULL AND u.{self.inverse} = 'DELETE' AND {rest}"
         )
 
     def pending(self, row: str = "u") -> str:

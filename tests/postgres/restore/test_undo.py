@@ -46,6 +46,7 @@ CREATE TABLE un.later_key (id int PRIMARY KEY, v int UNIQUE DEFERRABLE);
 CREATE TABLE un.checked (id int PRIMARY KEY, v int);
 CREATE TABLE un.locked (id int PRIMARY KEY, v text);
 CREATE TABLE un.moved (id int PRIMARY KEY, v text, j json);
+CREATE TABLE un.remade (id int PRIMARY KEY, v text);
 CREATE TYPE un.place AS (shelf int, box text);
 CREATE TABLE un.places (id un.place PRIMARY KEY, v text);
 RESET ROLE;
@@ -67,6 +68,7 @@ INSERT INTO un.later_key SELECT g, g FROM generate_series(1, 20) g;
 INSERT INTO un.checked SELECT g, g FROM generate_series(1, 20) g;
 INSERT INTO un.locked SELECT g, 'x' FROM generate_series(1, 500) g;
 INSERT INTO un.moved SELECT g, 'm' || g / 3, '{}' FROM generate_series(1, 20) g;
+INSERT INTO un.remade SELECT g, 'r' || g FROM generate_series(1, 20) g;
 INSERT INTO un.places SELECT ROW(g, NULLIF(g % 2, 1)::text)::un.place, 'x' FROM generate_series(1, 20) g;
 RESET ROLE;
 """
@@ -87,6 +89,7 @@ WRONG = [
     "SELECT id FROM un.locked WHERE id <= 100 FOR UPDATE",
     "UPDATE un.locked SET v = 'y' WHERE id <= 3",
     "UPDATE un.moved SET id = -id WHERE id <= 9",
+    "UPDATE un.remade SET id = id + 100, v = 'wrong' WHERE id <= 9",
     "UPDATE un.places SET id.shelf = (id).shelf + 100, id.box = NULLIF((id).box, '0')",
     "RESET ROLE",
     "SET ROLE mallory",
@@ -105,6 +108,7 @@ UPDATE un.customers SET name = 'renamed' WHERE id = 1002;
 DELETE FROM un.customers WHERE id = 1003;
 INSERT INTO un.later_key VALUES (900, 3);
 INSERT INTO un.moved VALUES (1, 'new', '{}');
+INSERT INTO un.remade VALUES (3, 'new');
 ALTER TABLE un.checked ADD CHECK (v > 4);
 RESET ROLE;
 SET ROLE mallory;
@@ -120,6 +124,7 @@ TABLES = {
     "locked": "id",
     "places": "id::text",
     "moved": "id",
+    "remade": "id",
     "later_key": "id",
     "checked": "id",
     "trap": "id",
@@ -136,6 +141,7 @@ NAMES = (
     "locked",
     "places",
     "moved",
+    "remade",
     "later_key",
     "checked",
     "trap",
@@ -325,6 +331,10 @@ def test_undone_and_that_taken_back(scene: Scene) -> None:
     assert kept in (-1, -2)
     assert undone["moved"] == {**rows, kept: now["moved"][kept]}
     assert sum(by_name["moved"]["conflicts"].values()) == len(conflicts) + 1 == 2
+    # Nor of row 3, which got other values with its other key.
+    rows, conflicts = expected(scene, "remade")
+    assert undone["remade"] == {**rows, 103: now["remade"][103]}
+    assert sum(by_name["remade"]["conflicts"].values()) == len(conflicts) + 1 == 2
     assert any("sales" in reason and "point to it" in reason for reason in by_name["customers"]["conflicts"])
     assert scene.audited() == audited
     assert done["changed"]

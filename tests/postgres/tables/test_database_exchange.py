@@ -17,6 +17,19 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.impact impor
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
 
 
+# What was made of the database itself after the target.
+LATER = [
+    "ALTER DATABASE torture RESET work_mem",
+    "ALTER DATABASE torture IS_TEMPLATE false",
+    "ALTER DATABASE torture CONNECTION LIMIT 18",
+    "ALTER DATABASE torture SET random_page_cost TO '2'",
+    "ALTER ROLE dbre_reader IN DATABASE torture SET search_path TO app, public",
+    "COMMENT ON DATABASE torture IS 'all of it, and more'",
+    "GRANT CREATE ON DATABASE torture TO dbre_reader",
+    "REVOKE TEMPORARY ON DATABASE torture FROM PUBLIC",
+]
+
+
 def exchange_back(world: Any, database: str) -> None:
     names = database, f"{database}_damaged_test", f"{database}_recovered_test"
     with open_production(login_of(world.params), world.params["bin_dir"], "test") as production:
@@ -43,14 +56,19 @@ def test_the_database_with_everything_in_it_is_exchanged_and_comes_back(torture:
     torture.take_side()
     definition, contents = production.definition("torture"), production.contents("torture")
     production.sql("torture", "DROP SCHEMA app CASCADE", "SELECT lo_unlink(4242)", "CREATE TABLE later ()")
-    production.sql("postgres", "ALTER DATABASE torture RESET work_mem", "ALTER DATABASE torture IS_TEMPLATE false")
+    production.sql("postgres", *LATER)
     damaged = production.definition("torture")
     idle = production.connect("torture")
 
     answer = torture.recover("torture", load="swap")
 
     assert answer["result"]["difference"] == []
-    assert [entry for entry in answer["result"]["left_to_do"] if "unlogged" not in entry["reason"]] == []
+    properties = [entry for entry in answer["result"]["left_to_do"] if "unlogged" not in entry["reason"]]
+    # In whatever order: each is one of the commands that were given after the target.
+    assert sorted(entry["command"].replace('"', "") for entry in properties) == sorted(
+        f"{command};" for command in LATER
+    )
+    assert all(entry["lost"] for entry in properties)
     assert answer["result"]["exchange"]["sessions"] >= 1
     with pytest.raises(psycopg2.Error):
         idle.cursor().execute("SELECT 1")

@@ -266,7 +266,7 @@ def test_sequences_that_number_rows_of_several_tables_are_brought_forward(shop: 
     assert production.sql("shop", "SELECT nextval('first_id_seq')") == 51
 
 
-@pytest.mark.parametrize("load", ["merge", "replace"])
+@pytest.mark.parametrize("load", ["beside", "merge", "replace"])
 def test_what_hung_on_a_table_and_went_with_its_rows_is_told_with_what_makes_it_again(shop: Any, load: str) -> None:
     production = shop.production
     production.sql(
@@ -287,7 +287,7 @@ def test_what_hung_on_a_table_and_went_with_its_rows_is_told_with_what_makes_it_
         "DROP CONSTRAINT lines_once, DROP CONSTRAINT lines_some; COMMIT",
     )
     answer = shop.recover("shop", relations=["lines"], load=load)
-    told = {item["object"]: item for item in answer["result"]["left_to_do"] if item["lost"]}
+    told = {item["object"]: item for item in answer["result"]["left_to_do"] if item["lost"] and item["type"] != "table"}
     assert sorted(told) == [
         "for public.lines.t",
         "lines_once on public.lines",

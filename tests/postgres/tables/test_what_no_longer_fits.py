@@ -172,6 +172,10 @@ def test_privileges_that_drop_owned_took_from_what_is_still_there_are_told_and_c
         'ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO "Clerk"',
         'ALTER DEFAULT PRIVILEGES FOR ROLE "Clerk" GRANT INSERT ON TABLES TO helper',
         "ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO helper",
+        'SELECT lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO "Clerk"',
+        'CREATE POLICY alone ON stays AS RESTRICTIVE FOR UPDATE TO "Clerk" USING (id > 1) WITH CHECK (id > 2)',
+        'CREATE POLICY shared ON stays TO "Clerk", helper USING (id > 3)',
+        "CREATE POLICY all_of_them ON stays USING (true)",
     )
     shop.take_side()
     definition = sorted(production.definition("shop").splitlines())  # privileges stand in the order of their granting
@@ -186,7 +190,9 @@ def test_privileges_that_drop_owned_took_from_what_is_still_there_are_told_and_c
     answer = shop.recover("shop", schemas=["office"], xids=[int(xid)])
 
     left = answer["result"]["left_to_do"]
-    assert {entry["type"] for entry in left} == {"acl"}, left
+    assert {entry["type"] for entry in left} == {"acl", "policy"}, left
+    policies = {entry["object"] for entry in left if entry["type"] == "policy" and entry["lost"]}
+    assert policies == {"alone on public.stays", "shared on public.stays"}
     unsure = [entry for entry in left if not entry["lost"]]
     assert [entry["command"] for entry in unsure] == [
         'ALTER DEFAULT PRIVILEGES FOR ROLE "postgres" GRANT USAGE ON SEQUENCES TO "helper";'
