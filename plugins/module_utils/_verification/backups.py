@@ -72,14 +72,19 @@ def completed(
 
 
 def damaged_pages(backups: Sequence[Mapping[str, Any]], repo: int) -> list[Finding]:
-    """Backups with damaged pages in the chain that would be restored now, and older ones that hold some."""
+    """Backups with damaged pages in the chain that would be restored now, and older ones that hold some.
+
+    An older one says nothing of what is restored now, and stays until its retention is over.
+    """
     found = []
+    chain = {backups[-1]["label"], *backups[-1]["references"]} if backups else set()
     for one in backups:
         label = one["label"]
         if one["error"]:
             text = f"backup {label} holds pages whose checksum is wrong: pgbackrest info --set={label} names the files"
-            found.append(finding("BACKUP_PAGE_ERRORS", repo, label, text))
-        elif one["error"] is None:
+            code = "BACKUP_PAGE_ERRORS" if label in chain else "BACKUP_PAGE_ERRORS_BEFORE"
+            found.append(finding(code, repo, label, text))
+        elif one["error"] is None and label in chain:
             text = f"backup {label} of pgBackRest {one['pgbackrest_version']} does not say"
             found.append(finding("BACKUP_PAGE_ERRORS_UNKNOWN", repo, label, text))
     return found

@@ -28,6 +28,7 @@ CODES: dict[str, Code] = {
     "BACKUP_STALE": Code(FAILED, "The newest backup that serves as this type is older than its schedule and grace."),
     "BACKUP_IN_FUTURE": Code(UNKNOWN, "A backup ended later than this host's clock says now: no age can be told."),
     "BACKUP_PAGE_ERRORS": Code(FAILED, "A backup that the newest one needs, or that itself, holds damaged pages."),
+    "BACKUP_PAGE_ERRORS_BEFORE": Code(NOTICE, "A backup that the newest one does not need holds damaged pages."),
     "BACKUP_PAGE_ERRORS_UNKNOWN": Code(UNKNOWN, "This pgBackRest does not say whether a backup holds damaged pages."),
     "SIZE_DROPPED": Code(FAILED, "The newest backup of a type is far smaller than those of its type before it."),
     "SIZE_JUMPED": Code(NOTICE, "The newest backup of a type is far larger than its growth explains."),

@@ -15,6 +15,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.backup
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import (
     CODES,
     FAILED,
+    NOTICE,
     UNKNOWN,
     VERIFIED,
     check_ignored,
@@ -80,6 +81,15 @@ def test_without_a_policy_no_age_is_judged_and_that_is_said() -> None:
 
 def test_a_backup_of_tomorrow_proves_nothing() -> None:
     assert codes(stanza(backup("full", -1))) == [("BACKUP_IN_FUTURE", "full--1")] * 2
+
+
+def test_damaged_pages_of_a_backup_that_a_newer_full_one_replaced_are_a_notice() -> None:
+    old, new = backup("full", 20, error=True), backup("full", 1)
+    assert codes(stanza(old, new)) == [("BACKUP_PAGE_ERRORS_BEFORE", "full-20")]
+    assert CODES["BACKUP_PAGE_ERRORS_BEFORE"].leads_to == NOTICE
+    built = {**backup("incr", 0.5), "references": ["full-20"]}
+    assert codes(stanza(old, built)) == [("BACKUP_PAGE_ERRORS", "full-20")]
+    assert codes(stanza({**old, "error": None}, new)) == []
 
 
 def test_damaged_pages_count_and_not_knowing_is_no_green() -> None:
