@@ -105,6 +105,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     connection_argument_spec,
     login_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.raw_text import readable
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.rebuild import Rebuild
 
 
@@ -130,10 +131,10 @@ def main() -> None:
     try:
         changed = rebuild.run(module.params["indexes"], module.check_mode)
     except RecoveryError as error:
-        module.fail_json(msg=error.msg, indexes=rebuild.done, **error.details)
+        module.fail_json(**readable({"msg": error.msg, "indexes": rebuild.done, **error.details}))
     finally:
         progress.end()
-    module.exit_json(changed=changed, indexes=rebuild.done, refreshed=rebuild.refreshed)
+    module.exit_json(**readable({"changed": changed, "indexes": rebuild.done, "refreshed": rebuild.refreshed}))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Mapping
 from typing import Any, Optional
 
 try:
@@ -30,6 +31,20 @@ def _find(name: str) -> Optional[codecs.CodecInfo]:
 
 
 codecs.register(_find)
+
+
+def readable(value: Any) -> Any:
+    """A result whose texts are all UTF-8, which ansible-core from 2.19 on insists on.
+
+    A byte that is none stands as the letter that LATIN1 has for it, as in names out of WAL.
+    """
+    if isinstance(value, str):
+        return "".join(chr(ord(one) - 0xDC00) if "\udc80" <= one <= "\udcff" else one for one in value)
+    if isinstance(value, Mapping):
+        return {readable(name): readable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [readable(item) for item in value]
+    return value
 
 
 def client_encoding(server_encoding: str) -> str:

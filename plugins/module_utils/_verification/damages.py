@@ -12,6 +12,7 @@ from typing import Any, Optional, TypedDict
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import holdings
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.raw_text import readable
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Omission
 
 FIRST_NORMAL = 16384  # FirstNormalObjectId: what has a lower OID is the server's own
@@ -175,14 +176,17 @@ def result_of(
             if (collation["database"], item["oid"]) not in known:
                 names = {name: item[name] for name in ("oid", "schema", "name", "path")}
                 indexes.append({**names, "database": collation["database"]})
-    return {
-        "sound": not found and not collations,
-        "damages": found,
-        "collations": list(collations),
-        "indexes": indexes,
-        "not_checked": omissions,
-        "text": told(found, collations, omissions),
-    }
+    result: dict[str, Any] = readable(
+        {
+            "sound": not found and not collations,
+            "damages": found,
+            "collations": collations,
+            "indexes": indexes,
+            "not_checked": omissions,
+            "text": told(found, collations, omissions),
+        }
+    )
+    return result
 
 
 def told(

@@ -361,6 +361,27 @@ ted" """,
         )
 
 
+def test_a_name_that_is_in_no_encoding_is_told_all_the_same(server: Harmed) -> None:
+    server.sql("CREATE DATABASE bytes ENCODING 'SQL_ASCII' TEMPLATE template0", database="postgres")
+    try:
+        session = server.connect("bytes")
+        with session.cursor() as cursor:
+            cursor.execute(b'CREATE TABLE "x\xff" AS SELECT g AS id FROM generate_series(1, 2000) g')
+            cursor.execute("SELECT pg_relation_filepath(oid) FROM pg_class WHERE relkind = 'r' AND oid >= 16384")
+            path = cursor.fetchone()[0]
+        session.close()
+        server.sql("CHECKPOINT")
+        with (server.data / path).open("r+b") as file:
+            file.seek(8192 + 5000)
+            file.write(b"y")
+        result = server.locate("bytes")
+        (damage,) = [one for one in result["damages"] if one["database"] == "bytes"]
+        assert damage["place"]["name"] == "x\xff"
+        json.dumps(result, ensure_ascii=False).encode()  # ansible-core refuses what is no UTF-8
+    finally:
+        server.sql("DROP DATABASE bytes", database="postgres")
+
+
 def test_a_table_that_is_dropped_while_it_looks_is_no_fault(server: Harmed) -> None:
     server.sql("CREATE TABLE leaving AS SELECT 1 AS one")
     oid = server.sql("SELECT 'leaving'::regclass::oid::int8")
