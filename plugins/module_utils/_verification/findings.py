@@ -45,6 +45,7 @@ CODES: dict[str, Code] = {
     "WAL_HISTORY_MISSING": Code(FAILED, "The history file of a timeline is missing: no way leads onto it."),
     "WAL_HISTORY_UNREADABLE": Code(UNKNOWN, "The history file of a timeline says nothing that is understood."),
     "RESTORE_FAILED": Code(FAILED, "The backup could not be restored, or the server did not come to its target."),
+    "SET_EXPIRED": Code(UNKNOWN, "The backup was removed from the repository while it was being restored."),
     "NO_ROOM": Code(UNKNOWN, "The host of the test ran out of room, which says nothing of the backup."),
     "HOST_UNFIT": Code(UNKNOWN, "The host of the test lacks what a restore needs, such as PostgreSQL of that version."),
     "TABLESPACE_UNMAPPED": Code(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
@@ -35,7 +36,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.data i
     compared,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.examine import CHECKS, Examination
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import conclude, finding
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, conclude, finding
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import Integrity, checksums
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import (
     KEPT,
@@ -157,12 +158,27 @@ class RestoreTest(Attempt):
             before = free_bytes(self.instance.path)
             self._restore()
         except RecoveryError as error:
-            found = restore_findings(error, free_bytes(self.instance.path), int(self.facts.get("repo", 1)))
+            repo = int(self.facts.get("repo", 1))
+            found = self.expired() or restore_findings(error, free_bytes(self.instance.path), repo)
             self.checks.append(conclude("restore", found, self.ignore))
         except Exception as error:
             self.broke("restore", error)
         finally:
             self.clean(before)
+
+    def expired(self) -> list[Finding]:
+        """A finding where the set that was being restored is no longer in the repository, and its WAL may be gone."""
+        with contextlib.suppress(RecoveryError):
+            chosen = ((self.instance.read_marker() or {}).get("plan") or {}).get("set")
+            kept = stanza_facts(self.pgbackrest.info())["backups"]
+            if (
+                chosen
+                and kept
+                and (chosen["repo"], chosen["label"]) not in {(one["repo"], one["label"]) for one in kept}
+            ):
+                text = f"set {chosen['label']} is no longer in repository {chosen['repo']}: run again"
+                return [finding("SET_EXPIRED", int(chosen["repo"]), chosen["label"], text)]
+        return []
 
     def _restore(self) -> None:
         request = self.request

@@ -359,6 +359,29 @@ def test_rows_that_production_had_lost_before_the_backup_are_not_verified(
     cluster.archived()
 
 
+def test_a_backup_that_expires_while_it_is_restored_is_no_bad_one(
+    production: Production, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expired: list[str] = []
+    state = RestoreTest.state
+
+    def expire_first(test: RestoreTest, wanted: str) -> dict[str, Any]:
+        if not expired:  # it is restored, and its WAL is still to be fetched
+            production.cluster.backup()
+            production.cluster.pgbackrest("expire", "--repo1-retention-full=1")
+            expired.append(wanted)
+        return state(test, wanted)
+
+    with monkeypatch.context() as hooked:
+        hooked.setattr(RestoreTest, "state", expire_first)
+        report = production.test(tmp_path)
+    assert (report["verdict"], codes(report)) == ("could_not_verify", ["SET_EXPIRED"])
+    for _turn in range(2):
+        production.commit(1)
+        production.cluster.archived()
+    assert production.test(tmp_path)["verdict"] == "verified"
+
+
 def test_a_tablespace_never_lands_in_productions_place(production: Production, tmp_path: Path) -> None:
     place = production.root / "fast"
     place.mkdir(mode=0o700)
