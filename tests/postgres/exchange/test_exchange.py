@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -202,6 +203,9 @@ def test_a_server_that_a_manager_has_in_its_hands_is_refused(cluster: Cluster, t
     (tmp_path / "patroni").write_text("import time\ntime.sleep(60)\n")
     with subprocess.Popen([sys.executable, str(tmp_path / "patroni")]) as manager:
         try:
+            # Popen returns when the program has been taken up, which is before it has its name.
+            while "patroni" not in Path(f"/proc/{manager.pid}/cmdline").read_text():
+                time.sleep(0.01)
             with pytest.raises(RecoveryError, match="Patroni"):
                 swap.exchange.plan(swap.target)
         finally:
