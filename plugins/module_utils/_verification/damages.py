@@ -212,7 +212,7 @@ def told(
             said = f"{clean['label']} of {clean['stop_time']}" if clean else "none"
             lines.append(f"    newest backup without it: {said}")
     if not damages:
-        lines.append("no damage was found")
+        lines.append(f"no damage was found{' in what could be looked at; what could not follows' if omitted else ''}")
     lines += [f"not checked: {one['what']}: {one['why']}" for one in omitted]
     return lines
 
