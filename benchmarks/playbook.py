@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs ``dr-table-drop`` against a production in a folder, as an operator would, and reads its incident record."""
+"""Runs playbooks against a production in a folder, as an operator would, and reads the record of an incident."""
 
 from __future__ import annotations
 
@@ -43,16 +43,10 @@ class PlaybookRun:
         return "\n".join(self.output.read_text().splitlines()[-lines:])
 
 
-def run_playbook(
-    root: Path,
-    venv: Path,
-    collections: Path,
-    production: Production,
-    *,
-    database: str,
-    tables: str,
-) -> PlaybookRun:
-    """Run the playbook of this checkout to its end; what it prints goes to ``log/playbook.log`` in the folder."""
+def play(
+    root: Path, venv: Path, collections: Path, production: Production, playbook: str, extra: dict[str, Any]
+) -> tuple[bool, Path]:
+    """Run a playbook of this checkout to its end; whether it succeeded, and the file with what it printed."""
     folder = production.folder
     inventory = folder / "inventory.json"
     inventory.write_text(json.dumps(production.inventory(), indent=2))
@@ -61,21 +55,12 @@ def run_playbook(
     # Modules run as the user of the servers, and keep their temporary files here instead of in that user's home.
     modules = folder / "tmp"
     production.run("mkdir", "-p", "-m", "0700", modules)
-    output = folder / "log" / "playbook.log"
-    started = datetime.now(timezone.utc)
-    incident_id = f"table-drop-{started:%Y%m%dT%H%M%SZ}"
-    extra: dict[str, Any] = {
-        "dr_database": database,
-        "dr_tables": tables,
-        "dr_confirm": "yes",
-        "dr_incident_id": incident_id,
-        "dr_report_dir": str(folder / "incidents"),
-    }
+    output = folder / "log" / f"{playbook}.log"
     command = [
         str(venv / "bin" / "ansible-playbook"),
         "-i",
         str(inventory),
-        str(root / "playbooks" / "dr-table-drop.yml"),
+        str(root / "playbooks" / f"{playbook}.yml"),
     ]
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PG"))},
@@ -97,4 +82,28 @@ def run_playbook(
             timeout=LONGEST,
             check=False,
         )
-    return PlaybookRun(done.returncode == 0, started, output, folder / "incidents" / incident_id)
+    return done.returncode == 0, output
+
+
+def run_playbook(
+    root: Path,
+    venv: Path,
+    collections: Path,
+    production: Production,
+    *,
+    database: str,
+    tables: str,
+) -> PlaybookRun:
+    """Run dr-table-drop; what it prints goes to ``log`` in the folder."""
+    folder = production.folder
+    started = datetime.now(timezone.utc)
+    incident_id = f"table-drop-{started:%Y%m%dT%H%M%SZ}"
+    extra: dict[str, Any] = {
+        "dr_database": database,
+        "dr_tables": tables,
+        "dr_confirm": "yes",
+        "dr_incident_id": incident_id,
+        "dr_report_dir": str(folder / "incidents"),
+    }
+    succeeded, output = play(root, venv, collections, production, "dr-table-drop", extra)
+    return PlaybookRun(succeeded, started, output, folder / "incidents" / incident_id)
