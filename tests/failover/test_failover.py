@@ -7,10 +7,13 @@ One failover is told in one test after the other, in this order: each costs the 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import pathlib
 import re
+import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +68,10 @@ class Lab:
     @staticmethod
     def sql(host: Host, statements: str) -> str:
         return host.run(f"psql -X -q -A -t -v ON_ERROR_STOP=1 -p {PORT} -f -", stdin=statements).strip()
+
+    def answer(self, host: Host, statement: str) -> str:
+        """As sql(), empty where no server answers."""
+        return host.run(f"psql -X -q -A -t -p {PORT} -c {shlex.quote(statement)}", check=False).strip()
 
     def command(self, *extra: str, **variables: Any) -> list[str]:
         given = {"dr_report_dir": str(self.reports), "dr_confirm": True, "dr_salvage_timeout": 60, **variables}
@@ -196,6 +203,41 @@ rm 00000002.history
 """
 
 
+class Inside:
+    """A host by the namespaces of its first process on this machine: reached also where its network is cut."""
+
+    def __init__(self, host: Host) -> None:
+        address = host.variables["ansible_host"]
+        for pid in subprocess.run(
+            ["pgrep", "-f", "^/sbin/init"], capture_output=True, text=True, check=True
+        ).stdout.split():
+            self.pid = pid
+            if address in self.run("-n", "hostname", "-I").split():
+                return
+        raise AssertionError(f"no process of {host.name} on this machine")
+
+    def run(self, *words: str) -> str:
+        command = ["nsenter", "--target", self.pid, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    def sql(self, statement: str) -> str:
+        psql = f"psql -X -q -A -t -p {PORT} -c {shlex.quote(statement)}"
+        return self.run(
+            "-m", "-u", "-i", "-n", "-p", "runuser", "-u", "postgres", "--", "sh", "-c", f"cd /; {psql}"
+        ).strip()
+
+    @contextlib.contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """No packet comes in or goes out; who is inside notices nothing."""
+        default = self.run("-n", "ip", "route", "show", "default").split()
+        self.run("-n", "ip", "link", "set", "eth0", "down")
+        try:
+            yield
+        finally:
+            self.run("-n", "ip", "link", "set", "eth0", "up")
+            self.run("-n", "ip", "route", "replace", *default)
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made = Lab(tmp_path_factory.mktemp("failover"))
@@ -211,6 +253,29 @@ def test_beside_a_primary_that_lives_nothing_is_promoted(lab: Lab) -> None:
     assert said.rc != 0
     assert "runs, answers, and takes writes on timeline 1: nothing is promoted beside it" in said.output
     assert not (lab.reports / "living").exists()
+
+
+def test_a_primary_that_the_network_is_cut_off_from_is_not_replaced_and_goes_on(lab: Lab) -> None:
+    """Whoever is on its side of the cut goes on writing, and nobody on the other side can know."""
+    lab.sql(lab.old, "CREATE TABLE written (side text)")
+    inside = Inside(lab.old)
+    with inside.cut_off():
+        inside.sql("INSERT INTO written VALUES ('inside')")
+        began = time.monotonic()
+        refused = lab.fail_over(dr_incident_id="cut")
+        assert refused.rc != 0
+        assert "dr_fenced=yes" in refused.output, refused.output
+        assert time.monotonic() - began < 120
+        inside.sql("INSERT INTO written VALUES ('inside still')")
+        for standby in (lab.new, lab.other):
+            assert lab.sql(standby, "SELECT pg_is_in_recovery(), count(*) FROM written") == "t|0"
+    deadline = time.monotonic() + 60
+    for standby in (lab.new, lab.other):
+        while lab.sql(standby, "SELECT count(*) FROM written") != "2":
+            assert time.monotonic() < deadline, "it does not follow again"
+            time.sleep(0.5)
+    assert "nothing is promoted beside it" in lab.fail_over("--check", dr_incident_id="cut").output
+    assert lab.followers(lab.old) == "dbre_deb13f dbre_deb13g"
 
 
 def test_every_acknowledged_commit_is_there_after_the_power_failed_and_runs_were_killed(lab: Lab) -> None:
@@ -342,6 +407,29 @@ def test_after_a_power_failure_one_run_leads_clients_to_another(
     new = lab.old if lab.evidence("again", "located")["candidate"] == "deb13d" else lab.other
     assert set(lab.told()) - lab.there(new) == set()
     assert len(lab.followers(new).split()) == 2
+
+
+def test_an_expert_who_knows_everything_leads_clients_to_another_with_bare_commands(
+    lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    """What the run before is measured by: promote at once, RELOAD, nothing looked at, nothing salvaged, no fence."""
+    servers = [lab.old, lab.new, lab.other]
+    (primary,) = [host for host in servers if lab.answer(host, "SELECT pg_is_in_recovery()") == "f"]
+    standby = next(host for host in servers if lab.answer(host, "SELECT pg_is_in_recovery()") == "t")
+    lab.sql(primary, "DELETE FROM told")
+    lab.start_clients()
+    lab.wait_until_told(50, "[34]")
+    primary.run(f"pid=$(head -1 {DATA}/postmaster.pid); kill -KILL $pid $(pgrep -P $pid)")
+    standby.run(f"pg_ctlcluster {MAJOR} {CLUSTER} promote")
+    address = standby.variables["ansible_host"]
+    lab.clients.run(
+        f"sed -i 's/host *= *[^ ]*/host={address}/' {BOUNCER}/pgbouncer.ini; "
+        f"psql -X -h {BOUNCER} -p 6933 -U pgbouncer pgbouncer -c RELOAD -c RECONNECT -c 'SET server_login_retry = 0'"
+    )
+    lab.wait_until_told(20, "[12]")
+    lab.wait_until_told(20, "[34]")
+    lab.stop_clients()
+    lab.note_outages(record_property)
 
 
 def wait_for_server(host: Host) -> None:
