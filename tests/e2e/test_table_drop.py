@@ -97,32 +97,6 @@ def test_killed_in_a_phase_and_run_again_it_ends_as_if_never_killed(shop: Site, 
 CUT = "systemd-run --on-active=20 systemctl start ssh; systemctl stop ssh.socket ssh; pkill -KILL sshd"
 
 
-@pytest.mark.whole
-def test_when_the_network_is_back_applications_write_and_the_run_goes_on(shop: Site) -> None:
-    shop.sql("DROP TABLE public.prices")
-    settings = shop.settings()
-    given = {"dr_tables": "public.prices", "dr_incident_id": "cut", "dr_contain": "read_only"}
-    events = shop.reports / "cut" / "events.jsonl"
-
-    def cut(_run: object) -> None:
-        assert shop.settings() != settings
-        shop.primary.run(CUT, user="root", check=False)
-
-    said = run_killed_in(shop.command(**given), events, "restore", 0.5, kill=cut)
-    assert "UNREACHABLE" in said
-    note = events.with_name("evidence") / "containment.json"
-    deadline = time.monotonic() + 90
-    while json.loads(note.read_text())["active"]:
-        assert time.monotonic() < deadline, note.read_text()
-        time.sleep(1)
-    assert shop.settings() == settings
-
-    run = shop.recover(**given)
-    assert run.rc == 0, run.output
-    assert shop.settings() == settings
-    assert shop.side_instances() == ""
-
-
 def test_a_dropped_database_is_back_under_its_name(shop: Site) -> None:
     shop.wait_for_commits(20)
     definitions = shop.definitions()
@@ -171,6 +145,49 @@ def bouncer(shop: Site) -> Iterator[Site]:
     )
     yield shop
     shop.primary.run(f"kill $(cat {BOUNCER}/pid); rm -rf {BOUNCER}")
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("method", ["read_only", "pgbouncer_pause"])
+@pytest.mark.parametrize("phase", ["contain", "locate", "restore", "prove", "recover", "verify"])
+def test_when_the_network_is_back_applications_write_and_the_run_goes_on(
+    bouncer: Site, phase: str, method: str
+) -> None:
+    shop = bouncer
+    shop.sql("DROP TABLE public.prices")
+    settings = shop.settings()
+    incident = f"cut-{phase}-{method.partition('_')[0]}"
+    given = {"dr_tables": "public.prices", "dr_incident_id": incident, "dr_contain": method}
+    given |= {"pgbouncer_port": 6460, "pgbouncer_socket_dir": BOUNCER} if method == "pgbouncer_pause" else {}
+    events = shop.reports / incident / "events.jsonl"
+
+    def cut(_run: object) -> None:
+        shop.primary.run(CUT, user="root", check=False)
+
+    said = run_killed_in(shop.command(**given), events, phase, 0.5, kill=cut)
+    assert "UNREACHABLE" in said
+    # In the first phase the cut may come before anything was contained.
+    note = events.with_name("evidence") / "containment.json"
+    deadline = time.monotonic() + 90
+    while note.exists() and json.loads(note.read_text())["active"]:
+        assert time.monotonic() < deadline, note.read_text()
+        time.sleep(1)
+    wait_for_ssh(shop)
+    assert shop.settings() == settings
+    shop.primary.run(f"timeout 5 psql -X -h {BOUNCER} -p 6460 -d shop -c 'SELECT 1'")
+
+    run = shop.recover(**given)
+    assert run.rc == 0, run.output
+    assert shop.settings() == settings
+    shop.primary.run(f"timeout 5 psql -X -h {BOUNCER} -p 6460 -d shop -c 'SELECT 1'")
+    assert shop.side_instances() == ""
+
+
+def wait_for_ssh(shop: Site) -> None:
+    deadline = time.monotonic() + 60
+    while "here" not in shop.primary.run("echo here", check=False):
+        assert time.monotonic() < deadline, "the network does not come back"
+        time.sleep(1)
 
 
 def test_clients_of_pgbouncer_wait_and_go_on_afterwards(bouncer: Site) -> None:
