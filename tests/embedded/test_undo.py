@@ -200,3 +200,29 @@ def test_several_transactions_are_taken_back_together_and_what_others_did_betwee
     assert taken.rc == 0, taken.output
     assert dict(shop.query("shop", prices)) == damaged
     assert shop.count("public.lines") == 0
+
+
+@pytest.mark.whole  # as the one with several, with what cannot be
+def test_several_with_columns_changed_between_are_refused_and_a_table_made_between_is_no_obstacle(shop: Shop) -> None:
+    shop.query("shop", "CREATE TABLE public.prices (id int PRIMARY KEY, cents int NOT NULL)")
+    shop.query("shop", "INSERT INTO public.prices SELECT i, 100 + i FROM generate_series(1, 100) i")
+    first = transact(shop, "UPDATE public.prices SET cents = 1 WHERE id <= 50")
+    # A table that only the second one has, made in between, is no obstacle.
+    shop.query("shop", "CREATE TABLE public.added (id int PRIMARY KEY, what text)")
+    shop.query("shop", "INSERT INTO public.added SELECT i, 'a' FROM generate_series(1, 10) i")
+    second = transact(shop, "UPDATE public.added SET what = 'b'", "UPDATE public.prices SET cents = 2 WHERE id > 90")
+    undone = undo(shop, dr_target_xid=f"{first},{second}", dr_incident_id="made")
+    assert undone.rc == 0, undone.output
+    assert number(shop, "public.prices WHERE cents = 100 + id") == 100
+    assert number(shop, "public.added WHERE what = 'a'") == 10
+
+    first = transact(shop, "UPDATE public.prices SET cents = 1 WHERE id <= 50")
+    shop.query("shop", "ALTER TABLE public.prices ADD COLUMN more int DEFAULT 7")
+    second = transact(shop, "UPDATE public.prices SET more = 8 WHERE id > 50")
+    refused = undo(shop, dr_target_xid=f"{first},{second}", dr_incident_id="altered")
+    assert refused.rc != 0
+    words = " ".join(refused.output.split())
+    assert "the columns of public.prices were changed between the transactions" in words
+    assert number(shop, "public.prices WHERE cents = 1") == 50
+    given_up = shop.abandon(dr_incident_id="altered")
+    assert given_up.rc == 0, given_up.output
