@@ -63,11 +63,11 @@ def pages_of(layout: Layout, path: str) -> Iterator[bytes]:
     size = layout.block_size
     for segment in itertools.count():
         try:
-            opened = open(os.path.join(layout.data, f"{path}.{segment}" if segment else path), "rb", buffering=0)  # noqa: SIM115
+            descriptor = os.open(os.path.join(layout.data, f"{path}.{segment}" if segment else path), os.O_RDONLY)
         except FileNotFoundError:
             return
         number = 0
-        with opened:
+        with os.fdopen(descriptor, "rb", buffering=0) as opened:
             while chunk := opened.read(size * _PAGES):
                 for begin in range(0, len(chunk) - size + 1, size):
                     number += 1

@@ -19,6 +19,7 @@ HERE = "SELECT pg_current_wal_insert_lsn()::text"
 def old() -> Iterator[Cluster]:
     """A server with tables that are older than all WAL, and nobody on it."""
     root = Path(tempfile.mkdtemp(prefix="wal-"))
+    # Quiet, since what is older than the window must be in no WAL: autovacuum would write of these tables again.
     made = Cluster(root / "old", FIRST_PORT + 5).init(autovacuum="off", wal_level="logical").start()
     try:
         made.sql("CREATE DATABASE shop", database="postgres")
