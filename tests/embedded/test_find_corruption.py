@@ -8,6 +8,7 @@ from typing import Any
 import psycopg2
 import pytest
 from conftest import ROOT
+from production import ProductionError
 from runs import run
 
 
@@ -79,7 +80,7 @@ def test_rows_of_damaged_pages_come_back_as_the_manual_says(shop: Any) -> None:
 
 @pytest.mark.whole  # as above
 def test_rows_with_damaged_toast_come_back_as_the_manual_says(shop: Any) -> None:
-    checksum = "SELECT count(*), sum(hashtext(o::text)) FROM public.orders o"
+    checksum = "SELECT count(*), sum(hashtext(format('%s', o))) FROM public.orders o"
     long = "(SELECT string_agg(md5(o.id::text || n), '') FROM generate_series(1, 200) n)"
     shop.query("shop", f"UPDATE public.orders o SET what = {long} WHERE id <= 40")
     before = shop.query("shop", checksum)
@@ -99,10 +100,22 @@ def test_rows_with_damaged_toast_come_back_as_the_manual_says(shop: Any) -> None
 
     manual = (ROOT / "docs" / "corruption.md").read_text()
     (block,) = [one for one in manual.split("```sql\n")[1:] if "DO $$" in one]
-    block = block.partition("```")[0].replace("shopkeeper", shop.superuser)
+    block = block.partition("```")[0]
     file = shop.folder / "tmp" / "manual.sql"
     file.write_text(block)
     psql = [shop.program("psql"), "-XAtq", "-h", shop.socket_dir, "-p", shop.port, "-U", shop.superuser, "-d", "shop"]
+    # An owner who would have a superuser run his code: by a trigger that always fires, and by a cast.
+    shop.query(
+        "shop",
+        "CREATE FUNCTION public.trap() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'trapped'; END$$; "
+        "CREATE TRIGGER trap BEFORE DELETE ON public.orders EXECUTE FUNCTION public.trap(); "
+        "ALTER TABLE public.orders ENABLE ALWAYS TRIGGER trap; "
+        "CREATE FUNCTION public.trap(public.orders) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE 'trapped'; END$$; "
+        "CREATE CAST (public.orders AS text) WITH FUNCTION public.trap(public.orders)",
+    )
+    with pytest.raises(ProductionError, match="trigger trap would act"):
+        shop.run(*psql, "-v", "ON_ERROR_STOP=1", "-f", file)
+    shop.query("shop", "ALTER TABLE public.orders ENABLE TRIGGER trap")
     lsn = shop.run(*psql, "-v", "ON_ERROR_STOP=1", "-f", file).strip()
     assert shop.query("shop", checksum)[0][0] < before[0][0]
     back = shop.recover(dr_tables="public.orders", dr_target_lsn=lsn, dr_load="merge", dr_incident_id="toast")
