@@ -183,7 +183,11 @@ def test_several_transactions_are_taken_back_together_and_what_others_did_betwee
     assert refused.rc != 0
     assert "dr_strategy=rows, which takes several" in " ".join(refused.output.split())
 
-    # In whatever order they are named.
+    # In whatever order they are named; what somebody approves names both.
+    planned = undo(shop, "--check", dr_target_xid=f"{second},{first}", dr_incident_id="both")
+    shown = " ".join(planned.output.split())
+    assert f"transaction {first}, committed" in shown
+    assert f"and with it transaction {second}, committed" in shown
     undone = undo(shop, dr_target_xid=f"{second}, {first}", dr_incident_id="both")
     words = " ".join(undone.output.split())
     assert "Recovered in part: missing 2 rows of public.prices" in words, undone.output

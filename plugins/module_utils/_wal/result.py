@@ -52,7 +52,7 @@ def result(
         "candidates": [one.as_dict(database) for one in candidates],
         "last_commit": _commit_facts(log.last_before(incident.lsn)),
         "transactions_after": {
-            "count": log.after(incident.commit.lsn),
+            "count": log.after(incident.commit.lsn) - len(incident.also),
             "seconds": max(0.0, round(seconds, 3)),
         },
     }

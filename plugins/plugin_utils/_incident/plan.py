@@ -85,6 +85,10 @@ def _incident_lines(data: Mapping[str, Any], now: str) -> list[str]:
             f"transaction {incident.get('xid', 'unknown')}, committed {moment(incident.get('commit_time', 'unknown'))}"
             f"{ago}, LSN {incident.get('lsn', 'unknown')}"
         )
+        lines += [
+            f"and with it transaction {one['xid']}, committed {moment(one['commit_time'])}, LSN {one['lsn']}"
+            for one in incident.get("also") or []
+        ]
     elif incident.get("commit_time"):
         lines.append(f"at {moment(incident['commit_time'])}{ago}, as {incident.get('found_by', 'given')} says")
     if incident.get("precision"):
