@@ -74,11 +74,11 @@ def test_time_after_the_last_commit(damaged: Site) -> None:
 
 @contextlib.contextmanager
 def moved_away(site: Site, path: str) -> Iterator[None]:
-    site.primary.run(f"mv {path} {path}.away")
+    site.primary.run(f"[ ! -e {path} ] || mv {path} {path}.away")
     try:
         yield
     finally:
-        site.primary.run(f"mv {path}.away {path}")
+        site.primary.run(f"[ ! -e {path}.away ] || mv {path}.away {path}")
 
 
 @pytest.mark.both_sites
@@ -90,7 +90,9 @@ def test_wal_segment_removed_from_the_archive(damaged: Site) -> None:
     segment = following[0].rsplit("/", 1)[-1][:24]
     root = damaged.primary.run(f"sed -n 's/^repo1-path *= *//p' {CONFIG}").strip() or "/var/lib/pgbackrest"
     path = damaged.primary.run(f"ls {root}/archive/{STANZA}/*/{segment[:16]}/{segment}-*").strip()
-    with moved_away(damaged, path):
+    # What production still has in pg_wal is archived again, so it has to be gone there, too.
+    held = f"{damaged.sql('SHOW data_directory').strip()}/pg_wal/{segment}"
+    with moved_away(damaged, path), moved_away(damaged, held):
         refused(damaged, segment)
 
 

@@ -167,8 +167,9 @@ def settle_drops(evidence: Evidence, request: Request, found: list[Candidate], w
     ):
         raise MoreWal
     if open_ones:
+        these = "this transaction" if len(open_ones) == 1 else f"one of these {len(open_ones)} transactions"
         raise RecoveryError(
-            f"cannot tell whether {what} was dropped by one of {len(open_ones)} transactions: "
+            f"cannot tell whether {what} was dropped by {these}: "
             + "; ".join(one.line() for one in open_ones[:SHOWN])
             + ". Nothing was changed. Choose one by its option, or another moment (dr_target_time, dr_target_lsn), and "
             "look at the table in the side instance.",
