@@ -28,6 +28,7 @@ def side_files(shop: Shop, incident: str) -> str:
     return shop.run("stat", "-c", "%i %W", shop.folder / "side" / incident / "data" / "PG_VERSION", check=False)
 
 
+@pytest.mark.whole
 def test_what_a_role_that_is_gone_had_is_given_back_by_the_command_in_the_report(shop: Shop) -> None:
     shop.query(CONTROL, "CREATE ROLE temp_clerk")
     shop.query("shop", "GRANT SELECT ON public.orders TO temp_clerk")
@@ -45,6 +46,7 @@ def test_what_a_role_that_is_gone_had_is_given_back_by_the_command_in_the_report
     shop.query(CONTROL, "DROP ROLE temp_clerk")
 
 
+@pytest.mark.whole
 def test_an_explicit_time_names_the_target_and_its_plan_is_carried_out_by_a_second_run(shop: Shop) -> None:
     time.sleep(1.1)
     moment = shop.query("shop", "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')")[0][0]

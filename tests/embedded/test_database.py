@@ -210,6 +210,7 @@ def test_a_migration_is_gone_with_the_database_it_was_in_and_all_that_came_later
     assert databases(shop) == {"shop"}
 
 
+@pytest.mark.whole
 def test_a_database_that_cannot_be_renamed_is_refused_before_anything_is_restored(beside: Shop) -> None:
     (lsn,) = beside.query("shop", "SELECT pg_current_wal_insert_lsn()::text")[0]
     beside.query("shop", "DELETE FROM public.lines")

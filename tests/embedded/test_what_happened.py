@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
+import pytest
 from conftest import ROOT
 from runs import run
 
@@ -29,6 +30,7 @@ def ask(shop: Any, *words: str) -> Any:
     return run(["ansible-playbook", "-i", str(shop.inventory_file), playbook, *words], shop.environment)
 
 
+@pytest.mark.whole
 def test_what_a_migration_did_is_told_and_its_number_leads_to_the_recovery(shop: Any) -> None:
     shop.query("shop", "UPDATE public.orders SET what = 'sold'")
     shop.query("shop", "DROP TABLE public.lines")

@@ -193,6 +193,7 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slo
     assert cloud.report("undo1")["switch"]["outage_seconds"] > 0
 
 
+@pytest.mark.whole
 def test_a_dropped_schema_is_damage_and_a_swap_that_fails_lets_nobody_write_meanwhile(cloud: Cloud) -> None:
     cloud.passwords["till"] = PLANTED.plant("the password at the target", "")
     cloud.make_shop("till", MasterUserPassword=cloud.passwords["till"])

@@ -69,6 +69,7 @@ def test_a_dropped_table_is_back_with_all_that_fell_with_it(cloud: Cloud, shop: 
     cloud.sql(shop, "CREATE TABLE public.writable (a int); DROP TABLE public.writable")
 
 
+@pytest.mark.whole
 def test_a_record_that_can_no_longer_be_kept_leaves_nothing_read_only_and_no_secret_on_the_screen(
     cloud: Cloud, shop: str, lost: dict[str, Any]
 ) -> None:
