@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pages import METHODS
@@ -124,13 +126,16 @@ class Integrity:
                 cursor.execute("CHECKPOINT")
                 self._files(connection, name)
                 trusted = self._collations(cursor, name)
-                told = {"relations": 0, "bytes": 0}
-                told["relations"], told["bytes"] = self._read(cursor, name)
-                self._sequences(cursor, name)
                 code = self._indexes(cursor, name)
-                self.facts["databases"][name] = told
                 self._silence(cursor)
-                self._amcheck(connection, name, trusted, code)
+                # In processes of its own, which use all cores; not before, since it writes: it makes its extension.
+                with ThreadPoolExecutor(1) as beside:
+                    amcheck = beside.submit(self._amcheck, connection.server_version, name, trusted)
+                    told = {"relations": 0, "bytes": 0}
+                    told["relations"], told["bytes"] = self._read(cursor, name)
+                    self._sequences(cursor, name)
+                self.facts["databases"][name] = told
+                self._judge(connection, name, amcheck.result(), code)
         finally:
             connection.close()
 
@@ -224,25 +229,37 @@ class Integrity:
             self.omit(f"{number} {method} indexes in {name}", f"{known}pg_amcheck does not look into them")
         return code
 
-    def _amcheck(self, connection: Any, name: str, trusted: bool, code: Mapping[str, int]) -> None:
+    def _amcheck(self, version: int, name: str, trusted: bool) -> Optional[subprocess.CompletedProcess[str]]:
+        """What pg_amcheck printed of a database; None where there is none."""
         program = os.path.join(self.marker["bin_dir"], "pg_amcheck")
         if not os.path.exists(program):
-            self.omit(f"amcheck of {name}", f"there is no {program}: PostgreSQL 14 and later have it")
-            return
-        if not trusted:
-            self.omit(f"indexes in {name}", "collations differ, so that a sound index would look corrupt")
+            return None
         argv = [program, "--install-missing", f"--jobs={os.cpu_count() or 1}", f"--host={self.instance.run_dir}"]
         argv += [f"--port={self.marker['port']}", f"--username={self.marker['superuser']}", "--no-password"]
         argv += ["--heapallindexed"] if trusted else ["--no-dependent-indexes"]
         argv += ["--checkunique"] if trusted and int(self.marker["major_version"]) >= 17 else []
         # What a role or a database of production has set is not for this: a time limit would look like corruption.
-        late = late_settings(connection.server_version, True)
-        options = session_options({**SETTINGS, **NO_LIBRARIES, **late})
-        done = self.instance.call(
+        options = session_options({**SETTINGS, **NO_LIBRARIES, **late_settings(version, True)})
+        return self.instance.call(
             [*argv, f"--database={_exactly(name)}"],
             timeout=HOURS,
             environment={"PGOPTIONS": options},
         )
+
+    def _judge(
+        self,
+        connection: Any,
+        name: str,
+        done: Optional[subprocess.CompletedProcess[str]],
+        code: Mapping[str, int],
+    ) -> None:
+        """Findings of what pg_amcheck printed; ``code`` as of _indexes."""
+        if done is None:
+            program = os.path.join(self.marker["bin_dir"], "pg_amcheck")
+            self.omit(f"amcheck of {name}", f"there is no {program}: PostgreSQL 14 and later have it")
+            return
+        if "--no-dependent-indexes" in done.args:
+            self.omit(f"indexes in {name}", "collations differ, so that a sound index would look corrupt")
         found = list(amcheck_findings(done.stdout))
         corrupt = [(subject, text) for subject, text in found if not self._refuses(connection, name, subject, code)]
         for subject, text in corrupt[:SHOWN]:

@@ -114,7 +114,8 @@ def test_a_test_is_measured_and_the_next_plan_knows_how_long_it_takes(production
     assert attempt["rpo"] == {"seconds": loss["seconds"], "transactions": count, "objective": 14400.0, "met": True}
     identifier = production.cluster.sql("SELECT system_identifier::text FROM pg_control_system()")
     assert (attempt["system_identifier"], attempt["repo"], attempt["rto"]["met"]) == (identifier, 1, True)
-    assert attempt["bytes"] / attempt["bytes_per_second"]["restore"] < attempt["seconds"]["restore"]
+    # The program's seconds are among the phase's; both are told in tenths.
+    assert attempt["bytes"] / attempt["bytes_per_second"]["restore"] <= attempt["seconds"]["restore"] + 0.11
     assert report["removed"]["disk"]["before"] > 0
     plan = expected(history_of(str(tmp_path), STANZA), 1, attempt["bytes"] * 10, 0)
     assert plan is not None
