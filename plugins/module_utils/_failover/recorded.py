@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What was written down of the primary while it lived: which standbys its commits waited for.
 
-A primary whose disk cannot be read does not tell any more. Provisioning a standby leaves it in a file there, and a
-backup that a playbook takes has it in its annotation.
+A primary whose disk cannot be read does not tell any more. Provisioning a standby leaves it in a file there, and
+backups have it in an annotation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import Recorded
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.primary_note import ANNOTATION
 
-ANNOTATION = "replication"
 KEYS = ("synchronous_standby_names", "synchronous_commit", "synchronized_standby_slots")
 
 

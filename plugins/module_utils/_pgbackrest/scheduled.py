@@ -22,9 +22,14 @@ from typing import Any, Optional, TextIO
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import require_stanza, take_backup
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import (
+    annotation_arguments,
+    require_stanza,
+    take_backup,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import require_continuous
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import effective_type, stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.primary_note import primary_note
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 
 LOCK_HELD = 50  # pgBackRest's LockAcquireError
@@ -118,7 +123,8 @@ class Scheduled:
             facts = stanza_facts(pgbackrest.info())
             require_stanza(facts)
             try:
-                taken = take_backup(pgbackrest, facts, effective_type(facts, options.type, repo), [])
+                noted = annotation_arguments({}, pgbackrest.version(), self.primary_note())
+                taken = take_backup(pgbackrest, facts, effective_type(facts, options.type, repo), noted)
             except RecoveryError as error:
                 if error.details.get("rc") != LOCK_HELD or time.monotonic() > self.deadline:
                     raise
@@ -130,6 +136,15 @@ class Scheduled:
             # Since the backup before: WAL that was dropped meanwhile would be missed only when it is needed.
             require_continuous(pgbackrest, facts, repo)
             return
+
+    def primary_note(self) -> dict[str, str]:
+        """What the backup notes of its primary; a backup is taken without that, too."""
+        try:
+            with open(self.options.config, encoding="utf-8") as file:
+                return primary_note(file.read(), self.options.stanza)
+        except (OSError, ValueError, RecoveryError) as error:
+            say(f"which standbys commits wait for is not noted with the backup: {error}", sys.stderr)
+            return {}
 
     def run(self) -> int:
         """Take the backup in each repository; the exit status of the program."""

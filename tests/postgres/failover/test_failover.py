@@ -12,11 +12,17 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.archived import prove_archived
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice import Wishes, choose
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.recorded import newest, recorded
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.salvage import (
     Wanted,
     salvage,
     segments_to_bring,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.primary_note import primary_note
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.scheduled import main as scheduled
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.scheduled import run
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import system_user
 
@@ -307,3 +313,30 @@ def test_commits_wait_for_standbys_again_as_soon_as_enough_stream(cluster: Any) 
     assert cluster.b.sql("SHOW synchronous_standby_names") == wanted["synchronous_standby_names"]
     assert not cluster.b.step("synchronous", **wanted)["changed"]
     cluster.until(lambda: cluster.b.sql("SELECT sync_state FROM pg_stat_replication") == "quorum", "it counts")
+
+
+def test_a_scheduled_backup_tells_what_commits_of_a_lost_primary_waited_for(cluster: Any, tmp_path: Path) -> None:
+    primary, names = cluster.primary, 'ANY 1 ("dbre_b", "dbre_c")'
+    primary.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'", "SELECT pg_reload_conf()")
+    # Whoever has it in the database where our session is: nothing of theirs is run.
+    primary.sql("ALTER DATABASE postgres SET search_path = mine, pg_catalog", "CREATE SCHEMA mine")
+    primary.sql("CREATE FUNCTION mine.pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'SELECT 1 / 0 = 1'")
+    asked = ["--stanza=main", f"--config={primary.config}", "--type=full", "--repo=1", f"--state={tmp_path}"]
+    assert scheduled(asked) == 0
+    identifier = primary.sql("SELECT system_identifier::text FROM pg_control_system()")
+    primary.kill()
+    shutil.rmtree(primary.data)
+    backups = stanza_facts(PgBackRest(run, stanza="main", config=str(cluster.b.config)).info())["backups"]
+    last = newest(recorded(None, backups, identifier))
+    assert last is not None
+    assert (last["synchronous_standby_names"], last["where"]) == (names, f"backup {backups[-1]['label']}")
+    # A primary that does not answer is no reason for having no backup; a standby has settings of its own.
+    assert "connection to server" in str(noted(primary))
+    assert noted(cluster.b) == {}
+
+
+def noted(server: Any) -> Any:
+    try:
+        return primary_note(server.config.read_text(), "main")
+    except RecoveryError as error:
+        return error
