@@ -249,7 +249,8 @@ class Images:
 def compose(connection: Any, oid: int, numbers: Sequence[int], columns: Sequence[Mapping[str, Any]]) -> None:
     """Have what the transactions ``numbers`` did to one table as one change, in tables ``before`` and ``after``.
 
-    Rows that somebody else changed between two of them are in a table ``between`` as well, where there are any.
+    Rows that somebody else changed between two of them are in a table ``between``, where there are any: as in
+    ``before`` or ``after``, or where they are in neither, as the last of the transactions found them.
     """
 
     def table(image: str, number: Optional[int] = None) -> str:
@@ -289,7 +290,7 @@ def compose(connection: Any, oid: int, numbers: Sequence[int], columns: Sequence
         connection,
         f"CREATE TABLE {ends} AS SELECT {keys}, min(step) AS begin, max(step) AS final FROM {steps} GROUP BY {keys}",
     )
-    execute(connection, f"CREATE TABLE {broken} AS SELECT {keys} FROM {ends} WHERE false")
+    execute(connection, f"CREATE TABLE {broken} AS SELECT {keys}, begin AS found_by FROM {ends} WHERE false")
     for image, end in (("before", "begin"), ("after", "final")):
         execute(connection, f"CREATE TABLE {table(image)} AS SELECT * FROM {table(image, numbers[0])} WHERE false")
         for number in numbers:
@@ -302,7 +303,7 @@ def compose(connection: Any, oid: int, numbers: Sequence[int], columns: Sequence
         for later in numbers[at + 1 :]:
             execute(
                 connection,
-                f"INSERT INTO {broken} SELECT {', '.join(f's.{n}' for n in named)} FROM {steps} s "
+                f"INSERT INTO {broken} SELECT {', '.join(f's.{n}' for n in named)}, {later} FROM {steps} s "
                 f"LEFT JOIN {table('after', earlier)} a ON {on('a', 's', key, named)} "
                 f"LEFT JOIN {table('before', later)} b ON {on('b', 's', key, named)} "
                 f"WHERE s.step = {earlier} AND s.following = {later} AND (a.{key[0]} IS NULL) <> (b.{key[0]} IS NULL) "
@@ -317,3 +318,14 @@ def compose(connection: Any, oid: int, numbers: Sequence[int], columns: Sequence
             f"SELECT * FROM {table('after')} s WHERE {is_broken} "
             f"AND NOT EXISTS (SELECT FROM {table('before')} b WHERE {on('b', 's')})",
         )
+        # Of a row that the first made and the last deleted, all that is left is what somebody else made of it between.
+        absent = " AND ".join(
+            f"NOT EXISTS (SELECT FROM {table(image)} b WHERE {on('b', 's')})" for image in ("between", "after")
+        )
+        for later in reversed(numbers):
+            execute(
+                connection,
+                f"INSERT INTO {table('between')} SELECT s.* FROM {table('before', later)} s "
+                f"WHERE EXISTS (SELECT FROM {broken} x WHERE {on('s', 'x', key, named)} AND x.found_by = {later}) "
+                f"AND {absent}",
+            )

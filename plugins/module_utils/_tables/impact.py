@@ -74,7 +74,9 @@ SELECT n.nspname AS schema, c.relname AS name, greatest(c.reltuples, 0)::int8 AS
          WHERE p.oid IN (c.oid, c.reltoastrelid)
             OR p.oid IN (SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid IN (c.oid, c.reltoastrelid)))
         * pg_catalog.current_setting('block_size')::int8)::int8 AS bytes,
-       EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS keyed
+       EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT EXISTS (
+         SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY(i.indkey::int2[])
+         AND a.attgenerated <> '')) AS keyed
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND (n.nspname = ANY (%(schemas)s::text[]) OR c.oid IN (
   SELECT coalesce(tree.relid, asked.oid)

@@ -9,6 +9,7 @@ conflict, and stays. What is to be done is written into a table beside (the prev
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -39,6 +40,8 @@ FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = %(oid)s::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull AND a.attgenerated = ''
 """
 SAMPLE = 5
+# How often rows are tried when a table refuses some: enough for two of a million.
+TRIES = 80
 # Why a row stays as it is.
 CHANGED = "changed since"
 DELETED = "deleted since"
@@ -61,8 +64,10 @@ class Touched:
 
     @classmethod
     def of(cls, connection: Any, oid: int, schema: str, name: str) -> Touched:
-        """The table as production has it."""
-        return cls(oid, schema, name, fingerprint.columns_of(connection, [oid])[oid], primary_key(connection, oid))
+        """The table as production has it; a key of generated columns, which no image has, tells no row from another."""
+        columns, key = fingerprint.columns_of(connection, [oid])[oid], primary_key(connection, oid)
+        generated = {column["name"] for column in columns if column["generated"]}
+        return cls(oid, schema, name, columns, {} if generated & key.keys() else key)
 
     @property
     def shown(self) -> str:
@@ -168,6 +173,15 @@ class Reversal:
                 f"{into} SELECT '{operation}', '{inverse}', {keys} FROM {here} s "
                 f"WHERE NOT EXISTS (SELECT FROM {there} b WHERE {table.on_key('b', 's')}){done} ORDER BY {keys}"
             )
+        if self.between is not None:
+            # Made by one of the transactions, changed by somebody else, and deleted by another of them: see compare().
+            absent = " AND ".join(
+                f"NOT EXISTS (SELECT FROM {image} b WHERE {table.on_key('b', 's')})"
+                for image in (self.before, self.after)
+            )
+            self.owner.execute(
+                f"{into} SELECT 'DELETE', 'INSERT', {keys} FROM {self.between} s WHERE {absent} ORDER BY {keys}"
+            )
         self.owner.execute(
             f"{into} SELECT 'UPDATE', CASE WHEN {update} THEN 'UPDATE' ELSE 'DELETE, INSERT' END, {keys} "
             f"FROM {self.before} s JOIN {self.after} b ON {table.on_key('b', 's')} "
@@ -178,6 +192,17 @@ class Reversal:
             f"ANALYZE {self.preview}",
         ):
             execute(self.connection, statement)
+
+    @property
+    def found(self) -> str:
+        """What transactions found, in SQL: the rows ``before``, and those that came and went between."""
+        if self.between is None:
+            return self.before
+        passing = (
+            f"SELECT * FROM {self.between} b "
+            f"WHERE NOT EXISTS (SELECT FROM {self.before} s WHERE {self.table.on_key('s', 'b')})"
+        )
+        return f"(SELECT * FROM {self.before} UNION ALL {passing})"
 
     def hold(self) -> None:
         """Lock the rows of production that are meant, until the commit."""
@@ -238,18 +263,18 @@ class Reversal:
         if others:
             made = (
                 f"SELECT u.{self.seq} AS seq, ROW({values}) AS content, "
-                f"row_number() OVER (PARTITION BY {values} ORDER BY u.{self.seq}) AS number "
+                f"row_number() OVER (PARTITION BY ROW({values}) ORDER BY u.{self.seq}) AS number "
                 f"FROM {self.preview} u JOIN {self.after} s ON {self.table.on_key('s', 'u')} "
                 f"WHERE u.{self.inverse} = 'DELETE' "
                 f"AND (u.{self.conflict} IS NULL OR u.{self.conflict} = {quote_literal(MOVED)})"
             )
             gone = (
-                f"FROM {self.preview} u JOIN {self.before} s ON {self.table.on_key('s', 'u')} "
+                f"FROM {self.preview} u JOIN {self.found} s ON {self.table.on_key('s', 'u')} "
                 f"WHERE u.{self.operation} = 'DELETE' AND u.{self.conflict} IS NOT NULL"
             )
             self.owner.execute(
                 f"{moved} FROM ({made}) AS made, "
-                f"(SELECT ROW({values}) AS content, count(*) AS count {gone} GROUP BY {values}) AS gone "
+                f"(SELECT ROW({values}) AS content, count(*) AS count {gone} GROUP BY ROW({values})) AS gone "
                 f"WHERE u.{self.seq} = made.seq AND u.{self.conflict} IS NULL "
                 f"AND made.content IS NOT DISTINCT FROM gone.content AND made.number <= gone.count"
             )
@@ -281,15 +306,17 @@ class Reversal:
             f"AND {self.pending()} AND u.{self.inverse} LIKE 'DELETE%'"
         )
 
-    def restore(self) -> None:
-        """Give rows the values that they had, and put back those that are gone."""
-        table = self.table
+    def restore(self, numbers: Optional[tuple[int, int]] = None) -> None:
+        """Give rows the values that they had, and put back those that are gone; all, or from one number to another."""
+        table, pending = self.table, self.pending()
+        if numbers is not None:
+            pending += f" AND u.{self.seq} BETWEEN {numbers[0]} AND {numbers[1]}"
         if self.changing:
             backs = {column["name"]: back for column, back in self.backs}
             changes = ", ".join(f"{quote_ident(name)} = s.{backs[name]}" for name in self.changing)
             self.owner.execute(
                 f"UPDATE {table.own} p SET {changes} FROM {self.before} s JOIN {self.preview} u "
-                f"ON {table.on_key('s', 'u')} WHERE {table.on_key('p', 's')} AND {self.pending()} "
+                f"ON {table.on_key('s', 'u')} WHERE {table.on_key('p', 's')} AND {pending} "
                 f"AND u.{self.inverse} = 'UPDATE'"
             )
         # Not where a key is checked later, which the server does not take here; doubled() finds these.
@@ -298,7 +325,7 @@ class Reversal:
         self.owner.execute(
             f"INSERT INTO {table.true} ({self.fields}) OVERRIDING SYSTEM VALUE SELECT {self.values} "
             f"FROM {self.before} s JOIN {self.preview} u ON {table.on_key('s', 'u')} "
-            f"WHERE {self.pending()} AND u.{self.inverse} LIKE '%INSERT'{passing_over}"
+            f"WHERE {pending} AND u.{self.inverse} LIKE '%INSERT'{passing_over}"
         )
 
     def mark_refused(self) -> None:
@@ -313,19 +340,37 @@ class Reversal:
                     f"(SELECT {self.table.keys} FROM {was} WHERE NOT ({check['condition']}))"
                 )
 
-    def try_restore(self) -> str:
+    def try_restore(self, numbers: Optional[tuple[int, int]] = None) -> str:
         """As restore(), but for a table that refuses rows as they were; why it does."""
         said: list[str] = []
         with savepoint(self.connection, lambda error: said.append(server_message(error))):
-            self.restore()
+            self.restore(numbers)
         return "".join(said)
 
-    def all_pending(self, reason: str) -> dict[int, str]:
-        """{number of a row: ``reason``} of all rows that were to be put back."""
+    def refusing(self) -> dict[int, str]:
+        """{number of a row: why} of those that the table refuses, where it did not take all at once.
+
+        Halves of what is refused are tried as often as may be while others wait for us; what is left then is refused
+        whole. Nothing where all halves are taken.
+        """
         query = (
-            f"SELECT {self.seq} AS seq FROM {self.preview} u WHERE {self.pending()} AND u.{self.inverse} <> 'DELETE'"
+            f"SELECT {self.seq} AS seq FROM {self.preview} u WHERE {self.pending()} AND u.{self.inverse} <> 'DELETE' "
+            f"ORDER BY 1"
         )
-        return {row["seq"]: reason for row in rows(self.connection, query)}
+        found: dict[int, str] = {}
+        waiting = deque([[row["seq"] for row in rows(self.connection, query)]])
+        tries = 0
+        while waiting:
+            part = waiting.popleft()
+            said = self.try_restore((part[0], part[-1])) if part else ""
+            tries += 1
+            if said and len(part) > 1 and tries < TRIES:
+                middle = len(part) // 2
+                waiting += [part[:middle], part[middle:]]
+            elif said:
+                more = " (or a row that was to go back with it)" if len(part) > 1 else ""
+                found.update(dict.fromkeys(part, f"{said}{more}"))
+        return found
 
     def doubled(self) -> dict[int, str]:
         """{number of a row: why} of those whose values another row has, where the key would be checked later.

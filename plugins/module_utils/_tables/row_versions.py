@@ -17,13 +17,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing imp
     same_row,
 )
 
-# Columns that rows of a table may not have in common, none (NULL) where that hangs on more than columns; and those
-# that cannot be updated.
+# Columns that rows of a table may not have in common, none (NULL) where that hangs on more than stored columns; and
+# those that cannot be updated.
 FIXED = """
 WITH tree AS (
   SELECT %(oid)s::oid AS oid UNION SELECT relid::oid FROM pg_catalog.pg_partition_tree(%(oid)s::oid)
 )
-SELECT DISTINCT CASE WHEN i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indisexclusion THEN a.attname END AS name
+SELECT DISTINCT CASE WHEN i.indexprs IS NULL AND i.indpred IS NULL AND NOT i.indisexclusion AND a.attgenerated = ''
+                THEN a.attname END AS name
 FROM tree JOIN pg_catalog.pg_index i ON i.indrelid = tree.oid AND (i.indisunique OR i.indisexclusion)
 CROSS JOIN LATERAL unnest(i.indkey::int2[]) AS key(number)
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = key.number

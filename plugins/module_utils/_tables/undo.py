@@ -53,6 +53,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal impo
     write_journal,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import LOCAL_COMMIT, encoding_of
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.moved_rows import keep_moved_between_partitions
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left, staging_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover import lock_incident
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
@@ -278,6 +279,7 @@ class Undo:
                     one.hold()
             for one in reversals:
                 one.compare()
+            keep_moved_between_partitions(connection, reversals)
             if end is not None:
                 self.progress.say("undo", 0, len(reversals), "tables")
                 _apply(connection, owners, reversals, *keys)
@@ -327,12 +329,13 @@ class Undo:
             if end is not None:
                 self._keep(connection, name, shown, f"what was done with each row of {table.shown}")
             conflict = table.words()["conflict"]
+            images_shown = [display_name(self.staging, one) for one in (images.before, images.between) if one]
             left_to_do += [
                 left(
                     "rows",
                     table.shown,
                     f"{counted(count, 'row')} stayed as they are: {reason}. They are in {shown}; as the transaction "
-                    f"{found_or_left} them in {display_name(self.staging, images.before)}",
+                    f"{found_or_left} them in {' and '.join(images_shown)}",
                     f"SELECT * FROM {quote_name(self.staging, name)} WHERE {conflict} IS NOT NULL;",
                     lost=True,
                     rows=count,
@@ -359,8 +362,8 @@ def _apply(
         for one in reversals:
             one.delete()
         said = {one: one.try_restore() for one in reversals}
-        refused = {one.table.oid: one.all_pending(reason) for one, reason in said.items() if reason}
-        if not refused:
+        refused = {one.table.oid: one.refusing() for one, reason in said.items() if reason}
+        if not any(refused.values()):
             refused = {one.table.oid: one.refused() for one in reversals}
             for key in outgoing:
                 refused[key["root"]].update(without_parent(connection, owners, key, by_oid[key["root"]]))
@@ -375,6 +378,7 @@ def _apply(
         for oid, found in refused.items():
             by_oid[oid].set_apart(found)
             by_oid[oid].keep_moved()
+        keep_moved_between_partitions(connection, reversals)
 
 
 def _pointed_to(connection: Any, key: Mapping[str, Any], oids: Collection[int]) -> list[int]:
@@ -417,7 +421,7 @@ def _require_keys(tables: Sequence[Touched]) -> None:
     without = [table.shown for table in tables if not table.key]
     if without:
         raise RecoveryError(
-            f"{', '.join(without)} on {host_name()} has no primary key, so that no row of it can be told from another. "
-            "Nothing was changed. Name the tables that are to be undone (dr_tables), or take the rows of this one out "
-            "of dr-table-drop with dr_load=beside."
+            f"{', '.join(without)} on {host_name()} has no primary key, or a generated one, so that no row can be told "
+            "from another. Nothing was changed. Name the tables that are to be undone (dr_tables), or take the rows of "
+            "this one out of dr-table-drop with dr_load=beside."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerprint import columns_of
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_servers
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production, open_servers
 from ansible_collections.dbre.recovery.plugins.module_utils._side.images import Images, compose
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.remove import remove_staging
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.undo import Undo
@@ -49,6 +50,10 @@ CREATE TABLE un.moved (id int PRIMARY KEY, v text, j json);
 CREATE TABLE un.remade (id int PRIMARY KEY, v text);
 CREATE TYPE un.place AS (shelf int, box text);
 CREATE TABLE un.places (id un.place PRIMARY KEY, v text);
+CREATE DOMAIN un.score AS int;
+CREATE TABLE un.ruled (id int PRIMARY KEY, v un.score);
+CREATE TABLE un.computed (id int PRIMARY KEY, v int, w int GENERATED ALWAYS AS (v * 2) STORED UNIQUE);
+CREATE TABLE un.broad (id int PRIMARY KEY, {BROAD});
 RESET ROLE;
 SET ROLE mallory;
 CREATE FUNCTION un.evil(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
@@ -70,8 +75,12 @@ INSERT INTO un.locked SELECT g, 'x' FROM generate_series(1, 500) g;
 INSERT INTO un.moved SELECT g, 'm' || g / 3, '{}' FROM generate_series(1, 20) g;
 INSERT INTO un.remade SELECT g, 'r' || g FROM generate_series(1, 20) g;
 INSERT INTO un.places SELECT ROW(g, NULLIF(g % 2, 1)::text)::un.place, 'x' FROM generate_series(1, 20) g;
+INSERT INTO un.ruled SELECT g, g FROM generate_series(1, 200) g;
+INSERT INTO un.computed SELECT g, g FROM generate_series(1, 20) g;
+INSERT INTO un.broad SELECT g FROM generate_series(1, 5) g;
 RESET ROLE;
 """
+SEED = SEED.replace("{BROAD}", ", ".join(f"c{number} text" for number in range(1590)))
 # The transaction that was wrong. Part of it in subtransactions, as a loop with an exception handler has them.
 WRONG = [
     "SET ROLE shopkeeper",
@@ -90,6 +99,11 @@ WRONG = [
     "UPDATE un.locked SET v = 'y' WHERE id <= 3",
     "UPDATE un.moved SET id = -id WHERE id <= 9",
     "UPDATE un.remade SET id = id + 100, v = 'wrong' WHERE id <= 9",
+    "UPDATE un.ruled SET v = v + 1000",
+    "UPDATE un.computed SET v = v + 1000",
+    "UPDATE un.broad SET c0 = 'x' WHERE id > 1",
+    "DELETE FROM un.broad WHERE id = 1",
+    "INSERT INTO un.broad VALUES (9, 'made')",
     "UPDATE un.places SET id.shelf = (id).shelf + 100, id.box = NULLIF((id).box, '0')",
     "RESET ROLE",
     "SET ROLE mallory",
@@ -110,6 +124,10 @@ INSERT INTO un.later_key VALUES (900, 3);
 INSERT INTO un.moved VALUES (1, 'new', '{}');
 INSERT INTO un.remade VALUES (3, 'new');
 ALTER TABLE un.checked ADD CHECK (v > 4);
+ALTER DOMAIN un.score ADD CHECK (VALUE <> 7);
+INSERT INTO un.computed VALUES (100, 3);
+INSERT INTO un.broad VALUES (1, 'new');
+INSERT INTO un.parts VALUES (3, '2026-01-10', 99);
 RESET ROLE;
 SET ROLE mallory;
 UPDATE un.trap SET v = 7 WHERE id = 5;
@@ -127,6 +145,9 @@ TABLES = {
     "remade": "id",
     "later_key": "id",
     "checked": "id",
+    "ruled": "id",
+    "computed": "id",
+    "broad": "id",
     "trap": "id",
 }
 
@@ -144,6 +165,9 @@ NAMES = (
     "remade",
     "later_key",
     "checked",
+    "ruled",
+    "computed",
+    "broad",
     "trap",
 )
 
@@ -308,15 +332,15 @@ def test_undone_and_that_taken_back(scene: Scene) -> None:
     done = undo_of(scene, lambda undo, side: undo.carry_out(side))
     undone = scene.look("undone")
     by_name = {item["name"]: item for item in done["relations"]}
-    for table in ("prices", "parts", "wide", "locked", "places", "trap", "sales"):
+    for table in ("prices", "wide", "locked", "places", "trap", "sales"):
         rows, conflicts = expected(scene, table)
         assert undone[table] == rows, table
         told_conflicts = sum(
             sum(item["conflicts"].values()) for name, item in by_name.items() if name.startswith(table)
         )
         assert told_conflicts == len(conflicts), table
-    # Row 3 cannot have its value again, which row 900 has now; and four rows are refused by a check that came later.
-    for table, refused in {"later_key": {3}, "checked": {1, 2, 3, 4}}.items():
+    # Row 3 cannot have its value again, which another row has now; and some are refused by a check that came later.
+    for table, refused in {"later_key": {3}, "checked": {1, 2, 3, 4}, "ruled": {7}, "computed": {3}}.items():
         rows, _conflicts = expected(scene, table)
         assert undone[table] == {**rows, **{key: now[table][key] for key in refused}}
         assert sum(by_name[table]["conflicts"].values()) == len(refused)
@@ -335,6 +359,12 @@ def test_undone_and_that_taken_back(scene: Scene) -> None:
     rows, conflicts = expected(scene, "remade")
     assert undone["remade"] == {**rows, 103: now["remade"][103]}
     assert sum(by_name["remade"]["conflicts"].values()) == len(conflicts) + 1 == 2
+    # Of part 3 in January there is nothing but what moved to February, into another partition.
+    rows, _conflicts = expected(scene, "parts")
+    assert undone["parts"] == {**rows, "(3,2026-02-10)": now["parts"]["(3,2026-02-10)"]}
+    assert [sum(by_name[name]["conflicts"].values()) for name in ("parts1", "parts2")] == [1, 1]
+    rows, _conflicts = expected(scene, "broad")
+    assert undone["broad"] == {**rows, 9: now["broad"][9]}
     assert any("sales" in reason and "point to it" in reason for reason in by_name["customers"]["conflicts"])
     assert scene.audited() == audited
     assert done["changed"]
@@ -383,6 +413,9 @@ def test_several_changes_of_one_row_are_one_and_a_foreign_one_between_them_is_to
         }
         # Made by the first, deleted by somebody, made again by the second.
         images["after_0"].append(("again", "2"))
+        # Made by the first, deleted by the second; and one that somebody changed meanwhile.
+        images["after_0"] += [("fleeting", "2"), ("passing", "2")]
+        images["before_2"] += [("fleeting", "2"), ("passing", "X")]
         for image, content in images.items():
             cursor.execute(f'CREATE TABLE dbre_images.{image}_{oid} ("K 1" text, step text, what text)')
             for key, what in content:
@@ -397,5 +430,42 @@ def test_several_changes_of_one_row_are_one_and_a_foreign_one_between_them_is_to
     assert found == {
         "before": {"twice": "1", "gone": "1", "moved": "1", "back": "1", "broken": "1", "lost": "X"},
         "after": {"twice": "3", "there": "3", "back": "1", "broken": "3", "anew": "3", "again": "3"},
-        "between": {"broken": "1", "again": "3"},
+        "between": {"broken": "1", "again": "3", "passing": "X"},
     }
+
+
+def test_what_others_made_of_rows_that_came_and_went_with_the_transactions_is_told(production: Production) -> None:
+    """Transaction 0 moved rows and made one; somebody changed some of them; 1 moved them on and deleted the one."""
+    images = {
+        "before_0": [(1, 1), (2, 2)],
+        "after_0": [(101, 1), (102, 2), (300, 0), (301, 0)],
+        "before_1": [(101, 1), (102, 77), (300, 78), (301, 0)],
+        "after_1": [(201, 1), (202, 77)],
+    }
+    connection = production.connect("shop")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE public.came (id int PRIMARY KEY, v int); INSERT INTO public.came VALUES (3, 3), (201, 1), "
+            "(202, 77); DROP SCHEMA IF EXISTS dbre_images CASCADE; CREATE SCHEMA dbre_images; "
+            "SELECT 'public.came'::regclass::oid::int8"
+        )
+        oid = int(cursor.fetchone()[0])
+        for image, content in images.items():
+            cursor.execute(f"CREATE TABLE dbre_images.{image}_{oid} (id int, v int)")
+            cursor.executemany(f"INSERT INTO dbre_images.{image}_{oid} VALUES (%s, %s)", content)
+        compose(connection, oid, [0, 1], columns_of(connection, [oid])[oid])
+    login: Any = {"login_unix_socket": f"{production.root}/sock", "login_port": production.port}
+    with open_production(login, None, "came") as server:
+        undo = Undo(server, "shop", "came", [oid])
+        done = undo.carry_out(server)
+        rows = json.loads(production.sql("SELECT json_object_agg(id, v)::text FROM public.came"))
+        undo.take_back()
+    now = production.sql("SELECT string_agg(id || ' ' || v, ', ' ORDER BY id) FROM public.came")
+    production.sql("DROP SCHEMA dbre_images, recovered_came CASCADE", "DROP TABLE public.came")
+    connection.close()
+    # 202 is all there is of what somebody made of 102; of 300 there is nothing, but it is told.
+    assert rows == {"1": 1, "2": 2, "3": 3, "202": 77}
+    (told,) = done["relations"]
+    assert sorted(told["conflicts"].values()) == [1, 2]
+    assert any("came_between" in item["reason"] for item in done["left_to_do"])
+    assert now == "3 3, 201 1, 202 77"
