@@ -73,6 +73,12 @@ class Lab:
         """As sql(), empty where no server answers."""
         return host.run(f"psql -X -q -A -t -p {PORT} -c {shlex.quote(statement)}", check=False).strip()
 
+    def roles(self) -> list[Host]:
+        """The primary, and those that stand by."""
+        servers = [self.old, self.new, self.other]
+        (primary,) = [host for host in servers if self.answer(host, "SELECT pg_is_in_recovery()") == "f"]
+        return [primary, *(host for host in servers if self.answer(host, "SELECT pg_is_in_recovery()") == "t")]
+
     def command(self, *extra: str, **variables: Any) -> list[str]:
         given = {"dr_report_dir": str(self.reports), "dr_confirm": True, "dr_salvage_timeout": 60, **variables}
         inventories = [f"--inventory={path}" for path in self.inventories]
@@ -409,13 +415,42 @@ def test_after_a_power_failure_one_run_leads_clients_to_another(
     assert len(lab.followers(new).split()) == 2
 
 
+def test_killed_in_each_phase_no_commit_that_a_synchronous_standby_confirmed_is_lost(lab: Lab) -> None:
+    primary, *standbys = lab.roles()
+    names = "ANY 1 (" + ", ".join(f'"{name}"' for name in lab.followers(primary).split()) + ")"
+    lab.sql(primary, f"DELETE FROM told; ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+    lab.sql(primary, "SELECT pg_reload_conf()")
+    lab.start_clients()
+    lab.wait_until_told(50, "[12]")
+    lab.wait_until_told(50, "[34]")
+    primary.run(f"pid=$(head -1 {DATA}/postmaster.pid); kill -KILL $pid $(pgrep -P $pid)")
+    groups = {"followers_now": {"hosts": {host.name: {} for host in standbys}}}
+    inventory = lab.reports.parent / "followers.json"
+    inventory.write_text(json.dumps({"all": {"children": groups}}))
+    lab.inventories.append(str(inventory))
+    given = {"dr_primary": primary.name, "dr_standby_group": "followers_now", "dr_incident_id": "killed"}
+    for phase in ("plan", "contain", "locate", "recover", "repoint", "verify", "rebuild", "report"):
+        lab.killed_in(phase, 0.4, **given)
+    done = lab.fail_over(**given)
+    lab.inventories.remove(str(inventory))
+    assert done.rc == 0, done.output
+    lab.wait_until_told(20, "[12]")
+    lab.wait_until_told(20, "[34]")
+    lab.stop_clients()
+    new, *_others = lab.roles()
+    assert new is not primary
+    assert set(lab.told()) - lab.there(new) == set()
+    assert lab.report("killed")["verdict"] == "proved"
+    assert len(lab.followers(new).split()) == 2
+    for host in (lab.old, lab.new, lab.other):
+        lab.sql(host, "ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()")
+
+
 def test_an_expert_who_knows_everything_leads_clients_to_another_with_bare_commands(
     lab: Lab, record_property: Callable[[str, object], None]
 ) -> None:
     """What the run before is measured by: promote at once, RELOAD, nothing looked at, nothing salvaged, no fence."""
-    servers = [lab.old, lab.new, lab.other]
-    (primary,) = [host for host in servers if lab.answer(host, "SELECT pg_is_in_recovery()") == "f"]
-    standby = next(host for host in servers if lab.answer(host, "SELECT pg_is_in_recovery()") == "t")
+    primary, standby, *_others = lab.roles()
     lab.sql(primary, "DELETE FROM told")
     lab.start_clients()
     lab.wait_until_told(50, "[34]")
