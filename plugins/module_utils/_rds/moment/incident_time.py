@@ -406,7 +406,9 @@ class Search:
         undone = [one for one in candidates if one.outcome in ("failed", "rolled_back")]
         rest = [one for one in candidates if one not in undone and any(subject in one.subjects for subject in unknown)]
         maybe = [one for one in rest if all(one.rank(subject) == 1 for subject in unknown)]
-        undone_too = [one for one in rest if one not in maybe]
+        gone = {subject for subject in unknown if subject in self.states and not self.states[subject].present}
+        anew = [one for one in rest if one not in maybe and one.remade & gone]
+        undone_too = [one for one in rest if one not in maybe and one not in anew]
         more = ""
         if undone:
             last = undone[-1].not_before.isoformat()
@@ -414,6 +416,9 @@ class Search:
         if undone_too:
             more += " Seen, but it is there now and nothing shows that it was made anew after that:\n"
             more += "\n".join(one.line(self.wanted.database) for one in undone_too[-LISTED:]) + "\n"
+        if anew:
+            more += " Seen, but the log shows it made anew after that, so that something else took it since:\n"
+            more += "\n".join(one.line(self.wanted.database, offered=False) for one in anew[-LISTED:]) + "\n"
         if maybe:
             more += " Perhaps it was one of these, which do not name it:\n"
             more += "\n".join(one.line(self.wanted.database) for one in maybe[-LISTED:]) + "\n"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Optional
@@ -23,6 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.statemen
     RELATION_KINDS,
     Control,
     Damage,
+    Token,
     control,
     damage,
     makes,
@@ -54,6 +55,8 @@ class _Session:
     audited: Optional[str] = None
     last: list[Candidate] = field(default_factory=list)
     ended: list[Candidate] = field(default_factory=list)
+    # What the statements of the transaction that is open, or else the last one, have made anew.
+    remade: list[tuple[Candidate, Subject]] = field(default_factory=list)
     error: Optional[Entry] = None
     waiting: Optional[Entry] = None
 
@@ -150,6 +153,8 @@ class LogSearch:
     def _statement(self, session: _Session, seen: _Seen) -> None:
         session.texts, session.audited = [_flat(seen.text)], None
         session.last, session.ended, session.simple = [], [], seen.simple
+        if not session.explicit:
+            session.remade = []
         self.statements += 1
         if not self._worth(seen.text):
             return
@@ -160,11 +165,32 @@ class LogSearch:
                 continue
             for harm in damage(part):
                 self._found(session, harm, seen)
-            for name in makes(part):
-                if (seen.entry.database or self.wanted.database) == self.wanted.database:
-                    self.made.update(dict.fromkeys(self.wanted.named(name), seen.began()))
+            self._makes(session, part, seen)
         if seen.took is not None and seen.simple and not session.explicit:
             self._over(session.last, seen.entry)
+
+    def _makes(self, session: _Session, part: Sequence[Token], seen: _Seen) -> None:
+        """Note what a statement makes, and what it had been missing by until then."""
+        if (seen.entry.database or self.wanted.database) != self.wanted.database:
+            return
+        subjects = [subject for name in makes(part) for subject in self.wanted.named(name)]
+        self.made.update(dict.fromkeys(subjects, seen.began()))
+        # While another transaction is open, what it removes is there for this one.
+        others = [
+            one for other in self._sessions.values() if other.explicit and other is not session for one in other.pending
+        ]
+        for one in self.candidates if subjects else []:
+            for subject in set(one.subjects).intersection(subjects) - one.remade:
+                if all(one is not other for other in others):
+                    one.remade.add(subject)
+                    session.remade.append((one, subject))
+
+    @staticmethod
+    def _unmake(session: _Session) -> None:
+        """What was made is undone."""
+        for one, subject in session.remade:
+            one.remade.discard(subject)
+        session.remade = []
 
     def _worth(self, text: str) -> bool:
         return bool(_CONTROL.search(text) or (_CHANGES.search(text) and self._names.search(text)))
@@ -233,6 +259,8 @@ class LogSearch:
         # A COMMIT whose BEGIN was not seen may be one without a transaction: it says nothing of when.
         self._mark(session.pending, outcome, entry, session.explicit)
         session.ended = session.pending
+        if outcome == "rolled_back":
+            self._unmake(session)
         self._end(session)
 
     @staticmethod
@@ -260,6 +288,7 @@ class LogSearch:
             for one in session.pending:
                 if one.outcome == "unknown":
                     one.outcome = "rolled_back"
+            self._unmake(session)
             self._end(session)
 
     # Errors
@@ -273,8 +302,7 @@ class LogSearch:
             if _flat(entry.message) not in session.texts:  # no log_statement: this is all that shows it
                 self._statement(session, _Seen(waited, entry.message))
 
-    @staticmethod
-    def _settle_error(session: _Session, text: Optional[str]) -> None:
+    def _settle_error(self, session: _Session, text: Optional[str]) -> None:
         """Whose error it was: the last statement's when its text says so; else it may have undone that one too."""
         error, session.error = session.error, None
         if error is None:
@@ -284,6 +312,7 @@ class LogSearch:
                 one.outcome = "failed"
             for one in session.ended:
                 one.outcome = "rolled_back"
+            self._unmake(session)
             return
         for one in session.last:
             if one.outcome == "unknown" and not session.explicit:
@@ -310,6 +339,7 @@ class LogSearch:
             does = control(part)
             if does is None:
                 harms += damage(part)
+                self._makes(session, part, seen)
             elif not repeated:
                 self._control(session, does, entry)
         for harm in record.precise(harms):

@@ -123,6 +123,7 @@ class Candidate:
 
     ``not_before``: its transaction did not commit earlier. ``not_after``: nor later, where that is known. ``commit`` is
     the exact time of the commit, from the database. ``outcome`` is unknown, committed, failed, rolled_back or open.
+    ``remade`` are subjects that the log shows there again later, so that something else has made them missing since.
     """
 
     kind: str
@@ -145,6 +146,7 @@ class Candidate:
     xid: int = 0
     rows: Optional[int] = None
     notes: list[str] = field(default_factory=list)
+    remade: set[Subject] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.not_before = max(self.not_before, self.started)
@@ -213,15 +215,16 @@ class Candidate:
             "notes": list(self.notes),
         }
 
-    def line(self, database: str) -> str:
-        """One line for an error message, with the command that chooses it."""
+    def line(self, database: str, offered: bool = True) -> str:
+        """One line for an error message, with the command that chooses it where it is ``offered``."""
         what = ", ".join(subject.label(database) for subject in self.subjects)
         extra = [self.outcome, self.who(), *self.notes]
         shown = " ".join(self.statement.split())[:120]
         when = self.commit or self.not_before
         return (
             f"{self.kind} of {what} at {when.isoformat()} ({'; '.join(text for text in extra if text)})"
-            f"{f': {shown}' if shown else ''} -> -e dr_target_time={self.target().isoformat()}"
+            f"{f': {shown}' if shown else ''}"
+            + (f" -> -e dr_target_time={self.target().isoformat()}" if offered else "")
         )
 
 
@@ -276,7 +279,7 @@ def pool(subject: Subject, candidates: Iterable[Candidate], state: Optional[Stat
         if state is None:
             return True
         if not state.present:
-            return removes
+            return removes and subject not in one.remade
         # What is there was made after its predecessor was removed, and was harmed after that. A removal after which
         # nothing was made did not last: it was rolled back.
         when = one.commit or one.not_before + timedelta(seconds=one.resolution)

@@ -187,6 +187,16 @@ def test_a_create_in_the_log_lets_a_drop_before_it_be_the_loss() -> None:
     assert chosen({ORDERS: State(True, made=at("11:30:00"))}, truncate) is truncate
 
 
+def test_what_is_gone_was_not_taken_by_a_drop_after_which_it_was_made_anew() -> None:
+    """Else a nightly rebuild would be taken for the drop at noon that no log shows, and a day's rows would be lost."""
+    nightly = logged("drop_table", "02:00:00", remade={ORDERS})
+    assert choose(WANTED, [nightly], GONE) == (None, [ORDERS])
+    seen = logged("drop_table", "12:00:00")
+    assert chosen(GONE, nightly, seen) is seen
+    anew = {ORDERS: State(True, made=at("02:00:01"))}
+    assert chosen(anew, nightly) is nightly, "what is there lost its rows then"
+
+
 def test_a_renamed_relation_needs_no_restore() -> None:
     renamed = logged("rename", "12:00:00", notes=["the relation was renamed or moved to old"])
     with pytest.raises(RecoveryError, match="was not dropped: the relation was renamed or moved to old"):

@@ -25,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.logs imp
     filter_pattern,
     log_files,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._rds.moment.moment import State
 from botocore.config import Config
 from botocore.stub import ANY, Stubber
 
@@ -301,6 +302,22 @@ def test_where_nothing_is_found_the_error_names_what_would_have_told_and_the_way
     assert "takes at most 7 restores" in told
     assert caught.value.details["bisect"]["restores"] == 7
     assert caught.value.details["evidence"]
+
+
+def test_a_nightly_rebuild_is_not_taken_for_the_drop_that_no_log_shows(aws: Aws) -> None:
+    aws.instance()
+    aws.parameters(log_statement="ddl")
+    name = "error/postgresql.log.2026-11-25-12"
+    aws.files("shop", (name, NOW, 900))
+    begin = "2026-11-25 11:00:00 UTC:[local]:job@shop:[7]:LOG:  statement: "
+    aws.portion("shop", name, f"{begin}DROP TABLE public.orders;\n{begin}CREATE TABLE public.orders (id int);\n")
+    search = aws.search(db_instance_identifier="shop")
+    search.states = {search.wanted.subjects[0]: State(False)}
+    with pytest.raises(RecoveryError) as caught:
+        search.find()
+    told = caught.value.msg
+    assert "Seen, but the log shows it made anew after that" in told
+    assert "dr_target_time=2026-11-25T11:00:00" not in told, "it would bring back what was there before the rebuild"
 
 
 @pytest.mark.parametrize("error", ["DBInstanceNotFound", "DBInstanceNotFoundFault"])

@@ -188,6 +188,35 @@ def test_what_was_made_anew_is_noticed() -> None:
     assert search.made == {WANTED.subjects[0]: at("12:00:00")}
 
 
+@pytest.mark.parametrize(
+    ("lines", "remade"),
+    [
+        (["7 drop table orders", "7 create table orders (id int)"], True),
+        (["7 drop table orders; create table orders (id int)"], True),
+        (["7 drop table orders", "8 alter table orders_of_today rename to orders"], True),
+        (["7 create table orders (id int)", "7 drop table orders"], False),
+        (["7 drop table orders", "8 create table orders (id int)", "8 ERROR"], False),
+        (["7 drop table orders", "8 begin", "8 create table orders (id int)", "8 rollback"], False),
+        (["7 drop table orders", "8 begin", "8 create table orders (id int)", "8 FATAL"], False),
+        (["7 drop table orders", "8 begin", "8 create table orders (id int)", "8 commit"], True),
+        (["7 begin", "7 drop table orders", "8 create table if not exists orders (id int)", "7 commit"], False),
+    ],
+)
+def test_a_drop_after_which_it_was_made_anew_is_known_not_to_be_the_last(lines: list[str], remade: bool) -> None:
+    text = []
+    for line in lines:
+        pid, _space, said = line.partition(" ")
+        begin = f"2026-11-25 02:00:00 UTC:[local]:app@shop:[{pid}]:"
+        if said == "ERROR":
+            text += [f"{begin}ERROR:  no permission", f"{begin}STATEMENT:  {lines[-2].partition(' ')[2]}"]
+        elif said == "FATAL":
+            text += [f"{begin}FATAL:  terminating connection due to administrator command"]
+        else:
+            text += [f"{begin}LOG:  statement: {said}"]
+    (one,) = LogSearch(WANTED, "i").search(LogReader().entries(text))
+    assert one.remade == ({WANTED.subjects[0]} if remade else set())
+
+
 def test_a_transaction_that_the_log_shows_open_is_open() -> None:
     text = [
         "2026-11-25 12:00:00 UTC:[local]:app@shop:[7]:LOG:  statement: begin",
