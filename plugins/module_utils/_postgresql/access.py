@@ -113,6 +113,8 @@ SELECT count(*) FROM pg_catalog.pg_largeobject_metadata l JOIN pg_catalog.pg_rol
 WHERE r.rolsuper
 """
 
+SECURED = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = ANY(%s::oid[]) AND relrowsecurity)"
+
 # Row security hides rows from an owner only where it is forced. From others it does, too, but those cannot lift it.
 HIDDEN = """
 SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
@@ -430,3 +432,16 @@ def force_statements(connection: Any, oids: Sequence[int], as_owner: bool = Fals
         [f"ALTER TABLE ONLY {table} NO FORCE ROW LEVEL SECURITY" for table in tables],
         [f"ALTER TABLE ONLY {table} FORCE ROW LEVEL SECURITY" for table in tables],
     )
+
+
+def seeing_all(connection: Any, oids: Sequence[int]) -> tuple[list[str], list[str]]:
+    """Statements in the transaction of a command for people that let it see all rows of tables, and that end it.
+
+    Else who is no superuser would keep, remove and compare only the rows that row security shows him. Whom it binds
+    even so, since none of the tables is his, gets an error.
+    """
+    if not value(connection, SECURED, (list(oids),)):
+        return [], []
+    show, hide = force_statements(connection, oids)
+    # A table with triggers that wait for the end of the transaction cannot be altered.
+    return ["SET LOCAL row_security = off", *show], [*(["SET CONSTRAINTS ALL IMMEDIATE"] if hide else []), *hide]

@@ -10,8 +10,11 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import is_superuser, seeing_all
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import is_another, owner_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
+    quote_ident,
     quote_literal,
     quote_name,
 )
@@ -71,6 +74,7 @@ class CopyBeside(ExistingTable):
                 return [left("table", self.shown, f"{whole}; {what}", lost=True)]
             lacked, changed = self._lacked(connection, oid)
             statements = self._statements(connection, oid)
+            whom = self._whom(connection, owner_of(connection, oid))
         except connection.DatabaseError as error:
             execute(connection, "ROLLBACK TO SAVEPOINT dbre_look")
             what = f"production's table could not be read ({str(error).strip()})"
@@ -84,16 +88,24 @@ class CopyBeside(ExistingTable):
         lost = lacked is None or lacked + changed > 0
         found = []
         if statements["merge"]:
-            what += ". The command puts in those that it lacks"
+            what += f". The command puts in those that it lacks{whom}"
             found.append(left("table", self.shown, f"{whole}; {what}", statements["merge"], lost=lost, rows=lacked))
             what = f"instead: the command puts all rows of {kept} in the place of production's"
             found.append(left("table", self.shown, what, statements["exchange"]))
         else:
-            what += ". The command puts them all in the place of production's"
+            what += f". The command puts them all in the place of production's{whom}"
             found.append(left("table", self.shown, f"{whole}; {what}", statements["exchange"], lost=lost, rows=lacked))
         what = "the command takes such an exchange back, with the rows that production had until then"
         found.append(left("table", self.shown, what, statements["back"]))
         return found
+
+    @staticmethod
+    def _whom(connection: Any, owner: str) -> str:
+        """What makes who is no superuser able to run the commands, in words; membership was borrowed for the run."""
+        if is_superuser(connection) or not is_another(connection, owner):
+            return ""
+        grant = f"GRANT {quote_ident(owner)} TO {quote_ident(value(connection, 'SELECT session_user'))}"
+        return f". Who runs it has to be a member of the table's owner ({grant})"
 
     def _lacked(self, connection: Any, oid: int) -> tuple[int | None, int]:
         """How many rows of the copy production lacks (None where that cannot be told), and how many differ there."""
@@ -130,7 +142,8 @@ class CopyBeside(ExistingTable):
             unique = computable(unique_keys(connection, oid), self.copied_columns)
             over = passing_over(unique, self, self.as_it_was(self.copy))
             insert = self.insert_statement(self.copy, over)
-            merge = "; ".join(["BEGIN", insert, *forward, "COMMIT;"])
+            show, hide = seeing_all(connection, [oid])
+            merge = "; ".join(["BEGIN", *show, insert, *forward, *hide, "COMMIT;"])
         save = create_kept(connection, self.staging, name_before, f"SELECT * FROM {self.own}")
         remove = f"DROP TABLE {before}"
         return {
@@ -143,6 +156,8 @@ class CopyBeside(ExistingTable):
         """One transaction in which no trigger fires, and which ends with an error where a foreign key would break."""
         off, on = silence(firing_triggers(connection, [oid]))
         keys = {key["oid"]: key for find in (outgoing_keys, incoming_keys) for key in find(connection, [oid])}
+        ends = {key[end] for key in keys.values() for end in ("relation", "other_relation")}
+        show, hide = seeing_all(connection, sorted({oid, *ends}))
         tests = "".join(
             f"IF EXISTS (SELECT FROM {source_of(key)} f WHERE {orphans(key)}) THEN RAISE EXCEPTION "
             f"{quote_literal('foreign key ' + shown_key(key).replace('%', '%%') + ' would break')}; END IF; "
@@ -151,6 +166,7 @@ class CopyBeside(ExistingTable):
         statements = [
             "BEGIN",
             f"LOCK TABLE {self.own} IN EXCLUSIVE MODE",
+            *show,
             *first,
             "SET LOCAL session_replication_role = replica",
             *off,
@@ -158,6 +174,7 @@ class CopyBeside(ExistingTable):
             self.insert_statement(source),
             *on,
             *([f"DO {quote_literal(f'BEGIN {tests}END')}"] if tests else []),
+            *hide,
             *last,
             "COMMIT;",
         ]

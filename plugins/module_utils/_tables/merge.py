@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import seeing_all
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
@@ -75,6 +76,8 @@ class Merged:
         self.table = table
         self.oid = table.oid(connection)
         self.owners = owners
+        # For the commands that are left to people.
+        self.seeing = seeing_all(connection, [self.oid])
         self.owner = owners.of(self.oid, table.schema)
         # Where the owner of the table may read it, too, until we are done.
         self.copy = self.owner.bring(table.staging, table.copy_name)
@@ -269,7 +272,7 @@ class Merged:
                 table.shown,
                 f"{counted(count, 'row')} of before the incident did not come back: {reason}. To be found in "
                 f"{shown[unfit_name]}; when they fit, run the command, which passes over those that do not",
-                f"{table.insert_statement(unfit, over)};",
+                self._command(table.insert_statement(unfit, over)),
                 lost=True,
                 rows=count,
             )
@@ -379,9 +382,9 @@ class Merged:
             theirs, copy = f"{table.on_key('p', 's')} AND {by_it}", quote_name(table.staging, table.derived("_taken"))
             reason += f"; their keys are in {shown}. The command takes those away that nobody has written since, and "
             reason += "keeps a copy of them beside"
-            command = (
-                f"BEGIN; CREATE TABLE {copy} AS SELECT p.* FROM {table.own} p JOIN {place} s ON {theirs}; "
-                f"DELETE FROM {table.own} p USING {place} s WHERE {theirs}; COMMIT;"
+            command = self._command(
+                f"CREATE TABLE {copy} AS SELECT p.* FROM {table.own} p JOIN {place} s ON {theirs}",
+                f"DELETE FROM {table.own} p USING {place} s WHERE {theirs}",
             )
         return [left("removal of rows that the damage made in", table.shown, reason, command, lost=True, rows=count)]
 
@@ -393,7 +396,13 @@ class Merged:
             if column["name"] not in table.key and column["identity"] != "a"
         ]
         changes = ", ".join(f"{name} = s.{name}" for name in names)
-        return f"UPDATE {table.own} p SET {changes} FROM {source} s WHERE {table.on_key('p', 's')};"
+        return self._command(f"UPDATE {table.own} p SET {changes} FROM {source} s WHERE {table.on_key('p', 's')}")
+
+    def _command(self, *statements: str) -> str:
+        """Statements for people, who see all rows."""
+        show, hide = self.seeing
+        found = [*show, *statements, *hide]
+        return "; ".join(["BEGIN", *found, "COMMIT;"]) if len(found) > 1 else f"{found[0]};"
 
 
 def merge_tables(connection: Any, tables: Sequence[ExistingTable], locks: Locks) -> None:

@@ -207,3 +207,45 @@ def test_a_fingerprint_of_what_belongs_to_others_is_taken_and_leaves_nothing_beh
     with pytest.raises(RecoveryError, match='GRANT "dbre_foreign" TO "master"'):
         take_fingerprint(connection, [LINES], [])
     connection.close()
+
+
+HIDING = [
+    "CREATE POLICY see ON lines FOR SELECT USING (id % 2 = 0)",
+    "CREATE POLICY add ON lines FOR INSERT WITH CHECK (true)",
+    "CREATE POLICY take ON lines FOR DELETE USING (true)",
+    "ALTER TABLE lines ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE lines FORCE ROW LEVEL SECURITY",
+]
+
+
+def test_printed_commands_lose_no_row_that_the_role_that_runs_them_does_not_see(shop: Any) -> None:
+    """DELETE without a condition takes rows that no SELECT shows, so that the copy beside would lack them."""
+    production = shop.production
+    production.sql("shop", *HIDING)
+    definition = production.definition("shop")
+    shop.take_side()
+    contents = production.contents("shop")
+    production.sql("shop", "DELETE FROM lines WHERE id > 1500", "UPDATE lines SET t = 'of today' WHERE id <= 3")
+    damaged = production.contents("shop")
+    left = shop.recover("shop", relations=["lines"], load="beside")["result"]["left_to_do"]
+    merge, exchange, back = (entry["command"] for entry in left)
+    assert 'GRANT "dbre_app" TO "master"' in left[0]["reason"]
+    production.program("psql", "-qX", "-U", "master", '-cGRANT "dbre_app" TO "master"')
+
+    def rows_of(name: str) -> Any:
+        return production.contents("shop")[name]
+
+    def as_master(command: str) -> None:
+        production.program("psql", "-qX", "-v", "ON_ERROR_STOP=1", "-U", "master", f"-c{command}", database="shop")
+
+    as_master(exchange)
+    assert rows_of("lines") == contents["lines"]
+    as_master(back)
+    assert rows_of("lines") == damaged["lines"]
+    as_master(merge)
+    assert production.sql("shop", "SELECT count(*) FROM lines") == 2000
+    assert production.sql("shop", "SELECT count(*) FROM lines WHERE t = 'of today'") == 3
+    production.sql("shop", *(item["command"] for item in shop.remove("shop")["kept"]))
+    shop.remove("shop")
+    production.program("psql", "-qX", "-U", "master", "-cREVOKE dbre_app FROM master")
+    assert production.definition("shop") == definition, "the table hides its rows as before"
