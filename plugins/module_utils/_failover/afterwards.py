@@ -11,6 +11,7 @@ from shlex import quote
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, size
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.logical import logical_left
 
 _NAMED = 10
 _SETTING = {"name": "synchronous_standby_names", "login_port": "{{ postgresql_port | default(5432) }}"}
@@ -81,6 +82,8 @@ def left_to_do(
         if host not in followers
     ]
     entries += [_rebuild(entry, new) for entry in diverged]
+    whole = found["lost"]["transactions"] == 0 and not own.get("commits")
+    entries += logical_left(found.get("logical") or [], old, new, fork_lsn, whole)
     names = (found.get("replication") or {}).get("synchronous_standby_names")
     if names and not applied:
         entries.append(

@@ -22,6 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice imp
     place_of,
     usual_name,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.logical import logical_lines, logical_slots
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.patroni_plan import (
     agreed_view,
     already_led,
@@ -115,6 +116,7 @@ def plan(looked: Sequence[Mapping[str, Any]], primary: str, wishes: Wishes, know
         "reachable": _reachable(standbys),
         "primary": _primary(old),
         "replication": replication(old, standbys, choice.candidate),
+        "logical": logical_slots(old, states[choice.candidate]),
         "lines": lines(old, standbys, choice),
         "clean": shut_down(old, states[choice.candidate]),
     }
@@ -289,9 +291,10 @@ def lines(old: HostState, standbys: Sequence[HostState], choice: Choice) -> list
         whence = ", ".join(source.host for source in choice.sources)
         said.append(f"{size(more)} of WAL that {choice.candidate} lacks are taken from {whence} before it is promoted")
     said.append(f"replayed up to {format_lsn(choice.best_end)} on timeline {choice.timeline}, and promoted only then")
-    prepared = next((state.get("prepared") for state in standbys if state["host"] == choice.candidate), None)
-    if prepared:
+    candidate = next(state for state in standbys if state["host"] == choice.candidate)
+    if prepared := candidate.get("prepared"):
         said.append(f"{counted(prepared, 'prepared transaction')} stay prepared on the new primary (pg_prepared_xacts)")
+    said += logical_lines(old, choice.candidate, logical_slots(old, candidate))
     if choice.acknowledged.verdict != NO_PROMISE:
         said.append(choice.acknowledged.why)
     said.append(f"lost: {_lost(choice)}")
@@ -334,6 +337,7 @@ def located(planned: Mapping[str, Any], salvaged: Mapping[str, Any]) -> dict[str
         "replication": planned.get("replication") or {},
         "clean": planned.get("clean", False),
         "slots": [follower["slot"] for follower in planned["followers"] if follower["slot"]],
+        "logical": planned.get("logical") or [],
         "salvaged": {key: salvaged.get(key) for key in keys},
         "last_commit": salvaged.get("last_commit") or (planned.get("primary") or {}).get("last_commit"),
         "lost": loss_of(planned.get("loss") or {}, end, expected),

@@ -23,13 +23,14 @@ class Upstream(TypedDict):
 
 
 class Slot(TypedDict):
-    """A replication slot; ``kept`` says that it would be of use after a promotion."""
+    """A replication slot; ``usable`` says that it would be of use after a promotion."""
 
     name: str
     kind: str
     active: bool
     lost: bool
     usable: bool
+    temporary: bool
 
 
 class Manager(TypedDict):

@@ -22,6 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     segment_name,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.logical import slots_on_disk
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.managers import find_managers
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.patroni import view_of
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, Slot, Upstream
@@ -182,6 +183,7 @@ def slots_of(rows: Sequence[Mapping[str, Any]]) -> list[Slot]:
                 "active": bool(row["active"]),
                 "lost": lost,
                 "usable": not lost and (row["slot_type"] == "physical" or synced),
+                "temporary": bool(row.get("temporary")),
             }
         )
     return found
@@ -274,7 +276,7 @@ def _of_disk(place: Place, bin_dir: str, control: Mapping[str, str]) -> HostStat
         "paused": None,
         "held": False,
         "delay_seconds": 0.0,
-        "slots": [],
+        "slots": slots_on_disk(place.data),
         "prepared": None,
         "lacks": [],
     }

@@ -248,6 +248,28 @@ def test_a_living_primary_and_its_standbys_are_known(cluster: Any) -> None:
     cluster.until(lambda: cluster.b.look()["paused"], "replay is paused")
 
 
+def test_slots_of_a_dead_primary_are_read_from_its_disk(cluster: Any) -> None:
+    primary = cluster.primary
+    primary.sql("ALTER SYSTEM SET wal_level = 'logical'")
+    primary.stop()
+    primary.start()
+    primary.sql("SELECT pg_create_logical_replication_slot('shop', 'pgoutput')")
+    primary.sql("SELECT pg_create_physical_replication_slot('spare', true)")
+    connection = connect(primary.login, "postgres", options="")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_create_logical_replication_slot('passing', 'pgoutput', true)")
+        connection.commit()
+        living = sorted(primary.look()["slots"], key=lambda each: each["name"])
+        primary.kill()
+    dead = primary.look()["slots"]
+    assert [(each["name"], each["kind"], each["temporary"]) for each in living] == [
+        ("passing", "logical", True),
+        ("shop", "logical", False),
+        ("spare", "physical", False),
+    ]
+    assert [(each["name"], each["kind"]) for each in dead] == [("shop", "logical"), ("spare", "physical")]
+
+
 def test_a_primary_that_was_promoted_too_early_is_not_taken_for_the_new_one(cluster: Any) -> None:
     cluster.primary.write(1, 5)
     cluster.agree()

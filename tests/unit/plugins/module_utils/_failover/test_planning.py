@@ -256,3 +256,39 @@ def test_of_a_primary_that_was_shut_down_in_order_nothing_is_to_be_brought() -> 
     found = planned(seen("db2", "0/6000600", replay_lsn="0/6000600"), stopped)
     whole = located(found, {})
     assert (found["clean"], whole["lsn"], whole["lost"]["transactions"]) == (True, "0/6000600", 0)
+
+
+def slot(name: str, **changes: Any) -> dict[str, Any]:
+    usual = {"kind": "logical", "active": True, "lost": False, "usable": False, "temporary": False}
+    return {"name": name, **usual, **changes}
+
+
+def test_a_subscriber_whose_slot_the_new_primary_lacks_is_told_and_no_verdict_hides_it() -> None:
+    theirs = [
+        slot("shop"),
+        slot("till"),
+        slot("moved", temporary=True),
+        slot("dead", lost=True),
+        slot("dbre_db2", kind="physical"),
+    ]
+    mine = [slot("till", usable=True), slot("of_its_own")]
+    found = planned(seen("db2", "0/5000000", slots=mine), seen("db1", "0/5000000", **DEAD, slots=theirs))
+    assert found["logical"] == [{"name": "shop", "kept": False}, {"name": "till", "kept": True}]
+    said = "\n".join(found["lines"])
+    assert "WARNING: logical slot shop of db1 is not on db2" in said
+    assert "logical slot till is on db2, too" in said
+    left = left_to_do(found, located(found, {}), {"way": "rejoin"}, "0/5000000")
+    assert [(one["what"], one.get("lost")) for one in left if "slot" in one["what"]] == [
+        ("Lead the consumer of logical slot till to db2", None),
+        ("logical replication slot shop, and so what its consumer had not got yet", True),
+    ]
+    assert "remote_lsn" not in str(left), "nothing was lost, so that it cannot be beyond"
+
+
+def test_of_a_disk_that_cannot_be_read_it_is_said_that_other_slots_are_not_known() -> None:
+    wishes = Wishes(fenced=True, accept_loss=True)
+    found = planned(seen("db2", "0/5000000", slots=[slot("till", usable=True)]), gone("db1"), wishes=wishes)
+    assert found["logical"] == [{"name": "till", "kept": True}]
+    assert "which other logical slots db1 had is not known; their consumers have to begin anew" in found["lines"]
+    (entry,) = [one for one in left_to_do(found, located(found, {}), {}, "0/5000028") if "slot" in one["what"]]
+    assert "remote_lsn in pg_replication_origin_status on the subscriber is higher than 0/5000028" in entry["reason"]
