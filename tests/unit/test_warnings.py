@@ -27,7 +27,7 @@ HARMLESS = {
     *("--recurse", "--path", "--start", "--end", "--limit", "--rmgr", "--relation", "--xid", "--timeline", "--quiet"),
     *("--file", "--format", "--compress", "--verbose", "--version", "--command", "--dbname", "--no-password"),
     *("--no-psqlrc", "--exit-on-error", "--globals-only", "--iterations", "--no-header", "--config-file"),
-    *("--host", "--port", "--username", "--database"),
+    *("--host", "--port", "--username", "--database", "--tuples-only", "--no-align"),
 }
 # Of a program of our own, of ansible-playbook, of gpg in an advice, and beginnings of words.
 OTHERS = {
