@@ -127,8 +127,19 @@ count:
   returned: success
   type: int
   sample: 60210
+other_changes:
+  description:
+    - Transactions that changed what is no relation, such as functions, types, grants (RV(ignore:what)), or what all
+      databases share, such as roles and their settings (RV(ignore:shared)). WAL tells of which kind it was, and no
+      name.
+    - RV(ignore:told) says that the transaction is among RV(count), for what it changed of relations.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"xid": 751, "lsn": "0/19563E8", "commit_time": "2026-11-23T22:01:56.292584+00:00", "what": ["functions"],
+            "shared": [], "told": false}]
 listed_in:
-  description: The file with all of them; V(null) without O(list_path) and in check mode.
+  description: The file with all of them, and with RV(other_changes); V(null) without O(list_path) and in check mode.
   returned: success
   type: str
   sample: /var/lib/postgresql/dbre-evidence/corruption-20261123T220000Z/transactions-16384-0-19563E8.jsonl

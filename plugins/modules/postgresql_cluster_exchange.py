@@ -184,8 +184,10 @@ timeline:
   returned: when O(state) is V(closed) or V(opened)
   type: int
   sample: 2
-undecided:
-  description: Transactions that came back prepared, each with what is left to do.
+left_to_do:
+  description:
+    - What is left to people, such as transactions that came back prepared, subscriptions with a gap, and commits that
+      wait for standbys that cannot follow.
   returned: when O(state) is V(opened)
   type: list
   elements: dict

@@ -106,12 +106,16 @@ def migrate(shop: Shop) -> int:
 
 def test_the_cluster_is_swapped_under_writers_and_the_command_of_the_report_takes_it_back(stock: Shop) -> None:
     shop = stock
+    shop.backup()  # with it there are as many as retention keeps
+    backups = backed_up(shop)
     with writing(shop) as writers:
         while len(writers.committed["stock"]) < 20:
             writers.over.wait(0.05)
         before = shop.schema_dump("shop")
         counted = {name: list(numbers) for name, numbers in writers.committed.items()}
         xid = migrate(shop)
+        shop.query("stock", "CREATE FUNCTION public.lost() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+        shop.query("stock", "ALTER ROLE clerk SET work_mem = '9MB'")
         planned = go_back(shop, "--check", dr_target_xid=xid, dr_strategy="cluster_swap", dr_incident_id="swap")
         assert planned.rc == 0, planned.output
         assert "stock: transaction" in planned.output
@@ -133,6 +137,9 @@ def test_the_cluster_is_swapped_under_writers_and_the_command_of_the_report_take
     assert report["verdict"] == "in_part"
     assert report["unproved"] == []
     assert report["switch"]["outage_seconds"] > 0
+    assert report["later"]["others"] == {"stock": {"functions": 1}}
+    assert list(report["later"]["shared"].values()) == [["settings of roles and databases"]]
+    assert backups < backed_up(shop)  # one of them is of a stretch that was left
 
     (back,) = [item for item in report["left_to_do"] if "Take the exchange back" in item["what"]]
     taken = shop.obey(back["command"])

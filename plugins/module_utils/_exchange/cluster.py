@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import glob
 import json
 import os
@@ -30,6 +29,14 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata im
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import server_pid
 
 _POLL = 0.1
+# Directories that PostgreSQL makes in a data directory. Where one is a link, it leads to storage of this cluster.
+_STORAGE = frozenset(
+    (
+        *("base", "global", "pg_commit_ts", "pg_dynshmem", "pg_logical", "pg_multixact", "pg_notify", "pg_replslot"),
+        *("pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp", "pg_subtrans", "pg_tblspc", "pg_twophase", "pg_wal"),
+        "pg_xact",
+    )
+)
 # No relation of users: a transaction that is open at the target, or prepared, may have locked it for ever.
 READ_CATALOGUE = """
 SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
@@ -146,34 +153,40 @@ def _inside(files: Sequence[str], data: str) -> list[str]:
     return sorted(there - {"postgresql.auto.conf"})
 
 
-def links_among(files: Sequence[str], data: str) -> dict[str, str]:
-    """Those of the files in the data directory that are links, and where each leads."""
-    whole = {name: os.path.join(data, name) for name in files}
-    return {name: os.readlink(path) for name, path in whole.items() if os.path.islink(path)}
+def links_in(data: str) -> dict[str, str]:
+    """Links in the data directory that people made, and where each leads; those of PostgreSQL's own storage apart.
+
+    A restore makes files and directories of them, with what the backup has of what was there.
+    """
+    found = {}
+    for directory, directories, names in os.walk(data):
+        if directory == data:
+            directories[:] = [name for name in directories if name not in _STORAGE]
+        for path in (os.path.join(directory, name) for name in (*directories, *names)):
+            if os.path.islink(path):
+                found[os.path.relpath(path, data)] = os.readlink(path)
+    return found
 
 
 def put_configuration(source: str, data: str, files: Sequence[str], links: Mapping[str, str]) -> None:
-    """Have in ``data`` the files that ``source`` has, and as ``links`` what was one. Writes nothing through them."""
-    for name in files:
-        ours, place = os.path.join(source, name), os.path.join(data, name)
-        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
-        if os.path.islink(place) and links.get(name) != os.readlink(place):
-            os.unlink(place)
-        if name not in links:
-            shutil.copy2(ours, place)
+    """Have in ``data`` the ``links``, and the files that ``source`` has. Writes nothing through links."""
+    for name, leads_to in links.items():
+        place = os.path.join(data, name)
+        if os.path.islink(place) and os.readlink(place) == leads_to:
             continue
-        if not os.path.islink(place):
-            with suppress(FileNotFoundError):
+        if os.path.isdir(place) and not os.path.islink(place):
+            shutil.rmtree(place)
+        with suppress(FileNotFoundError):
+            os.unlink(place)
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        os.symlink(leads_to, place)
+    for name in files:
+        place = os.path.join(data, name)
+        if name not in links:
+            if os.path.islink(place):
                 os.unlink(place)
-            os.symlink(links[name], place)
-
-
-def put_linked(source: str, data: str, links: Mapping[str, str]) -> None:
-    """Have behind the links in ``data`` what ``source`` has: a restore writes what a backup has to where they lead."""
-    for name in links:
-        ours, place = os.path.join(source, name), os.path.join(data, name)
-        if not filecmp.cmp(ours, place, shallow=False):
-            shutil.copyfile(ours, place)
+            os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+            shutil.copy2(os.path.join(source, name), place)
 
 
 def options_of(data: str) -> str:

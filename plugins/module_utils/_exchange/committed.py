@@ -21,10 +21,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import (
     table_name,
     unread_lines,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.other_changes import words_of
 
 MOST = 2000  # changes that are told one by one, of all databases together
 NOT_TOLD = (
-    "not told: what later transactions did to roles, settings, tablespaces, functions, types, grants and large objects"
+    "not told: which roles, settings, functions, types, grants and large objects later transactions changed, and how "
+    "far sequences went, whose numbers are given again"
 )
 
 
@@ -50,6 +52,14 @@ def committed_after(
     totals: dict[tuple[str, str], Counter[str]] = {}
     for item in earlier.get("tables") or []:
         totals[item["database"], item["table"]] = Counter({what: item[what] for what in ROWS})
+    beside = {name: Counter(words) for name, words in (earlier.get("others") or {}).items()}
+    shared = dict(earlier.get("shared") or {})
+    for result in results:
+        for other in result.get("other_changes") or []:
+            if other["xid"] != mine:
+                beside.setdefault(result["item"], Counter()).update(other["what"])
+                count += not other["told"] and bool(other["what"])
+    count += _add_shared(shared, results, mine)
     for result in results:
         every = list(result.get("transactions") or [])
         damage = [change for one in every if one["xid"] == mine for change in one["changes"]]
@@ -89,6 +99,10 @@ def committed_after(
         for one in databases
         for gid in one["prepared"]
     }
+    unlogged = sorted(
+        {f"{result['item']}: {name}" for result in results for name in result.get("unlogged") or []}
+        | set(earlier.get("unlogged") or [])
+    )
     whole = {str(item["name"] or oid): _whole(item) for oid, item in sorted(changed.items())}
     return {
         "count": count,
@@ -98,10 +112,34 @@ def committed_after(
         "databases": [item for _oid, item in sorted(changed.items())],
         "unread": sorted(unread),
         "listed_in": files,
-        "lines": [*_lines(count, transactions, tables, whole), *list_lines(files), *sorted(unread), NOT_TOLD],
+        "others": {name: dict(words) for name, words in sorted(beside.items()) if words},
+        "shared": shared,
+        "unlogged": unlogged,
+        "lines": [
+            *_lines(count, transactions, tables, whole, [name for name, words in beside.items() if words]),
+            *(f"{name}: {line}" for name, words in sorted(beside.items()) for line in words_of(words)),
+            *words_of(Counter(word for words in shared.values() for word in words)),
+            *(f"{one} is unlogged, and comes back empty" for one in unlogged),
+            *list_lines(files),
+            *sorted(unread),
+            NOT_TOLD,
+        ],
         "until": {**(earlier.get("until") or {}), **{one["item"]: one["scanned"]["to_lsn"] for one in results}},
         "kept_as": kept_as,
     }
+
+
+def _add_shared(shared: dict[str, list[str]], results: Sequence[Mapping[str, Any]], mine: Optional[int]) -> int:
+    """Add what was changed of the whole server, by position; the number of transactions that did nothing else.
+
+    The history of each database has them.
+    """
+    found = [
+        one for result in results for one in result.get("other_changes") or [] if one["xid"] != mine and one["shared"]
+    ]
+    counted_elsewhere = {one["lsn"] for one in found if one["told"] or one["what"]} | shared.keys()
+    shared.update({one["lsn"]: one["shared"] for one in found})
+    return len(shared.keys() - counted_elsewhere)
 
 
 def _change(change: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,18 +165,22 @@ def _whole(item: Mapping[str, Any]) -> str:
 
 
 def _lines(
-    count: int, transactions: Sequence[Mapping[str, Any]], tables: Sequence[Mapping[str, Any]], whole: Mapping[str, str]
+    count: int,
+    transactions: Sequence[Mapping[str, Any]],
+    tables: Sequence[Mapping[str, Any]],
+    whole: Mapping[str, str],
+    beside: Sequence[str],
 ) -> list[str]:
     if not count:
         return ["no other transaction changed anything in any database after the target"]
-    databases = {one["database"] for one in transactions} | {item["database"] for item in tables} | set(whole)
+    databases = {one["database"] for one in transactions} | {item["database"] for item in tables} | {*whole, *beside}
     others = [
         f"{one['database']}: transaction {one['xid']}: {change['name']} {change['what']}"
         for one in transactions
         for change in one["changes"]
         if change["what"] not in ROWS
     ]
-    where = counted(len(databases), "database")
+    where = counted(len(databases), "database") if databases else "what all databases share"
     lines = [f"{counted(count, 'transaction')} changed something in {where} after the target"]
     return [
         *lines,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,8 @@ from typing import Any, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import sync_directory, write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, seconds_since, size
-from ansible_collections.dbre.recovery.plugins.module_utils._exchange import places
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import seconds_since, size
+from ansible_collections.dbre.recovery.plugins.module_utils._exchange import afterwards, places
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.cluster import (
     Known,
     Server,
@@ -40,13 +39,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._exchange.recovery i
     without_recovery,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, connect
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_literal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import read_own_file
 from ansible_collections.dbre.recovery.plugins.module_utils._side.controldata import control_value
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import now, server_pid
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import existing_parent
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.large_objects import psql_with
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import name_of_database, raw
 
 MARKER = "exchange.json"
@@ -103,22 +100,26 @@ class Exchange:
             "lines": self._lines(known, facts, keep, target),
         }
 
-    @staticmethod
-    def _lines(known: Known, facts: places.Facts, keep: str, target: Mapping[str, Any]) -> list[str]:
+    def _lines(self, known: Known, facts: places.Facts, keep: str, target: Mapping[str, Any]) -> list[str]:
         """What would be done, for people."""
         whole = f"the whole cluster in {known['data']}, all databases, becomes as it was just before {target['value']}"
         room = f"{size(facts.needed)} of the {size(facts.free)} that are free"
         stop = f"then the server is stopped (by {known['unit'] or 'pg_ctl'}) and directories change places by renames"
-        lines = [
+        return [
             f"{whole}, and goes on from there on a new timeline",
             f"it is restored beside and proved while this one serves, which takes {room}",
             f"{stop}. CLIENTS ARE WITHOUT A DATABASE meanwhile: for two restarts, and for reading the last WAL",
             f"the cluster in use now is kept whole in {keep} until it is removed; one command takes the exchange back",
-            "replication slots are not restored: whoever used one begins anew",
+            *self.hanging_on(known),
         ]
-        if known["standbys"]:
-            lines.append(f"{counted(known['standbys'], 'server')} that stream from it must be built anew")
-        return lines
+
+    def hanging_on(self, known: Known) -> list[str]:
+        """Who else notices that the cluster goes back, for people."""
+        connection = connect(self.login, any_database=True)
+        try:
+            return afterwards.hanging_on(connection, known["standbys"])
+        finally:
+            connection.close()
 
     def require_side(self) -> str:
         """Where the restored cluster is, or will be."""
@@ -430,7 +431,7 @@ class Exchange:
             parent = int(marker["settings"].get("recovery_target_timeline", timeline))
             fork = self._fork(server, marker, timeline, parent, None if back else marker["reached"].get("lsn"))
             databases = server.open_all(connection)
-            undecided = rows(connection, "SELECT gid, database::text FROM pg_catalog.pg_prepared_xacts ORDER BY 1")
+            left = afterwards.left_to_do(connection, self.login)
         finally:
             connection.close()
         auto = os.path.join(server.data, "postgresql.auto.conf")
@@ -450,20 +451,8 @@ class Exchange:
             "changed": changed,
             **result_of(marker),
             **found,
-            "undecided": [self._decision(one["gid"], one["database"]) for one in undecided],
+            "left_to_do": left,
             "outage_seconds": seconds_since(began, marker[key]["at"]),
-        }
-
-    def _decision(self, gid: str, database: str) -> dict[str, str]:
-        """What is left to do with a transaction that was prepared, and has come back as such."""
-        decide = psql_with(self.login, database)
-        commit = f"{decide} -c {shlex.quote(f'COMMIT PREPARED {quote_literal(gid)}')}"
-        return {
-            "what": f"Decide the transaction that is prepared as {gid} in {database}",
-            "reason": "It was not decided where this cluster goes on from, so that it keeps its locks, and hinders "
-            "VACUUM. Whoever prepared it may have decided it since, or believes so. Where it was committed, or "
-            f"is to be: {commit} And else the command here.",
-            "command": f"{decide} -c {shlex.quote(f'ROLLBACK PREPARED {quote_literal(gid)}')}",
         }
 
     def _fork(

@@ -14,14 +14,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.contracts impo
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import write_atomically
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
-from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, size
+from ansible_collections.dbre.recovery.plugins.module_utils._core.units import size
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange import places
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.cluster import (
     Known,
-    links_among,
+    links_in,
     look,
     put_configuration,
-    put_linked,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.exchange import (
     GUARD,
@@ -128,17 +127,14 @@ class InPlace:
         data, target = known["data"], self.target["value"]
         stop = f"the server is stopped before (by {known['unit'] or 'pg_ctl'})"
         kept = f"{size(wal)} of pg_wal and the control file are copied to {keep}"
-        lines = [
+        return [
             f"THE WHOLE CLUSTER IN {data}, all databases, IS OVERWRITTEN by what it was just before {target}",
             "it goes on from there on a new timeline, and nothing of what it is now is kept but its WAL",
             f"-e dr_overwrite={data} has to be given beside dr_confirm",
             f"{stop}. CLIENTS ARE WITHOUT A DATABASE for as long as the restore and the replay take",
             f"all its WAL is archived, and {kept}; with the backups, what it is now can be had again elsewhere",
-            "replication slots are not restored: whoever used one begins anew",
+            *self.exchange.hanging_on(known),
         ]
-        if known["standbys"]:
-            lines.append(f"{counted(known['standbys'], 'server')} that stream from it must be built anew")
-        return lines
 
     def overwrite(self) -> dict[str, Any]:
         """Ensure that the data directory is the restored one, ready to replay to the target, not started."""
@@ -192,7 +188,7 @@ class InPlace:
         rc, stdout, stderr = run(["sync", "-f", exchange.keep])
         if rc != 0:
             raise RecoveryError(f"sync {exchange.keep}: {(stderr or stdout).strip()}. Nothing was overwritten.")
-        marker["links"] = links_among(marker["known"]["files"], data)
+        marker["links"] = links_in(data)
         marker["salvaged"] = now()
         exchange.write(marker)
 
@@ -204,7 +200,8 @@ class InPlace:
         argv += [f"--set={marker['restore']['set']}", f"--repo={marker['restore']['repo']}", "--delta"]
         argv += ["--type=lsn", f"--target={target['lsn']}", "--target-exclusive", "--target-action=promote"]
         argv += [f"--target-timeline={target['timeline']}", f"--pg1-path={marker['known']['data']}"]
-        argv += ["--link-all"] if "pg_wal" in marker["linked"] else []
+        # Of no other link (--link-all): what it leads to would become as it was, and what is newer there be removed.
+        argv += [f"--link-map=pg_wal={marker['linked']['pg_wal']}"] if "pg_wal" in marker["linked"] else []
         rc, stdout, stderr = run([*argv, "--log-level-console=warn", "--log-level-stderr=off", "restore"])
         if rc != 0:
             raise RecoveryError(
@@ -217,7 +214,6 @@ class InPlace:
         """Give it the configuration that it had, and have it open at the target."""
         data, config = marker["known"]["data"], os.path.join(self.exchange.keep, "config")
         put_configuration(config, data, marker["known"]["files"], marker["links"])
-        put_linked(config, data, marker["links"])
         settings = recovery_settings(marker["command"], marker["target"]["timeline"], marker["target"]["lsn"])
         with open(os.path.join(config, AUTO), encoding="utf-8") as file:
             write_atomically(os.path.join(data, AUTO), with_recovery(file.read(), settings))

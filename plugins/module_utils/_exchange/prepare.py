@@ -16,7 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.files import w
 from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import run
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.cluster import (
     READ_CATALOGUE,
-    links_among,
+    links_in,
     put_configuration,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.exchange import Exchange
@@ -151,7 +151,7 @@ class Preparation:
     def _configure(self, marker: dict[str, Any], timeline: int, lsn: str) -> None:
         """Give it the configuration that production has now, and have it open where it was proved."""
         data, known = self.instance.data, marker["known"]
-        put_configuration(known["data"], data, known["files"], links_among(known["files"], known["data"]))
+        put_configuration(known["data"], data, known["files"], links_in(known["data"]))
         settings = recovery_settings(marker["command"], timeline, lsn)
         with open(os.path.join(known["data"], "postgresql.auto.conf"), encoding="utf-8") as file:
             write_atomically(os.path.join(data, "postgresql.auto.conf"), with_recovery(file.read(), settings))

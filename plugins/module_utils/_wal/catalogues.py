@@ -41,6 +41,8 @@ class Catalogues:
         self._mapped: set[int] = set()
         self._looked: set[tuple[int, str, int]] = set()
         self.unaccounted: dict[int, int] = {}
+        # Changes of rows of temporary relations: transaction and place.
+        self.temporary: set[tuple[int, int, int]] = set()
         self.classes = Catalogue("pg_class", ROWS, self._keep_class)
         self.namespaces = Catalogue("pg_namespace", ROWS, lambda _change: True)
         self.attributes = Catalogue("pg_attribute", UPDATES, self._keep_attribute)
@@ -65,6 +67,8 @@ class Catalogues:
         if change.operation == "DELETE" and old is not None:
             self.unaccounted.pop(old.oid, None)
         row = old or new
+        if row is not None and row.persistence == "t" and change.operation in ("UPDATE", "HOT_UPDATE"):
+            self.temporary.add((change.xid, change.lsn, change.offset))
         return row is None or (row.persistence != "t" and row.kind in self._kinds)
 
     def _keep_attribute(self, change: Change) -> bool:

@@ -39,8 +39,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.changes import 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.other_changes import OTHERS, OtherChange, other_changes
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan, Stretch
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import GLOBAL_TABLESPACE, Search
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import (
     Line,
     count_changes,
@@ -62,10 +63,12 @@ DEFINING = {
     "pg_rewrite": frozenset(("insert", "update", "delete")),
     "pg_trigger": frozenset(("insert", "update", "delete")),
 }
+EVERYWHERE = (GLOBAL_TABLESPACE, 0)
 # Catalogues whose rows are large objects.
 LARGE_OBJECTS = ("pg_largeobject", "pg_largeobject_metadata")
 FILES = """
-SELECT c.relname AS name, pg_catalog.pg_relation_filenode(c.oid)::bigint AS filenode FROM pg_catalog.pg_class c
+SELECT c.relname AS name, pg_catalog.pg_relation_filenode(c.oid)::bigint AS filenode, c.relisshared AS shared
+FROM pg_catalog.pg_class c
 WHERE c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND c.relname = ANY(%s)
 """
 # What a table has of such a type goes with an attribute of it.
@@ -122,10 +125,12 @@ class ChangeHistory(Search):
         self.scan = Scan(self.source, self.end, self.floor, keep_rest=self._keep_rest)
         self.catalogues = catalogues = Catalogues(self.scan, self._here, self.server["major"], KINDS)
         self._take_up_rewritten = catalogues.take_up_rewritten
+        self._temporary = catalogues.temporary
         self._followed = (catalogues.classes, catalogues.namespaces, catalogues.attributes)
         self._names = self._catalogue_files()
         self._defining = {file: DEFINING[name] for file, name in self._names.items() if name in DEFINING}
-        self._large_objects = self._names.keys() - self._defining.keys()
+        self._large_objects = {file for file, name in self._names.items() if name in LARGE_OBJECTS}
+        self._others = {file: name for file, name in self._names.items() if name in OTHERS}
         self._rows: dict[int, Counter[tuple[Relation, str]]] = defaultdict(Counter)
         self._open: Counter[tuple[Relation, int, str]] = Counter()
         self._altering: set[int] = set()
@@ -134,12 +139,15 @@ class ChangeHistory(Search):
         self._levels: dict[int, str] = {}
 
     def _catalogue_files(self) -> dict[Relation, str]:
-        """Files of the catalogues in DEFINING and LARGE_OBJECTS; composite types are noted beside the relations."""
+        """Files of the catalogues that are told of; composite types are noted beside the relations."""
         inside = server.session(self.login, self.request.database)
         try:
             with inside.cursor() as cursor:
-                cursor.execute(FILES, ([*DEFINING, *LARGE_OBJECTS],))
-                found = {name: int(filenode) for name, filenode in cursor.fetchall()}
+                cursor.execute(FILES, ([*DEFINING, *LARGE_OBJECTS, *OTHERS],))
+                found = {
+                    (*(EVERYWHERE if shared else (self._here.tablespace, self._here.oid)), int(filenode)): name
+                    for name, filenode, shared in cursor.fetchall()
+                }
                 cursor.execute(TYPES)
                 for oid, namespace, name in cursor.fetchall():
                     known = server.Known(
@@ -152,8 +160,7 @@ class ChangeHistory(Search):
                     self._here.relations[oid] = known
         finally:
             inside.close()
-        at = (self._here.tablespace, self._here.oid)
-        return {(*at, filenode): name for name, filenode in found.items()}
+        return found
 
     def _newest_backup(self) -> int:
         """Where the newest backup was complete: all that committed later is not in it without replay."""
@@ -180,13 +187,15 @@ class ChangeHistory(Search):
                 break
         found = self._transactions()
         told = told_one_by_one(found, max_changes, xids)
+        others = self._other_changes({one.commit.lsn for one in found})
         return {
             "count": len(found),
+            "other_changes": others,
             "transactions": [one.as_dict(self.request.database) for one in told],
             "tables": rows_by_table(found),
             "databases": self._databases(),
             "text": self._text(found, told),
-            "listed_in": self._list(found, Path(list_path)) if list_path else None,
+            "listed_in": self._list(found, others, Path(list_path)) if list_path else None,
             "scanned": self._scanned(),
             "blind": self._blind() or None,
             "unlogged": self._unlogged(),
@@ -213,7 +222,15 @@ class ChangeHistory(Search):
         known = self._here.relations.values()
         return sorted(display_name(one.schema, one.name) for one in known if one.unlogged and one.kind == "r")
 
-    def _list(self, found: Sequence[Transaction], directory: Path) -> str:
+    def _other_changes(self, told: Collection[int]) -> list[OtherChange]:
+        """What the transactions of the window changed beside relations; ``told`` are positions of those in the list."""
+        touched = (lsn for lsn, counts in self._rows.items() if any(file in self._others for file, _kind in counts))
+        commits = {commit.lsn: commit for commit in map(self.scan.commit_at, touched) if self.request.in_window(commit)}
+        positions = self.scan.positions({xid for xid, *_place in self._temporary})
+        temporary = Counter(positions[xid] for xid, *_place in self._temporary if xid in positions)
+        return other_changes(self._rows, self._others, commits, told, temporary)
+
+    def _list(self, found: Sequence[Transaction], others: Sequence[OtherChange], directory: Path) -> str:
         """Write all transactions as lines of JSON: a file for each database and begin of a window, written anew."""
         begin = self._scanned()["from_lsn"] if self.request.since_lsn is None else format_lsn(self.request.since_lsn)
         path = directory / f"transactions-{self._here.oid}-{begin.replace('/', '-')}.jsonl"
@@ -222,6 +239,10 @@ class ChangeHistory(Search):
             with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 for one in found:
                     file.write(json.dumps(one.as_dict(self.request.database)) + "\n")
+                for other in others:
+                    if not other["told"]:
+                        database = self.request.database if other["what"] else None
+                        file.write(json.dumps({"database": database, **other}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)
@@ -412,8 +433,8 @@ class ChangeHistory(Search):
         defined = {change.xid for one in self._followed for change in one.changes()}
         kept = {*self._altering, *self.scan.positions(defined).values()} if self._open else set()
         totals: Counter[tuple[int, str]] = Counter()
-        for (_file, xid, kind), count in self._open.items():
-            totals[positions[xid], kind] += count
+        for (file, xid, kind), count in self._open.items():
+            totals[positions[xid], kind] += count if file not in self._others else 0
         begun = {
             lsn: running is None or precedes(self.scan.commit_at(lsn).xid, running.next_xid)
             for lsn in set(positions.values())
@@ -424,7 +445,7 @@ class ChangeHistory(Search):
             if stretch is not None and begun[position]:
                 continue
             count = self._open.pop(key)
-            if totals[position, kind] >= self.request.min_rows or position in kept:
+            if totals[position, kind] >= self.request.min_rows or position in kept or file in self._others:
                 self._rows[position][file, kind] += count
 
     # Definitions

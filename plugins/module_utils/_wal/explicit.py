@@ -12,6 +12,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn, parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Candidate, Harm, Request
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.left_timelines import require_moment, require_position
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, format_time, parse_time
 
@@ -69,7 +70,8 @@ def _by_lsn(value: str, scan: Scan, backup: Backup) -> tuple[int, Commit, str]:
             f"no transaction has committed since target_lsn {value}, so there is nothing to undo. "
             f"{window(scan, backup)} Nothing was changed. Name an earlier one."
         )
-    return lsn, following, f"just before LSN {format_lsn(lsn)}, as asked"
+    also = require_position(scan, lsn, following)
+    return lsn, following, f"just before LSN {format_lsn(lsn)}, as asked{also}"
 
 
 def _by_time(value: str, scan: Scan, backup: Backup) -> tuple[int, Commit, str]:
@@ -87,6 +89,7 @@ def _by_time(value: str, scan: Scan, backup: Backup) -> tuple[int, Commit, str]:
             f"target_time {value} is after the last commit, so there is nothing to undo. {window(scan, backup)} "
             "Nothing was changed. Name an earlier time."
         )
+    require_moment(scan, time, following)
     reason = f"everything committed up to {format_time(time)}: just before the first later COMMIT, of transaction "
     return following.lsn, following, reason + f"{following.xid} at {following.commit_time}"
 

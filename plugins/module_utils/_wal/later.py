@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted, number
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.other_changes import words_of
 
 ROWS = ("inserted", "updated", "deleted")
 SHOWN = 12
-NOT_TOLD = "not told: what later transactions did to functions, types and grants, to which large objects, or read"
+NOT_TOLD = "not told: which functions, types, grants and large objects later transactions changed, and what they read"
 LARGE_OBJECTS = "L"  # the kind of their changes
+# What is older than the target is not later (see Search for these words).
+_ASKED = re.compile(r"what is older than \S+, as dr_(?:from|since) says")
 
 
 class Later(TypedDict):
@@ -42,7 +46,8 @@ def later_transactions(history: Mapping[str, Any], xids: Optional[Sequence[int]]
     mine = {xid & 0xFFFFFFFF for xid in xids or ()}
     every = list(history.get("transactions") or [])
     found = [one for one in every if one["xid"] not in mine]
-    count = history["count"] - (len(every) - len(found))
+    others = [one for one in history.get("other_changes") or [] if one["xid"] not in mine and one["what"]]
+    count = history["count"] - (len(every) - len(found)) + sum(not one["told"] for one in others)
     damages = [one["changes"] for one in every if one["xid"] in mine]
     left = rows_but(history, *damages)
     tables = [{"table": table_name(item), **{what: item[what] for what in ROWS}} for item in left]
@@ -59,7 +64,13 @@ def later_transactions(history: Mapping[str, Any], xids: Optional[Sequence[int]]
         ],
         "tables": tables,
         "listed_in": listed_in(history),
-        "lines": [*_lines(count, found, tables), *list_lines(listed_in(history)), *unread_lines(history), NOT_TOLD],
+        "lines": [
+            *_lines(count, found, tables),
+            *words_of(Counter(word for one in others for word in one["what"])),
+            *list_lines(listed_in(history)),
+            *unread_lines(history),
+            NOT_TOLD,
+        ],
     }
 
 
@@ -168,5 +179,5 @@ def shown_lines(tables: Mapping[str, Mapping[str, Any]], others: Sequence[str]) 
 def unread_lines(history: Mapping[str, Any]) -> list[str]:
     """What a history does not tell, since it was not read or could not be."""
     unread, blind = (history.get("scanned") or {}).get("unread"), history.get("blind")
-    lines = [f"not read: {unread}"] if unread else []
+    lines = [f"not read: {unread}"] if unread and not _ASKED.fullmatch(unread) else []
     return [*lines, f"not told: changes of definitions before {blind['before_lsn']}"] if blind else lines

@@ -23,7 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import (
     parse_history,
     segment_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import ENVIRONMENT
+from ansible_collections.dbre.recovery.plugins.module_utils._core.programs import ENVIRONMENT, run
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import (
     LONG_HEADER_SIZE,
     PAGE,
@@ -31,6 +31,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.record import (
     Reader,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.segment import Owner, begins
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import Commit, CommitLog
 
 
 def roomiest(*directories: str) -> str:
@@ -161,6 +162,25 @@ class WalSource:
             if found is not None:
                 return int(found.group(1))
         return None
+
+    def has_of(self, timeline: int, segment: int) -> bool:
+        """Whether the archive has a segment that another timeline of this server wrote; it is in the directory then."""
+        name = segment_name(timeline, segment, self.segment_size)
+        path = self._spool / name
+        return path.exists() or self._archive.get(name, str(path))
+
+    def first_commit_of(self, timeline: int, lsn: int) -> Optional[Commit]:
+        """The first commit of another timeline from ``lsn`` on, of those in that segment and the next."""
+        segment = lsn // self.segment_size
+        if not self.has_of(timeline, segment):
+            return None
+        self.has_of(timeline, segment + 1)
+        argv = [self._waldump, f"--path={self._spool}", f"--timeline={timeline}", f"--start={format_lsn(lsn)}"]
+        # It goes on to where there is no more, which is an error to it.
+        _rc, stdout, _stderr = run([*argv, "--rmgr=Transaction"])
+        log = CommitLog()
+        log.add(stdout.encode())
+        return log.first_from(lsn)
 
     def release(self, segments: range) -> None:
         """Remove what was fetched of these segments; links cost nothing."""

@@ -81,6 +81,10 @@ def missing(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict
         what = f"what {least}{counted(later['count'], 'later transaction')} did"
         why = f"committed after the target, and only in what was kept: {'; '.join(later['lines'])}"
         found.append({"what": what, "rows": None, "why": why, "object": str(later.get("kept_as") or "")})
+    if data.get("switch") and later.get("unlogged"):
+        named = ", ".join(later["unlogged"])
+        why = f"no backup and no WAL has rows of unlogged tables, so that they came back empty: {named}"
+        found.append({"what": "rows of unlogged tables", "rows": None, "why": why, "object": ""})
     plan = data.get("load_plan") or {}
     handled = {*relations, *(relation_name(item) for item in plan.get("relations") or [])}
     handled |= {str(item.get("identity")) for item in plan.get("objects") or []}

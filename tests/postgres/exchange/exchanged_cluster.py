@@ -15,6 +15,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._exchange.exchange i
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.prepare import Preparation
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.archived import prove_archived
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import Search
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "restore"))
 
@@ -33,15 +35,19 @@ class Cluster(Production):
         self.sql("CREATE TABLE items (id int)", database="stock")
         self.write(1, 100)
         with (self.data / "postgresql.conf").open("a") as file:
-            file.write("include 'more.conf'\n")
+            file.write("include 'more.conf'\ninclude_dir 'conf.d'\n")
         # As sites have it whose configuration is kept elsewhere.
-        (self.root / "etc").mkdir()
+        (self.root / "etc" / "conf.d").mkdir(parents=True)
+        (self.root / "etc" / "conf.d" / "10.conf").write_text("temp_buffers = '9MB'\n")
+        (self.data / "conf.d").symlink_to("../etc/conf.d")
         (self.root / "etc" / "more.conf").write_text("work_mem = '4MB'\n")
         (self.data / "more.conf").symlink_to("../etc/more.conf")
         self.backrest("backup", "--type=full")
         self.write(101, 200)
         # Newer than any backup, so that it is seen which of both is in force.
         (self.root / "etc" / "more.conf").write_text("work_mem = '5MB'\n")
+        (self.root / "etc" / "conf.d" / "10.conf").write_text("temp_buffers = '10MB'\n")
+        (self.root / "etc" / "conf.d" / "20.conf").write_text("deadlock_timeout = '3s'\n")
         self.sql("ALTER SYSTEM SET maintenance_work_mem = '33MB'")
 
     def write(self, first: int, last: int) -> None:
@@ -72,6 +78,13 @@ class Cluster(Production):
             self.sql("SELECT count(*) || ' ' || sum(id) FROM events"),
             self.sql("SELECT count(*) || ' ' || sum(id) FROM items", database="stock"),
         )
+
+    def configured(self) -> bool:
+        """Whether configuration that is kept elsewhere is there, and in force, as it was written last."""
+        settings = [self.sql(f"SHOW {name}") for name in ("temp_buffers", "deadlock_timeout")]
+        written = {path.name: path.read_text() for path in (self.root / "etc" / "conf.d").iterdir()}
+        assert written == {"10.conf": "temp_buffers = '10MB'\n", "20.conf": "deadlock_timeout = '3s'\n"}
+        return (self.data / "conf.d").is_symlink() and settings == ["10MB", "3s"]
 
     def damaged(self) -> bool:
         return bool(self.sql("SELECT count(*) = 7 FROM later")) and not self.sql("SELECT count(*) FROM events")
@@ -125,6 +138,16 @@ class Swap:
     def take_back(self) -> dict[str, Any]:
         self.exchange.taken_back()
         return self.exchange.opened()
+
+    def find(self, **target: str) -> dict[str, Any]:
+        """What dr_target_lsn or dr_target_time leads to."""
+        with tempfile.TemporaryDirectory() as spool:
+            archive = StanzaArchive("main", config=str(self.cluster.config))
+            search = Search(self.login, make_request("shop", **target), spool, archive)
+            try:
+                return search.find()
+            finally:
+                search.close()
 
     def prove_archived(self) -> dict[str, Any]:
         archive = StanzaArchive("main", config=str(self.cluster.config), repo=1, parallel=1)

@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange import exchange as module
 from ansible_collections.dbre.recovery.plugins.module_utils._exchange.in_place import InPlace
-from exchanged_cluster import Cluster, Swap
+from exchanged_cluster import Cluster, Swap, must
 
 BEFORE = ("200 200 order 99", "200 20100", "200 20100")
 
@@ -37,6 +37,7 @@ def test_all_databases_are_as_before_the_migration_and_taking_it_back_loses_noth
     assert cluster.sql("SELECT to_regclass('later')") is None
     assert cluster.sql("SHOW work_mem") == "5MB"
     assert (cluster.data / "more.conf").is_symlink()
+    assert cluster.configured()
     assert cluster.sql("SHOW maintenance_work_mem") == "33MB"
     assert "recovery_target" not in (cluster.data / "postgresql.auto.conf").read_text()
     assert swap.prove_archived()["proved"]
@@ -69,18 +70,40 @@ def test_all_databases_are_as_before_the_migration_and_taking_it_back_loses_noth
 
 def test_a_second_incident_goes_to_timeline_three_and_its_first_backup_is_of_use(cluster: Cluster) -> None:
     cluster.migrate()
+    left = {"target_lsn": str(cluster.sql("SELECT pg_current_wal_insert_lsn()::text"))}
+    cluster.sql("CREATE TABLE much AS SELECT g FROM generate_series(1, 5000) g")
+    left_time = str(cluster.sql("SELECT clock_timestamp()::text"))
+    cluster.archive()
     first = Swap(cluster)
     first.carry_out()
+    # Nothing of what was left is the server's any more, though it has WAL there again.
+    cluster.sql("CREATE TABLE anew AS SELECT g FROM generate_series(1, 200000) g", "SELECT 1")
+    for target in (left, {"target_time": left_time}):
+        with pytest.raises(RecoveryError, match=r"timeline .*left"):
+            first.find(**target)
+    fork = first.exchange.marker()["opened"]["fork_lsn"]
+    assert first.find(target_lsn=fork)["target"]["timeline"] == 2
+    cluster.sql("DROP TABLE anew")
     first.side.ensure("absent")
     cluster.backrest("backup", "--type=full")
     cluster.write(201, 300)
+    connect = "CONNECTION 'host=/nowhere' PUBLICATION orders WITH (connect = false)"
+    cluster.sql(f"CREATE SUBSCRIPTION feed {connect}", "ALTER SUBSCRIPTION feed ENABLE")
     before = cluster.state()
     cluster.target_here("again")
     cluster.sql("DROP TABLE orders")
     cluster.archive()
     second = Swap(cluster, "again")
+    # Nobody commits any more, as nobody could.
+    cluster.sql("ALTER SYSTEM SET synchronous_standby_names = 'one'", "SELECT pg_reload_conf()")
     opened = second.carry_out()
     assert (opened["timeline"], opened["parent"]) == (3, 2)
+    waits, gap = opened["left_to_do"]
+    assert "they wait for standbys" in waits["what"]
+    must("sh", "-c", waits["command"])
+    assert "gap of subscription feed in shop" in gap["what"]
+    must("sh", "-c", gap["command"])
+    assert cluster.sql("SELECT subenabled FROM pg_subscription") is False
     assert cluster.state() == before
     second.side.ensure("absent")
 
@@ -237,6 +260,7 @@ def test_the_cluster_is_restored_in_place_and_what_only_it_had_was_kept_before(c
     assert cluster.sql("SELECT to_regclass('later')") is None
     assert cluster.sql("SHOW work_mem") == "5MB"
     assert (cluster.data / "more.conf").is_symlink()
+    assert cluster.configured()
     assert cluster.sql("SHOW maintenance_work_mem") == "33MB"
     assert swap.prove_archived()["proved"]
     assert (
@@ -262,14 +286,20 @@ def test_what_configuration_leads_to_is_as_it_was_where_wal_is_behind_a_link_too
     (cluster.data / "pg_wal").symlink_to(cluster.root / "wal")
     cluster.start()
     settings.write_text("work_mem = '4MB'\n")
+    newer = settings.parent / "conf.d" / "20.conf"
+    text = newer.read_text()
+    newer.unlink()
     cluster.backrest("backup", "--type=full")
+    newer.write_text(text)
+    cluster.sql("SELECT pg_reload_conf()")
     settings.write_text("work_mem = '6MB'\n")
     cluster.migrate()
     overwrite(Swap(cluster))
     assert cluster.state() == BEFORE
     assert settings.read_text() == "work_mem = '6MB'\n"
     assert cluster.sql("SHOW work_mem") == "6MB"
-    assert (cluster.data / "pg_wal").is_symlink()
+    assert cluster.configured()
+    assert (cluster.data / "pg_wal").resolve() == cluster.root / "wal"
 
 
 @pytest.mark.parametrize(

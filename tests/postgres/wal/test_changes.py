@@ -350,3 +350,40 @@ def test_databases_that_were_made_and_dropped_are_told_and_those_that_moved_or_d
     assert f"Database dropped: one with OID {oid}, with all that was in it." in lines
     assert cluster.history(since=since, until=since)["databases"] == []
     cluster.sql("DROP DATABASE ch_new", "DROP DATABASE ch_moved", "DROP TABLESPACE ch_moved")
+
+
+def test_what_is_no_relation_is_told_by_its_kind_and_nothing_is_told_that_nobody_changed(cluster: Cluster) -> None:
+    cluster.sql(
+        "CREATE TABLE ch_granted (id int, of int)", "CREATE SEQUENCE ch_numbers", "CREATE FUNCTION ch_f() RETURNS int "
+        "LANGUAGE sql AS 'SELECT 1'"
+    )  # fmt: skip
+    since = str(cluster.sql("SELECT pg_current_wal_insert_lsn()::text"))
+    wanted = {
+        "CREATE OR REPLACE FUNCTION ch_f() RETURNS int LANGUAGE sql AS 'SELECT 2'": (["functions"], []),
+        "CREATE TYPE ch_colour AS ENUM ('red')": (["types"], []),
+        "GRANT SELECT ON ch_granted TO PUBLIC": (["grants or options of relations"], []),
+        "COMMENT ON TABLE ch_granted IS 'of all'": (["comments"], []),
+        "ALTER SEQUENCE ch_numbers INCREMENT 2": (["definitions of sequences"], []),
+        "CREATE ROLE ch_late": ([], ["roles"]),
+        "ALTER ROLE ch_late SET work_mem = '5MB'": ([], ["settings of roles and databases"]),
+        "COMMENT ON ROLE ch_late IS 'late'": ([], ["comments on databases and roles"]),
+        "CREATE TABLE ch_with_it (id int); DROP FUNCTION ch_f()": (["functions"], []),
+        "DROP ROLE ch_late": ([], ["roles", "settings of roles and databases", "comments on databases and roles"]),
+    }
+    xids = {cluster.transact(statement): words for statement, words in wanted.items()}
+    quiet = [
+        cluster.transact(statement)
+        for statement in (
+            "CREATE TEMP TABLE passing (id serial PRIMARY KEY, v text); TRUNCATE passing; CREATE INDEX ON passing (v)",
+            "SELECT nextval('ch_numbers')",
+            "CREATE TABLE ch_numbered (id serial)",
+            "CREATE TABLE ch_quiet (id int); ANALYZE ch_granted",
+        )
+    ]
+    cluster.sql("VACUUM ANALYZE")
+    history = cluster.history(since=since, min_rows=1)
+    found = {one["xid"]: (one["what"], one["shared"]) for one in history["other_changes"]}
+    assert {xid: found.get(xid) for xid in xids} == {xid: (sorted(a), sorted(b)) for xid, (a, b) in xids.items()}
+    assert {xid: words for xid, words in found.items() if xid in quiet} == {}
+    told_too = [one["xid"] for one in history["other_changes"] if one["told"] and one["xid"] in xids]
+    assert told_too == [list(xids)[4], list(xids)[-2]]

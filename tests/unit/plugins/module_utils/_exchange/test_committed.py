@@ -111,3 +111,43 @@ def test_of_many_the_record_keeps_those_that_did_more_than_change_rows_and_count
     assert found["transactions"][-1]["xid"] == 9000
     assert found["lines"][0] == "4,001 transactions changed something in 2 databases after the target"
     assert "each transaction is a line of /evidence/transactions-5-0-1.jsonl on the database's host" in found["lines"]
+
+
+def other(xid: int, *what: str, shared: tuple[str, ...] = (), told: bool = False) -> dict[str, Any]:
+    times = {"lsn": f"0/E{xid:05X}", "commit_time": "2026-11-23T22:01:56+00:00"}
+    return {"xid": xid, **times, "what": list(what), "shared": list(shared), "told": told}
+
+
+def test_who_changed_no_row_is_counted_too_and_what_databases_share_once() -> None:
+    role = other(742, shared=("roles",))
+    looks = [
+        history_from("shop", "0/F00000") | {"other_changes": [other(740, "functions"), other(741, "types"), role]},
+        history_from("stock", "0/F00000") | {"other_changes": [role]},
+    ]
+    first = committed_after(looks, xid=741)
+    assert first["count"] == 2
+    assert first["lines"][:3] == [
+        "2 transactions changed something in 1 database after the target",
+        "shop: functions changed by 1 transaction",
+        "roles changed by 1 transaction",
+    ]
+    # What the next look reads again of all databases is no other, and one that changed rows, too, counts already.
+    more = other(743, "functions", shared=("roles",), told=True)
+    again = committed_after(
+        [
+            history_from("stock", "0/F10000", (743, "0/E002E7", "inserted", 1)) | {"other_changes": [role, more]},
+            history_from("shop", "0/F10000") | {"other_changes": [other(743, shared=("roles",))]},
+        ],
+        first,
+    )
+    assert again["count"] == 3
+    assert again["lines"][2:5] == [
+        "shop: functions changed by 1 transaction",
+        "stock: functions changed by 1 transaction",
+        "roles changed by 2 transactions",
+    ]
+    empty = committed_after([history_from("shop", "0/F00000") | {"unlogged": ["public.sessions"]}])
+    assert committed_after([], empty)["unlogged"] == ["shop: public.sessions"]
+    assert "shop: public.sessions is unlogged, and comes back empty" in empty["lines"]
+    alone = committed_after([history_from("shop", "0/F00000") | {"other_changes": [role]}])
+    assert alone["lines"][0] == "1 transaction changed something in what all databases share after the target"

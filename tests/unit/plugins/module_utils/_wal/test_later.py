@@ -74,3 +74,20 @@ def test_those_that_are_not_told_one_by_one_count_all_the_same() -> None:
 def test_what_the_damage_did_to_a_table_that_others_changed_too_is_not_later() -> None:
     found = later_transactions(history(DAMAGE, transaction(8, change("deleted", "orders", 100, 1))), [7])
     assert found["tables"] == [{"table": "public.orders", "inserted": 0, "updated": 0, "deleted": 1}]
+
+
+def test_who_changed_a_function_only_counts_and_who_changed_a_role_does_not() -> None:
+    one = {"lsn": "0/8", "commit_time": "2026-11-29 18:00:00+00:00", "shared": [], "told": False}
+    others = [
+        {**one, "xid": 7, "what": ["types"]},
+        {**one, "xid": 8, "what": ["functions"]},
+        {**one, "xid": 9, "what": [], "shared": ["roles"]},
+    ]
+    asked = {"unread": "what is older than 0/7, as dr_from says"}
+    found = later_transactions(history(DAMAGE, other_changes=others, scanned=asked), [7])
+    assert found["count"] == 1
+    assert found["lines"] == [
+        "1 transaction changed something in this database after the target",
+        "functions changed by 1 transaction",
+        NOT_TOLD,
+    ]

@@ -575,6 +575,12 @@ def test_a_takeover_that_nobody_proved_is_not_called_proved() -> None:
     assert _rds_report(switch={**SWITCH, "proved": False})["verdict"] == "in_part"
 
 
+def test_a_takeover_whose_unlogged_tables_came_back_empty_is_in_part() -> None:
+    report = _rds_report(switch=SWITCH, later={"count": 0, "lines": [], "unlogged": ["shop: public.sessions"]})
+    assert report["verdict"] == "in_part"
+    assert [item["what"] for item in report["missing"]] == ["rows of unlogged tables"]
+
+
 def test_a_takeover_whose_rows_differ_is_not_called_proved() -> None:
     sides = {"public.orders": {"rows": 2}}, {"public.orders": {"rows": 1}}
     recovery = {"fingerprints": {"recovered": sides[0], "production": sides[1]}}
