@@ -82,8 +82,8 @@ def missing(data: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict
         why = f"committed after the target, and only in what was kept: {'; '.join(later['lines'])}"
         found.append({"what": what, "rows": None, "why": why, "object": str(later.get("kept_as") or "")})
     if data.get("switch") and later.get("unlogged"):
-        named = ", ".join(later["unlogged"])
-        why = f"no backup and no WAL has rows of unlogged tables, so that they came back empty: {named}"
+        empty = ", ".join(later["unlogged"])
+        why = f"no backup and no WAL has rows of unlogged tables, so that they came back empty: {empty}"
         found.append({"what": "rows of unlogged tables", "rows": None, "why": why, "object": ""})
     plan = data.get("load_plan") or {}
     handled = {*relations, *(relation_name(item) for item in plan.get("relations") or [])}
