@@ -205,3 +205,21 @@ def test_the_cluster_is_overwritten_only_by_its_name_and_what_it_had_committed_i
     removed = shop.obey(gone["command"])
     assert removed.rc == 0, removed.output
     assert not list(shop.folder.glob("data.*"))
+
+
+@pytest.mark.whole
+def test_given_up_while_it_answers_nobody_the_server_serves_again_with_all_that_it_had(stock: Shop) -> None:
+    shop, words = stock, {"dr_strategy": "cluster_swap", "dr_incident_id": "closed"}
+    words["dr_target_xid"] = str(migrate(shop))
+    shop.query("shop", "INSERT INTO public.log VALUES (1)")
+    events = shop.folder / "incidents" / "closed" / "events.jsonl"
+    run_killed_in(going_back(shop, **words), events, "recover", 0, shop.environment)
+    with pytest.raises(psycopg2.OperationalError):
+        shop.query(CONTROL, "SELECT 1")
+    told = shop.abandon("--check", dr_incident_id="closed")
+    assert told.rc == 0, told.output
+    given_up = shop.abandon(dr_incident_id="closed")
+    assert given_up.rc == 0, given_up.output
+    assert logged(shop, "shop") == {1}
+    assert shop.count("public.lines") == 0
+    assert not list(shop.folder.glob("data.*"))
