@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import AWAY, HOME, PLANTED, Cloud
+from cloud import ABANDON, AWAY, HOME, PLANTED, Cloud
 
 TABLE_DROP = "dbre.recovery.dr_rds_table_drop"
 FAILOVER = "dbre.recovery.dr_rds_failover"
@@ -343,6 +343,47 @@ def test_a_lost_region_is_restored_in_another(cloud: Cloud, tmp_path: Path) -> N
         assert cloud.checksum("far", "public.orders", AWAY) == good
         assert cloud.instance("far", AWAY)["DBInstanceClass"] == "db.r6g.large"
         assert cloud.report("region1")["rpo"]["seconds"] is not None
+    finally:
+        cloud.emulated.control(f"region/{HOME}/restored")
+
+
+@pytest.mark.whole
+def test_what_a_failed_restore_leaves_in_another_region_is_told_by_whoever_is_asked(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    cloud.make_shop("remote")
+    policy = {"rds_backup_replica_region": AWAY, "rds_backup_settings_dir": str(tmp_path)}
+    backed_up = cloud.play("dbre.recovery.rds_backup", "remote", host=policy)
+    assert backed_up.rc == 0, backed_up.output
+    good = cloud.checksum("remote", "public.orders")
+    time.sleep(4)
+    given: dict[str, Any] = {
+        "dr_to_region": AWAY,
+        "dr_settings": str(tmp_path / "remote.json"),
+        "dr_incident_id": "region4",
+        "dr_overrides": {"deletion_protection": False},
+        "host": {"rds_login_db": "shop"},
+    }
+    cloud.emulated.control(f"region/{HOME}/lost")
+    try:
+        cloud.emulated.control("next/incompatible-restore", times=1)
+        failed = cloud.play(FAILOVER, "remote", **given)
+        assert failed.rc != 0
+        # It has production's name, and costs for as long as nobody knows of it.
+        words = " ".join(failed.output.split())
+        remove = f"'db_instance_identifier=remote incident=region4 state=absent region={AWAY}'"
+        assert f"(To give it up instead: delete remote, which was restored in {AWAY}. It stays until" in words
+        assert remove in words
+        abandoned = cloud.play(ABANDON, "remote", policy="dr-rds-failover", dr_incident_id="region4")
+        assert abandoned.rc != 0
+        assert remove in " ".join(abandoned.output.split())
+        removed = cloud.module("rds_restore", AWAY, **dict(word.split("=") for word in remove.strip("'").split()[:3]))
+        assert removed.rc == 0, removed.output
+        assert "remote" not in cloud.identifiers(AWAY)
+
+        run = cloud.play(FAILOVER, "remote", **given)
+        assert run.rc == 0, run.output
+        assert cloud.checksum("remote", "public.orders", AWAY) == good
     finally:
         cloud.emulated.control(f"region/{HOME}/restored")
 
