@@ -237,11 +237,29 @@ def makes(statement: Sequence[Token]) -> list[Name]:
                 return [name] if name else []
         return []
     if reader.words("alter"):
+        made = _moved(reader)
         before = Token("word", "rename"), Token("word", "to")
         for index in range(2, len(statement)):
             if tuple(statement[index - 2 : index]) == before:
-                return [(None, statement[index].text)]
+                return made or [(None, statement[index].text)]
+        return made
     return []
+
+
+def _moved(reader: _Reader) -> list[Name]:
+    """What ALTER gives another name or another schema, as it is called then."""
+    if not any(reader.words(*kind.split()) for kind in RELATION_KINDS):
+        return []
+    _if_exists(reader)
+    reader.words("only")
+    name = reader.name()
+    if name is None:
+        return []
+    if reader.words("rename", "to"):
+        other = reader.part()
+        return [(name[0], other)] if other else []
+    schema = reader.part() if reader.words("set", "schema") else None
+    return [(schema, name[1])] if schema else []
 
 
 def _if_exists(reader: _Reader) -> bool:

@@ -417,7 +417,11 @@ class Search:
             more += " Seen, but it is there now and nothing shows that it was made anew after that:\n"
             more += "\n".join(one.line(self.wanted.database) for one in undone_too[-LISTED:]) + "\n"
         if anew:
-            more += " Seen, but the log shows it made anew after that, so that something else took it since:\n"
+            more += (
+                " Seen, but the log shows it made anew after that, so that something else took it since (unless what "
+                "was made without a schema's name is in another schema: then give the second of its drop as "
+                "dr_target_time):\n"
+            )
             more += "\n".join(one.line(self.wanted.database, offered=False) for one in anew[-LISTED:]) + "\n"
         if maybe:
             more += " Perhaps it was one of these, which do not name it:\n"

@@ -107,9 +107,12 @@ def test_what_begins_and_ends_a_transaction(text: str, expected: Any) -> None:
         ("create or replace view v as select 1", [(None, "v")]),
         ("create schema if not exists \"S\"", [(None, "S")]),
         ("alter table new_orders rename to orders", [(None, "orders")]),
+        ("alter table today.new_orders rename to orders", [("today", "orders")]),
+        ('alter table if exists staging."Orders" set schema public', [("public", "Orders")]),
         ("alter schema a rename to b", [(None, "b")]),
         ("create index on orders (id)", []),
         ("alter table orders add x int", []),
+        ("alter table orders rename column a to b", []),
     ],
 )  # fmt: skip
 def test_what_a_statement_makes(text: str, expected: Any) -> None:
