@@ -82,7 +82,13 @@ def undo_plan(
     chosen = [change for changes in by_xid for change in changes]
     oids = {change["oid"] for change in chosen}
     left_to_do = [
-        item for one in mine for item in [*large_objects_left(one["changes"], one["xid"]), *_to_refresh(one["changes"])]
+        item
+        for one in mine
+        for item in [
+            *large_objects_left(one["changes"], one["xid"]),
+            *_beside_rows(history, one["xid"]),
+            *_to_refresh(one["changes"]),
+        ]
     ]
     # A list of tables that somebody gave is all that is to be undone.
     unlogged = [] if wanted else list(history.get("unlogged") or [])
@@ -190,6 +196,26 @@ def _not_told(unlogged: Sequence[str]) -> list[dict[str, Any]]:
 
 def _what(item: Mapping[str, Any]) -> str:
     return f"{item['type']} {item['object']}: {item['reason']}"
+
+
+def _beside_rows(history: Mapping[str, Any], xid: int) -> list[dict[str, Any]]:
+    """Entries for functions, types and the like that the transaction changed, too, which no undo of rows takes back."""
+    words = [word for one in history.get("other_changes") or [] if one["xid"] == xid for word in one["what"]]
+    shared = [word for one in history.get("other_changes") or [] if one["xid"] == xid for word in one["shared"]]
+    return [
+        {
+            "type": ", ".join(what),
+            "object": f"of transaction {xid}",
+            "reason": f"the transaction made, changed or removed some, WAL does not tell which, and they are as it left "
+            f"them. As they were just before it they are in what dr_strategy={strategy} brings back",
+            "command": None,
+            "lost": True,
+            "rows": None,
+            "needs_side_instance": False,
+        }
+        for what, strategy in ((words, "database"), (shared, "cluster_swap"))
+        if what
+    ]
 
 
 def _to_refresh(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -97,6 +97,25 @@ def test_large_objects_that_it_changed_and_views_that_it_refreshed_are_left_to_p
         undo_plan(history((7, [changed])), named(7))
 
 
+def test_functions_and_roles_that_it_changed_beside_rows_are_told_as_not_undone() -> None:
+    other = {
+        "xid": 7,
+        "lsn": "0/700",
+        "commit_time": "",
+        "what": ["functions", "types"],
+        "shared": ["roles"],
+        "told": True,
+    }
+    one = {**history((7, ROWS), (8, ROWS)), "other_changes": [other, {**other, "xid": 8}]}
+    found = undo_plan(one, named(7))
+    assert [(item["type"], item["object"], item["lost"]) for item in found["left_to_do"]] == [
+        ("functions, types", "of transaction 7", True),
+        ("roles", "of transaction 7", True),
+    ]
+    assert "dr_strategy=cluster_swap" in found["left_to_do"][1]["reason"]
+    assert any(line.startswith("NOT UNDONE: functions, types of transaction 7: ") for line in found["later"])
+
+
 def test_several_are_one_plan_with_the_tables_of_each() -> None:
     other = [change("updated", "prices", 100, 3), change("deleted", "other", 102, 1)]
     between = (8, [change("updated", "prices", 100, 1)])
