@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import is_superuser, seeing_all
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import is_superuser
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import is_another, owner_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
@@ -20,14 +20,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import (
-    firing_triggers,
-    incoming_keys,
-    orphans,
-    outgoing_keys,
-    shown_key,
-    silence,
-    source_of,
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.by_hand import (
+    by_hand,
+    is_quiet,
+    surroundings,
+    what_it_runs,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import (
     ExistingTable,
@@ -73,7 +70,9 @@ class CopyBeside(ExistingTable):
                 what = f"production's columns are others ({', '.join(differing)}), so take from it what is needed"
                 return [left("table", self.shown, f"{whole}; {what}", lost=True)]
             lacked, changed = self._lacked(connection, oid)
-            statements = self._statements(connection, oid)
+            quiet = is_quiet(connection, oid)
+            statements, runs = self._statements(connection, oid, quiet), what_it_runs(connection, oid)
+            merge_runs = what_it_runs(connection, oid, quiet)
             whom = self._whom(connection, owner_of(connection, oid))
         except connection.DatabaseError as error:
             execute(connection, "ROLLBACK TO SAVEPOINT dbre_look")
@@ -88,14 +87,14 @@ class CopyBeside(ExistingTable):
         lost = lacked is None or lacked + changed > 0
         found = []
         if statements["merge"]:
-            what += f". The command puts in those that it lacks{whom}"
+            what += f". The command puts in those that it lacks{merge_runs}{whom}"
             found.append(left("table", self.shown, f"{whole}; {what}", statements["merge"], lost=lost, rows=lacked))
-            what = f"instead: the command puts all rows of {kept} in the place of production's"
+            what = f"instead: the command puts all rows of {kept} in the place of production's{runs}"
             found.append(left("table", self.shown, what, statements["exchange"]))
         else:
-            what += f". The command puts them all in the place of production's{whom}"
+            what += f". The command puts them all in the place of production's{runs}{whom}"
             found.append(left("table", self.shown, f"{whole}; {what}", statements["exchange"], lost=lost, rows=lacked))
-        what = "the command takes such an exchange back, with the rows that production had until then"
+        what = f"the command takes such an exchange back, with the rows that production had until then{runs}"
         found.append(left("table", self.shown, what, statements["back"]))
         return found
 
@@ -125,7 +124,7 @@ class CopyBeside(ExistingTable):
             )
             return lacked, changed
 
-    def _statements(self, connection: Any, oid: int) -> dict[str, str | None]:
+    def _statements(self, connection: Any, oid: int, quiet: bool) -> dict[str, str | None]:
         """SQL for people: ``merge`` (None where a key is missing), ``exchange`` of all rows, and the way ``back``."""
         name_before = self.derived("_before_exchange")
         before = quote_name(self.staging, name_before)
@@ -141,9 +140,9 @@ class CopyBeside(ExistingTable):
         if self.key:
             unique = computable(unique_keys(connection, oid), self.copied_columns)
             over = passing_over(unique, self, self.as_it_was(self.copy))
-            insert = self.insert_statement(self.copy, over)
-            show, hide = seeing_all(connection, [oid])
-            merge = "; ".join(["BEGIN", *show, insert, *forward, *hide, "COMMIT;"])
+            merge = by_hand(
+                surroundings(connection, oid, quiet), [self.insert_statement(self.copy, over)], last=forward
+            )
         save = create_kept(connection, self.staging, name_before, f"SELECT * FROM {self.own}")
         remove = f"DROP TABLE {before}"
         return {
@@ -153,29 +152,7 @@ class CopyBeside(ExistingTable):
         }
 
     def _exchange(self, connection: Any, oid: int, first: Iterable[str], source: str, last: Iterable[str]) -> str:
-        """One transaction in which no trigger fires, and which ends with an error where a foreign key would break."""
-        off, on = silence(firing_triggers(connection, [oid]))
-        keys = {key["oid"]: key for find in (outgoing_keys, incoming_keys) for key in find(connection, [oid])}
-        ends = {key[end] for key in keys.values() for end in ("relation", "other_relation")}
-        show, hide = seeing_all(connection, sorted({oid, *ends}))
-        tests = "".join(
-            f"IF EXISTS (SELECT FROM {source_of(key)} f WHERE {orphans(key)}) THEN RAISE EXCEPTION "
-            f"{quote_literal('foreign key ' + shown_key(key).replace('%', '%%') + ' would break')}; END IF; "
-            for key in keys.values()
-        )
-        statements = [
-            "BEGIN",
-            f"LOCK TABLE {self.own} IN EXCLUSIVE MODE",
-            *show,
-            *first,
-            "SET LOCAL session_replication_role = replica",
-            *off,
-            f"DELETE FROM {self.own}",
-            self.insert_statement(source),
-            *on,
-            *([f"DO {quote_literal(f'BEGIN {tests}END')}"] if tests else []),
-            *hide,
-            *last,
-            "COMMIT;",
-        ]
-        return "; ".join(statements)
+        """SQL for people that puts the rows of ``source`` in the place of all that the table has."""
+        first = [f"LOCK TABLE {self.own} IN EXCLUSIVE MODE", *first]
+        changes = [f"DELETE FROM {self.own}", self.insert_statement(source)]
+        return by_hand(surroundings(connection, oid, quiet=True), changes, first, last)

@@ -11,7 +11,6 @@ from typing import Any
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import seeing_all
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
@@ -40,6 +39,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.referenc
     source_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.by_hand import (
+    by_hand,
+    is_quiet,
+    surroundings,
+    what_it_runs,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import (
     ExistingTable,
     same_row,
@@ -76,8 +81,8 @@ class Merged:
         self.table = table
         self.oid = table.oid(connection)
         self.owners = owners
-        # For the commands that are left to people.
-        self.seeing = seeing_all(connection, [self.oid])
+        # For the commands that are left to people: before we see all and keep triggers from firing.
+        self.around = surroundings(connection, self.oid, is_quiet(connection, self.oid))
         self.owner = owners.of(self.oid, table.schema)
         # Where the owner of the table may read it, too, until we are done.
         self.copy = self.owner.bring(table.staging, table.copy_name)
@@ -266,13 +271,14 @@ class Merged:
         self.dropped += [table.copy, quote_name(table.staging, table.derived("_lacked"))]
         table.set_sequences(connection)
         over = passing_over(self.unique, table, table.as_it_was(unfit))
+        runs = what_it_runs(connection, self.oid, self.around.quiet)
         left_to_do = [
             left(
                 "rows",
                 table.shown,
                 f"{counted(count, 'row')} of before the incident did not come back: {reason}. To be found in "
-                f"{shown[unfit_name]}; when they fit, run the command, which passes over those that do not",
-                self._command(table.insert_statement(unfit, over)),
+                f"{shown[unfit_name]}; when they fit, run the command, which passes over those that do not{runs}",
+                by_hand(self.around, [table.insert_statement(unfit, over)]),
                 lost=True,
                 rows=count,
             )
@@ -290,8 +296,8 @@ class Merged:
                     table.shown,
                     f"other values than before the incident: {counted(differing, 'row')}, {others}. Production's were "
                     f"left as they are; as they were, they are in {shown[differs_name]}. The command puts these in "
-                    "their place",
-                    self._update_statement(differs),
+                    f"their place{runs}",
+                    by_hand(self.around, [self._update_statement(differs)]),
                     lost=damaged > 0,
                     rows=damaged or differing,
                 )
@@ -381,11 +387,10 @@ class Merged:
             shown = table.keep(connection, name, f"keys of rows of {table.shown} that the damage made")
             theirs, copy = f"{table.on_key('p', 's')} AND {by_it}", quote_name(table.staging, table.derived("_taken"))
             reason += f"; their keys are in {shown}. The command takes those away that nobody has written since, and "
-            reason += "keeps a copy of them beside"
-            command = self._command(
-                f"CREATE TABLE {copy} AS SELECT p.* FROM {table.own} p JOIN {place} s ON {theirs}",
-                f"DELETE FROM {table.own} p USING {place} s WHERE {theirs}",
-            )
+            reason += f"keeps a copy of them beside{what_it_runs(connection, self.oid, self.around.quiet)}"
+            save = f"CREATE TABLE {copy} AS SELECT p.* FROM {table.own} p JOIN {place} s ON {theirs}"
+            delete = f"DELETE FROM {table.own} p USING {place} s WHERE {theirs}"
+            command = by_hand(self.around, [delete], [save])
         return [left("removal of rows that the damage made in", table.shown, reason, command, lost=True, rows=count)]
 
     def _update_statement(self, source: str) -> str:
@@ -396,13 +401,7 @@ class Merged:
             if column["name"] not in table.key and column["identity"] != "a"
         ]
         changes = ", ".join(f"{name} = s.{name}" for name in names)
-        return self._command(f"UPDATE {table.own} p SET {changes} FROM {source} s WHERE {table.on_key('p', 's')}")
-
-    def _command(self, *statements: str) -> str:
-        """Statements for people, who see all rows."""
-        show, hide = self.seeing
-        found = [*show, *statements, *hide]
-        return "; ".join(["BEGIN", *found, "COMMIT;"]) if len(found) > 1 else f"{found[0]};"
+        return f"UPDATE {table.own} p SET {changes} FROM {table.as_it_was(source)} WHERE {table.on_key('p', 's')}"
 
 
 def merge_tables(connection: Any, tables: Sequence[ExistingTable], locks: Locks) -> None:

@@ -77,7 +77,7 @@ def test_the_commands_printed_beside_a_copy_put_it_to_use(shop: Any) -> None:
     assert (rows_of("orders"), rows_of("keyless")) == (contents["orders"], contents["keyless"])
     production.sql("shop", back, back_keyless)
     assert (rows_of("orders"), rows_of("keyless")) == (damaged["orders"], damaged["keyless"])
-    production.sql("shop", "ALTER TABLE orders DISABLE TRIGGER note", merge)
+    production.sql("shop", merge, "ALTER TABLE orders DISABLE TRIGGER note")
     assert production.sql("shop", "SELECT count(*) FROM orders") == 150000
     assert production.sql("shop", "SELECT count(*) FROM orders WHERE total = 0") == 7
     # A parent that lines need, and the copy lacks.
@@ -136,6 +136,48 @@ def test_merge_puts_missing_rows_back_and_lists_the_others(shop: Any) -> None:
     assert production.sql("shop", f"{listed}lines_differs") == "1,2,3"
     assert production.sql("shop", f"{listed}lines_not_fitting") == "1999"
     assert production.sql("shop", "SELECT nextval('lines_id_seq')") == 2001
+
+
+def test_the_commands_of_a_merge_fire_no_trigger_and_know_the_types_of_users(shop: Any) -> None:
+    production = shop.production
+    production.sql(
+        "shop",
+        "CREATE DOMAIN cents AS int CHECK (VALUE >= 0)",
+        "ALTER DOMAIN cents OWNER TO dbre_owner",
+        "CREATE TYPE price AS (amount cents, word text)",
+        "CREATE TABLE priced (id int PRIMARY KEY, price price, code text UNIQUE)",
+        "INSERT INTO priced SELECT g, ROW(g, 'euro')::price, NULLIF('c' || g, 'c5') FROM generate_series(1, 20) g",
+        "CREATE TABLE noted (what text)",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO public.noted VALUES (TG_OP); RETURN NULL; END $$",
+        "CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON priced FOR EACH ROW EXECUTE FUNCTION note()",
+        "CREATE TRIGGER note_always AFTER INSERT OR UPDATE OR DELETE ON priced FOR EACH ROW EXECUTE FUNCTION note()",
+        "ALTER TABLE priced ENABLE ALWAYS TRIGGER note_always",
+        "ALTER TABLE priced OWNER TO dbre_owner",
+        "ALTER TABLE noted OWNER TO dbre_owner",
+    )
+    shop.take_side()
+    rows = "SELECT string_agg(p::text, ' ' ORDER BY id) FROM priced p"
+    before = production.sql("shop", rows)
+    production.sql(
+        "shop",
+        "DO $$ BEGIN UPDATE priced SET price = ROW(0, 'x')::price WHERE id <= 3; DELETE FROM priced WHERE id = 4; "
+        "UPDATE priced SET id = 205 WHERE id = 5; END $$",
+    )
+    incident = production.sql("shop", "SELECT xmin::text::int FROM priced WHERE id = 1")
+    production.sql("shop", "INSERT INTO priced VALUES (100, NULL, 'c4')")
+    answer = shop.recover("shop", relations=["priced"], load="merge", xids=[incident])
+
+    production.sql("shop", "DELETE FROM priced WHERE id = 100", "TRUNCATE noted")
+    left = answer["result"]["left_to_do"]
+    assert [entry["rows"] for entry in left] == [1, 3, 1]
+    assert all("what others wrote for this table" in entry["reason"] for entry in left)
+    for entry in left:
+        production.sql("shop", entry["command"])
+    assert production.sql("shop", rows) == before
+    assert production.sql("shop", "SELECT count(*) FROM noted") == 0
+    always = "SELECT string_agg(tgenabled::text, '' ORDER BY tgname) FROM pg_trigger WHERE tgrelid = 'priced'::regclass"
+    assert production.sql("shop", always) == "OA"
 
 
 def test_of_a_large_table_that_lost_few_rows_few_travel(shop: Any) -> None:
