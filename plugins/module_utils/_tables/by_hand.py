@@ -39,7 +39,7 @@ def is_quiet(connection: Any, oid: int) -> bool:
 
 
 class Surroundings(NamedTuple):
-    """Triggers to be kept from firing, foreign keys to be looked at, and statements to see all rows, and to end that."""
+    """Triggers to be silenced, foreign keys to be looked at, and statements to see all rows, and to end that."""
 
     quiet: bool
     firing: Sequence[Mapping[str, Any]]

@@ -206,8 +206,8 @@ def _beside_rows(history: Mapping[str, Any], xid: int) -> list[dict[str, Any]]:
         {
             "type": ", ".join(what),
             "object": f"of transaction {xid}",
-            "reason": f"the transaction made, changed or removed some, WAL does not tell which, and they are as it left "
-            f"them. As they were just before it they are in what dr_strategy={strategy} brings back",
+            "reason": f"the transaction made, changed or removed some, WAL does not tell which, and they are as it "
+            f"left them. As they were just before it they are in what dr_strategy={strategy} brings back",
             "command": None,
             "lost": True,
             "rows": None,
