@@ -45,6 +45,11 @@ options:
     description: The words of the command line that name the inventory.
     type: str
     default: -i INVENTORY
+  subscribed:
+    description: What the filter P(dbre.recovery.failover_subscribed#filter) returned.
+    type: list
+    elements: dict
+    default: []
 author:
   - the dbre.recovery authors (!UNKNOWN)
 """
@@ -71,9 +76,10 @@ def failover_left_to_do(
     diverged: Sequence[Mapping[str, Any]] = (),
     applied: bool = True,
     inventory: str = "-i INVENTORY",
+    subscribed: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     known = last_words if {"way", "missing"} & set(last_words or {}) else {}
-    return left_to_do(planned, located, known or {}, fork_lsn, diverged, applied, inventory)
+    return left_to_do(planned, located, known or {}, fork_lsn, diverged, applied, inventory, subscribed)
 
 
 class FilterModule:

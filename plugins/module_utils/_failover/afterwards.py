@@ -25,13 +25,14 @@ def left_to_do(
     diverged: Sequence[Mapping[str, Any]] = (),
     applied: bool = True,
     inventory: str = "-i INVENTORY",
+    subscribed: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """What people have to do afterwards; what was lost among it, so that no report calls it whole.
 
     ``found`` is what :func:`located` returned, ``last_words`` what the module postgresql_old_primary returned, empty
     where the old primary was not asked, ``fork_lsn`` where the new timeline began, ``diverged`` what
     :func:`diverged_of` returned, ``applied`` whether synchronous replication is as it was, ``inventory`` the words
-    of the command line that name it.
+    of the command line that name it, ``subscribed`` what :func:`subscribed_of` returned.
     """
     old, new = str((planned.get("primary") or {}).get("host")), str(found["candidate"])
     if "patroni" in found:
@@ -83,7 +84,7 @@ def left_to_do(
     ]
     entries += [_rebuild(entry, new) for entry in diverged]
     whole = found["lost"]["transactions"] == 0 and not own.get("commits")
-    entries += logical_left(found.get("logical") or [], old, new, fork_lsn, whole)
+    entries += logical_left(found.get("logical") or [], old, new, fork_lsn, whole, subscribed)
     names = (found.get("replication") or {}).get("synchronous_standby_names")
     if names and not applied:
         entries.append(

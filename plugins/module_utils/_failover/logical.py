@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, Slot
 
 # PostgreSQL: ReplicationSlotOnDisk in src/backend/replication/slot.c, the same in its beginning since 9.4: magic,
@@ -76,13 +77,73 @@ def logical_lines(old: HostState, new: str, slots: Sequence[dict[str, Any]]) -> 
     return said
 
 
+def subscribed_of(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Subscriptions on all hosts, as ``{host, database, name, slot, remote_lsn, left}``; of a host that failed
+    ``{host, left}``.
+
+    ``results`` are those of a task in a loop over hosts, with the module postgresql_subscription_lead.
+    """
+    found = []
+    for result in results:
+        host = str(result.get(str(result.get("ansible_loop_var", "item"))))
+        if "subscriptions" in result:
+            found += [{"host": host, **each} for each in result["subscriptions"]]
+        else:
+            said = " ".join(str(result.get("msg") or "no answer").split()).replace("Task failed: ", "")
+            found.append({"host": host, "left": said})
+    return found
+
+
 def logical_left(
-    slots: Sequence[dict[str, Any]], old: str, new: str, fork_lsn: str, whole: bool
+    slots: Sequence[dict[str, Any]],
+    old: str,
+    new: str,
+    fork_lsn: str,
+    whole: bool,
+    subscribed: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """What people have to do for consumers; ``whole``: whether the new primary has all that the old one had."""
-    return [_lead(slot["name"], old, new, "" if whole else fork_lsn) for slot in slots if slot["kept"]] + [
-        _begin_anew(slot["name"], new) for slot in slots if not slot["kept"]
-    ]
+    """What people have to do for consumers.
+
+    ``whole``: whether the new primary has all that the old one had; ``subscribed`` is what :func:`subscribed_of`
+    returned.
+    """
+    by_slot = {each["slot"]: each for each in subscribed if each.get("slot")}
+    entries = []
+    for slot in slots:
+        name, known = slot["name"], by_slot.get(slot["name"])
+        if not slot["kept"]:
+            entries.append(_begin_anew(name, new))
+        elif known is None:
+            entries.append(_lead(name, old, new, "" if whole else fork_lsn))
+        elif known["left"]:
+            entries.append(_look_at(known, new, fork_lsn))
+    for each in subscribed:
+        if not each.get("slot"):
+            reason = f"Whether its subscriptions go on is not known: {each['left']}."
+            entries.append({"what": f"Look at {each['host']}, which subscribes to {old}", "reason": reason})
+    return entries
+
+
+def _look_at(known: Mapping[str, Any], new: str, fork_lsn: str) -> dict[str, Any]:
+    """What to do with a subscription whose slot the new primary has, and which was left as it is."""
+    of = f"subscription {known['name']} of database {known['database']} on {known['host']}"
+    beyond = bool(known["remote_lsn"]) and parse_lsn(known["remote_lsn"]) > parse_lsn(fork_lsn)
+    if beyond:
+        return {
+            "what": f"{of}, which has more than {new}",
+            "lost": True,
+            "reason": f"It was left as it is: {known['left']}. {_ANEW.format(new=new)}",
+        }
+    return {
+        "what": f"Lead {of} to {new}",
+        "reason": f"It was left as it is: {known['left']}. Mend that, and run this again with the same dr_incident_id.",
+    }
+
+
+_ANEW = (
+    "Begin the consumer anew with a copy; on a subscriber: ALTER SUBSCRIPTION ... DISABLE, then SET (slot_name = "
+    "NONE), DROP SUBSCRIPTION, empty its tables, and CREATE SUBSCRIPTION with a connection to {new}."
+)
 
 
 def _lead(name: str, old: str, new: str, fork_lsn: str) -> dict[str, Any]:
@@ -107,9 +168,7 @@ def _begin_anew(name: str, new: str) -> dict[str, Any]:
         "lost": True,
         "reason": (
             f"{new} does not have it, and a new one begins at the moment when it is made: what was committed before "
-            "and not sent would be left out without a word. Begin the consumer anew with a copy; on a subscriber: "
-            "ALTER SUBSCRIPTION ... DISABLE, then SET (slot_name = NONE), DROP SUBSCRIPTION, empty its tables, and "
-            f"CREATE SUBSCRIPTION with a connection to {new}. From PostgreSQL 17 on, a slot made with failover = true "
-            "and a standby with sync_replication_slots spare that the next time."
+            f"and not sent would be left out without a word. {_ANEW.format(new=new)} From PostgreSQL 17 on, a slot "
+            "made with failover = true and a standby with sync_replication_slots spare that the next time."
         ),
     }

@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.afterwards import diverged_of, left_to_do
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.choice import Wishes
+from ansible_collections.dbre.recovery.plugins.module_utils._failover.logical import subscribed_of
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.planning import Known, located, plan
 
 SEGMENT = 1 << 24
@@ -279,10 +280,36 @@ def test_a_subscriber_whose_slot_the_new_primary_lacks_is_told_and_no_verdict_hi
     assert "logical slot till is on db2, too" in said
     left = left_to_do(found, located(found, {}), {"way": "rejoin"}, "0/5000000")
     assert [(one["what"], one.get("lost")) for one in left if "slot" in one["what"]] == [
-        ("Lead the consumer of logical slot till to db2", None),
         ("logical replication slot shop, and so what its consumer had not got yet", True),
+        ("Lead the consumer of logical slot till to db2", None),
     ]
     assert "remote_lsn" not in str(left), "nothing was lost, so that it cannot be beyond"
+
+
+def test_what_became_of_subscriptions_is_told_one_by_one() -> None:
+    slots = [slot(name, usable=True) for name in ("till", "ahead", "far", "other")]
+    found = planned(seen("db2", "0/5000000", slots=slots), seen("db1", "0/5000000", **DEAD, slots=slots))
+    of = {"database": "reports", "remote_lsn": "0/4000000", "left": ""}
+    results = [
+        {
+            "ansible_loop_var": "at",
+            "at": "report1",
+            "subscriptions": [
+                {**of, "name": "till", "slot": "till"},
+                {**of, "name": "ahead", "slot": "ahead", "remote_lsn": "0/6000000", "left": "it has rows"},
+                {**of, "name": "far", "slot": "far", "left": "it is disabled"},
+            ],
+        },
+        gone("report2"),
+    ]
+    left = left_to_do(found, located(found, {}), {"way": "rejoin"}, "0/5000000", subscribed=subscribed_of(results))
+    assert [(one["what"], one.get("lost")) for one in left[-4:]] == [
+        ("subscription ahead of database reports on report1, which has more than db2", True),
+        ("Lead subscription far of database reports on report1 to db2", None),
+        ("Lead the consumer of logical slot other to db2", None),
+        ("Look at report2, which subscribes to db1", None),
+    ]
+    assert "Connection timed out" in left[-1]["reason"]
 
 
 def test_of_a_disk_that_cannot_be_read_it_is_said_that_other_slots_are_not_known() -> None:
