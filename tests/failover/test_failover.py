@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ PLAYBOOK = os.environ.get("DBRE_PLAYBOOK", "dbre.recovery.dr_primary_failure")
 
 BOUNCER = "/var/tmp/failover-pgbouncer"
 NAMES = "/var/tmp/failover-names"
+REPORTS = "/var/tmp/failover-reports"
 UNIT = f"postgresql@{MAJOR}-{CLUSTER}"
 KEY = base64.b64encode(b"of the tests").decode()
 NAMED = """
@@ -72,6 +74,10 @@ class Lab:
     def answer(self, host: Host, statement: str) -> str:
         """As sql(), empty where no server answers."""
         return host.run(f"psql -X -q -A -t -p {PORT} -c {shlex.quote(statement)}", check=False).strip()
+
+    def answers(self, host: Host, statement: str = "SELECT 1") -> bool:
+        """Whether a server answers with 1."""
+        return self.answer(host, statement) == "1"
 
     def roles(self) -> list[Host]:
         """The primary, and those that stand by."""
@@ -446,6 +452,49 @@ def test_killed_in_each_phase_no_commit_that_a_synchronous_standby_confirmed_is_
         lab.sql(host, "ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()")
 
 
+def test_a_subscriber_goes_on_with_the_new_primary_from_where_it_was(lab: Lab, subscriber: str) -> None:
+    for host in (lab.old, lab.new, lab.other):
+        lab.sql(host, "ALTER SYSTEM SET wal_level = logical; ALTER SYSTEM SET hot_standby_feedback = on")
+        lab.sql(host, "ALTER SYSTEM SET sync_replication_slots = on")
+        host.run(f"systemctl restart {UNIT}", user="root")
+    for host in (lab.old, lab.new, lab.other):
+        wait_until(partial(lab.answers, host), f"{host.name} answers")
+    primary, *standbys = lab.roles()
+    lab.sql(primary, "CREATE TABLE sold (n int PRIMARY KEY); GRANT SELECT ON sold TO app; ALTER ROLE app REPLICATION")
+    lab.sql(primary, "CREATE PUBLICATION shop FOR TABLE sold; INSERT INTO sold VALUES (1)")
+    conninfo = f"host={primary.variables['ansible_host']} port={PORT} dbname=postgres user=app"
+    lab.clients.run(
+        f"{subscriber} -c 'CREATE TABLE sold (n int PRIMARY KEY)'"
+        f" -c \"CREATE SUBSCRIPTION shop CONNECTION '{conninfo}' PUBLICATION shop WITH (failover)\""
+    )
+    synced = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'shop' AND synced AND NOT temporary"
+    for number, host in enumerate(standbys, 10):
+        wait_until(partial(lab.answers, host, synced), f"{host.name} has its slot")
+        lab.sql(primary, f"INSERT INTO sold VALUES ({number})")
+    sold = f"{subscriber} -c 'SELECT array_agg(n ORDER BY n) FROM sold'"
+    wait_until(lambda: lab.clients.run(sold).strip() == "{1,10,11}", "it has all")
+    primary.run(f"pid=$(head -1 {DATA}/postmaster.pid); kill -KILL $pid $(pgrep -P $pid)")
+    groups = {
+        "followers_now": {"hosts": {host.name: {} for host in standbys}},
+        "subscriber": {"hosts": {lab.clients.name: {"postgresql_port": 6935, "postgresql_socket_dir": REPORTS}}},
+    }
+    inventory = lab.reports.parent / "subscriber.json"
+    inventory.write_text(json.dumps({"all": {"children": groups}}))
+    lab.inventories.append(str(inventory))
+    given = {"dr_primary": primary.name, "dr_standby_group": "followers_now", "dr_incident_id": "subscribed"}
+    done = lab.fail_over(**given)
+    lab.inventories.remove(str(inventory))
+    assert done.rc == 0, done.output
+    new, *_others = lab.roles()
+    lab.sql(new, "INSERT INTO sold VALUES (100)")
+    wait_until(lambda: lab.clients.run(sold).strip() == "{1,10,11,100}", "it goes on")
+    (led,) = json.loads((lab.reports / "subscribed" / "evidence" / "subscribed.json").read_text())
+    assert (led["host"], led["name"], led["left"]) == (lab.clients.name, "shop", "")
+    report = lab.report("subscribed")
+    assert report["verdict"] == "proved"
+    assert "slot" not in str([one["what"] for one in report["left_to_do"]])
+
+
 def test_an_expert_who_knows_everything_leads_clients_to_another_with_bare_commands(
     lab: Lab, record_property: Callable[[str, object], None]
 ) -> None:
@@ -465,6 +514,26 @@ def test_an_expert_who_knows_everything_leads_clients_to_another_with_bare_comma
     lab.wait_until_told(20, "[34]")
     lab.stop_clients()
     lab.note_outages(record_property)
+
+
+def wait_until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 90
+    while not true():
+        assert time.monotonic() < deadline, f"not within 90 s: {what}"
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def subscriber(lab: Lab) -> Iterator[str]:
+    """A server of its own, beside the repository; psql there."""
+    binaries = f"/usr/lib/postgresql/{MAJOR}/bin"
+    lab.clients.run(
+        f"rm -rf {REPORTS} && mkdir {REPORTS} && {binaries}/initdb -N -A trust -D {REPORTS}/data > /dev/null"
+        f" && {binaries}/pg_ctl start -w -s -D {REPORTS}/data -l {REPORTS}/log"
+        f" -o '-p 6935 -k {REPORTS} -c listen_addresses=' > /dev/null 2>&1"
+    )
+    yield f"psql -X -q -A -t -v ON_ERROR_STOP=1 -h {REPORTS} -p 6935 postgres"
+    lab.clients.run(f"{binaries}/pg_ctl stop -m immediate -s -D {REPORTS}/data; rm -rf {REPORTS}", check=False)
 
 
 def wait_for_server(host: Host) -> None:
