@@ -460,6 +460,10 @@ def test_a_subscriber_goes_on_with_the_new_primary_from_where_it_was(lab: Lab, s
     for host in (lab.old, lab.new, lab.other):
         wait_until(partial(lab.answers, host), f"{host.name} answers")
     primary, *standbys = lab.roles()
+    for host in standbys:
+        # Whoever copies slots asks a database for them.
+        known = lab.sql(host, "SHOW primary_conninfo").replace("'", "''")
+        lab.sql(host, f"ALTER SYSTEM SET primary_conninfo = '{known} dbname=postgres'; SELECT pg_reload_conf()")
     lab.sql(primary, "CREATE TABLE sold (n int PRIMARY KEY); GRANT SELECT ON sold TO app; ALTER ROLE app REPLICATION")
     lab.sql(primary, "CREATE PUBLICATION shop FOR TABLE sold; INSERT INTO sold VALUES (1)")
     conninfo = f"host={primary.variables['ansible_host']} port={PORT} dbname=postgres user=app"
