@@ -38,6 +38,7 @@ PLAYBOOK = os.environ.get("DBRE_PLAYBOOK", "dbre.recovery.dr_primary_failure")
 BOUNCER = "/var/tmp/failover-pgbouncer"
 NAMES = "/var/tmp/failover-names"
 REPORTS = "/var/tmp/failover-reports"
+PASSFILE = f".dbre_replication_{PORT}"
 UNIT = f"postgresql@{MAJOR}-{CLUSTER}"
 KEY = base64.b64encode(b"of the tests").decode()
 NAMED = """
@@ -461,7 +462,8 @@ def test_a_subscriber_goes_on_with_the_new_primary_from_where_it_was(lab: Lab, s
         wait_until(partial(lab.answers, host), f"{host.name} answers")
     primary, *standbys = lab.roles()
     for host in standbys:
-        # Whoever copies slots asks a database for them.
+        # Whoever copies slots asks a database for them, with a password for it.
+        host.run("cd /var/lib/postgresql && sed -n 's/:replication:/:postgres:/p' {0} >> {0}".format(PASSFILE))
         known = lab.sql(host, "SHOW primary_conninfo").replace("'", "''")
         lab.sql(host, f"ALTER SYSTEM SET primary_conninfo = '{known} dbname=postgres'; SELECT pg_reload_conf()")
     lab.sql(primary, "CREATE TABLE sold (n int PRIMARY KEY); GRANT SELECT ON sold TO app; ALTER ROLE app REPLICATION")
