@@ -463,7 +463,7 @@ def test_a_subscriber_goes_on_with_the_new_primary_from_where_it_was(lab: Lab, s
     primary, *standbys = lab.roles()
     for host in standbys:
         # Whoever copies slots asks a database for them, with a password for it.
-        host.run("cd /var/lib/postgresql && sed -n 's/:replication:/:postgres:/p' {0} >> {0}".format(PASSFILE))
+        host.run(f"cd /var/lib/postgresql && sed -n 's/:replication:/:postgres:/p' {PASSFILE} >> {PASSFILE}")
         known = lab.sql(host, "SHOW primary_conninfo").replace("'", "''")
         lab.sql(host, f"ALTER SYSTEM SET primary_conninfo = '{known} dbname=postgres'; SELECT pg_reload_conf()")
     lab.sql(primary, "CREATE TABLE sold (n int PRIMARY KEY); GRANT SELECT ON sold TO app; ALTER ROLE app REPLICATION")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.subscribers import Lead, lead, leads_to
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import system_user
-from conftest import Primary, must
 
 
 @pytest.fixture
@@ -19,8 +19,9 @@ def subscriber(cluster: Any) -> Iterator[Any]:
         server.stop()
         server.start()
     cluster.primary.sql("ALTER TABLE told ADD PRIMARY KEY (n)", "CREATE PUBLICATION all_told FOR TABLE told")
-    made = Primary(cluster.root, "s", 6613)
-    must(f"{made.bin_dir}/initdb", "-N", "-A", "trust", "-U", system_user(), "-D", str(made.data))
+    made = type(cluster.primary)(cluster.root, "s", 6613)
+    initdb = [f"{made.bin_dir}/initdb", "-N", "-A", "trust", "-U", system_user(), "-D", str(made.data)]
+    subprocess.run(initdb, check=True, capture_output=True)
     # Whoever reads its log must not read passwords of publishers.
     with (made.data / "postgresql.conf").open("a") as file:
         file.write(f"port=6613\nunix_socket_directories='{cluster.root}'\nlisten_addresses=''\nlog_statement=all\n")
