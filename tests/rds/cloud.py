@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
@@ -18,7 +20,7 @@ import iam
 import psycopg2
 from emulated_rds.__main__ import newest_bin_dir
 from leaks import Planted, Watch, files_with
-from runs import Run, run, run_killed_in, with_everything
+from runs import Run, everything, run, run_killed_in, with_everything
 
 ABANDON = "dbre.recovery.dr_abandon"
 HERE = Path(__file__).parent
@@ -302,11 +304,26 @@ class Cloud:
         command = ["ansible", "localhost", "-m", f"dbre.recovery.{name}", "-a", json.dumps(given), "-e", interpreter]
         return run(command, CREDENTIALS)
 
-    def play_killed_in(self, playbook: str, identifier: str, phase: str, seconds: float, **given: Any) -> None:
-        """Run the playbook and kill -9 all of it ``seconds`` after ``phase`` began."""
+    def play_killed_in(
+        self,
+        playbook: str,
+        identifier: str,
+        phase: str,
+        seconds: float,
+        once: Callable[[], bool] = lambda: True,
+        **given: Any,
+    ) -> None:
+        """Run the playbook and kill -9 all of it ``seconds`` after ``phase`` began, and not before ``once`` is true."""
+
+        def kill(child: subprocess.Popen[str]) -> None:
+            while not once():
+                assert child.poll() is None, "it has ended before"
+                time.sleep(0.05)
+            everything(child)
+
         events = self.reports / str(given["dr_incident_id"]) / "events.jsonl"
         earlier = len(self.emulated.calls())
-        run_killed_in(self.command(playbook, identifier, **given), events, phase, seconds, CREDENTIALS)
+        run_killed_in(self.command(playbook, identifier, **given), events, phase, seconds, CREDENTIALS, kill)
         self.asked.setdefault(self._policy(playbook), []).extend(self.emulated.calls()[earlier:])
 
     def report(self, incident: str) -> dict[str, Any]:

@@ -194,6 +194,28 @@ def test_a_bad_migration_is_swapped_away_and_can_be_taken_back(cloud: Cloud, slo
 
 
 @pytest.mark.whole
+def test_what_a_killed_run_has_renamed_is_kept_from_writing_when_the_next_goes_on(cloud: Cloud) -> None:
+    """The end of the killed run lets applications write, which some may still do to the database that is put aside."""
+    cloud.make_shop("stall")
+    original = cloud.wait("stall")
+    time.sleep(2.1)
+    moment = cloud.now("stall")
+    time.sleep(1.1)
+    cloud.sql("stall", "DROP SCHEMA reports CASCADE")
+    time.sleep(2)
+    given: dict[str, Any] = {"dr_database": "shop", "dr_contain": "read_only", "dr_incident_id": "renamed1"}
+    given["dr_target_time"] = moment.isoformat()
+    kept = "stall-before-renamed1"
+    cloud.play_killed_in(CORRUPTION, "stall", "recover", 0, once=lambda: kept in cloud.identifiers(), **given)
+    run = cloud.play(CORRUPTION, "stall", **given)
+    assert run.rc == 0, run.output
+    assert cloud.wait("stall")["DbiResourceId"] != original["DbiResourceId"]
+    assert cloud.sql("stall", "SHOW default_transaction_read_only") == [("off",)]
+    assert cloud.sql(kept, "SHOW default_transaction_read_only") == [("on",)]
+    assert f"{kept}, which was put aside" in str(cloud.report("renamed1")["containment"])
+
+
+@pytest.mark.whole
 def test_a_dropped_schema_is_damage_and_a_swap_that_fails_lets_nobody_write_meanwhile(cloud: Cloud) -> None:
     cloud.passwords["till"] = PLANTED.plant("the password at the target", "")
     cloud.make_shop("till", MasterUserPassword=cloud.passwords["till"])
