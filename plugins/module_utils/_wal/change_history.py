@@ -39,7 +39,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.changes import 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.evidence import Request
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.locks import precedes
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.other_changes import OTHERS, OtherChange, other_changes
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.other_changes import (
+    OTHERS,
+    OtherChange,
+    lines_of,
+    other_changes,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.scan import Scan, Stretch
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.search import GLOBAL_TABLESPACE, Search
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import (
@@ -194,7 +199,7 @@ class ChangeHistory(Search):
             "transactions": [one.as_dict(self.request.database) for one in told],
             "tables": rows_by_table(found),
             "databases": self._databases(),
-            "text": self._text(found, told),
+            "text": self._text(found, told, others),
             "listed_in": self._list(found, others, Path(list_path)) if list_path else None,
             "scanned": self._scanned(),
             "blind": self._blind() or None,
@@ -251,7 +256,7 @@ class ChangeHistory(Search):
             raise RecoveryError(f"the list of transactions cannot be written to {path} (list_path): {error}") from error
         return str(path)
 
-    def _text(self, found: list[Transaction], told: list[Transaction]) -> list[str]:
+    def _text(self, found: list[Transaction], told: list[Transaction], others: Sequence[OtherChange]) -> list[str]:
         scanned, asked = self._scanned(), self.request
         what = f"changed a definition, a file or at least {asked.min_rows} rows in database {asked.database}"
         read = f"WAL from {scanned['from_lsn']} ({scanned['from_time']}) to {scanned['to_lsn']} ({scanned['to_time']})"
@@ -291,7 +296,7 @@ class ChangeHistory(Search):
             f"{one['oid']}{', with all that was in it' if one['what'] == 'dropped' else ''}."
             for one in self._databases()
         ]
-        return [head, *lines, *tables, *whole, *end]
+        return [head, *lines, *lines_of(others), *tables, *whole, *end]
 
     def _window(self) -> str:
         """The window that was asked for, in words."""

@@ -9,7 +9,7 @@ WAL has rows of the catalogues, and which catalogue that was says what was chang
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypedDict
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import format_lsn
@@ -18,6 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.waldump import 
 
 Relation = tuple[int, int, int]
 
+SHOWN = 20  # transactions that are told one by one
 _ANY = frozenset(("insert", "update", "delete"))
 # Those that a temporary relation adds rows to, or a database that is told by itself.
 _CHANGED = frozenset(("update",))
@@ -111,6 +112,22 @@ def other_changes(
                 }
             )
     return found
+
+
+def lines_of(others: Sequence[OtherChange]) -> list[str]:
+    """What was changed beside relations, for people: a line for each transaction, as many as people read."""
+    if not others:
+        return []
+    lines = [
+        f"    {one['commit_time']}  transaction {one['xid']}  LSN {one['lsn']}  "
+        + "; ".join([*one["what"], *(f"{word} of the whole server" for word in one["shared"])])
+        for one in others[:SHOWN]
+    ]
+    if len(others) > SHOWN:
+        lines.append(
+            f"    and {counted(len(others) - SHOWN, 'more transaction')}; other_changes of the module has them"
+        )
+    return ["Changed beside tables, indexes and their rows (of which name WAL does not tell):", *lines]
 
 
 def words_of(transactions: Mapping[str, int]) -> list[str]:

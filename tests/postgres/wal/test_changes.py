@@ -387,3 +387,10 @@ def test_what_is_no_relation_is_told_by_its_kind_and_nothing_is_told_that_nobody
     assert {xid: words for xid, words in found.items() if xid in quiet} == {}
     told_too = [one["xid"] for one in history["other_changes"] if one["told"] and one["xid"] in xids]
     assert told_too == [list(xids)[4], list(xids)[-2]]
+    text = history["text"]
+    told = text[text.index("Changed beside tables, indexes and their rows (of which name WAL does not tell):") + 1 :]
+    (line,) = [line for line in told if f"transaction {list(xids)[-1]} " in line]
+    assert line.endswith(
+        "comments on databases and roles of the whole server; roles of the whole server; settings of "
+        "roles and databases of the whole server"
+    )
