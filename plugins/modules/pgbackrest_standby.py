@@ -53,8 +53,8 @@ options:
       - Connection string of the primary for O(rebuild), without a password, quotes, or blanks in its values. What
         differs is taken from there by C(pg_rewind), where that can be done, and the directory is restored where it
         cannot. The role has to be one that
-        may execute C(pg_ls_dir), C(pg_stat_file) and C(pg_read_binary_file); its C(passfile), where it names one, needs
-        the password for C(replication).
+        may execute C(pg_ls_dir), C(pg_stat_file) and C(pg_read_binary_file); its C(passfile), where it names one, has
+        the password.
       - Meanwhile the directory has a mode with which PostgreSQL does not start.
     type: str
   config_file:

@@ -35,11 +35,6 @@ options:
       - Role that the password is for.
     type: str
     required: true
-  database:
-    description:
-      - Database that the password is for; V(replication) for a standby's connection, V(*) for any.
-    type: str
-    default: "*"
 seealso:
   - module: community.postgresql.postgresql_user
 notes:
@@ -52,7 +47,6 @@ EXAMPLES = r"""
   dbre.recovery.postgresql_passfile:
     path: /var/lib/postgresql/.dbre_replication
     user: dbre_replication
-    database: replication
   register: passfile
   no_log: true
   become: true
@@ -91,12 +85,11 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "user": {"type": "str", "required": True},
-            "database": {"type": "str", "default": "*"},
         },
         supports_check_mode=True,
     )
     check_arguments(module)
-    path, user, database = (module.params[name] for name in ("path", "user", "database"))
+    path, user = module.params["path"], module.params["user"]
     text, open_to_others = "", False
     try:
         if os.path.exists(path):
@@ -104,11 +97,10 @@ def main() -> None:
                 text = file.read()
             # libpq ignores a passfile that others can read.
             open_to_others = bool(os.stat(path).st_mode & 0o077)
-        known = parse(text, user, database, path)
-        changed = known is None or open_to_others
-        secret = known or new_secret(user)
+        secret = parse(text, user, path) or new_secret(user)
+        changed = open_to_others or text != render(secret)
         if changed and not module.check_mode:
-            write_atomically(path, render(secret, database))
+            write_atomically(path, render(secret))
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     except OSError as error:

@@ -38,7 +38,6 @@ PLAYBOOK = os.environ.get("DBRE_PLAYBOOK", "dbre.recovery.dr_primary_failure")
 BOUNCER = "/var/tmp/failover-pgbouncer"
 NAMES = "/var/tmp/failover-names"
 REPORTS = "/var/tmp/failover-reports"
-PASSFILE = f".dbre_replication_{PORT}"
 UNIT = f"postgresql@{MAJOR}-{CLUSTER}"
 KEY = base64.b64encode(b"of the tests").decode()
 NAMED = """
@@ -461,11 +460,6 @@ def test_a_subscriber_goes_on_with_the_new_primary_from_where_it_was(lab: Lab, s
     for host in (lab.old, lab.new, lab.other):
         wait_until(partial(lab.answers, host), f"{host.name} answers")
     primary, *standbys = lab.roles()
-    for host in standbys:
-        # Whoever copies slots asks a database for them, with a password for it.
-        host.run(f"cd /var/lib/postgresql && sed -n 's/:replication:/:postgres:/p' {PASSFILE} >> {PASSFILE}")
-        known = lab.sql(host, "SHOW primary_conninfo").replace("'", "''")
-        lab.sql(host, f"ALTER SYSTEM SET primary_conninfo = '{known} dbname=postgres'; SELECT pg_reload_conf()")
     lab.sql(primary, "CREATE TABLE sold (n int PRIMARY KEY); GRANT SELECT ON sold TO app; ALTER ROLE app REPLICATION")
     lab.sql(primary, "CREATE PUBLICATION shop FOR TABLE sold; INSERT INTO sold VALUES (1)")
     conninfo = f"host={primary.variables['ansible_host']} port={PORT} dbname=postgres user=app"

@@ -169,6 +169,6 @@ def _begin_anew(name: str, new: str) -> dict[str, Any]:
         "reason": (
             f"{new} does not have it, and a new one begins at the moment when it is made: what was committed before "
             f"and not sent would be left out without a word. {_ANEW.format(new=new)} From PostgreSQL 17 on, a slot "
-            "made with failover = true and a standby with sync_replication_slots spare that the next time."
+            "made with failover = true and standbys with sync_replication_slots and hot_standby_feedback spare that."
         ),
     }

@@ -51,22 +51,25 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace(":", "\\:")
 
 
-def render(secret: Secret, database: str) -> str:
-    """Text of the passfile; the verifier stands beside, as each is salted anew."""
+def render(secret: Secret) -> str:
+    """Text of the passfile, for any database; the verifier stands beside, as each is salted anew."""
     return (
         "# Made by the role dbre.recovery.postgresql_standby. To change the password, remove this file and run it.\n"
         f"# {secret.verifier}\n"
-        f"*:*:{_escaped(database)}:{_escaped(secret.user)}:{secret.password}\n"
+        f"*:*:*:{_escaped(secret.user)}:{secret.password}\n"
     )
 
 
-def parse(text: str, user: str, database: str, path: str) -> Optional[Secret]:
-    """The secret in a passfile of ours; None when there is no file. RecoveryError when it is somebody else's."""
+def parse(text: str, user: str, path: str) -> Optional[Secret]:
+    """The secret in a passfile of ours; None when there is no file. RecoveryError when it is somebody else's.
+
+    It was for one database only, once.
+    """
     if not text:
         return None
     verifier = _VERIFIER.search(text)
-    begin = f"*:*:{_escaped(database)}:{_escaped(user)}:"
-    passwords = [line[len(begin) :] for line in text.splitlines() if line.startswith(begin)]
+    ours = re.compile(rf"\*:\*:(?:\*|replication):{re.escape(_escaped(user))}:(.*)")
+    passwords = [match[1] for match in map(ours.fullmatch, text.splitlines()) if match]
     if verifier is None or len(passwords) != 1:
         raise RecoveryError(
             f"{path} is not what the role dbre.recovery.postgresql_standby makes for role {user}. Nothing was changed. "

@@ -43,14 +43,14 @@ def rewind(bin_dir: str, data: str, major: int, source: str, config_file: str) -
     """Rewind ``data`` to the primary that ``source`` leads to; why it failed, or empty.
 
     ``source`` is a connection string whose values have neither blanks nor quotes. The password is that of the passfile
-    which it names, for replication.
+    which it names.
     """
     environment = {**os.environ, **ENVIRONMENT}
     try:
         words = dict(word.split("=", 1) for word in source.split())
         if "passfile" in words:
             with open(words["passfile"], encoding="utf-8") as file:
-                secret = parse(file.read(), words["user"], "replication", words["passfile"])
+                secret = parse(file.read(), words["user"], words["passfile"])
             environment["PGPASSWORD"] = secret.password if secret else ""
     except (OSError, KeyError, RecoveryError) as error:
         return str(error)

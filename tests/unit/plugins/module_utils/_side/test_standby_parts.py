@@ -82,12 +82,14 @@ def test_a_verifier_is_what_rfc_7677_says() -> None:
 
 def test_a_password_is_made_once_and_found_again() -> None:
     made = new_secret("dbre:r")
-    text = render(made, "replication")
-    assert f"*:*:replication:dbre\\:r:{made.password}\n" in text
-    assert parse(text, "dbre:r", "replication", "/p") == made
-    assert parse("", "dbre:r", "replication", "/p") is None
-    with pytest.raises(RecoveryError, match="is not what the role"):
-        parse("*:*:*:somebody:secret\n", "dbre:r", "replication", "/p")
+    text = render(made)
+    assert f"*:*:*:dbre\\:r:{made.password}\n" in text
+    assert parse(text, "dbre:r", "/p") == made
+    assert parse(text.replace("*:*:*:", "*:*:replication:"), "dbre:r", "/p") == made, "as it was made once"
+    assert parse("", "dbre:r", "/p") is None
+    for others in (text.replace("dbre", "somebody"), text.replace("*:*:*:", "*:*:shop:"), text + text):
+        with pytest.raises(RecoveryError, match="is not what the role"):
+            parse(others, "dbre:r", "/p")
     assert new_secret("dbre:r").password != made.password
 
 
