@@ -75,6 +75,7 @@ def test_a_living_leader_is_not_failed_over(cluster: Any) -> None:
         cluster.plan(cluster.leader)
 
 
+@pytest.mark.whole
 def test_maintenance_mode_is_refused_with_the_command_that_ends_it(cluster: Any) -> None:
     cluster.ctl("pause", "--wait")
     try:
@@ -87,6 +88,7 @@ def test_maintenance_mode_is_refused_with_the_command_that_ends_it(cluster: Any)
     assert cluster.plan(cluster.leader, switchover=True)["candidate"]
 
 
+@pytest.mark.whole
 def test_a_switchover_that_somebody_has_scheduled_is_not_overwritten(cluster: Any) -> None:
     cluster.ctl("switchover", "--leader", cluster.leader.name, "--force", "--scheduled", "2099-01-01T00:00+00:00")
     try:
@@ -96,6 +98,7 @@ def test_a_switchover_that_somebody_has_scheduled_is_not_overwritten(cluster: An
         cluster.ctl("flush", "shop", "switchover", "--force")
 
 
+@pytest.mark.whole
 def test_whom_patroni_refuses_is_said_with_its_words(cluster: Any) -> None:
     planned = cluster.plan(cluster.leader, switchover=True)
     planned["patroni"]["member"] = "c"
