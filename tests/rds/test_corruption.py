@@ -206,8 +206,20 @@ def test_what_a_killed_run_has_renamed_is_kept_from_writing_when_the_next_goes_o
     given: dict[str, Any] = {"dr_database": "shop", "dr_contain": "read_only", "dr_incident_id": "renamed1"}
     given["dr_target_time"] = moment.isoformat()
     kept = "stall-before-renamed1"
-    cloud.play_killed_in(CORRUPTION, "stall", "recover", 0, once=lambda: kept in cloud.identifiers(), **given)
-    run = cloud.play(CORRUPTION, "stall", **given)
+
+    def lead() -> str:
+        """As DNS does after a renaming: for a while to the one that had the name."""
+        return kept if kept in cloud.identifiers() and "stall" not in cloud.identifiers() else "stall"
+
+    with relay(lead, cloud.endpoint) as name:
+        given["host"] = {"rds_login_host": name.host, "rds_login_port": name.port, **cloud.in_secret("stall")}
+        cloud.play_killed_in(CORRUPTION, "stall", "recover", 0, once=lambda: kept in cloud.identifiers(), **given)
+        cloud.wait(kept)
+        deadline = time.monotonic() + 30
+        while cloud.sql(kept, "SHOW default_transaction_read_only") != [("off",)]:
+            assert time.monotonic() < deadline, "the end of the killed run lets applications write"
+            time.sleep(0.2)
+        run = cloud.play(CORRUPTION, "stall", **given)
     assert run.rc == 0, run.output
     assert cloud.wait("stall")["DbiResourceId"] != original["DbiResourceId"]
     assert cloud.sql("stall", "SHOW default_transaction_read_only") == [("off",)]
