@@ -24,12 +24,17 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 
 with suppress(ImportError):  # connect() says so
-    from psycopg2 import ProgrammingError
+    from psycopg2 import Error, ProgrammingError
     from psycopg2.extensions import parse_dsn
 
 POLL = 0.2  # seconds
-# A publisher's password is in the statement.
-_UNLOGGED = {"log_statement": "none", "log_min_duration_statement": "-1", "log_duration": "off"}
+# A publisher's password is in the statement; and who owns a subscription may hold its lock for ever.
+_SETTINGS = {
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_duration": "off",
+    "lock_timeout": "2s",
+}
 SUBSCRIPTIONS = """
 SELECT s.oid::int8 AS oid, s.subname AS name, d.datname AS database, s.subenabled AS enabled, s.subslotname AS slot,
        s.subconninfo AS conninfo,
@@ -115,11 +120,14 @@ def _lead(login: Login, row: Mapping[str, Any], wanted: Lead) -> str:
         conninfo = with_primary(row["conninfo"], wanted.host, wanted.port)
     except RecoveryError:
         return "its connection is a URI, in which no server is replaced"
-    inside = connect(login, row["database"], settings=_UNLOGGED)
+    inside = connect(login, row["database"], settings=_SETTINGS)
     try:
         inside.autocommit = True
         name = quote_ident(row["name"])
         execute(inside, f"ALTER SUBSCRIPTION {name} CONNECTION {quote_literal(conninfo)}")
+    except Error as error:
+        # Not its text, which may repeat the statement.
+        return f"its connection could not be changed (SQLSTATE {error.pgcode}: somebody holds its lock, or forbids it)"
     finally:
         inside.close()
     return ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.subscribers import Lead, lead, leads_to
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import connect
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import system_user
 
 
@@ -103,6 +105,23 @@ def test_one_that_has_what_is_lost_or_has_no_slot_there_stays_as_it_is_and_is_to
     assert not done["changed"]
     at_old = f"SELECT count(*) FROM pg_subscription WHERE subconninfo LIKE '%{cluster.primary.port}%'"
     assert subscriber.sql(at_old) == 2
+
+
+def test_an_owner_who_holds_the_lock_of_a_subscription_makes_nobody_wait(cluster: Any, subscriber: Any) -> None:
+    subscribe(cluster, subscriber, "held", "held")
+    cluster.primary.write(1, 2)
+    cluster.until(lambda: has(subscriber) == [1, 2], "it has all")
+    fork = take_over(cluster, ["held"])
+    owner = connect(subscriber.login, "postgres", options="")
+    try:
+        with owner.cursor() as cursor:
+            cursor.execute("ALTER SUBSCRIPTION held SET (synchronous_commit = off)")
+        began = time.monotonic()
+        done = lead(subscriber.login, wanted(cluster, fork, ["held"]), False)
+        assert time.monotonic() - began < 10
+        assert "SQLSTATE 55P03" in done["subscriptions"][0]["left"]
+    finally:
+        owner.close()
 
 
 @pytest.mark.parametrize(
