@@ -16,6 +16,7 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import parse_lsn
 from ansible_collections.dbre.recovery.plugins.module_utils._failover.state import HostState, Slot
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 
 # PostgreSQL: ReplicationSlotOnDisk in src/backend/replication/slot.c, the same in its beginning since 9.4: magic,
 # checksum, version, length; then name, OID of the database (0: a physical slot), and whether it outlives its session.
@@ -108,8 +109,10 @@ def logical_left(
     returned.
     """
     by_slot = {each["slot"]: each for each in subscribed if each.get("slot")}
+    # Of a primary whose disk cannot be read, a subscriber knows what slot it had.
+    unknown = sorted(by_slot.keys() - {slot["name"] for slot in slots})
     entries = []
-    for slot in slots:
+    for slot in [*slots, *({"name": name, "kept": False} for name in unknown)]:
         name, known = slot["name"], by_slot.get(slot["name"])
         if not slot["kept"]:
             entries.append(_begin_anew(name, new))
@@ -119,7 +122,10 @@ def logical_left(
             entries.append(_look_at(known, new, fork_lsn))
     for each in subscribed:
         if not each.get("slot"):
-            reason = f"Whether its subscriptions go on is not known: {each['left']}."
+            reason = (
+                f"Whether its subscriptions go on is not known: {each['left']}. Of those that lead to {old}: ALTER "
+                f"SUBSCRIPTION ... CONNECTION, with {new} for it."
+            )
             entries.append({"what": f"Look at {each['host']}, which subscribes to {old}", "reason": reason})
     return entries
 
@@ -136,7 +142,10 @@ def _look_at(known: Mapping[str, Any], new: str, fork_lsn: str) -> dict[str, Any
         }
     return {
         "what": f"Lead {of} to {new}",
-        "reason": f"It was left as it is: {known['left']}. Mend that, and run this again with the same dr_incident_id.",
+        "reason": (
+            f"It was left as it is: {known['left']}. When that is mended, in that database: ALTER SUBSCRIPTION "
+            f"{quote_ident(known['name'])} CONNECTION, with {new} for the old primary."
+        ),
     }
 
 

@@ -312,6 +312,21 @@ def test_what_became_of_subscriptions_is_told_one_by_one() -> None:
     assert "Connection timed out" in left[-1]["reason"]
 
 
+def test_a_slot_that_only_its_subscriber_knows_of_is_missing_all_the_same() -> None:
+    wishes = Wishes(fenced=True, accept_loss=True)
+    found = planned(seen("db2", "0/5000000"), gone("db1"), wishes=wishes)
+    assert found["logical"] == []
+    of = {
+        "host": "report1",
+        "database": "reports",
+        "remote_lsn": "0/4000000",
+        "left": "db2 does not have its slot shop",
+    }
+    subscribed = [{**of, "name": "shop", "slot": "shop"}]
+    left = left_to_do(found, located(found, {}), {}, "0/5000028", subscribed=subscribed)
+    assert [one["what"] for one in left if one.get("lost")][-1].startswith("logical replication slot shop")
+
+
 def test_of_a_disk_that_cannot_be_read_it_is_said_that_other_slots_are_not_known() -> None:
     wishes = Wishes(fenced=True, accept_loss=True)
     found = planned(seen("db2", "0/5000000", slots=[slot("till", usable=True)]), gone("db1"), wishes=wishes)
