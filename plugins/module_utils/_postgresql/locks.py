@@ -7,6 +7,11 @@ A session that wants such a table stands behind us as long as we wait for it, an
 must stay below two seconds. So one lock is waited for with none of the others in hand, those get what is left of a
 moment, and when one cannot be had all are given up, to be tried again beginning with that one.
 
+Partitions are used in any order: who inserts into one and reads another holds what we want while he waits for what we
+have, and the next the other way round, for as long as there is traffic. So after one could not be had with others in
+hand, the next attempt begins with the partitioned tables above them: who comes by those is over then, or waits there
+with nothing in hand.
+
 Nobody becomes the victim of a deadlock with us: the server looks for one when a session has waited for
 deadlock_timeout (1 s), and by then we wait no more.
 """
@@ -58,20 +63,32 @@ MODES = (
 WEAKEST_CONFLICT = (7, 6, 4, 3, 2, 2, 1, 0)
 
 # Tables, with their partitions where asked; what locks all of one (a column, a check) goes down to other children, too.
-# What is no table or gone, or may not be locked by this role, is left to the statement that needs it.
+# What is no table or gone, or may not be locked by this role, is left to the statement that needs it. The last
+# parameter asks for the partitioned tables above them as well. Those below others come after them, and brothers in the
+# order in which the server locks them.
 LOCKABLE = """
 WITH RECURSIVE asked AS (
   SELECT name, mode, tree FROM unnest(%s::text[], %s::text[], %s::bool[]) AS given(name, mode, tree)
 ), wanted AS (
-  SELECT pg_catalog.to_regclass(name)::oid AS oid, mode, tree FROM asked
+  SELECT pg_catalog.to_regclass(name)::oid AS oid, mode, tree, 0 AS depth FROM asked
   UNION
-  SELECT i.inhrelid, mode, tree FROM pg_catalog.pg_inherits i JOIN wanted ON wanted.oid = i.inhparent AND tree
+  SELECT i.inhrelid, mode, tree, depth + 1 FROM pg_catalog.pg_inherits i
+  JOIN wanted ON wanted.oid = i.inhparent AND tree
   JOIN pg_catalog.pg_class child ON child.oid = i.inhrelid AND (child.relispartition OR mode = 'ACCESS EXCLUSIVE')
+), above AS (
+  SELECT oid, mode, 0 AS depth FROM wanted WHERE %s
+  UNION
+  SELECT i.inhparent, mode, depth - 1 FROM above
+  JOIN pg_catalog.pg_class part ON part.oid = above.oid AND part.relispartition
+  JOIN pg_catalog.pg_inherits i ON i.inhrelid = part.oid
+), found AS (
+  SELECT oid, mode, depth FROM wanted UNION ALL SELECT oid, mode, depth FROM above
 )
-SELECT DISTINCT n.nspname AS schema, c.relname AS name, mode
-FROM wanted JOIN pg_catalog.pg_class c ON c.oid = wanted.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+SELECT n.nspname AS schema, c.relname AS name, mode, min(depth) < 0 AS above
+FROM found JOIN pg_catalog.pg_class c ON c.oid = found.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND (pg_catalog.pg_has_role(c.relowner, 'USAGE')
                                    OR pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE'))
+GROUP BY c.oid, n.nspname, c.relname, mode ORDER BY min(depth), c.oid
 """
 
 # A prepared transaction has no process; pg_locks calls it by the number of its transaction.
@@ -128,8 +145,11 @@ class Locks:
         self._connection = connection
         self._first = FIRST if is_superuser(connection) else FIRST_OF_OTHERS
         self._began = 0.0
-        # What could not be had the last time, with which the next time begins.
+        # What could not be had the last time.
         self._failed: Optional[tuple[str, str]] = None
+        # What we need of that, with which the next time begins; and whether it begins above that.
+        self._hardest: Optional[tuple[str, str]] = None
+        self._from_above = False
 
     def begin(self) -> None:
         """Begin the caller's transaction anew."""
@@ -163,18 +183,22 @@ class Locks:
                 return
 
     def _take_once(self, asked: Sequence[Lock]) -> None:
-        found = rows(self._connection, LOCKABLE, tuple(map(list, zip(*asked))))
-        pairs = [(quote_name(row["schema"], row["name"]), str(row["mode"])) for row in found]
+        found = rows(self._connection, LOCKABLE, (*map(list, zip(*asked)), self._from_above))
+        pairs = [((quote_name(row["schema"], row["name"]), str(row["mode"])), bool(row["above"])) for row in found]
         # The strongest are the hardest to get.
-        pairs.sort(key=lambda pair: (pair != self._failed, -MODES.index(pair[1]), pair[0]))
+        pairs.sort(key=lambda pair: (not pair[1], pair[0] != self._hardest, -MODES.index(pair[0][1])))
         self._failed = None
         began = time.monotonic()
-        for number, (table, mode) in enumerate(pairs):
+        for number, (pair, above) in enumerate(pairs):
             seconds = self._first if number == 0 else ALL - (time.monotonic() - began)
+            table, mode = pair
             try:
                 execute(self._connection, f"{limit(seconds)}; LOCK TABLE ONLY {table} IN {mode} MODE")
             except self._connection.DatabaseError:
-                self._failed = (table, mode)
+                self._failed = pair
+                self._hardest = self._hardest if above else pair
+                # Who sits on the first may do so for hours, and need not be in the way of what we need.
+                self._from_above = number > 0
                 raise
 
     def holders(self) -> str:

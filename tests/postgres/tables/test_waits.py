@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections import defaultdict
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -198,3 +199,60 @@ def test_who_is_in_the_way_is_named_and_not_ended(waits: Any, monkeypatch: pytes
     other.close()
     thread.join()
     ours.close()
+
+
+def test_locks_on_partitions_that_everybody_uses_in_another_order_can_be_had(
+    waits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    production = waits.production
+    production.sql(
+        "waits",
+        "CREATE TABLE crossed (id int) PARTITION BY LIST (id)",
+        "CREATE TABLE crossed_2 PARTITION OF crossed FOR VALUES IN (2)",
+        "CREATE TABLE crossed_1 PARTITION OF crossed FOR VALUES IN (1) PARTITION BY LIST (id)",
+        "CREATE TABLE crossed_1_1 PARTITION OF crossed_1 FOR VALUES IN (1)",
+    )
+    over = threading.Event()
+    failed: list[BaseException] = []
+
+    def use(*order: int) -> None:
+        connection = production.connect("waits")
+        try:
+            with connection.cursor() as cursor:
+                # Without us nobody is in anybody's way. So slow that two are always in the midst of it.
+                cursor.execute("SET deadlock_timeout = '1min'")
+                while not over.is_set():
+                    first, second = (f"SELECT FROM crossed WHERE id = {number}" for number in order)
+                    cursor.execute(f"BEGIN; {first}; SELECT pg_sleep(0.05); {second}; COMMIT")
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=use, args=order) for order in ((1, 2), (2, 1), (1, 2), (2, 1))]
+    for thread in threads:
+        thread.start()
+    ours = production.connect("waits")
+    ours.autocommit = False
+    monkeypatch.setattr("ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks.ATTEMPTS", 3)
+    try:
+        for wanted in (
+            [Lock("public.crossed_1_1", "ACCESS EXCLUSIVE"), Lock("public.crossed_2", "ACCESS EXCLUSIVE")],
+            [Lock("public.crossed", "ACCESS EXCLUSIVE", tree=True)],
+        ):
+            locks = Locks(ours)
+            patiently(ours, partial(locks.take, wanted), locks=locks)
+        # Somebody who sits on another part is not in the way of those who need not wait for him.
+        sitting = production.connect("waits")
+        sitting.autocommit = False
+        with sitting.cursor() as cursor:
+            cursor.execute("SELECT FROM crossed WHERE id = 2")
+        locks = Locks(ours)
+        patiently(ours, partial(locks.take, [Lock("public.crossed_1_1", "ACCESS EXCLUSIVE")]), locks=locks)
+        sitting.close()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+        ours.close()
+    assert failed == []
