@@ -150,10 +150,13 @@ not_checked:
   elements: dict
   sample: [{"what": "structure of 1 hash relations in shop", "why": "amcheck of this server does not know them"}]
 facts:
-  description: Whether data checksums are on, checksum failures that the server has counted, and bytes that were read.
+  description:
+    - Whether data checksums are on, checksum failures that the server has counted, bytes that were read, and the
+      position in WAL (C(lsn)) when all had been looked at. A transaction without changes follows it on a primary, so
+      that it can be recovered to.
   returned: success
   type: dict
-  sample: {"checksums": true, "checksum_failures": [], "bytes_read": 45522944}
+  sample: {"checksums": true, "checksum_failures": [], "bytes_read": 45522944, "lsn": "0/3008940"}
 text:
   description: The same for people, line by line.
   returned: success

@@ -80,6 +80,15 @@ options:
     type: list
     elements: str
     default: []
+  damaged_pages:
+    description:
+      - Of those of O(relations) whose pages production cannot read, which these are. O(load=merge) brings back their
+        rows only, and leaves the pages behind.
+      - Each with the C(oid) of the relation, its C(blocks), its file's C(path) below the data directory, and the C(lsn)
+        at which they were looked at.
+    type: list
+    elements: dict
+    default: []
   bin_dir:
     description:
       - Directory of the client programs (C(pg_dump), C(pg_restore), C(psql)) of production's major version, on the host
@@ -293,6 +302,7 @@ def main() -> None:
             "incident": {"type": "str", "required": True},
             "xids": {"type": "list", "elements": "int", "default": []},
             "unless_same": {"type": "list", "elements": "str", "default": []},
+            "damaged_pages": {"type": "list", "elements": "dict", "default": []},
             "bin_dir": {"type": "path"},
         },
         supports_check_mode=True,
@@ -312,6 +322,7 @@ def main() -> None:
                 same_lineage=not params["instance"].get("own_oids"),
                 xids=params["xids"],
                 unless_same=parse_relation_list(params["unless_same"]),
+                damaged_pages=params["damaged_pages"],
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
             with closing(side.connect(params["database"])) as connection:

@@ -18,7 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     user_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import needs_cage
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import LOCKED, Lock, Locks
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import LOCKED, Lock, Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     derived_name,
@@ -26,7 +26,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_ident,
     quote_name,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import each_as_its_owner
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners import (
+    each_as_its_owner,
+    hold_definitions,
+)
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import STATES, firing_rules
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
@@ -42,6 +45,12 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import 
     Context,
     recovered_content,
     require_equal,
+)
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.page_rows import (
+    PageRows,
+    on_blocks,
+    require_repairable,
+    unreadable,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import set_sequences
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.ranges import (
@@ -135,6 +144,8 @@ class ExistingTable:
         self.recovered: Mapping[str, Any] = {}
         # Where it differs from production's: no other rows are copied.
         self.ranges: Optional[Difference] = None
+        # Or the pages that production cannot read.
+        self.pages: Optional[PageRows] = None
 
     def derived(self, suffix: str) -> str:
         """Name of a table of ours in staging, where other tables of the same schema may stand under their own names."""
@@ -220,7 +231,10 @@ class ExistingTable:
             self.unreadable = needs_cage(side, self.relation["oid"], written=False)
             self.copied_columns = self.stored if self.unreadable else self.columns
             leaves = [row["name"] for row in rows(side, LEAVES, {"oid": self.relation["oid"]})]
-            if not self.unreadable:
+            if self.relation.get("damaged_pages"):
+                self.pages = self._on_pages(side)
+                self.recovered = self.pages.whole
+            elif not self.unreadable:
                 self.ranges = self._compare(side) if self.relation["action"] == "merge" else None
                 self.recovered = self.ranges.whole if self.ranges else self._recovered(side)
         finally:
@@ -238,6 +252,28 @@ class ExistingTable:
             raise
         finally:
             connection.close()
+
+    @property
+    def part(self) -> Optional[Difference | PageRows]:
+        """Which rows are copied; None for all."""
+        return self.pages or self.ranges
+
+    def _on_pages(self, side: Any) -> PageRows:
+        """The rows of the pages that production cannot read, in transactions that are not committed."""
+        connection = self.context.loading_session()
+
+        def look() -> list[int]:
+            hold_definitions(connection, [self.own])
+            require_repairable(connection, self.relation, self.true)
+            return unreadable(connection, self.true, self.relation["damaged_pages"]["blocks"])
+
+        try:
+            blocks = patiently(connection, look)
+        finally:
+            connection.close()
+        whole = self._recovered(side)
+        inside = fingerprint.content(side, f"(SELECT * FROM {self.own} WHERE {on_blocks(blocks)}) AS t", self.columns)
+        return PageRows(blocks, whole, inside)
 
     def _recovered(self, side: Any) -> dict[str, Any]:
         return recovered_content(side, self.relation["oid"], self.own, self.columns)
@@ -295,7 +331,7 @@ class ExistingTable:
         whole = [{**column, "generated": ""} for column in taken]
         fields = column_list(whole)
         # A query would run the constant parts of index expressions.
-        wanted = f" WHERE {self.ranges.condition}" if self.ranges else ""
+        wanted = f" WHERE {self.part.condition}" if self.part else ""
         sources = [f"(SELECT {fields[2:-1]} FROM {self.own}{wanted})"]
         if self.unreadable:
             sources = [f"{name}{fields}" for name in leaves]
@@ -316,7 +352,7 @@ class ExistingTable:
         loaded = fingerprint.content(connection, self.copy, self.copied_columns)
         if self.unreadable:
             self.recovered = loaded
-        expected = self.ranges.inside if self.ranges else self.recovered
+        expected = self.part.inside if self.part else self.recovered
         require_equal(display_name(self.staging, self.copy_name), expected, loaded)
 
     def note(self, connection: Any, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.cage import Direct
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Locks
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -51,6 +51,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing imp
     show_all,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns import made_again
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.page_rows import leave_behind
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished, create_kept
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import (
@@ -251,10 +252,15 @@ class Merged:
             for source in (inside, unfit)
             for row in rows(connection, f"SELECT {texts} FROM {source} ORDER BY {table.keys} LIMIT {SAMPLE}")
         ][:SAMPLE]
-        newer = self.owner.value(
-            f"SELECT count(*) FROM {table.own} p "
-            f"WHERE NOT EXISTS (SELECT FROM {self.copy} s WHERE {table.on_key('p', 's')})"
-            f"{f' AND {table.ranges.condition}' if table.ranges else ''}"
+        # On damaged pages nothing was written.
+        newer = (
+            0
+            if table.pages
+            else self.owner.value(
+                f"SELECT count(*) FROM {table.own} p "
+                f"WHERE NOT EXISTS (SELECT FROM {self.copy} s WHERE {table.on_key('p', 's')})"
+                f"{f' AND {table.ranges.condition}' if table.ranges else ''}"
+            )
         )
         kept = {
             differs_name: (differing, f"rows of {table.shown} as they were, where production's differ"),
@@ -312,7 +318,7 @@ class Merged:
                 "left_to_do": left_to_do,
                 "merged": {
                     "inserted": lacked - not_fitting,
-                    "copied": (table.ranges.inside if table.ranges else table.recovered)["rows"],
+                    "copied": (table.part.inside if table.part else table.recovered)["rows"],
                     "deleted_since": None,
                     "differing": differing,
                     "damaged": damaged,
@@ -415,6 +421,10 @@ def merge_tables(connection: Any, tables: Sequence[ExistingTable], locks: Locks)
     hold_definitions(connection, [table.own for table in tables])
     for table in tables:
         table.check(connection)
+    locks.take(Lock(table.true, "ACCESS EXCLUSIVE") for table in tables if table.pages)
+    for table in tables:
+        if table.pages:
+            leave_behind(connection, table.relation, table.true, table.pages)
     dropped: list[str] = []
     with each_as_its_owner(connection, [table.oid(connection) for table in tables]) as owners:
         merged = [Merged(connection, table, owners) for table in tables]

@@ -220,6 +220,7 @@ class Planner:
         same_lineage: bool = True,
         xids: Sequence[int] = (),
         unless_same: Sequence[Mapping[str, Any]] = (),
+        damaged_pages: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.production = production
         self.side = side
@@ -233,6 +234,8 @@ class Planner:
         self.xids = xids
         # Relations that are exchanged only where they are not defined as they were.
         self.unless_same = unless_same
+        # Of relations whose pages production cannot read: only the rows of these go back.
+        self.damaged_pages = {int(item["oid"]): item for item in damaged_pages}
 
     def plan(self, relations: Sequence[Mapping[str, Any]], schemas: Sequence[str]) -> dict[str, Any]:
         """The load plan; the very plan of an earlier run of the same incident that has begun to carry it out."""
@@ -556,6 +559,9 @@ class Planner:
                 action = "columns" if columns[item["oid"]]["key"] else "beside"
                 item = {**item, **columns[item["oid"]]}
                 left_to_do += [] if action == "columns" else self._without_key(item)
+            if action == "merge" and item["oid"] in self.damaged_pages:
+                pages = self.damaged_pages[item["oid"]]
+                item = {**item, "damaged_pages": {key: pages[key] for key in ("blocks", "path", "lsn")}}
             relations.append({**item, "state": state, "action": action})
         for item, (triggers, keys) in zip(relations, self._holding_up(production, relations)):
             item["silenced_triggers"], item["late_keys"] = triggers, keys

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.spans import blocks_text
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import holdings
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.raw_text import readable
@@ -20,7 +21,7 @@ KINDS = {"r": "table", "t": "toast", "m": "materialized view", "i": "index", "S"
 MEANS = {
     "rebuild": "rebuild the index from its table; nothing is lost",
     "refresh": "REFRESH MATERIALIZED VIEW makes it anew from its tables",
-    "rows": "take the rows of these blocks from the newest clean image, as rows",
+    "rows": "bring back the rows of these blocks with dr-corruption -e dr_strategy=pages",
     "empty": "its rows are in no backup, for it is unlogged: keep what can be read, then TRUNCATE it",
     "restore": "promote a standby without the damage, or restore: no row of it is written by hand",
 }
@@ -85,23 +86,6 @@ def means_of(place: Optional[Place], faults: Iterable[str] = ()) -> str:
     if place["kind"] in ("table", "toast"):
         return "empty" if place["unlogged"] else "rows"
     return "restore"
-
-
-def spans(blocks: Iterable[int]) -> list[tuple[int, int]]:
-    """Numbers of blocks as ranges, each with its last one."""
-    found: list[tuple[int, int]] = []
-    for number in sorted(blocks):
-        if found and number == found[-1][1] + 1:
-            found[-1] = found[-1][0], number
-        else:
-            found.append((number, number))
-    return found
-
-
-def blocks_text(blocks: Iterable[int], more: int = 0) -> str:
-    """Numbers of blocks for people, with ranges: ``3, 7-9``."""
-    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans(blocks))
-    return f"{text} and {more} more" if more else text
 
 
 def same_relation(path: str, file: str) -> bool:

@@ -16,9 +16,10 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.progress import Progress
+from ansible_collections.dbre.recovery.plugins.module_utils._core.spans import blocks_text
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, is_superuser
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_triggers import silence_event_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.amcheck import Amcheck, Fault, Given
@@ -30,7 +31,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.damage
     FIRST_NORMAL,
     Damage,
     Place,
-    blocks_text,
     place_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import (
@@ -77,6 +77,12 @@ SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s
 """
 CONTROL = "SELECT pg_control_version FROM pg_catalog.pg_control_system()"
+POSITION = """
+SELECT CASE WHEN here.replayed THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END AS lsn,
+       here.replayed
+FROM (SELECT pg_catalog.pg_is_in_recovery() AS replayed) AS here
+"""
+FOLLOWING = "SELECT pg_catalog.pg_logical_emit_message(true, 'dbre.recovery position', 'all pages were looked at')"
 CONTROL_LOOKS, INTERNAL_ERROR = 3, "XX000"
 BETWEEN = 0.5  # seconds until a file that is missing is looked for again
 REFUSED = "a page that the server refuses"
@@ -132,10 +138,24 @@ class Locator:
         for one in databases:
             own = [page for page in pages if _database_of(page.path) in (one["oid"], 0)]
             self._database(one, own)
+        self.facts["lsn"] = self._position()
         self._unnamed(
             [page for page in pages if page.path not in self.damages and page.path not in self._strays],
             {one["oid"]: one["name"] for one in databases},
         )
+
+    def _position(self) -> str:
+        """Where WAL ends, with a transaction after it, since one can be recovered to what was before a transaction."""
+        session = self.connect()
+        try:
+            row = rows(session, POSITION)[0]
+            if not row["replayed"]:
+                execute(session, "SET LOCAL synchronous_commit = local")
+                execute(session, FOLLOWING)
+                session.commit()
+            return str(row["lsn"])
+        finally:
+            session.close()
 
     def _unnamed(self, pages: Sequence[BadPage], databases: Mapping[int, str]) -> None:
         """Note pages whose database told no name. Its own catalogue has the same numbers everywhere."""

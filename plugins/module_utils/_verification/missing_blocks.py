@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.spans import spans
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import spans
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import Layout, Listing
 
 # Tables of other access methods need not have such a file. What is unlogged is empty after a crash, and its count stays

@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.spans import blocks_text, spans
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pages import (
     METHODS,
     leads_to,
@@ -26,7 +27,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pa
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.page_checks import is_new, page_fault
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import blocks_text, spans
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import Layout, Listing
 
 RELATIONS = """

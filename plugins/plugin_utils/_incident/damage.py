@@ -30,6 +30,7 @@ _SENTENCES = {
     "update": "UPDATE changed rows of {names} in database {database}",
     "drop_column": "A column of {names} was dropped in database {database}",
     "ddl": "The definition of {names} was changed in database {database}",
+    "pages": "The server cannot read all pages of {names} in database {database}",
     "explicit": "Damage to {names} in database {database} after {moment}",
 }
 

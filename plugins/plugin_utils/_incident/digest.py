@@ -23,8 +23,12 @@ def plan_digest(record: Mapping[str, Any]) -> str:
     """
     plan = record.get("plan") or record.get("data") or {}
     incident, target = plan.get("incident") or {}, plan.get("target") or {}
+    # Where all pages had been looked at, which is later each time; the pages are what is decided.
+    target = {} if incident.get("kind") == "pages" else target
     restore = plan.get("restore_plan") or {}
-    damaged = [[item.get(key) for key in ("schema", "name", "damage")] for item in incident.get("relations") or []]
+    damaged = [
+        [item.get(key) for key in ("schema", "name", "damage", "blocks")] for item in incident.get("relations") or []
+    ]
     decided = {
         "scenario": record.get("scenario"),
         "parameters": record.get("parameters") or {},

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._core.spans import blocks_text
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.page_checks import page_checksum, page_fault
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.damages import (
-    blocks_text,
     means_of,
     newest_clean,
     place_of,
