@@ -1,7 +1,7 @@
 """Plans and recovers as the modules do, in a process of its own, so that a test can kill it.
 
 Reads one JSON object from standard input: params (as of the modules), relations, schemas, load, database,
-incident, xids, max_lag. Writes the plan and the result as JSON.
+incident, xids, damaged_pages, max_lag. Writes the plan and the result as JSON.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def main() -> int:
                 asked["load"],
                 same_lineage=not asked["params"]["instance"].get("own_oids"),
                 xids=asked.get("xids", ()),
+                damaged_pages=asked.get("damaged_pages", ()),
             )
             plan = asked.get("plan")
             if plan is None:
