@@ -35,9 +35,10 @@ options:
   kind:
     description:
       - What happens to them. V(drop) and V(truncate) take along what hangs on them, as C(CASCADE) does. V(update) makes
-        one column of every row wrong, as the tables' owner, and with his triggers.
+        one column of every row wrong, as the tables' owner, and with his triggers. V(pages) spoils the first page of
+        each table on disk.
     type: str
-    choices: [drop, truncate, delete, update]
+    choices: [drop, truncate, delete, update, pages]
     default: drop
 attributes:
   check_mode:
@@ -61,7 +62,8 @@ EXAMPLES = r"""
 RETURN = r"""
 damage:
   description:
-    - What was done. C(names) are all tables that were damaged, among them that of the rows in C(written).
+    - What was done. C(names) are all tables that were damaged, among them that of the rows in C(written). C(xid) is
+      V(null) where no transaction did it.
   returned: success
   type: dict
   sample:

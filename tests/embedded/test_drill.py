@@ -157,6 +157,17 @@ def test_rows_that_an_update_made_wrong_in_the_copy_are_taken_back(shop: Shop) -
     assert shop.query("shop", "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'clerk'") == [(False,)]
 
 
+@pytest.mark.whole  # as test_pages.py, in a copy
+def test_pages_that_were_spoiled_in_the_copy_are_repaired(shop: Shop) -> None:
+    archive(shop)
+    done = drill(shop, dr_scenario="corruption", dr_damage="pages", dr_incident_id="drill-pages")
+    assert done.rc == 0, done.output
+    report = shop.report("drill-pages")
+    assert report["drill"]["comparison"]["equal"] is True
+    assert report["parameters"]["strategy"] == "pages"
+    assert "Recovered and proved" in done.output
+
+
 def test_a_killed_drill_is_in_nobodys_way_once_it_was_given_up(shop: Shop) -> None:
     archive(shop)
     place = shop.folder / "side" / "drill-main"

@@ -27,8 +27,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import translated_errors
+from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 
 SCHEMA, TABLE = "dbre_drill", "written"
+START_TIMEOUT = 300  # seconds
 COMMITS, PAUSE = 50, 0.02  # seconds between two commits
 SCHEMAS = """
 SELECT nspname AS name FROM pg_catalog.pg_namespace
@@ -45,7 +47,18 @@ XID = "SELECT pg_catalog.txid_current()"
 OWN = f"SELECT id, at FROM {SCHEMA}.{TABLE} ORDER BY id"
 DAMAGES = {"drop": "DROP TABLE {} CASCADE", "truncate": "TRUNCATE {} CASCADE", "delete": "DELETE FROM {}"}
 CHANGE = "update"
-KINDS = (*DAMAGES, CHANGE)
+PAGES = "pages"
+KINDS = (*DAMAGES, CHANGE, PAGES)
+# The files of tables that hold rows, of partitioned ones those of their partitions.
+FILES = """
+SELECT pg_catalog.pg_relation_filepath(c.oid) AS path
+FROM (SELECT DISTINCT coalesce(tree.relid::oid, asked.oid) AS oid FROM unnest(%s::oid[]) AS asked(oid)
+      LEFT JOIN LATERAL pg_catalog.pg_partition_tree(asked.oid) AS tree ON true) AS wanted
+JOIN pg_catalog.pg_class c ON c.oid = wanted.oid
+WHERE c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0
+"""
+# Where the header of a page tells its end, which is then past that (pd_upper in bufpage.h).
+PD_UPPER, WRONG_END = 14, b"\xff\xff"
 
 
 class DrilledCopy:
@@ -95,8 +108,18 @@ class DrilledCopy:
             write_atomically(self.kept, json.dumps(before))
             connection.rollback()
             names = [quote_name(item["schema"], item["name"]) for item in hit]
-            xid = self.change(connection, min(owners), hit) if kind == CHANGE else self.empty(connection, names, kind)
+            xid, files = None, []
+            if kind == PAGES:
+                oids = [item["oid"] for item in find_relations(connection, hit).values()]
+                files = [item["path"] for item in rows(connection, FILES, (oids,))]
+                connection.rollback()
+            elif kind == CHANGE:
+                xid = self.change(connection, min(owners), hit)
+            else:
+                xid = self.empty(connection, names, kind)
             done = value(connection, "SELECT pg_catalog.clock_timestamp()").isoformat()
+        if files:
+            self.spoil(files)
         return {
             "kind": kind,
             "tables": [display_name(item["schema"], item["name"]) for item in hit],
@@ -115,6 +138,16 @@ class DrilledCopy:
         xid = int(value(connection, XID)) % 2**32
         connection.commit()
         return xid
+
+    def spoil(self, files: Sequence[str]) -> None:
+        """Spoil the first page of each file on disk, as a disk does, while the server has nothing in its memory."""
+        self.instance.stop(self.marker)
+        for path in files:
+            with open(f"{self.instance.data}/{path}", "r+b") as file:
+                file.seek(PD_UPPER)
+                file.write(WRONG_END)
+        self.instance.start(dict(self.marker))
+        SideRecovery(self.instance, START_TIMEOUT).wait_open()
 
     def change(self, connection: Any, owner: str, hit: Sequence[Mapping[str, str]]) -> int:
         """Change every row in one transaction; which it was."""
