@@ -91,25 +91,37 @@ WHERE c.relkind IN ('r', 'p') AND (pg_catalog.pg_has_role(c.relowner, 'USAGE')
 GROUP BY c.oid, n.nspname, c.relname, mode ORDER BY min(depth), c.oid
 """
 
-# A prepared transaction has no process; pg_locks calls it by the number of its transaction.
+# A prepared transaction has no process. Its locks are of the session's own number until the server starts again, and of
+# that of the transaction from then on; on its transaction's number it has a lock, too.
 HOLDERS = """
 SELECT l.pid, l.mode, x.gid, coalesce(a.usename::text, a.backend_type) AS role, a.application_name, a.state,
        pg_catalog.to_char(coalesce(a.xact_start, x.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS since
 FROM pg_catalog.pg_locks l
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-LEFT JOIN pg_catalog.pg_prepared_xacts x ON l.pid IS NULL AND l.virtualtransaction = '-1/' || x.transaction
+LEFT JOIN (
+  SELECT own.virtualtransaction, p.gid, p.prepared FROM pg_catalog.pg_locks own
+  JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
+  WHERE own.pid IS NULL AND own.locktype = 'transactionid' AND own.granted
+) AS x ON l.pid IS NULL AND x.virtualtransaction = l.virtualtransaction
 WHERE l.locktype = 'relation' AND l.granted AND l.relation = pg_catalog.to_regclass(%s) AND l.mode = ANY(%s)
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
   AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 ORDER BY coalesce(a.xact_start, x.prepared), l.pid
 """
+# Those that are prepared wait for somebody, however short they are.
 LONGEST = """
-SELECT a.pid, NULL AS mode, NULL AS gid, a.usename::text AS role, a.application_name, a.state,
-       pg_catalog.to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS since
-FROM pg_catalog.pg_stat_activity a
-WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
-  AND a.backend_type = 'client backend' AND a.xact_start < pg_catalog.now() - interval '1 s'
-ORDER BY a.xact_start LIMIT 3
+SELECT pid, NULL AS mode, gid, role, application_name, state,
+       pg_catalog.to_char(began AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS since
+FROM (
+  SELECT a.pid, NULL AS gid, a.usename::text AS role, a.application_name, a.state, a.xact_start AS began
+  FROM pg_catalog.pg_stat_activity a
+  WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
+    AND a.backend_type = 'client backend'
+  UNION ALL
+  SELECT NULL, p.gid, NULL, NULL, NULL, p.prepared FROM pg_catalog.pg_prepared_xacts p
+  WHERE p.database = pg_catalog.current_database()
+) AS transactions
+WHERE began < pg_catalog.now() - interval '1 s' ORDER BY gid IS NULL, began LIMIT 3
 """
 
 
@@ -226,7 +238,7 @@ def shown_session(item: Mapping[str, Any]) -> str:
     mode = item["mode"] and f", {item['mode']}"
     since = item["since"] and f" since {item['since']} UTC"
     if item["gid"]:
-        return f"the prepared transaction {quote_literal(item['gid'])}{mode}{since or ''}"
+        return f"the prepared transaction {quote_literal(item['gid'])}{mode or ''}{since or ''}"
     name = item["application_name"] and f", application {item['application_name']}"
     state = item["state"] or "in a transaction"
     return f"session {item['pid']} (role {item['role']}{name or ''}, {state}{since or ''}{mode or ''})"

@@ -128,7 +128,7 @@ class World:
             file.write(
                 f"port = {PORT}\nunix_socket_directories = '{self.root}'\nfsync = off\n{self.listen()}"
                 # Of the life beside, what reaches into the databases that the tests compare whole.
-                f"wal_level = logical\nmax_connections = 40\n{eager_conf()}"
+                f"wal_level = logical\nmax_connections = 40\nmax_prepared_transactions = 5\n{eager_conf()}"
             )
         self.production.start()
         self.prepare()

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -256,3 +257,43 @@ def test_locks_on_partitions_that_everybody_uses_in_another_order_can_be_had(
             thread.join()
         ours.close()
     assert failed == []
+
+
+def test_a_prepared_transaction_in_the_way_is_named_with_what_decides_it(
+    waits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits.production.sql("waits", "CREATE TABLE IF NOT EXISTS mine (id int); INSERT INTO mine VALUES (1)")
+    ours, other = waits.production.connect("waits"), waits.production.connect("waits")
+    ours.autocommit = False
+    monkeypatch.setattr("ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks.ATTEMPTS", 1)
+    with other.cursor() as cursor:
+        for statement in ("BEGIN", "SAVEPOINT a", "UPDATE mine SET id = 2", "PREPARE TRANSACTION 'half done'"):
+            cursor.execute(statement)
+    other.close()
+
+    def lock_table(locks: Locks) -> None:
+        locks.take([Lock("public.mine", "ACCESS EXCLUSIVE")])
+
+    def lock_rows(_locks: Locks) -> None:
+        with ours.cursor() as cursor:
+            cursor.execute("SELECT FROM mine FOR UPDATE")
+
+    def refused(work: Callable[[Locks], None]) -> str:
+        locks = Locks(ours)
+        with pytest.raises(RecoveryError) as caught:
+            patiently(ours, lambda: work(locks), locks=locks)
+        assert "(ROLLBACK PREPARED 'half done';), then run again" in caught.value.msg
+        return caught.value.msg
+
+    held = "It is held by the prepared transaction 'half done', RowExclusiveLock since"
+    assert held in refused(lock_table)
+    assert "The longest transactions are those of the prepared transaction 'half done' since" in refused(lock_rows)
+    ours.close()
+    # Its locks have another number then.
+    waits.production.stop("fast")
+    waits.production.start()
+    ours = waits.production.connect("waits")
+    ours.autocommit = False
+    assert held in refused(lock_table)
+    ours.close()
+    waits.production.sql("waits", "ROLLBACK PREPARED 'half done'", "DROP TABLE mine")
