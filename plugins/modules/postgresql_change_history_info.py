@@ -236,6 +236,12 @@ unlogged:
   type: list
   elements: str
   sample: ["public.sessions"]
+foreign:
+  description: Foreign tables of the database, whose rows are on other servers.
+  returned: success
+  type: list
+  elements: str
+  sample: ["public.prices_elsewhere"]
 server:
   description: Facts of the primary, as M(dbre.recovery.postgresql_recovery_target_info) returns them.
   returned: success

@@ -41,6 +41,13 @@ VIEWS = """
 SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ANY(%s) AND c.relkind IN ('v', 'm')
 """
+# What empties or changes a table does so with its partitions and children, too.
+FOREIGN_BELOW = """
+WITH RECURSIVE tree AS (
+  SELECT %s::oid AS oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON tree.oid = i.inhparent
+)
+SELECT EXISTS (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid AND c.relkind = 'f')
+"""
 # No trigger, rule or event trigger of the copy takes part, as none did when a backup was restored.
 ALONE = "SET session_replication_role = replica"
 XID = "SELECT pg_catalog.txid_current()"
@@ -96,6 +103,7 @@ class DrilledCopy:
             strange = [display_name(*key) for key, item in found.items() if item["kind"] not in ("r", "p")]
             if strange:
                 raise RecoveryError(f"{', '.join(strange)} cannot be drilled on: it is no table. Name tables.")
+            self.require_local(connection, found, kind)
             owners = {owner_of(connection, item["oid"]) for item in found.values()}
             if kind == CHANGE and len(owners) > 1:
                 raise RecoveryError(
@@ -129,6 +137,19 @@ class DrilledCopy:
             "rows": sum(int(one.get("rows") or 0) for one in before["content"].values()),
             "written": len(before["written"]),
         }
+
+    @staticmethod
+    def require_local(connection: Any, found: Mapping[tuple[str, str], Mapping[str, Any]], kind: str) -> None:
+        """Refuse to empty or change what is not in the copy; a foreign table that is dropped keeps its rows."""
+        elsewhere = [
+            display_name(*key) for key, item in found.items() if value(connection, FOREIGN_BELOW, (item["oid"],))
+        ]
+        if elsewhere and kind != "drop":
+            raise RecoveryError(
+                f"{', '.join(elsewhere)} cannot be drilled on this way: rows of foreign tables below are on another "
+                "server, not in the copy, and would be lost there. Nothing was touched. Name other tables or "
+                "partitions, or drill a drop."
+            )
 
     def empty(self, connection: Any, names: Sequence[str], kind: str) -> int:
         """Drop or empty them in one transaction; which it was."""

@@ -28,6 +28,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.by_hand impo
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import (
     ExistingTable,
+    is_elsewhere,
     primary_key,
     same_row,
 )
@@ -68,6 +69,9 @@ class CopyBeside(ExistingTable):
             differing = self.differing_columns(connection, oid)
             if differing:
                 what = f"production's columns are others ({', '.join(differing)}), so take from it what is needed"
+                return [left("table", self.shown, f"{whole}; {what}", lost=True)]
+            if is_elsewhere(connection, oid):
+                what = "production's has rows on another server, so take from it what is needed, partition by partition"
                 return [left("table", self.shown, f"{whole}; {what}", lost=True)]
             lacked, changed = self._lacked(connection, oid)
             quiet = is_quiet(connection, oid)

@@ -92,6 +92,18 @@ WHERE c.relkind = 'r' ORDER BY 1
 """
 
 
+ELSEWHERE = """
+SELECT EXISTS (
+  SELECT FROM pg_catalog.pg_class c WHERE c.relkind = 'f'
+  AND (c.oid = %(oid)s::oid OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(%(oid)s::oid))))
+"""
+
+
+def is_elsewhere(connection: Any, oid: int) -> bool:
+    """Whether rows of a table or of its partitions are on another server, where a DELETE would delete them."""
+    return bool(value(connection, ELSEWHERE, {"oid": oid}))
+
+
 def primary_key(connection: Any, oid: int) -> dict[str, str]:
     """Columns of a table's primary key in order, each with its equality operator in SQL; empty without one."""
     return {row["name"]: row["operator"] for row in rows(connection, PRIMARY_KEY, (oid,))}
@@ -163,6 +175,12 @@ class ExistingTable:
             return
         self._require_replica(connection)
         oid = self.oid(connection)
+        if is_elsewhere(connection, oid):
+            raise RecoveryError(
+                f"{self.shown} on {host_name()} has rows on another server by now (a foreign table), which were to be "
+                "exchanged there, too. The table was not changed. Run again with another incident id, so that it is "
+                "planned anew."
+            )
         self._require_no_rules(connection, oid)
         differing = self.differing_columns(connection, oid)
         if differing:

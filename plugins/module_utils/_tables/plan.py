@@ -123,6 +123,13 @@ CROSS JOIN LATERAL pg_catalog.pg_partition_tree(asked.oid) AS tree
 WHERE NOT tree.relid = ANY (%(oids)s::oid[])
 """
 
+# Partitioned tables some of whose rows are on other servers.
+PARTLY_FOREIGN = """
+SELECT asked.oid::int8 AS oid FROM unnest(%s::oid[]) AS asked(oid) WHERE EXISTS (
+  SELECT FROM pg_catalog.pg_partition_tree(asked.oid) AS tree
+  JOIN pg_catalog.pg_class c ON c.oid = tree.relid AND c.relkind = 'f')
+"""
+
 DATABASE_OBJECTS = """
 WITH here AS (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 SELECT DISTINCT s.classid::int8 AS classid, s.objid::int8 AS objid
@@ -190,6 +197,13 @@ def left_without_rows(relation: Mapping[str, Any], state: str) -> dict[str, Any]
     reason += "came back" if state == "missing" else "can come back; what production has in it was left as it is"
     reason += f". There were about {estimate}" if estimate else ". How many there were is not known"
     return left("table", display_name(relation["schema"], relation["name"]), reason, lost=True, rows=estimate)
+
+
+def left_on_another_server(relation: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of ``left_to_do`` for a foreign table that production has."""
+    reason = "its rows are on another server: what became of them there is in no WAL and no backup of this one, and "
+    reason += "none was brought back or changed. Look there"
+    return left("foreign table", display_name(relation["schema"], relation["name"]), reason, lost=True)
 
 
 def missing_names(production: Any, catalog: str, column: str, wanted: Sequence[str]) -> list[str]:
@@ -542,15 +556,23 @@ class Planner:
         sizes = [item for item in rows(side, SIZES, (list(tables),)) if item["kind"] in TABLES]
         missing = [item for item in sizes if table_states[item["oid"]] == "missing"]
         parted = {oid for item in missing for oid in item["ancestors"]}
-        alive = {item["oid"] for item in sizes} - {item["oid"] for item in missing}
+        here = find_relations(production, sizes)
+        partly_foreign = self._partly_foreign(production, side, sizes, here)
+        # Of those that are there in part elsewhere, each local partition is seen to for itself.
+        alive = {item["oid"] for item in sizes} - {item["oid"] for item in missing} - partly_foreign
         relations = []
         for item in sizes:
             state = {"present": "exists", "renamed": "exists"}.get(table_states[item["oid"]], table_states[item["oid"]])
             action = action_of(state, item["kind"], self.load)
             above = set(item.pop("ancestors"))
-            if action == self.load and (above & alive or item["oid"] in parted):
+            if action == self.load and (above & alive or item["oid"] in parted | partly_foreign):
                 # A partition goes with its tree; a tree that lost partitions gets those back and is else left alone.
                 action = "none"
+            known = here.get((item["schema"], item["name"]))
+            if state != "missing" and known is not None and known["kind"] == "f":
+                # One that took the place of a table would be written to there.
+                action = "none"
+                left_to_do.append(left_on_another_server(item))
             if item["persistence"] == "u" and self.same_lineage:
                 # There is nothing to copy, and nothing must take the place of rows that production has.
                 action = "none" if action == self.load else action
@@ -593,6 +615,19 @@ class Planner:
             **missing_globals,
             **needs,
         }
+
+    @staticmethod
+    def _partly_foreign(
+        production: Any,
+        side: Any,
+        sizes: Sequence[Mapping[str, Any]],
+        here: Mapping[tuple[str, str], Mapping[str, Any]],
+    ) -> set[int]:
+        """Those of ``sizes`` of which a partition was or is a foreign table: what writes to all of it writes there."""
+        then = {(item["schema"], item["name"]): item["oid"] for item in sizes}
+        now = {known["oid"]: then[place] for place, known in here.items()}
+        found = {row["oid"] for row in rows(side, PARTLY_FOREIGN, ([item["oid"] for item in sizes],))}
+        return found | {now[row["oid"]] for row in rows(production, PARTLY_FOREIGN, (list(now),))}
 
     @staticmethod
     def _moved(side: Any, oids: Sequence[int] | None, gone: Sequence[str]) -> list[dict[str, Any]]:

@@ -204,6 +204,7 @@ class ChangeHistory(Search):
             "scanned": self._scanned(),
             "blind": self._blind() or None,
             "unlogged": self._unlogged(),
+            "foreign": self._foreign(),
             "server": self.server,
             "repository": self.repository,
         }
@@ -226,6 +227,10 @@ class ChangeHistory(Search):
     def _unlogged(self) -> list[str]:
         known = self._here.relations.values()
         return sorted(display_name(one.schema, one.name) for one in known if one.unlogged and one.kind == "r")
+
+    def _foreign(self) -> list[str]:
+        known = self._here.relations.values()
+        return sorted(display_name(one.schema, one.name) for one in known if one.kind == "f")
 
     def _other_changes(self, told: Collection[int]) -> list[OtherChange]:
         """What the transactions of the window changed beside relations; ``told`` are positions of those in the list."""

@@ -21,6 +21,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import (
     listed_in,
     name_of,
     rows_but,
+    rows_not_told,
     shown_lines,
     table_name,
     unread_lines,
@@ -124,7 +125,7 @@ def damaged_tables(
         "oids": [item["oid"] for item in chosen],
         "stays": beyond_tables(changes)
         + [change_text(one) for one in changes if one["oid"] in made and one["kind"] in TABLES],
-        "left_to_do": large_objects_left(changes, xid),
+        "left_to_do": [*large_objects_left(changes, xid), *([] if wanted else rows_not_told(history))],
     }
 
 

@@ -16,6 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.other_changes i
 
 ROWS = ("inserted", "updated", "deleted")
 SHOWN = 12
+NAMED = 10  # of tables whose rows are not told
 NOT_TOLD = "not told: which functions, types, grants and large objects later transactions changed, and what they read"
 LARGE_OBJECTS = "L"  # the kind of their changes
 # What is older than the target is not later (see Search for these words).
@@ -181,3 +182,22 @@ def unread_lines(history: Mapping[str, Any]) -> list[str]:
     unread, blind = (history.get("scanned") or {}).get("unread"), history.get("blind")
     lines = [f"not read: {unread}"] if unread and not _ASKED.fullmatch(unread) else []
     return [*lines, f"not told: changes of definitions before {blind['before_lsn']}"] if blind else lines
+
+
+def rows_not_told(history: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Entries for unlogged and foreign tables: nobody knows whether the transaction changed them, too."""
+    found = []
+    for what, where in (("unlogged", "not in WAL"), ("foreign", "on other servers, and not in WAL")):
+        names = list(history.get(what) or [])
+        more = f" and {number(len(names) - NAMED)} more" if len(names) > NAMED else ""
+        entry = {
+            "type": f"{what} table" if len(names) == 1 else f"{what} tables",
+            "object": ", ".join(names[:NAMED]) + more,
+            "reason": f"their rows are {where}; what the transaction changed of them, if anything, is not undone",
+            "command": None,
+            "lost": False,
+            "rows": None,
+            "needs_side_instance": False,
+        }
+        found += [entry] if names else []
+    return found

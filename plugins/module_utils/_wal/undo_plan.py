@@ -19,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._wal.later import (
     LARGE_OBJECTS,
     large_objects_left,
     rows_but,
+    rows_not_told,
 )
 
 # What a change of rows is called in a history, and as what it stands in the plan.
@@ -91,7 +92,7 @@ def undo_plan(
         ]
     ]
     # A list of tables that somebody gave is all that is to be undone.
-    unlogged = [] if wanted else list(history.get("unlogged") or [])
+    not_told = [] if wanted else rows_not_told(history)
     return {
         "relations": _relations(chosen),
         "names": sorted({_name(change) for change in chosen}),
@@ -109,9 +110,9 @@ def undo_plan(
             *_later(history, mine, oids),
             *_defined_anew(history, mine, oids),
             *(f"NOT UNDONE: {_what(item)}" for item in left_to_do),
-            *(f"NOT KNOWN: {_what(item)}" for item in _not_told(unlogged)),
+            *(f"NOT KNOWN: {_what(item)}" for item in not_told),
         ],
-        "left_to_do": [*left_to_do, *_not_told(unlogged)],
+        "left_to_do": [*left_to_do, *not_told],
     }
 
 
@@ -174,24 +175,6 @@ def _defined_anew(history: Mapping[str, Any], mine: Sequence[Mapping[str, Any]],
 
 def _is_definition(change: Mapping[str, Any], oids: set[int]) -> bool:
     return change["oid"] in oids and change["what"] in DEFINING
-
-
-def _not_told(unlogged: Sequence[str]) -> list[dict[str, Any]]:
-    """Entry for unlogged tables: nobody knows whether the transaction changed them, too."""
-    if not unlogged:
-        return []
-    more = f" and {number(len(unlogged) - SHOWN)} more" if len(unlogged) > SHOWN else ""
-    return [
-        {
-            "type": "unlogged table" if len(unlogged) == 1 else "unlogged tables",
-            "object": ", ".join(unlogged[:SHOWN]) + more,
-            "reason": "their rows are not in WAL; what the transaction changed of them, if anything, is not undone",
-            "command": None,
-            "lost": False,
-            "rows": None,
-            "needs_side_instance": False,
-        }
-    ]
 
 
 def _what(item: Mapping[str, Any]) -> str:

@@ -80,6 +80,13 @@ def test_unlogged_tables_are_told_as_what_nobody_knows_of_unless_others_were_nam
     assert undo_plan(many, named(7))["left_to_do"][0]["object"].endswith("public.u9 and 2 more")
 
 
+def test_foreign_tables_are_told_as_what_nobody_knows_of() -> None:
+    one = {**history((7, ROWS)), "foreign": ["public.far"]}
+    (left,) = undo_plan(one, named(7))["left_to_do"]
+    assert (left["type"], left["object"], left["lost"]) == ("foreign table", "public.far", False)
+    assert "on other servers" in left["reason"]
+
+
 def test_large_objects_that_it_changed_and_views_that_it_refreshed_are_left_to_people() -> None:
     changed = {**change("changed or removed", "large objects", 0, kind="L"), "schema": None, "loses": True}
     made = {**change("made", "large objects", 0, kind="L"), "schema": None, "loses": False}
