@@ -48,7 +48,7 @@ options:
   state:
     description:
       - V(previewed) brings the rows of before and after, and tells what would be done. Production's tables are only
-        read.
+        read, so that what keys and checks of now refuse is known only when it is done.
       - V(undone) takes the transaction back.
       - V(taken_back) takes back what V(undone) did, where the rows are still as that left them. It needs no instance.
     type: str

@@ -80,6 +80,33 @@ def test_an_update_without_where_is_undone_but_for_what_was_changed_since(shop: 
     assert shop.count("public.lines") == 2990
 
 
+def test_killed_it_goes_on_and_what_only_points_to_a_row_that_stays_goes_back(shop: Shop) -> None:
+    for statement in (
+        "CREATE TABLE public.rooms (id int PRIMARY KEY, code text UNIQUE)",
+        "INSERT INTO public.rooms SELECT g, 'room' || g FROM generate_series(1, 20) g",
+        "CREATE TABLE public.stays (id int PRIMARY KEY, room int REFERENCES public.rooms, note text, day int UNIQUE)",
+        "INSERT INTO public.stays SELECT g, g, 'fine', g FROM generate_series(1, 20) g",
+    ):
+        shop.query("shop", statement)
+    xid = transact(
+        shop, "UPDATE public.rooms SET code = 'x' || id", "UPDATE public.stays SET note = 'wrong', day = day + 100"
+    )
+    shop.query("shop", "INSERT INTO public.rooms VALUES (100, 'room3')")
+    given = {"dr_target_xid": xid, "dr_incident_id": "goes-on"}
+    events = shop.folder / "incidents" / "goes-on" / "events.jsonl"
+    run_killed_in(undoing(shop, **given), events, "recover", 0, shop.environment)
+
+    undone = undo(shop, **given)
+    assert "Recovered in part: missing 1 row of public.rooms." in " ".join(undone.output.split()), undone.output
+    assert shop.query("shop", "SELECT id, code FROM public.rooms WHERE code <> 'room' || id ORDER BY 1") == [
+        (3, "x3"),
+        (100, "room3"),
+    ]
+    assert number(shop, "public.stays WHERE note = 'fine' AND day = id") == 20
+    (missing,) = shop.report("goes-on")["missing"]
+    assert "a unique key: production has another row with the same values" in missing["why"]
+
+
 def test_a_transaction_that_did_more_than_to_change_rows_is_refused_with_the_way_that_works(shop: Shop) -> None:
     xid = transact(shop, "UPDATE public.orders SET what = 'x'", "ALTER TABLE public.orders ADD more int")
     refused = undo(shop, dr_target_xid=xid)

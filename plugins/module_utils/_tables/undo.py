@@ -365,6 +365,8 @@ def _apply(
         refused = {one.table.oid: one.refusing() for one, reason in said.items() if reason}
         if not any(refused.values()):
             refused = {one.table.oid: one.refused() for one in reversals}
+        # Only then: what does not go back itself is not there now for those that point to it, and will be.
+        if not any(refused.values()):
             for key in outgoing:
                 refused[key["root"]].update(without_parent(connection, owners, key, by_oid[key["root"]]))
             for key in incoming:
