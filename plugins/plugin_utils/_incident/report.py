@@ -117,9 +117,9 @@ def _kept(entries: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     schemas = sorted({units.relation_name({"schema": item["schema"]}) for item in entries if item.get("schema")})
     whole = {
         "what": "All of it",
-        "why": "With the journal of this recovery, which lies in the same place and is of no use without them. As long as "
-        "they stay, no type, collation or extension that their columns use can be dropped (CASCADE would take the columns "
-        "away), and a check that a domain gets is looked at in them, too.",
+        "why": "With the journal of this recovery, which lies in the same place and is of no use without them. As long "
+        "as they stay, no type, collation or extension that their columns use can be dropped (CASCADE would take the "
+        "columns away), and a check that a domain gets is looked at in them, too.",
         "command": f"DROP SCHEMA {', '.join(schemas)} CASCADE;",
     }
     return _distinct([to_do(item) for item in entries]) + ([whole] if schemas else [])
