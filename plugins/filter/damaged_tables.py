@@ -53,7 +53,7 @@ _value:
       something of the definition changed. C(stays) is what else the transaction did, and C(left_to_do)
       what of it is lost.
     - C(later) is what was committed to these tables from the target on, as P(dbre.recovery.later_transactions#filter)
-      tells of a whole database.
+      tells of a whole database; with O(oids), it is all that is told.
   type: dict
 """
 
@@ -65,13 +65,15 @@ def damaged_tables(
     oids: Optional[Sequence[int]] = None,
 ) -> dict[str, Any]:
     number = None if xid in (None, "") else int(str(xid))
+    if oids:
+        # Of what was moved away, which has other names since.
+        return {"later": later_in_tables(history, number, oids)}
     try:
         found = tables_of(history, number, asked)
     except RecoveryError as error:
         raise AnsibleFilterError(error.msg) from error
-    # Of what was moved away the OIDs are known; before that, one that was made anew has only the name.
-    later = later_in_tables(history, number, oids or found["oids"], () if oids else found["names"])
-    return {**found, "later": later}
+    # One that was made anew has only the name.
+    return {**found, "later": later_in_tables(history, number, found["oids"], found["names"])}
 
 
 class FilterModule:

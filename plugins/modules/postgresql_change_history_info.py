@@ -242,6 +242,11 @@ foreign:
   type: list
   elements: str
   sample: ["public.prices_elsewhere"]
+roots:
+  description: The partitioned table of each partition that was changed, by the partition's OID.
+  returned: success
+  type: dict
+  sample: {"16421": {"schema": "public", "name": "readings", "oid": 16418, "kind": "p"}}
 server:
   description: Facts of the primary, as M(dbre.recovery.postgresql_recovery_target_info) returns them.
   returned: success

@@ -131,3 +131,23 @@ def test_what_a_migration_damaged_is_as_it_was_and_what_others_wrote_since_is_th
     assert shop.query("shop", "SELECT to_regclass('public.totals'), to_regclass('public.sums')") == [(None, None)]
     assert shop.query("shop", KEPT) == [("recovered_migrated",), ("replaced_migrated",)]
     assert shop.query("shop", "SELECT DISTINCT who FROM public.seen WHERE who <> 'clerk'") == []
+
+
+@pytest.mark.whole  # as the one above, of what its tables are not
+def test_partitions_that_were_emptied_come_back_with_the_table_that_is_named(shop: Shop) -> None:
+    for statement in (
+        "CREATE TABLE public.readings (at int, what text) PARTITION BY RANGE (at)",
+        "CREATE TABLE public.readings_1 PARTITION OF public.readings FOR VALUES FROM (0) TO (100)",
+        "CREATE TABLE public.readings_2 PARTITION OF public.readings FOR VALUES FROM (100) TO (200)",
+        "INSERT INTO public.readings SELECT g, 'read' FROM generate_series(1, 150) g",
+    ):
+        shop.query("shop", statement)
+    xid = transact(shop, "TRUNCATE public.readings")
+    shop.query("shop", "INSERT INTO public.readings VALUES (7, 'later')")
+    words = {"dr_target_xid": xid, "dr_strategy": "tables"}
+    refused = undo(shop, "--check", **words)
+    assert "public.readings_1 is a partition of public.readings, which would stay: name that one" in refused.output
+    done = undo(shop, dr_tables="public.readings", dr_incident_id="emptied", **words)
+    assert "Recovered in part: missing what 1 later transaction did." in " ".join(done.output.split()), done.output
+    assert shop.query("shop", "SELECT count(*) FROM public.readings WHERE what = 'read'") == [(150,)]
+    assert shop.query("shop", "SELECT at, what FROM damaged_emptied.readings") == [(7, "later")]

@@ -39,6 +39,9 @@ UNION SELECT tree.relid::int8 FROM asked CROSS JOIN LATERAL pg_catalog.pg_partit
 ABOUT = """
 SELECT c.oid::int8 AS oid, c.relkind AS kind, n.nspname AS schema, c.relname AS name,
        (SELECT p.inhparent::int8 FROM pg_catalog.pg_inherits p WHERE p.inhrelid = c.oid LIMIT 1) AS parent,
+       (SELECT pg_catalog.quote_ident(rn.nspname) || '.' || pg_catalog.quote_ident(r.relname)
+        FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+        WHERE c.relispartition AND r.oid = pg_catalog.pg_partition_root(c.oid)) AS root,
        EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = c.oid) AS subscribed,
        EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid
                AND c.relkind = 'S' AND d.deptype IN ('a', 'i')) AS owned,
@@ -160,7 +163,12 @@ def sort_out(
         f"{display_name(item['schema'], item['name'])} {why}"
         for item in about
         for why, is_so in (
-            ("is a partition or child of a table that stays", item["parent"] and item["parent"] not in roots),
+            (
+                f"is a partition of {item['root']}, which would stay: name that one"
+                if item["root"]
+                else "is a child of a table that stays",
+                item["parent"] and item["parent"] not in roots,
+            ),
             ("is filled by a subscription", item["subscribed"]),
             ("belongs to an extension", item["member"]),
         )

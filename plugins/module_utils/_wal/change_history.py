@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -205,6 +205,7 @@ class ChangeHistory(Search):
             "blind": self._blind() or None,
             "unlogged": self._unlogged(),
             "foreign": self._foreign(),
+            "roots": self._roots({change.oid for one in found for change in one.changes}),
             "server": self.server,
             "repository": self.repository,
         }
@@ -231,6 +232,17 @@ class ChangeHistory(Search):
     def _foreign(self) -> list[str]:
         known = self._here.relations.values()
         return sorted(display_name(one.schema, one.name) for one in known if one.kind == "f")
+
+    def _roots(self, changed: Iterable[int]) -> dict[str, dict[str, Any]]:
+        """{OID of a partition: the partitioned table that it is of in the end}, by what is there now."""
+        relations, roots = self._here.relations, {}
+        for oid in changed:
+            root = known = relations.get(oid)
+            while root is not None and root.parents:
+                root = relations.get(root.parents[0])
+            if root is not None and root is not known and root.kind == "p":
+                roots[str(oid)] = {"schema": root.schema, "name": root.name, "oid": root.oid, "kind": root.kind}
+        return roots
 
     def _other_changes(self, told: Collection[int]) -> list[OtherChange]:
         """What the transactions of the window changed beside relations; ``told`` are positions of those in the list."""

@@ -61,6 +61,16 @@ def comes_back(change: Mapping[str, Any]) -> bool:
     return change["kind"] in TABLES and change["name"] is not None and change["what"] != "created"
 
 
+def as_of_root(
+    history: Mapping[str, Any], change: Mapping[str, Any], wanted: Collection[tuple[str, str]]
+) -> Mapping[str, Any]:
+    """A change of a partition as one of the partitioned table, where that was named and not the partition."""
+    root = (history.get("roots") or {}).get(str(change["oid"]))
+    if root is None or (change["schema"], change["name"]) in wanted or (root["schema"], root["name"]) not in wanted:
+        return change
+    return {**change, **root}
+
+
 def beyond_tables(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     """What of a transaction's changes no table brings back, in words. Indexes and owned sequences come with tables."""
     lost = any(change["kind"] in TABLES and change["what"] in ("dropped", "column dropped") for change in changes)
@@ -99,7 +109,7 @@ def damaged_tables(
             "left_to_do": [],
         }
     changes = [
-        change
+        as_of_root(history, change, wanted)
         for one in history.get("transactions") or []
         if one["xid"] == xid & 0xFFFFFFFF
         for change in one["changes"]
@@ -144,6 +154,9 @@ def _relations(changes: Iterable[Mapping[str, Any]], wanted: Collection[tuple[st
                 "damage": damage,
                 "asked": not wanted or (change["schema"], change["name"]) in wanted,
             }
+        elif damage == known["damage"] and damage != DEFINITION:
+            # Of another partition.
+            known["rows"] = (known["rows"] or 0) + (change["rows"] or 0)
     return sorted(found.values(), key=lambda item: (item["schema"], item["name"]))
 
 
@@ -156,6 +169,8 @@ def later_in_tables(
     is told then. What this collection did itself is not counted.
     """
     mine = None if xid is None else xid & 0xFFFFFFFF
+    # What is written to a partition is written to the table.
+    oids = {*oids, *(int(oid) for oid, root in (history.get("roots") or {}).items() if root["oid"] in oids)}
     every = list(history.get("transactions") or [])
 
     def of_them(change: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ def item(catalog: str, what: str, name: str, oid: int, **more: Any) -> dict[str,
 
 
 def root(name: str, oid: int, **more: Any) -> dict[str, Any]:
-    known = {"parent": None, "subscribed": False, "member": False, "owned": False, "kind": "r"}
+    known = {"parent": None, "root": None, "subscribed": False, "member": False, "owned": False, "kind": "r"}
     return {"oid": oid, "schema": "public", "name": name, **known, **more}
 
 
@@ -59,11 +59,16 @@ def test_what_cannot_be_led_to_another_table_is_refused() -> None:
         item("pg_policy", "policy", "p on public.lines", 121, relation=110),
         item("pg_class", "table", "child", 122, kind="r"),
     ]
-    about = [root("orders", 100, subscribed=True), root("part", 130, parent=131)]
+    about = [
+        root("orders", 100, subscribed=True),
+        root("part", 130, parent=131, root="public.parts"),
+        root("child", 132, parent=133),
+    ]
     refused = sort_out(about, [ORDERS, *holding_on], None)["refused"]
     assert refused == [
         "public.orders is filled by a subscription",
-        "public.part is a partition or child of a table that stays",
+        "public.part is a partition of public.parts, which would stay: name that one",
+        "public.child is a child of a table that stays",
         "table column public.typed.o hangs on them, and cannot be led to others",
         "policy public.p on public.lines hangs on them, and cannot be led to others",
         "table public.child hangs on them, and cannot be led to others",

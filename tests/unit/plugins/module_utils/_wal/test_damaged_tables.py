@@ -126,3 +126,22 @@ def test_of_one_table_all_are_counted_however_long_the_history_is() -> None:
     tables = [totals("orders", 100, 900, 901, 5), totals("visits", 120, 7000, 4000)]
     found = later_in_tables({"count": 5000, "transactions": [MIGRATION, altered, both], "tables": tables}, 7, [100])
     assert (found["count"], found["at_least"]) == (901, False)
+
+
+def test_what_was_done_to_partitions_was_done_to_the_table_where_that_is_named() -> None:
+    root = {"schema": "public", "name": "readings", "oid": 200, "kind": "p"}
+    history = {
+        "transactions": [
+            one(7, change("truncated", "readings_1", 201, 5), change("truncated", "readings_2", 202, 6)),
+            one(8, change("inserted", "readings_3", 203, 1)),
+        ],
+        "tables": [{"schema": "public", "name": "readings_3", "oid": 203, "inserted": 1, "updated": 0, "deleted": 0}],
+        "count": 2,
+        "roots": {"201": root, "202": root, "203": root},
+    }
+    history["tables"][0]["transactions"] = 1  # type: ignore[index]
+    found = damaged_tables(history, 7, "public.readings")
+    assert (found["names"], found["oids"]) == (["public.readings"], [200])
+    assert [(item["kind"], item["damage"], item["rows"]) for item in found["relations"]] == [("p", "truncate", 11)]
+    assert later_in_tables({**history, "scanned": {"unread": None}}, 7, found["oids"])["rows"] == 1
+    assert damaged_tables(history, 7)["names"] == ["public.readings_1", "public.readings_2"]
