@@ -93,20 +93,28 @@ GROUP BY c.oid, n.nspname, c.relname, mode ORDER BY min(depth), c.oid
 
 # A prepared transaction has no process. Its locks are of the session's own number until the server starts again, and of
 # that of the transaction from then on; on its transaction's number it has a lock, too.
-HOLDERS = """
+PREPARED_LOCKS = """(
+  SELECT own.virtualtransaction, p.gid, p.prepared FROM pg_catalog.pg_locks own
+  JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
+  WHERE own.pid IS NULL AND own.locktype = 'transactionid' AND own.granted
+)"""
+HOLDERS = f"""
 SELECT l.pid, l.mode, x.gid, coalesce(a.usename::text, a.backend_type) AS role, a.application_name, a.state,
        pg_catalog.to_char(coalesce(a.xact_start, x.prepared) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS since
 FROM pg_catalog.pg_locks l
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-LEFT JOIN (
-  SELECT own.virtualtransaction, p.gid, p.prepared FROM pg_catalog.pg_locks own
-  JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
-  WHERE own.pid IS NULL AND own.locktype = 'transactionid' AND own.granted
-) AS x ON l.pid IS NULL AND x.virtualtransaction = l.virtualtransaction
+LEFT JOIN {PREPARED_LOCKS} AS x ON l.pid IS NULL AND x.virtualtransaction = l.virtualtransaction
 WHERE l.locktype = 'relation' AND l.granted AND l.relation = pg_catalog.to_regclass(%s) AND l.mode = ANY(%s)
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
   AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 ORDER BY coalesce(a.xact_start, x.prepared), l.pid
+"""
+PREPARED = f"""
+SELECT x.gid, pg_catalog.array_agg(DISTINCT l.relation::pg_catalog.regclass::text) AS tables
+FROM {PREPARED_LOCKS} AS x JOIN pg_catalog.pg_locks l ON l.pid IS NULL AND l.virtualtransaction = x.virtualtransaction
+WHERE l.locktype = 'relation' AND l.relation = ANY(%s::oid[])
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+GROUP BY x.gid ORDER BY x.gid
 """
 # Those that are prepared wait for somebody, however short they are.
 LONGEST = """
@@ -231,6 +239,15 @@ class Locks:
             for item in found
         ]
         return f"{what} {'; '.join(map(shown_session, found))}. Wait for them, or end them ({' '.join(ends)}), then run"
+
+
+def prepared_lines(connection: Any, oids: Iterable[int]) -> list[str]:
+    """Prepared transactions that hold locks on tables, for people: these stay until somebody decides."""
+    return [
+        f"NOTE prepared transaction {quote_literal(item['gid'])} holds {', '.join(item['tables'])}: before these can "
+        f"be locked it has to be decided, by COMMIT PREPARED {quote_literal(item['gid'])} or ROLLBACK PREPARED"
+        for item in rows(connection, PREPARED, (list(oids),))
+    ]
 
 
 def shown_session(item: Mapping[str, Any]) -> str:

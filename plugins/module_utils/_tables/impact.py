@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import prepared_lines
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.lookup import refuse_lost_quotes
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
@@ -139,7 +140,8 @@ def _holding(connection: Any, relations: Sequence[Mapping[str, str]], incident: 
     roots = find_roots(connection, [], [(item["schema"], item["name"]) for item in relations])
     holding = find_holding(connection, roots)
     refuse_holding(holding)
-    return holding_lines(holding, incident)
+    locked = {*roots, *(key[end] for key in holding["keys"] for end in ("relation", "other_relation"))}
+    return [*holding_lines(holding, incident), *prepared_lines(connection, locked)]
 
 
 def size_of(connection: Any, remote: bool, database: str) -> dict[str, Any]:

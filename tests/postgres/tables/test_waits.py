@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import login_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks, patiently
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.impact import impact_on
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import SWAP
 
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
 
@@ -296,4 +300,8 @@ def test_a_prepared_transaction_in_the_way_is_named_with_what_decides_it(
     ours.autocommit = False
     assert held in refused(lock_table)
     ours.close()
+    # Known before anything is restored, where tables are to change places.
+    with open_production(login_of(waits.params), waits.params["bin_dir"], "test") as production:
+        (told,) = impact_on(production, "waits", ["public.mine"], [], SWAP, 1, "test")["holding"]
+    assert told.startswith("NOTE prepared transaction 'half done' holds public.mine: before")
     waits.production.sql("waits", "ROLLBACK PREPARED 'half done'", "DROP TABLE mine")
