@@ -66,6 +66,10 @@ TABLES = """
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY(%s::oid[]) AND c.relkind = 'r' ORDER BY 1
 """
+COLUMNS = """
+SELECT attname AS name FROM pg_catalog.pg_attribute
+WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+"""
 PARTITIONS = "SELECT relid::oid::int8 AS oid FROM pg_catalog.pg_partition_tree(%s::oid::regclass)"
 # Why rows of a table stay beside.
 KEPT = {
@@ -253,6 +257,8 @@ class Undo:
         tables = self._tables(connection)
         _require_keys(tables)
         hold_definitions(connection, [table.own for table in tables])
+        for table in tables:
+            self._require_known_columns(connection, table, entry[str(table.oid)])
         self._require_no_rules(connection, tables)
         with each_as_its_owner(connection, oids) as owners:
             keys = outgoing_keys(connection, oids), incoming_keys(connection, oids)
@@ -297,6 +303,20 @@ class Undo:
             return Images(self.staging, names["before"], names["after"], names["preview"], names["between"])
         redo = names["preview"][: -len(UNDO)] + REDO
         return Images(self.staging, names["after"], names["before"], redo)
+
+    def _require_known_columns(self, connection: Any, table: Touched, names: Mapping[str, Any]) -> None:
+        """Refuse a table with columns that the rows of before and after do not have, and so could lose."""
+        image = quote_name(self.staging, names["before"])
+        known = {row["name"] for row in rows(connection, COLUMNS, (image,))}
+        new = [column["name"] for column in table.stored if column["name"] not in known]
+        if new:
+            raise RecoveryError(
+                f"{table.shown} on {host_name()} got columns since its rows were brought ({', '.join(new)}), or "
+                "others were renamed. Nothing was changed. Rename such back and run again with the same incident id, "
+                f"or take what is needed from {display_name(self.staging, names['before'])} and "
+                f"{display_name(self.staging, names['after'])}, which have the rows as the transaction found and left "
+                "them."
+            )
 
     def _require_no_rules(self, connection: Any, tables: Sequence[Touched]) -> None:
         rules = firing_rules(connection, [table.oid for table in tables])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.fingerprint import columns_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production, open_servers
 from ansible_collections.dbre.recovery.plugins.module_utils._side.images import Images, compose
@@ -383,6 +384,11 @@ def test_undone_and_that_taken_back(scene: Scene) -> None:
     )
 
     assert not undo_of(scene, lambda undo, side: undo.carry_out(side))["changed"]
+    # A column that came meanwhile would be lost with each row that is made again.
+    production.sql("ALTER TABLE un.wide ADD COLUMN more text")
+    with pytest.raises(RecoveryError, match=r"un\.wide on .* got columns since its rows were brought \(more\)"):
+        undo_of(scene, lambda undo, side: undo.take_back())
+    production.sql("ALTER TABLE un.wide DROP COLUMN more")
     back = undo_of(scene, lambda undo, side: undo.take_back())
     assert scene.look("taken back") == now
     assert back["left_to_do"] == []
