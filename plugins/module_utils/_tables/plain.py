@@ -42,6 +42,15 @@ WHERE k.conrelid = %s::oid AND k.contype = 'c' AND k.conislocal ORDER BY 1
 UNKNOWN_TYPES = """
 SELECT name FROM unnest(%s::text[]) AS name WHERE pg_catalog.to_regtype(name) IS NULL
 """
+# Of types that are gone, those that can be made out of their labels.
+GONE_ENUMS = """
+SELECT DISTINCT pg_catalog.format_type(e.oid, NULL) AS name, pg_catalog.pg_get_userbyid(e.typowner) AS owner,
+       ARRAY(SELECT l.enumlabel::text FROM pg_catalog.pg_enum l WHERE l.enumtypid = e.oid ORDER BY l.enumsortorder)
+         AS labels
+FROM unnest(%s::text[]) AS gone(name) JOIN pg_catalog.pg_type t ON t.oid = pg_catalog.to_regtype(gone.name)
+JOIN pg_catalog.pg_type e ON e.oid = CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE t.oid END
+WHERE e.typtype = 'e' ORDER BY 1
+"""
 LABELS = """
 SELECT DISTINCT n.nspname AS schema, t.typname AS name, e.oid::int8 AS oid, e.enumlabel AS label
 FROM unnest(%s::text[], %s::text[]) AS given(schema, name) JOIN pg_catalog.pg_namespace n ON n.nspname = given.schema
@@ -144,6 +153,17 @@ def make_plain(connection: Any, side: Any, relation: Mapping[str, Any]) -> list[
         return f"CREATE {'UNLOGGED ' if about['persistence'] == 'u' else ''}TABLE {table} ({definitions}){partitioned}"
 
     left_to_do: list[dict[str, Any]] = [
+        left(
+            "type",
+            item["name"],
+            "it is gone; the command makes it as it was",
+            f"CREATE TYPE {item['name']} AS ENUM ({', '.join(map(quote_literal, item['labels']))}); "
+            f"ALTER TYPE {item['name']} OWNER TO {quote_ident(item['owner'])};",
+            lost=True,
+        )
+        for item in rows(side, GONE_ENUMS, (sorted(unknown),))
+    ]
+    left_to_do += [
         left(
             "table column",
             f"{column['name']} on {shown}",

@@ -44,7 +44,7 @@ CHANGES: dict[str, tuple[list[str], list[str]]] = {
     "a column of a view is gone": (["ALTER TABLE app.parents DROP COLUMN code"], ["app.joined"]),
     "the function of a trigger is gone": (["DROP FUNCTION app.touch"], ["t_touch on app.t"]),
     "the function of a check is gone": (["DROP FUNCTION app.check_it"], ["t_check on app.t"]),
-    "the type of a column is gone": (["DROP TYPE app.mood"], ["mood on app.t", "mood on app.t"]),
+    "the type of a column is gone": (["DROP TYPE app.mood"], ["app.mood", "mood on app.t", "mood on app.t"]),
     "a label is called differently": (
         ["ALTER TYPE app.mood RENAME VALUE 'low' TO 'deep'"],
         ["mood on app.t"],
@@ -77,6 +77,9 @@ def test_what_changed_meanwhile_keeps_no_row_away(shop: Any, what: str) -> None:
     views = production.sql("shop", "SELECT count(*) FROM app.plain")
     assert views == 100
     assert shop.recover("shop", relations=["app.t"])["result"]["left_to_do"] == result["left_to_do"]
+    if "app.mood" in left:
+        production.sql("shop", *(entry["command"] for entry in result["left_to_do"]))
+        assert production.sql("shop", "SELECT pg_typeof(mood)::text FROM app.t LIMIT 1") == "app.mood"
     shop.remove("shop")
 
 
