@@ -122,6 +122,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+gone:
+  description: Whether the server has no database of that name, or none any more.
+  returned: failure
+  type: bool
+  sample: false
 count:
   description: Number of the transactions, those included that are not told one by one.
   returned: success
@@ -269,6 +274,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.change_history import ChangeHistory, window_of
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.result import make_request
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import is_gone
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.source import roomiest
 
 
@@ -312,7 +318,8 @@ def main() -> None:
         finally:
             history.close()
     except RecoveryError as error:
-        module.fail_json(msg=error.msg, **(error.details if module._verbosity else {}))
+        details = error.details if module._verbosity else {}
+        module.fail_json(msg=error.msg, gone=is_gone(login_of(params), params["database"]), **details)
     finally:
         shutil.rmtree(spool, ignore_errors=True)
     module.exit_json(changed=False, **result)

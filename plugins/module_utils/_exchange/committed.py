@@ -40,11 +40,12 @@ def committed_after(
     """All that was committed from the target on, but for transaction ``xid``, which is the damage itself.
 
     ``results`` are histories (M(postgresql_change_history_info)), one of each database under its name in ``item``;
-    ``before`` is what this returned for earlier WAL. ``until`` is up to where each database was read: where its next
-    history is to begin. ``databases`` are all that the server has (``name``, ``open``, ``prepared``); of one that lets
-    nobody in nothing is read. One that was made or dropped counts as a transaction. ``count`` and ``tables`` are of
-    all, ``transactions`` those that are told one by one.
+    one that was ``gone`` by then has none. ``before`` is what this returned for earlier WAL. ``until`` is up to where
+    each database was read: where its next history is to begin. ``databases`` are all that the server has (``name``,
+    ``open``, ``prepared``); of one that lets nobody in nothing is read. One that was made or dropped counts as a
+    transaction. ``count`` and ``tables`` are of all, ``transactions`` those that are told one by one.
     """
+    results = [result for result in results if not result.get("gone")]
     mine = None if xid is None else xid & 0xFFFFFFFF
     earlier = dict(before or {})
     found = list(earlier.get("transactions") or [])

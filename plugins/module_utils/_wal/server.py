@@ -257,6 +257,18 @@ def database_row_of(connection: Any, name: str) -> Optional[Database]:
     return None
 
 
+def is_gone(login: Login, name: str) -> bool:
+    """Whether a server that can be asked has no database of that name any more."""
+    try:
+        connection = session(login)
+        try:
+            return database_row_of(connection, name) is None
+        finally:
+            connection.close()
+    except RecoveryError:
+        return False
+
+
 def fill_database(connection: Any, database: Database) -> None:
     """Read what the search needs from inside the database: its schemas, tables and the files of its catalogues."""
     for row in _rows(connection, f"SELECT oid::bigint AS oid, {raw('nspname')} AS name FROM pg_namespace"):

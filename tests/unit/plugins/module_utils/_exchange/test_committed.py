@@ -151,3 +151,11 @@ def test_who_changed_no_row_is_counted_too_and_what_databases_share_once() -> No
     assert "shop: public.sessions is unlogged, and comes back empty" in empty["lines"]
     alone = committed_after([history_from("shop", "0/F00000") | {"other_changes": [role]}])
     assert alone["lines"][0] == "1 transaction changed something in what all databases share after the target"
+
+
+def test_a_database_that_was_dropped_before_it_was_read_is_told_by_the_others() -> None:
+    dropped = {"what": "dropped", "oid": 16400, "name": None}
+    read = history_from("shop", "0/5000", (741, "0/4000", "insert", 3)) | {"databases": [dropped]}
+    found = committed_after([read, {"item": "gone", "failed": True, "msg": "no database", "gone": True}])
+    assert found["until"] == {"shop": "0/5000"}
+    assert [item["oid"] for item in found["databases"]] == [16400]
