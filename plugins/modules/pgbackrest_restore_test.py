@@ -116,6 +116,10 @@ options:
         description: A comparison with a number, such as C(>= 1000).
         type: str
         required: true
+  system_identifier:
+    description:
+      - Production's system identifier, where it was asked. Backups of another cluster are not verified.
+    type: str
   loss:
     description:
       - What production had and the archive lacked, RV(dbre.recovery.postgresql_unarchived_info#module:loss). Without it
@@ -204,6 +208,7 @@ def main() -> None:
                 "default": [],
                 "options": {name: {"type": "str", "required": True} for name in ("name", "database", "sql", "expect")},
             },
+            "system_identifier": {"type": "str"},
             "loss": {"type": "dict"},
             "loss_unknown": {"type": "str", "default": "production was not asked"},
         },

@@ -56,6 +56,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+system_identifier:
+  description: The server's system identifier, where what would be lost could not be counted.
+  returned: failure, once the server was asked
+  type: str
+  sample: "7711488204033580105"
 loss:
   description:
     - C(transactions) that only the server has, and how many C(seconds) ago the oldest of them committed. Both are 0
@@ -89,8 +94,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     connection_argument_spec,
     login_of,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import value
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import session
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.unarchived import unarchived
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.unarchived import refuse_other_cluster, unarchived
+
+SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 
 
 def main() -> None:
@@ -101,10 +109,14 @@ def main() -> None:
     check_arguments(module)
     params = module.params
     spool = tempfile.mkdtemp(prefix="unarchived-", dir=module.tmpdir)
+    known: dict[str, str] = {}
     try:
-        archive = last_archive(stanza_facts(PgBackRest(module.run_command, **stanza_of(params)).info()))
+        facts = stanza_facts(PgBackRest(module.run_command, **stanza_of(params)).info())
+        archive = last_archive(facts)
         connection = session(login_of(params))
         try:
+            known["system_identifier"] = of_server = value(connection, SYSTEM_IDENTIFIER)
+            refuse_other_cluster(facts, archive, of_server)
             loss = unarchived(
                 connection,
                 archive["max"] if archive else None,
@@ -115,7 +127,7 @@ def main() -> None:
         finally:
             connection.close()
     except RecoveryError as error:
-        module.fail_json(msg=error.msg, **error.details)
+        module.fail_json(msg=error.msg, **{**known, **error.details})
     finally:
         shutil.rmtree(spool, ignore_errors=True)
     module.exit_json(changed=False, loss=loss)

@@ -139,6 +139,19 @@ def continuity(
     return result
 
 
+def ends_before(have: Stored, there: Stored, repo: int, other: int, now: float) -> list[Finding]:
+    """A finding where an archive ends before another repository's; every segment is stored in all of them."""
+    newest = max(have.times, default="")
+    more = sorted(name for name in there.times if name > newest and name not in have.uploading)
+    if not more or now - min(there.times[name] or 0.0 for name in more) < TO_COME:
+        return []
+    text = (
+        f"the archive of repository {repo} ends with {newest or 'nothing'}; repository {other} has {len(more)} more, "
+        f"to {more[-1]}. Nothing behind that end can be restored from repository {repo}"
+    )
+    return [finding("WAL_LOST", repo, f"{more[0]}..{more[-1]}" if more[1:] else more[0], text)]
+
+
 def _between(first: str, last: Optional[str], size: int) -> list[str]:
     timeline, begin = parse_segment_name(first, size)
     end = parse_segment_name(last or first, size)[1]

@@ -10,16 +10,19 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import holdings
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases, stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, parse_error
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.backups import (
     completed,
+    other_cluster,
     sized,
     unreachable,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.continuity import (
     Continuity,
+    Stored,
     continuity,
+    ends_before,
     newest_timeline,
     stored,
 )
@@ -51,13 +54,15 @@ class Examination:
         ignore: Mapping[str, str],
         waiting: Collection[str],
         now: float,
+        system_identifier: Optional[str] = None,
     ) -> None:
-        """``now`` is in seconds since 1970; for ``waiting`` see continuity."""
+        """``now`` is in seconds since 1970; for ``waiting`` see continuity. ``system_identifier``: production's."""
         self._pgbackrest = pgbackrest
         self._policy = policy
         self._ignore = ignore
         self._waiting = waiting
         self._now = now
+        self._system_identifier = system_identifier
 
     def run(self, checks: Collection[str]) -> list[Check]:
         """The answers, in the order of CHECKS. Raises RecoveryError where pgBackRest says nothing."""
@@ -68,7 +73,8 @@ class Examination:
             "continuity": self._continuity,
             "repository": self._repository,
         }
-        repos = [entry["repo"] for entry in current_databases(facts)] or [one["repo"] for one in facts["repositories"]]
+        # Of one that cannot be read, or is empty, pgBackRest tells nothing but that it is configured.
+        repos = [one["repo"] for one in facts["repositories"]]
         answers = []
         for name in CHECKS:
             if name not in checks:
@@ -79,14 +85,18 @@ class Examination:
             for repo in repos:
                 found = unreachable(facts, repo)
                 if not found:
-                    found, left, told[str(repo)] = asked[name](facts, repo)
-                    omitted += left
+                    try:
+                        found, left, told[str(repo)] = asked[name](facts, repo)
+                        omitted += left
+                    except RecoveryError as error:  # what the others have told stays
+                        found = [finding("REPOSITORY_UNREADABLE", repo, name, error.msg)]
                 findings += found
             answers.append(conclude(name, findings, self._ignore, omitted, {"repositories": told}))
         return answers
 
     def _completes(self, facts: Mapping[str, Any], repo: int) -> tuple[list[Finding], list[Omission], Any]:
         found, omitted = completed(facts, repo, self._policy, self._now)
+        found += other_cluster(facts, repo, self._system_identifier)
         backups = holdings(facts, repo).backups
         last = {
             kind: {name: one[name] for name in ("label", "stop_time", "duration", "size", "repo_delta")}
@@ -156,7 +166,24 @@ class Examination:
             results[name] = continuity(
                 backups, have, texts, repo, now=self._now, waiting=self._waiting, thinned=thinned
             )
+            results[name].findings += self._behind(facts, entry, have)
         return results
+
+    def _behind(self, facts: Mapping[str, Any], entry: Mapping[str, Any], have: Stored) -> list[Finding]:
+        """What an archive lacks at its end that another repository has of the same cluster."""
+        newest = max(have.times, default="")
+        found = []
+        for other in facts["archives"]:
+            same = {
+                (one["repo"], one["id"])
+                for one in facts["databases"]
+                if one["system_identifier"] == entry["system_identifier"] and one["repo"] != entry["repo"]
+            }
+            if (other["repo"], other["database_id"]) in same and str(other["max"] or "") > newest:
+                path = f"archive/{self._pgbackrest.stanza}/{other['id']}"
+                there = stored(self._pgbackrest.repo_ls(path, recurse=True, repo=other["repo"]))
+                found += ends_before(have, there, entry["repo"], other["repo"], self._now)
+        return found[:1]
 
 
 def summary(result: Continuity) -> dict[str, Any]:

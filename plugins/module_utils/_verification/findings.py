@@ -24,6 +24,9 @@ class Code(NamedTuple):
 CODES: dict[str, Code] = {
     "STANZA_MISSING": Code(FAILED, "The repository has no such stanza."),
     "REPOSITORY_UNREADABLE": Code(UNKNOWN, "The repository, or a file of it, could not be read."),
+    "CLUSTER_DIFFERS": Code(
+        FAILED, "The backups are of another cluster than production is, or than those in another repository."
+    ),
     "BACKUP_MISSING": Code(FAILED, "There is no completed backup that serves as this type."),
     "BACKUP_STALE": Code(FAILED, "The newest backup that serves as this type is older than its schedule and grace."),
     "BACKUP_IN_FUTURE": Code(UNKNOWN, "A backup ended later than this host's clock says now: no age can be told."),
@@ -71,6 +74,7 @@ CODES: dict[str, Code] = {
     "RELATION_SHORT": Code(
         UNKNOWN, "A table has fewer blocks than were counted, or empty ones, and nothing tells whether rows are lost."
     ),
+    "DATABASE_UNREADABLE": Code(FAILED, "A database lets nobody in, or its catalogue cannot be read."),
     "TABLE_UNREADABLE": Code(FAILED, "A table cannot be read to its end."),
     "MATVIEW_UNPOPULATED": Code(FAILED, "A materialized view has no rows and refuses to be read."),
     "SEQUENCE_BEHIND": Code(FAILED, "A sequence is behind the highest number in its column."),

@@ -53,8 +53,8 @@ class Request:
     ``policy`` is that of backup_policy_info. ``compare`` are fingerprints of production (take_fingerprints), and where
     they were taken is where the test restores to; with the point ``kept`` they are those that an earlier test kept.
     ``compare_failed`` says why there are none although they were asked for, which leaves the backup unverified.
-    ``loss`` is what production had that the archive lacked, as postgresql_unarchived_info tells it. What was not
-    asked of production has its reason beside it.
+    ``system_identifier`` is production's. ``loss`` is what production had that the archive lacked, as
+    postgresql_unarchived_info tells it. What was not asked of production has its reason beside it.
     """
 
     stanza: str
@@ -77,6 +77,7 @@ class Request:
     compare_failed: Optional[str] = None
     compare_unknown: str = "no database was named for it (backup_verification_compare)"
     assertions: Sequence[Mapping[str, Any]] = ()
+    system_identifier: Optional[str] = None
     loss: Optional[Mapping[str, Any]] = None
     loss_unknown: str = "production was not asked"
 
@@ -142,7 +143,12 @@ class RestoreTest(Attempt):
         """What the repository alone tells."""
         try:
             examination = Examination(
-                self.pgbackrest, policy=self.request.policy, ignore=self.ignore, waiting=(), now=time.time()
+                self.pgbackrest,
+                policy=self.request.policy,
+                ignore=self.ignore,
+                waiting=(),
+                now=time.time(),
+                system_identifier=self.request.system_identifier,
             )
             self.checks += examination.run(CHECKS)
         except Exception as error:
@@ -214,6 +220,9 @@ class RestoreTest(Attempt):
             versions=self.versions(plan["bin_dir"]),
             commands=self.commands(side, plan),
         )
+        for other in {one["repo"] for one in facts["repositories"]} - {chosen["repo"]}:
+            why = f"set {chosen['label']}, the newest that leads to the target, is in repository {chosen['repo']}"
+            self.omit(f"a restore from repository {other}", why)
         record.identify(self.history, self.id, self.facts["system_identifier"])
         paused = self.state("paused")
         self.ended("replay")

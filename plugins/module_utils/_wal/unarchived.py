@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.archive import Archive
@@ -28,6 +29,19 @@ SELECT pg_current_wal_flush_lsn()::text AS flushed, pg_walfile_name(pg_current_w
        (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"') AS now
 """
+
+
+def refuse_other_cluster(
+    facts: Mapping[str, Any], archive: Optional[Mapping[str, Any]], system_identifier: str
+) -> None:
+    """Raise RecoveryError where an archive (last_archive of ``facts``) is of another cluster than the server."""
+    for one in facts["databases"]:
+        its = archive and (one["repo"], one["id"]) == (archive["repo"], archive["database_id"])
+        if its and str(one["system_identifier"]) != system_identifier:
+            raise RecoveryError(
+                f"stanza '{facts['name']}' has WAL of the cluster with system identifier {one['system_identifier']}, "
+                f"and the server's is {system_identifier}: all of it would be lost"
+            )
 
 
 def unarchived(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
 from ansible_collections.dbre.recovery.plugins.module_utils._policy.tiers import resolve
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.examine import Examination, combined
@@ -205,6 +206,78 @@ def test_a_repository_that_is_not_there_is_no_green(repository: Repository) -> N
         assert repository.found(*ALL) == ("failed", {"STANZA_MISSING"})
     finally:
         (repository.cluster.root / "unmounted").rename(repository.path)
+
+
+@pytest.fixture
+def two(repository: Repository) -> Iterator[Path]:
+    """A second repository, a copy of the first; what is left of it, and its configuration, is removed."""
+    config, second = repository.cluster.config, repository.cluster.root / "second"
+    alone = config.read_text()
+    repository.copy(repository.path, second)
+    config.write_text(alone.replace("[global]\n", f"[global]\nrepo2-path={second}\n"))
+    yield second
+    config.write_text(alone)
+    shutil.rmtree(second, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("gone", "verdict", "code"),
+    [
+        (".", "failed", "STANZA_MISSING"),
+        ("backup", "failed", "STANZA_MISSING"),
+        ("archive", "could_not_verify", "REPOSITORY_UNREADABLE"),
+    ],
+)
+def test_a_second_repository_of_which_pgbackrest_tells_nothing_is_no_green(
+    repository: Repository, two: Path, gone: str, verdict: str, code: str
+) -> None:
+    assert repository.found(*ALL) == ("verified", set())
+    shutil.rmtree(two / gone)
+    result = repository.examine(*ALL)
+    assert (result["verdict"], {item["code"] for item in result["findings"]}) == (verdict, {code})
+    assert {item["repo"] for item in result["findings"]} == {2}
+
+
+def test_a_second_repository_whose_archive_ends_before_the_first_one_s_is_found(
+    repository: Repository, two: Path
+) -> None:
+    segments = sorted(path for path in two.glob("archive/*/*/*/*") if "-" in path.name)
+    segments[-1].unlink()
+    result = repository.examine("continuity")
+    assert [(item["code"], item["repo"]) for item in result["findings"]] == [("WAL_LOST", 2)]
+    assert segments[-2].name[:24] in result["findings"][0]["message"]
+    # It may be on its way.
+    os.utime(repository.segments()[-1])
+    assert repository.found("continuity") == ("verified", set())
+
+
+def test_backups_of_another_cluster_than_production_are_no_green(repository: Repository, two: Path) -> None:
+    assert repository.found("completes", system_identifier="7") == ("failed", {"CLUSTER_DIFFERS"})
+    identifier = repository.cluster.sql("SELECT system_identifier::text FROM pg_control_system()")
+    assert repository.found("completes", system_identifier=identifier) == ("verified", set())
+    # Production was made anew, and the second repository did not notice.
+    other = Cluster(repository.cluster.root / "other", PORT + 1).init()
+    shutil.rmtree(two)
+    two.mkdir()
+    text = repository.cluster.config.read_text().replace(str(repository.cluster.data), str(other.data))
+    other.config.write_text(text.replace("repo1-path", "#repo1-path").replace("repo2-path", "repo1-path"))
+    other.pgbackrest("stanza-create", "--no-online")
+    other.pgbackrest("backup", "--no-online")
+    result = repository.examine("completes")
+    assert ("CLUSTER_DIFFERS", 2) in [(item["code"], item["repo"]) for item in result["findings"]]
+
+
+def test_what_one_check_could_not_read_hides_nothing_that_another_one_found(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = repository.segments()[-3]
+    segment.unlink()
+
+    def verify(*_asked: Any) -> Any:
+        raise RecoveryError("pgBackRest info says nothing")
+
+    monkeypatch.setattr(PgBackRest, "verify", verify)
+    assert repository.found(*ALL) == ("failed", {"WAL_LOST", "REPOSITORY_UNREADABLE"})
 
 
 def test_a_pgbackrest_without_verify_leaves_it_open(repository: Repository) -> None:
