@@ -36,6 +36,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.integr
     SHOWN,
     sequence_behind,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.reasons import in_one_line
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.snapshot import fingerprints_of
 
 with contextlib.suppress(ImportError):  # connect() says so
@@ -99,11 +100,14 @@ class BySql:
             except RecoveryError as error:
                 self.find("LOGIN_FAILED", name, error.msg)
                 continue
-            with contextlib.closing(connection):
-                self._progress.say(f"reading database {name}", 0, 0, "")
-                self._database(connection, name)
-            with contextlib.closing(self._session(name)) as connection:
-                self._amcheck(connection, name)
+            try:
+                with contextlib.closing(connection):
+                    self._progress.say(f"reading database {name}", 0, 0, "")
+                    self._database(connection, name)
+                with contextlib.closing(self._session(name)) as connection:
+                    self._amcheck(connection, name)
+            except (RecoveryError, psycopg2.Error) as error:  # what was found, and other databases, count all the same
+                self.find("CHECK_FAILED", name, f"database {name}: {in_one_line(error)}")
         self.omit("pages on disk and their checksums", "nobody can log in to AWS's host; what is read is checked there")
         return self.findings, self.omitted, self.facts
 

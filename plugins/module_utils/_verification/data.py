@@ -22,6 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.boundary import xact_status
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.reasons import in_one_line
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.snapshot import fingerprints_of
 
 with contextlib.suppress(ImportError):  # connect() says so
@@ -77,14 +78,21 @@ def compared(
             return [finding("DATA_NOT_COMPARABLE", repo, str(xid), text)], [], facts
     findings: list[Finding] = []
     omitted: list[Omission] = [{"what": one["what"], "why": one["why"]} for one in snapshot["not_checked"]]
+    restored = {str(name) for (name,) in recovery.rows("SELECT datname FROM pg_catalog.pg_database")}
     for database, there in snapshot["databases"].items():
-        connection = recovery.session(database)
+        if database not in restored:
+            text = f"database {database} is only in production"
+            findings.append(finding("DATA_DIFFERS", repo, database, text))
+            continue
         try:
-            connection.autocommit = False
-            connection.set_session(readonly=True)
-            taken = fingerprints_of(connection, database)
-        finally:
-            connection.close()
+            with contextlib.closing(recovery.session(database)) as connection:
+                connection.autocommit = False
+                connection.set_session(readonly=True)
+                taken = fingerprints_of(connection, database)
+        except (RecoveryError, psycopg2.Error) as error:  # what differs in other databases counts all the same
+            text = f"database {database} of the restored server could not be read: {in_one_line(error)}"
+            findings.append(finding("DATA_NOT_COMPARABLE", repo, database, text))
+            continue
         found, left = differences(taken.relations, there, database, repo)
         findings += found
         omitted += [one for one in left if one["what"] not in {item["what"] for item in omitted}]
@@ -128,11 +136,13 @@ def asserted_in(
     facts: dict[str, Any] = {}
     for one in assertions:
         name, where = one["name"], one["database"]
-        connection = session(where)
         try:
-            number, why = _ask(connection, one["sql"])
-        finally:
-            connection.close()
+            connection = session(where)
+        except RecoveryError as error:
+            number, why = None, error.msg
+        else:
+            with contextlib.closing(connection):
+                number, why = _ask(connection, one["sql"])
         if number is None:
             findings.append(finding("ASSERTION_UNRUNNABLE", repo, name, f"{name} in {where}: {why}"))
             continue

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pages import METHODS
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
@@ -29,6 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.amchec
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.collations import changed_collations
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import LAYOUT, Layout
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.reasons import FULL, in_one_line
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.whole_files import missing
 
 with contextlib.suppress(ImportError):  # connect() says so
@@ -39,6 +41,13 @@ SHOWN = 20  # findings of one kind in a database
 # Names may hold anything; what is wrong is told in lines of its own, behind four blanks.
 _AMCHECK_OBJECT = re.compile(r'^((?:heap table|btree index) "(.*?)"(?:, block [^\n]*)?):\n    ([^\n]*)', re.M | re.S)
 _BAD_PAGE = re.compile(r'checksum verification failed in file "([^"]+)", block (\d+)')
+# What PostgreSQL, with lc_messages C, says of a database's own files and catalogue, and of its host.
+_DAMAGED = re.compile(
+    r"could not (?:read block|open file|open relation|find |access )|is not a valid data directory|invalid page|"
+    r"cache lookup failed|contains invalid data|contains incorrect checksum|corrupt|missing chunk|is missing"
+)
+_OF_HOST = re.compile(r"Too many open files|Cannot allocate memory|Permission denied|out of memory")
+_NO_LOCALE = "database locale is incompatible with operating system"
 
 # datconnlimit of a database whose removal was broken off (PostgreSQL: DATCONNLIMIT_INVALID_DB).
 BROKEN_OFF = -2
@@ -114,7 +123,10 @@ class Integrity:
                 continue
             if not open_:  # the copy is thrown away
                 self.recovery.rows(f"ALTER DATABASE {quote_ident(name)} ALLOW_CONNECTIONS true")
-            self._database(str(name))
+            try:
+                self._database(str(name))
+            except (RecoveryError, psycopg2.Error) as error:  # what was found, and other databases, count all the same
+                self.find(unread(error), str(name), f"database {name}: {in_one_line(error)}")
         return self.findings, self.omitted, self.facts
 
     def _database(self, name: str) -> None:
@@ -286,6 +298,16 @@ class Integrity:
         if why:
             self.omit(f"whether each row is in index {subject}", why)
         return bool(why)
+
+
+def unread(error: Exception) -> str:
+    """The code of an error with which a database lets nobody in, or its catalogue cannot be read."""
+    text = str(error)
+    if isinstance(error, UnfitHost) or _NO_LOCALE in text:
+        return "HOST_UNFIT"
+    if FULL.search(text):
+        return "NO_ROOM"
+    return "DATABASE_UNREADABLE" if _DAMAGED.search(text) and not _OF_HOST.search(text) else "CHECK_FAILED"
 
 
 def sequence_behind(sequence: str, column: str, last: int, highest: Optional[int]) -> Optional[str]:

@@ -17,6 +17,12 @@ UNMAPPED = re.compile(r'directory "[^"]+" does not exist')
 FULL_BELOW = 16 * 1024 * 1024
 
 
+def in_one_line(error: Exception) -> str:
+    """What an error says; of a server's only the first line, since those behind it may hold values of rows."""
+    text = error.msg if isinstance(error, RecoveryError) else str(error).strip().partition("\n")[0]
+    return " ".join(text.split()) or type(error).__name__
+
+
 def restore_findings(error: RecoveryError, free: int, repo: int = 1) -> list[Finding]:
     """The findings that an error of a restore is; ``free`` are the bytes that were free on its disk then."""
     details, text = error.details, error.msg

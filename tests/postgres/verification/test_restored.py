@@ -21,6 +21,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import Asked, SideRestore
 from ansible_collections.dbre.recovery.plugins.module_utils._verification import integrity as integrity_module
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.boundary import boundary
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.data import asserted, compared
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import Integrity, checksums
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import restore_point
 from ansible_collections.dbre.recovery.tests.postgres.wal.cluster import STANZA, Cluster
@@ -188,6 +189,46 @@ def test_a_damaged_page_is_found_by_reading_and_by_pg_amcheck(production: Restor
     ensure_state(instance, "promoted")
     found = codes(Integrity(path).run())
     assert {"TABLE_UNREADABLE", "AMCHECK_CORRUPT"} <= found
+
+
+def test_a_database_that_nobody_can_enter_is_told_and_hides_nothing_of_the_others(production: Restored) -> None:
+    path = production.restore()
+    instance = SideInstance(path)
+    ensure_state(instance, "promoted")
+    change = Integrity(path).recovery.rows
+    for name in ("attributes", "elsewhere", "nowhere"):
+        change(f"CREATE DATABASE {name}")
+    ((oid,),) = change("SELECT oid::text FROM pg_database WHERE datname = 'nowhere'")
+    ((file,),) = change("SELECT pg_relation_filepath('pg_attribute_relid_attnum_index')", database="attributes")
+    change("UPDATE pg_database SET datcollate = 'xx_XX', datctype = 'xx_XX' WHERE datname = 'elsewhere'")
+    change("SELECT setval('public.orders_id_seq', 5)", database="shop")
+    ensure_state(instance, "stopped")
+    (Path(instance.data) / "base" / oid / "PG_VERSION").unlink()
+    (Path(instance.data) / file).write_bytes(b"")
+    ensure_state(instance, "promoted")
+    findings, _omitted, facts = Integrity(path).run()
+    assert {(item["code"], item["subject"]) for item in findings} == {
+        ("DATABASE_UNREADABLE", "attributes"),
+        ("DATABASE_UNREADABLE", "nowhere"),
+        ("HOST_UNFIT", "elsewhere"),
+        ("SEQUENCE_BEHIND", "shop: public.orders_id_seq"),
+    }
+    assert "shop" in facts["databases"]
+    asked = [
+        {"name": name, "database": where, "sql": "SELECT 1", "expect": "= 2"}
+        for name, where in (("wrong", "shop"), ("lost", "nowhere"), ("typed", "shopp"))
+    ]
+    assert [(item["code"], item["subject"]) for item in asserted(path, asked)[0]] == [
+        ("ASSERTION_FAILED", "wrong"),
+        ("ASSERTION_UNRUNNABLE", "lost"),
+        ("ASSERTION_UNRUNNABLE", "typed"),
+    ]
+    nothing: dict[str, Any] = {"lsn": "0/0", "running": [], "not_checked": []}
+    snapshot = {**nothing, "databases": {"gone": {}, "nowhere": {}, "shop": {"public.gone": {}}}}
+    differing = [(item["code"], item["subject"]) for item in compared(path, snapshot)[0]]
+    assert {("DATA_DIFFERS", "gone"), ("DATA_NOT_COMPARABLE", "nowhere"), ("DATA_DIFFERS", "shop: public.gone")} <= {
+        *differing
+    }
 
 
 def test_what_is_missing_from_the_files_of_each_kind_of_relation_is_found(
