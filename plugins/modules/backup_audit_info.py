@@ -61,7 +61,8 @@ RETURN = r"""
 found:
   description:
     - The stanza. Times are seconds since the epoch; what is not known is V(null). RV(ignore:lag_seconds) is how long
-      finished WAL that the repository does not have has been waiting.
+      finished WAL that the repository does not have has been waiting. RV(ignore:other_cluster) says so where the
+      backups are of another cluster than the primary on this host, or than another repository's.
   returned: when O(stanza) is given
   type: dict
   sample:
@@ -78,6 +79,7 @@ found:
         reaches_back_to: 1795470508.0
         page_errors: false
         lag_seconds: 0.0
+        other_cluster: null
 restore_tests:
   description:
     - Histories of restore tests by stanza, the newest run last; V(null) for one that cannot be understood.
@@ -145,17 +147,22 @@ def configurations(config: Optional[str]) -> Iterator[str]:
             yield file.read()
 
 
-def of_primary(stanza: str, config: Optional[str]) -> Optional[list[Finished]]:
-    """Finished segments of the primary that runs on this host; None where there is none, or it cannot be looked at."""
+def of_primary(stanza: str, config: Optional[str]) -> tuple[Optional[list[Finished]], Optional[str]]:
+    """Finished segments of the primary that runs on this host, and its system identifier.
+
+    None where there is none, or it cannot be looked at.
+    """
     try:
         data_directory = next(filter(None, (local_cluster(text, stanza) for text in configurations(config))), None)
         if data_directory is None:
-            return None
+            return None, None
         with open(os.path.join(data_directory, "global", "pg_control"), "rb") as file:
             control = control_facts(file.read(512))
-        return finished_segments(data_directory) if control["state"] == IN_PRODUCTION else None
+        if control["state"] != IN_PRODUCTION:
+            return None, None
+        return finished_segments(data_directory), str(control["system_identifier"])
     except (OSError, ValueError):
-        return None
+        return None, None
 
 
 def look(module: AnsibleModule) -> dict[str, Any]:
@@ -163,10 +170,11 @@ def look(module: AnsibleModule) -> dict[str, Any]:
     result: dict[str, Any] = {"restore_tests": histories(params["state_path"], time.time())}
     if params["stanza"]:
         # Before pgBackRest is asked, so that what comes meanwhile is no lag.
-        began, finished = time.time(), of_primary(params["stanza"], params["config"])
+        began = time.time()
+        finished, identifier = of_primary(params["stanza"], params["config"])
         settings = {name: params[name] for name in ("stanza", "config", "executable")}
         facts = stanza_facts(PgBackRest(module.run_command, **settings).info(patience=PATIENCE))
-        result["found"] = summary(facts, finished, began)
+        result["found"] = summary(facts, finished, began, identifier)
     return {**result, "now": time.time()}
 
 

@@ -67,6 +67,23 @@ class Shop(Production):
         self.query("shop", "INSERT INTO public.lines SELECT i, i FROM generate_series(1, 3000) i")
         self.query("shop", "GRANT SELECT ON public.orders TO clerk")
 
+    @contextlib.contextmanager
+    def made_anew(self) -> Iterator[None]:
+        """Another cluster in production's place, of which its stanza knows nothing; production again in the end."""
+        kept = self.data.with_name("before")
+        self.stop()
+        self.run("mv", self.data, kept)
+        self.run(self.program("initdb"), "-D", self.data, "-U", self.superuser, "--auth=trust", "--no-sync")
+        self.run("cp", kept / "postgresql.conf", self.data / "postgresql.conf")
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop("immediate")
+            self.run("rm", "-r", self.data)
+            self.run("mv", kept, self.data)
+            self.start()
+
     def begin(self, *command: Any) -> subprocess.Popen[bytes]:
         """Start a program as the user of the servers, which the caller ends."""
         return subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, **self._as_user())

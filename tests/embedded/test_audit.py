@@ -62,3 +62,17 @@ def test_what_cannot_be_asked_is_told_and_not_green(shop: Any, tmp_path: Path) -
     assert told.rc == 0, told.output
     assert "stanza nobody is not there" in told.output
     assert rows(tmp_path)["production"]["verdict"] == "not_met"
+
+
+def test_backups_of_another_cluster_than_production_are_told(shop: Any, tmp_path: Path) -> None:
+    for _turn in range(3):  # the archive goes further than the new cluster's WAL
+        shop.query("shop", "CREATE TABLE public.more ()")
+        shop.query("shop", "DROP TABLE public.more")
+        shop.query("shop", "SELECT pg_switch_wal()")
+    shop.pgbackrest("check")
+    with shop.made_anew():
+        told = audit(shop, tmp_path)
+    row = rows(tmp_path)["production"]
+    assert row["verdict"] == "not_met"
+    assert "was pgbackrest stanza-upgrade run" in told.output
+    assert row["lag"] is None

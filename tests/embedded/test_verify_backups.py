@@ -100,19 +100,8 @@ def test_a_fault_is_said_and_still_nothing_is_left(shop: Any, verify: Any) -> No
 def test_backups_of_another_cluster_than_production_are_not_verified(shop: Any, verify: Any) -> None:
     """Production was made anew, and its stanza was not: the backups are sound, and of the data of before."""
     archive(shop)
-    kept = shop.data.with_name("before")
-    shop.stop()
-    shop.run("mv", shop.data, kept)
-    shop.run(shop.program("initdb"), "-D", shop.data, "-U", shop.superuser, "--auth=trust", "--no-sync")
-    shop.run("cp", kept / "postgresql.conf", shop.data / "postgresql.conf")
-    shop.start()
-    try:
+    with shop.made_anew():
         done = verify()
-    finally:
-        shop.stop("immediate")
-        shop.run("rm", "-r", shop.data)
-        shop.run("mv", kept, shop.data)
-        shop.start()
     assert done.rc != 0
     assert (history(verify.place)[-1]["verdict"], history(verify.place)[-1]["codes"]) == ("failed", ["CLUSTER_DIFFERS"])
     assert "was pgbackrest stanza-upgrade run" in done.output

@@ -18,7 +18,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.archive 
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.restore_tests import LONGEST, Attempt
 from ansible_collections.dbre.recovery.plugins.module_utils._monitoring.samples import MISSING
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import holdings
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import SERVED_BY, current_databases
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import (
+    SERVED_BY,
+    current_databases,
+    other_cluster,
+)
 
 MET, NOT_MET, UNKNOWN = "met", "not_met", "unknown"
 WORST = (NOT_MET, UNKNOWN, MET)
@@ -38,26 +42,32 @@ def _seconds(text: Optional[str]) -> Optional[float]:
     return datetime.fromisoformat(text).timestamp() if text else None
 
 
-def summary(facts: Mapping[str, Any], finished: Optional[Sequence[Finished]], now: float) -> dict[str, Any]:
+def summary(
+    facts: Mapping[str, Any],
+    finished: Optional[Sequence[Finished]],
+    now: float,
+    production: Optional[str] = None,
+) -> dict[str, Any]:
     """What ``pgbackrest info`` says (facts of stanza_facts), as much of it as an audit needs.
 
     ``{stanza, status: {code, message}, system_identifier, repositories: {repo: {status, backups: {type: {label, ended,
-    seconds, errors}}, reaches_back_to, page_errors, lag_seconds}}}``, with times in seconds since the epoch. What is
-    not known is None. ``finished``: what was in pg_wal of the running primary before ``facts``; None where there is
-    none.
+    seconds, errors}}, reaches_back_to, page_errors, lag_seconds, other_cluster}}}``, with times in seconds since the
+    epoch. What is not known is None. ``finished``: what was in pg_wal of the running primary before ``facts``, and
+    ``production`` its system identifier; None where there is none.
     """
     current = current_databases(facts)
     newest = newest_archived(facts)
     repositories: dict[str, Any] = {}
     for entry in facts["repositories"]:
         repo = entry["repo"]
-        held = holdings(facts, repo)
+        held, other = holdings(facts, repo), other_cluster(facts, repo, production)
         repositories[str(repo)] = {
             "status": entry["status"],
             "backups": {kind: _newest(held.serving(kind)) for kind in SERVED_BY},
             "reaches_back_to": held.window_start,
             "page_errors": held.page_errors,
-            "lag_seconds": _lag(finished, newest.get(repo, ""), now),
+            "lag_seconds": None if other else _lag(finished, newest.get(repo, ""), now),
+            "other_cluster": other,
         }
     identifiers = {entry["system_identifier"] for entry in current}
     return {
@@ -125,6 +135,8 @@ def _of_repository(
     if status["code"] not in (0, 2):
         yield Judgement("backups", NOT_MET, f"{where} cannot be used: {status['message'] or status['code']}")
         return
+    if repository.get("other_cluster"):
+        yield Judgement("backups", NOT_MET, repository["other_cluster"])
     for kind, gap in policy["gaps"].items():
         last = repository["backups"][kind]
         if last is None:

@@ -135,6 +135,28 @@ def current_databases(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [newest[repo] for repo in sorted(newest)]
 
 
+def other_cluster(facts: Mapping[str, Any], repo: int, production: Optional[str]) -> Optional[str]:
+    """What to say where a repository's present cluster is not production's, or, without that, not the first one's.
+
+    ``production`` is its system identifier, where it was asked.
+    """
+    present = {one["repo"]: one for one in current_databases(facts)}
+    if repo not in present:
+        return None
+    whose, wanted = "production's", production
+    if production is None:
+        first = min(present)
+        whose, wanted = f"repository {first}'s", str(present[first]["system_identifier"])
+    found = str(present[repo]["system_identifier"])
+    if found == wanted:
+        return None
+    return (
+        f"the backups in repository {repo} are of the cluster with system identifier {found} (PostgreSQL "
+        f"{present[repo]['version']}), and {whose} is {wanted}: is it the right stanza, and was pgbackrest "
+        "stanza-upgrade run after production was made anew?"
+    )
+
+
 def last_archive(facts: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the archive of the current cluster that reaches furthest, or None when no WAL is archived yet."""
     current = {(entry["repo"], entry["id"]) for entry in current_databases(facts)}

@@ -10,7 +10,6 @@ from statistics import median, quantiles
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import epoch, holdings
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import current_databases
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import REACHED
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
 
@@ -33,29 +32,6 @@ def unreachable(facts: Mapping[str, Any], repo: int) -> list[Finding]:
     if code not in REACHED:
         return [finding("REPOSITORY_UNREADABLE", repo, facts["name"], f"pgBackRest says: {message}")]
     return []
-
-
-def other_cluster(facts: Mapping[str, Any], repo: int, production: Optional[str]) -> list[Finding]:
-    """A finding where a repository's present cluster is not production's, or, without that, not the first one's.
-
-    ``production`` is its system identifier, where it was asked.
-    """
-    present = {one["repo"]: one for one in current_databases(facts)}
-    if repo not in present:
-        return []
-    whose, wanted = "production's", production
-    if production is None:
-        first = min(present)
-        whose, wanted = f"repository {first}'s", str(present[first]["system_identifier"])
-    found = str(present[repo]["system_identifier"])
-    if found == wanted:
-        return []
-    text = (
-        f"the backups in repository {repo} are of the cluster with system identifier {found} (PostgreSQL "
-        f"{present[repo]['version']}), and {whose} is {wanted}: is it the right stanza, and was pgbackrest "
-        "stanza-upgrade run after production was made anew?"
-    )
-    return [finding("CLUSTER_DIFFERS", repo, facts["name"], text)]
 
 
 def completed(

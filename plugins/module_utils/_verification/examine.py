@@ -10,11 +10,10 @@ from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import holdings
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import other_cluster, stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest, parse_error
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.backups import (
     completed,
-    other_cluster,
     sized,
     unreachable,
 )
@@ -96,7 +95,8 @@ class Examination:
 
     def _completes(self, facts: Mapping[str, Any], repo: int) -> tuple[list[Finding], list[Omission], Any]:
         found, omitted = completed(facts, repo, self._policy, self._now)
-        found += other_cluster(facts, repo, self._system_identifier)
+        other = other_cluster(facts, repo, self._system_identifier)
+        found += [finding("CLUSTER_DIFFERS", repo, facts["name"], other)] if other else []
         backups = holdings(facts, repo).backups
         last = {
             kind: {name: one[name] for name in ("label", "stop_time", "duration", "size", "repo_delta")}
