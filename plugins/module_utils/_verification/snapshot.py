@@ -55,8 +55,11 @@ SELECT pg_current_wal_insert_lsn()::text AS lsn, pg_walfile_name(pg_current_wal_
        current_setting('data_directory') AS data, current_setting('server_version_num')::int / 10000 AS major,
        (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier
 """
-# Nobody decodes this prefix; not of a transaction, it is in WAL though nothing is committed.
-SOMETHING = "SELECT pg_catalog.pg_logical_emit_message(false, 'dbre.recovery', '')"
+# Nobody decodes this prefix. Of a transaction, so that its commit writes it out: the WAL writer may sleep for minutes.
+SOMETHING = (
+    "SELECT pg_catalog.set_config('synchronous_commit', 'local', true),"
+    " pg_catalog.pg_logical_emit_message(true, 'dbre.recovery', '')"
+)
 
 
 class Sees(NamedTuple):

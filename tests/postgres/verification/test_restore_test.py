@@ -141,6 +141,25 @@ def test_what_was_committed_just_before_a_new_segment_can_be_compared(production
     assert production.cluster.sql(f"SELECT count(*)::int FROM pg_ls_waldir() WHERE name = '{taken['segment']}'") == 1
 
 
+def test_a_server_whose_wal_writer_sleeps_can_be_compared(production: Production) -> None:
+    """It does so after some seconds without work, for wal_writer_delay times 25, and nothing but a commit wakes it."""
+    archive = StanzaArchive(STANZA, config=str(production.cluster.config))
+    settings = {"wal_writer_delay": "'10s'", "synchronous_commit": "off", "autovacuum": "off", "bgwriter_delay": "'10s'"}
+    for name, value in settings.items():
+        production.cluster.sql(f"ALTER SYSTEM SET {name} = {value}")
+    production.cluster.sql("SELECT pg_reload_conf()")
+    try:
+        time.sleep(1)
+        production.cluster.archived()
+        time.sleep(1)
+        taken = take_fingerprints(production.cluster.login, ["shop"], archive, tempfile.mkdtemp(dir=production.root))
+    finally:
+        for name in settings:
+            production.cluster.sql(f"ALTER SYSTEM RESET {name}")
+        production.cluster.sql("SELECT pg_reload_conf()")
+    assert taken["databases"]["shop"]
+
+
 def test_what_would_be_lost_is_what_production_has_and_the_archive_lacks(production: Production) -> None:
     production.cluster.archived()
     loss = production.loss()
