@@ -236,7 +236,7 @@ repository:
     after: ["00000001"]
     unchanged: true
 state:
-  description: State found before anything was done.
+  description: State found before anything was done; V(unknown) of a server that runs and does not let the module in.
   returned: success
   type: str
   sample: stopped

@@ -119,6 +119,34 @@ def test_a_restore_that_cannot_be_made_here_is_no_success_and_an_attempt(shop: A
     assert "Production was not touched" in done.output
 
 
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [
+        ("pgbackrest_config_path=/nonexistent.conf", "REPOSITORY_UNREADABLE"),
+        ("pgbackrest_executable=/nonexistent", "HOST_UNFIT"),
+        ("postgresql_superuser=nobody", "LOGIN_FAILED"),
+    ],
+)
+def test_a_word_that_is_wrong_says_nothing_of_the_backup_and_leaves_nothing(
+    shop: Any, verify: Any, word: str, code: str
+) -> None:
+    archive(shop)
+    done = verify("-e", word)
+    assert done.rc != 0
+    assert code in done.output, done.output
+    attempt = history(verify.place)[-1]
+    assert (attempt["verdict"], set(attempt["codes"])) == ("could_not_verify", {code})
+    assert shop.run("sh", "-c", f"ls -A {shop.folder}/side 2>/dev/null || true") == ""
+
+
+def test_a_moment_that_is_none_is_refused_before_anything_is_tried(shop: Any, verify: Any) -> None:
+    done = verify("-e", "backup_verification_point=yesterday")
+    assert done.rc != 0
+    assert "backup_verification_point: 'yesterday' is no time. Nothing was changed." in done.output
+    assert "It may be latest, random, kept or an LSN as well." in done.output
+    assert not list(verify.place.glob("verification-*.json"))
+
+
 @pytest.mark.whole
 def test_check_mode_restores_nothing(shop: Any, verify: Any) -> None:
     done = verify("--check")

@@ -142,12 +142,18 @@ class SideRecovery:
         return bool(self._log["stopped"])
 
     def state(self) -> str:
-        """restoring, stopped, starting, replaying, paused or promoted; what the server says, not what we recorded."""
+        """restoring, stopped, starting, replaying, paused, promoted, or unknown where it runs and lets us not in.
+
+        It is what the server says, not what we recorded.
+        """
         if self.marker["state"] != "restored":
             return "restoring"
         if self.instance.pid() is None:
             return "stopped"
-        connection = self.try_session()
+        try:
+            connection = self.try_session()
+        except RecoveryError:
+            return "unknown"
         if connection is None:
             return "replaying" if self.instance.accepts_connections() else "starting"
         try:

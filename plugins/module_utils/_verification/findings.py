@@ -90,7 +90,7 @@ CODES: dict[str, Code] = {
     "ASSERTION_UNRUNNABLE": Code(UNKNOWN, "A question of the user's gave no number."),
     "DATA_MOVED": Code(NOTICE, "Tables are not what the test before had: what has changed since."),
     "TABLE_NOT_READ": Code(UNKNOWN, "A table could not be read as the user of the test, which says nothing of it."),
-    "LOGIN_FAILED": Code(UNKNOWN, "The test could not log in to a database on AWS."),
+    "LOGIN_FAILED": Code(UNKNOWN, "The test could not log in to a restored database."),
     "AWS_REFUSED": Code(UNKNOWN, "AWS did not do what the test needs, which says nothing of the backups."),
     "COPY_IN_THE_WAY": Code(UNKNOWN, "What has the name of the test's copy is none, or of a test that may still run."),
     "NOT_ISOLATED": Code(FAILED, "The restored database could be reached from outside, or do production's work."),

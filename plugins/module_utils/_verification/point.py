@@ -20,6 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.times import p
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import segment_size
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import last_archive
 
+_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 LATEST, RANDOM, KEPT = "latest", "random", "kept"
 
 
@@ -74,6 +75,16 @@ def restore_point(facts: Mapping[str, Any], point: str, seed: str) -> dict[str, 
     }
 
 
+def check_point(point: str) -> str:
+    """A point as it was asked for. Raises RecoveryError for what is none, before anything is looked at."""
+    if point not in (LATEST, RANDOM, KEPT) and not _LSN.fullmatch(point):
+        try:
+            parse_time(point, "backup_verification_point")
+        except RecoveryError as error:
+            raise RecoveryError(f"{error.msg} It may be {LATEST}, {RANDOM}, {KEPT} or an LSN as well.") from None
+    return point
+
+
 def kept_snapshot(directory: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The oldest of the fingerprints that earlier tests kept, of this cluster, to which can be restored.
 
@@ -98,7 +109,7 @@ def kept_snapshot(directory: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named(point: str, backups: Sequence[Mapping[str, Any]], end: int) -> dict[str, Any]:
     """The target that ``point`` names, which the archive's WAL before ``end`` may hold."""
-    if re.fullmatch(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}", point):
+    if _LSN.fullmatch(point):
         lsn, first = parse_lsn(point), min(parse_lsn(one["stop_lsn"]) for one in backups)
         if lsn < first:
             raise RecoveryError(

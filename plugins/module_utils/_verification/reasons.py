@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, finding
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import CODES, Finding, finding
 
 # What strerror and PostgreSQL say of a full disk; below so many bytes a disk counts as full whatever was said.
 FULL = re.compile("No space left on device|Disk quota exceeded|not enough disk space")
 # PostgreSQL's hint on a host that lacks the place (create_tablespace_directories() in commands/tablespace.c).
 UNMAPPED = re.compile(r'directory "[^"]+" does not exist')
+NO_ROLE = re.compile(r'role "[^"]*" (?:does not exist|is not permitted to log in)')
+# Commands of pgBackRest that only look into a repository.
+LOOKING = ("info", "repo-ls", "repo-get")
 FULL_BELOW = 16 * 1024 * 1024
 
 
@@ -26,17 +29,21 @@ def in_one_line(error: Exception) -> str:
 def restore_findings(error: RecoveryError, free: int, repo: int = 1) -> list[Finding]:
     """The findings that an error of a restore is; ``free`` are the bytes that were free on its disk then."""
     details, text = error.details, error.msg
-    if details.get("code"):
+    if details.get("code") in CODES:  # pgBackRest's own errors have a number there
         return [finding(str(details["code"]), repo, "restore", text)]
-    if "disk" in details or FULL.search(text) or free < FULL_BELOW:
+    unfit = isinstance(error, UnfitHost)
+    if "disk" in details or FULL.search(text) or (free < FULL_BELOW and not unfit):
         return [finding("NO_ROOM", repo, "restore", f"{text} ({free} bytes were free)")]
     if details.get("tablespace") or UNMAPPED.search(text):
         return [finding("TABLESPACE_UNMAPPED", repo, "restore", text)]
-    if isinstance(error, UnfitHost):
+    if unfit:
         return [finding("HOST_UNFIT", repo, "restore", text)]
     if details.get("damaged_files"):
         return [finding("PAGE_CHECKSUM", repo, name, text) for name in details["damaged_files"]]
-    if details.get("repositories"):
+    if NO_ROLE.search(text):
+        text = f"{text}. Name a superuser that the backup has (postgresql_superuser)"
+        return [finding("LOGIN_FAILED", repo, "restore", text)]
+    if details.get("repositories") or details.get("command") in LOOKING:
         return [finding("REPOSITORY_UNREADABLE", repo, "restore", text)]
     if details.get("sets"):
         return [finding("PITR_TARGET_BEFORE_BACKUP", repo, "restore", text)]

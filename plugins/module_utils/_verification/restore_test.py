@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.findin
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import Integrity, checksums
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import (
     KEPT,
+    check_point,
     kept_snapshot,
     restore_point,
 )
@@ -105,11 +107,16 @@ class RestoreTest(Attempt):
         self.runner = run
         self.instance = SideInstance(request.path)
         self.assertions = check_assertions(request.assertions)
+        check_point(request.point)
         self.compare = self.snapshot = request.compare
         self.loss = request.loss
 
     def test(self, earlier: Sequence[Mapping[str, Any]]) -> None:
         """Look at the repository, restore, check, remove."""
+        if shutil.which(self.request.executable) is None:
+            text = f"there is no program {self.request.executable!r} on {self.subject.host} (pgbackrest_executable)"
+            self.checks.append(conclude("repository", [finding("HOST_UNFIT", 0, "pgBackRest", text)], self.ignore))
+            return
         self.look()
         self.restore()
 
@@ -151,6 +158,9 @@ class RestoreTest(Attempt):
                 system_identifier=self.request.system_identifier,
             )
             self.checks += examination.run(CHECKS)
+        except RecoveryError as error:
+            found = [finding("REPOSITORY_UNREADABLE", 0, "pgbackrest info", error.msg)]
+            self.checks.append(conclude("repository", found, self.ignore))
         except Exception as error:
             self.broke("repository", error)
         if self.request.compare_failed:

@@ -144,7 +144,12 @@ def test_what_was_committed_just_before_a_new_segment_can_be_compared(production
 def test_a_server_whose_wal_writer_sleeps_can_be_compared(production: Production) -> None:
     """It does so after some seconds without work, for wal_writer_delay times 25, and nothing but a commit wakes it."""
     archive = StanzaArchive(STANZA, config=str(production.cluster.config))
-    settings = {"wal_writer_delay": "'10s'", "synchronous_commit": "off", "autovacuum": "off", "bgwriter_delay": "'10s'"}
+    settings = {
+        "wal_writer_delay": "'10s'",
+        "synchronous_commit": "off",
+        "autovacuum": "off",
+        "bgwriter_delay": "'10s'",
+    }
     for name, value in settings.items():
         production.cluster.sql(f"ALTER SYSTEM SET {name} = {value}")
     production.cluster.sql("SELECT pg_reload_conf()")

@@ -19,6 +19,11 @@ ROOM = 1 << 40
         (RecoveryError("PANIC: could not write: No space left on device"), ROOM, "NO_ROOM", "could_not_verify"),
         (RecoveryError("PostgreSQL ended without saying why"), 4096, "NO_ROOM", "could_not_verify"),
         (UnfitHost("no PostgreSQL 17 there"), ROOM, "HOST_UNFIT", "could_not_verify"),
+        (UnfitHost("user postgres may not write in /proc"), 0, "HOST_UNFIT", "could_not_verify"),
+        (RecoveryError('FATAL: role "nobody" does not exist'), ROOM, "LOGIN_FAILED", "could_not_verify"),
+        # pgBackRest has codes of its own.
+        (RecoveryError("unable to open", command="info", code=55), ROOM, "REPOSITORY_UNREADABLE", "could_not_verify"),
+        (RecoveryError("unable to restore", command="restore", code=55), ROOM, "RESTORE_FAILED", "failed"),
         (RecoveryError("after 60 s replay stands", replay_lsn="0/1"), ROOM, "TIMED_OUT", "could_not_verify"),
         (RecoveryError("no", repositories=[{"key": 1}]), ROOM, "REPOSITORY_UNREADABLE", "could_not_verify"),
         (RecoveryError("no set", sets=[{"label": "F"}]), ROOM, "PITR_TARGET_BEFORE_BACKUP", "failed"),
