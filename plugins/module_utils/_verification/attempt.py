@@ -85,11 +85,15 @@ class Attempt(ABC):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RecoveryError(
-                    f"another restore test of {self.subject.what} runs on {self.subject.host}. Nothing was changed. "
-                    f"Wait for its end, which {self.history} will tell."
-                ) from None
+                raise self.taken(f"which {self.history} will tell") from None
             yield
+
+    def taken(self, told: str) -> RecoveryError:
+        """What a test is told that is not alone; ``told`` says where the end of the other one will be seen."""
+        return RecoveryError(
+            f"another restore test of {self.subject.what} runs on {self.subject.host}. Nothing was changed. Wait for "
+            f"its end, {told}."
+        )
 
     def run(self) -> dict[str, Any]:
         """Test, and return the report, which is in the directory then. Raises RecoveryError beside another test."""

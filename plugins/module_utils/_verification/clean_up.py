@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
@@ -37,6 +39,28 @@ def processes_below(path: str) -> list[int]:
             if int(pid) != os.getpid() and (place == path or place.startswith(f"{path}/")):
                 found.append(int(pid))
     return sorted(found)
+
+
+@contextlib.contextmanager
+def held(name: str) -> Iterator[bool]:
+    """Hold a file of this name, which is removed in the end; whether nobody else holds it, or nothing can be there."""
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+            while True:
+                descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+                fcntl.flock(stack.enter_context(os.fdopen(descriptor, "r+")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Who held it before may have removed it meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.stat(name).st_ino == os.fstat(descriptor).st_ino:
+                        stack.callback(os.unlink, name)
+                        break
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # what is wrong with the place, the restore says
+            pass
+        yield True
 
 
 def clean_up(path: str, before: Optional[int] = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -30,7 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.attemp
     said,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.boundary import boundary
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.clean_up import clean_up, free_bytes
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.clean_up import clean_up, free_bytes, held
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data import (
     asserted,
     check_assertions,
@@ -110,6 +110,14 @@ class RestoreTest(Attempt):
         check_point(request.point)
         self.compare = self.snapshot = request.compare
         self.loss = request.loss
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the place of the restore, too: a test whose history lies elsewhere would take away what is there."""
+        with super().alone(), held(f"{self.instance.path}.lock") as free:
+            if not free:
+                raise self.taken(f"when {self.instance.path} is gone; its history is not in {self.request.directory}")
+            yield
 
     def test(self, earlier: Sequence[Mapping[str, Any]]) -> None:
         """Look at the repository, restore, check, remove."""
