@@ -32,7 +32,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.collat
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import (
-    OWNED_SEQUENCES,
+    LAST_NUMBER,
+    SEQUENCES_OF_COLUMNS,
     SHOWN,
     sequence_behind,
 )
@@ -152,13 +153,13 @@ class BySql:
     def _sequences(self, connection: Any, name: str) -> None:
         """A sequence may be ahead of its column, never behind it."""
         with connection.cursor() as cursor:
-            cursor.execute(OWNED_SEQUENCES)
+            cursor.execute(SEQUENCES_OF_COLUMNS)
             owned = cursor.fetchall()
         for sequence_schema, sequence, schema, table, column in owned:
             said = f"{sequence_schema}.{sequence}"
             execute(connection, "SAVEPOINT dbre_look")
             try:
-                last = value(connection, f"SELECT last_value FROM {quote_name(sequence_schema, sequence)}")
+                last = value(connection, f"SELECT {LAST_NUMBER} FROM {quote_name(sequence_schema, sequence)}")
                 item = rows(connection, TABLE, (schema, table))[0]
                 query = (
                     f"SELECT pg_catalog.max({quote_ident(column)})::int8 AS highest FROM {quote_name(schema, table)}"

@@ -60,20 +60,34 @@ RELATIONS = (
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' ORDER BY 1, 2"
 )
-OWNED_SEQUENCES = (
-    "SELECT sn.nspname, s.relname, n.nspname, t.relname, a.attname FROM pg_catalog.pg_depend d"
-    " JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'"
-    " JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace"
-    " JOIN pg_catalog.pg_class t ON t.oid = d.refobjid"
-    " JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
-    " JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid"
-    " JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid"
-    " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
-    " AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0"
-    " AND t.relkind IN ('r', 'p') AND t.relpersistence <> 'u' AND q.seqincrement > 0 AND NOT q.seqcycle"
-    " AND a.atttypid IN ('int2'::pg_catalog.regtype, 'int4'::pg_catalog.regtype, 'int8'::pg_catalog.regtype)"
-    " ORDER BY 1, 2"
-)
+# Of columns that own them, and of keys whose default they are.
+SEQUENCES_OF_COLUMNS = """
+SELECT DISTINCT sn.nspname, s.relname, n.nspname, t.relname, a.attname
+FROM (
+  SELECT objid AS sequence, refobjid AS relation, refobjsubid AS number FROM pg_catalog.pg_depend
+  WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+    AND deptype IN ('a', 'i') AND refobjsubid > 0
+  UNION
+  SELECT d.refobjid, f.adrelid, f.adnum FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid
+  WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+    AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'n'
+    AND pg_catalog.pg_get_expr(f.adbin, f.adrelid) ~ '^nextval[(]''.*''::regclass[)]$'
+    AND EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = f.adrelid AND i.indisunique
+                AND i.indnkeyatts = 1 AND i.indkey[0] = f.adnum)
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = f.adrelid)
+) AS used
+JOIN pg_catalog.pg_class s ON s.oid = used.sequence AND s.relkind = 'S'
+JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
+JOIN pg_catalog.pg_class t ON t.oid = used.relation
+JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = used.number
+JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
+WHERE t.relkind IN ('r', 'p') AND t.relpersistence <> 'u' AND q.seqincrement > 0 AND NOT q.seqcycle
+  AND a.atttypid IN ('int2'::pg_catalog.regtype, 'int4'::pg_catalog.regtype, 'int8'::pg_catalog.regtype)
+ORDER BY 1, 2, 3, 4
+"""
+# One that was never asked gives its first number next.
+LAST_NUMBER = "CASE WHEN is_called THEN last_value ELSE last_value - 1 END"
 INDEXES = (
     "SELECT c.oid::int8, n.nspname, c.relname, m.amname, i.indisvalid AND i.indisready,"
     " i.indexprs IS NOT NULL OR i.indpred IS NOT NULL FROM pg_catalog.pg_index i"
@@ -206,14 +220,15 @@ class Integrity:
 
     def _sequences(self, cursor: Any, name: str) -> None:
         """A sequence may be ahead of its column, never behind it."""
-        cursor.execute(OWNED_SEQUENCES)
+        cursor.execute(SEQUENCES_OF_COLUMNS)
         for sequence_schema, sequence, schema, table, column in cursor.fetchall():
             of = f"{quote_ident(sequence_schema)}.{quote_ident(sequence)}"
             where = f"{quote_ident(schema)}.{quote_ident(table)}"
             said = f"{sequence_schema}.{sequence}"
             try:
                 cursor.execute(
-                    f"SELECT (SELECT last_value FROM {of}), (SELECT pg_catalog.max({quote_ident(column)}) FROM {where})"
+                    f"SELECT (SELECT {LAST_NUMBER} FROM {of}),"
+                    f" (SELECT pg_catalog.max({quote_ident(column)}) FROM {where})"
                 )
             except psycopg2.Error as error:
                 self.omit(f"sequence {said} in {name}", str(error).strip().splitlines()[0])

@@ -168,10 +168,30 @@ def test_each_fault_of_the_contents_is_found(production: Restored) -> None:
     change("UPDATE pg_index SET indisready = false WHERE indexrelid = 'public.sound_pkey'::regclass", database="shop")
     change("INSERT INTO public.sound (item) SELECT 'behind its back'", database="shop")
     change("UPDATE pg_index SET indisready = true WHERE indexrelid = 'public.sound_pkey'::regclass", database="shop")
+    # A sequence that no column owns: that of a key, of a key of a partitioned table, and of numbers that are no key.
+    change(
+        "CREATE SEQUENCE public.of_key; CREATE SEQUENCE public.of_parts; CREATE SEQUENCE public.of_none",
+        database="shop",
+    )
+    change("CREATE TABLE public.keyed (id int8 DEFAULT nextval('public.of_key') PRIMARY KEY)", database="shop")
+    change(
+        "CREATE TABLE public.parted (id int DEFAULT nextval('public.of_parts') PRIMARY KEY) PARTITION BY RANGE (id);"
+        "CREATE TABLE public.part PARTITION OF public.parted DEFAULT;"
+        "CREATE TABLE public.plain (id int DEFAULT nextval('public.of_none'))",
+        database="shop",
+    )
+    for table in ("keyed", "parted", "plain"):
+        change(f"INSERT INTO public.{table} VALUES (7)", database="shop")
+    # One that was never asked, and whose first number is there.
+    change("CREATE TABLE public.fresh (id serial)", database="shop")
+    change("INSERT INTO public.fresh VALUES (1)", database="shop")
     findings, _omitted, _facts = integrity.run()
     assert sorted((item["code"], item["subject"]) for item in findings) == [
         ("AMCHECK_CORRUPT", "shop: shop.public.sound_pkey"),
         ("MATVIEW_UNPOPULATED", "shop: public.totals"),
+        ("SEQUENCE_BEHIND", "shop: public.fresh_id_seq"),
+        ("SEQUENCE_BEHIND", "shop: public.of_key"),
+        ("SEQUENCE_BEHIND", "shop: public.of_parts"),
         ("SEQUENCE_BEHIND", "shop: public.orders_id_seq"),
     ]
 
