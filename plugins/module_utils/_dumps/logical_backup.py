@@ -126,6 +126,7 @@ class LogicalBackup:
         self.format = "plain" if self.database is None else asked.format
         self.host = socket.gethostname()
         self.bin_dir = ""
+        self._control = "postgres"
         self._lock: Optional[int] = None
         self.kind = self._kind()
 
@@ -248,7 +249,7 @@ class LogicalBackup:
 
     def _dump(self, folder: str, started: datetime) -> dict[str, Any]:
         clock = time.monotonic()
-        server = self._ask(SERVER)
+        server = self._server()
         self.bin_dir = find_bin_dir(server["version_num"] // 10000, self.asked.bin_dir)
         within = self.name + {"custom": ".dump", "directory": ".dir", "plain": ".sql"}[self.format]
         selection = self._selection()
@@ -281,6 +282,18 @@ class LogicalBackup:
             "files": files,
             "needs": needs,
         }
+
+    def _server(self) -> Any:
+        """What the server says of itself; a server may have no database of the usual name to ask for the globals in."""
+        try:
+            return self._ask(SERVER)
+        except RecoveryError as error:
+            if self.database is not None:
+                raise
+            self._control = "template1"
+            with contextlib.suppress(RecoveryError):
+                return self._ask(SERVER)
+            raise error from None
 
     def _selection(self) -> dict[str, list[list[str]]]:
         """Tables asked for and those below them: the only ones in the dump, and those that are in it without rows."""
@@ -354,7 +367,7 @@ class LogicalBackup:
             "PGHOST": self.asked.login_unix_socket,
             "PGPORT": self.asked.login_port,
             "PGUSER": self.asked.login_user,
-            "PGDATABASE": self.database or "postgres",
+            "PGDATABASE": self.database or self._control,
             "PGAPPNAME": f"dbre.recovery backup {self.name}",
             "PGCONNECT_TIMEOUT": 15,
             "PGOPTIONS": session_options(SAFE_SETTINGS),

@@ -131,6 +131,15 @@ def test_only_its_owner_can_read_a_dump(shop: Any) -> None:
     assert "CREATE ROLE shop_owner;" in (folder / "globals.sql").read_text()
 
 
+def test_globals_of_a_server_without_a_database_of_the_usual_name(shop: Any) -> None:
+    shop.psql("ALTER DATABASE postgres RENAME TO maintenance", "template1")
+    try:
+        folder = Path(shop.dump_globals()["path"])
+    finally:
+        shop.psql("ALTER DATABASE maintenance RENAME TO postgres", "template1")
+    assert "CREATE ROLE shop_owner;" in (folder / "globals.sql").read_text()
+
+
 def test_a_dump_removed_by_hand_leaves_the_catalogue_at_the_next(shop: Any, small: str) -> None:
     first = shop.dump(small, name="by-hand")
     subprocess.run(["rm", "-r", first["path"]], check=True)
