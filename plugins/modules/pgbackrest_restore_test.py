@@ -120,6 +120,10 @@ options:
     description:
       - Production's system identifier, where it was asked. Backups of another cluster are not verified.
     type: str
+  timeline:
+    description:
+      - Production's timeline, where it was asked. A newer one in the archive is another server's.
+    type: int
   loss:
     description:
       - What production had and the archive lacked, RV(dbre.recovery.postgresql_unarchived_info#module:loss). Without it
@@ -209,6 +213,7 @@ def main() -> None:
                 "options": {name: {"type": "str", "required": True} for name in ("name", "database", "sql", "expect")},
             },
             "system_identifier": {"type": "str"},
+            "timeline": {"type": "int"},
             "loss": {"type": "dict"},
             "loss_unknown": {"type": "str", "default": "production was not asked"},
         },

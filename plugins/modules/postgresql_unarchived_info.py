@@ -61,6 +61,11 @@ system_identifier:
   returned: failure, once the server was asked
   type: str
   sample: "7711488204033580105"
+timeline:
+  description: The server's timeline, in the same case.
+  returned: failure, once the server was asked
+  type: int
+  sample: 1
 loss:
   description:
     - C(transactions) that only the server has, and how many C(seconds) ago the oldest of them committed. Both are 0
@@ -75,10 +80,12 @@ loss:
     first: "2026-11-29T04:00:11.310077+00:00"
     now: "2026-11-29T04:00:53.001220+00:00"
     system_identifier: "7711488204033580105"
+    timeline: 1
 """
 
 import shutil
 import tempfile
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
@@ -94,11 +101,13 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect 
     connection_argument_spec,
     login_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import value
-from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import session
+from ansible_collections.dbre.recovery.plugins.module_utils._wal.server import one_row, session
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.unarchived import refuse_other_cluster, unarchived
 
-SYSTEM_IDENTIFIER = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+IDENTITY = """
+SELECT system_identifier::text AS system_identifier, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS timeline
+FROM pg_catalog.pg_control_system()
+"""
 
 
 def main() -> None:
@@ -109,14 +118,15 @@ def main() -> None:
     check_arguments(module)
     params = module.params
     spool = tempfile.mkdtemp(prefix="unarchived-", dir=module.tmpdir)
-    known: dict[str, str] = {}
+    known: dict[str, Any] = {}
     try:
         facts = stanza_facts(PgBackRest(module.run_command, **stanza_of(params)).info())
         archive = last_archive(facts)
         connection = session(login_of(params))
         try:
-            known["system_identifier"] = of_server = value(connection, SYSTEM_IDENTIFIER)
-            refuse_other_cluster(facts, archive, of_server)
+            server = one_row(connection, IDENTITY)
+            known = {"system_identifier": server["system_identifier"], "timeline": int(server["timeline"], 16)}
+            refuse_other_cluster(facts, archive, server["system_identifier"])
             loss = unarchived(
                 connection,
                 archive["max"] if archive else None,
@@ -130,7 +140,7 @@ def main() -> None:
         module.fail_json(msg=error.msg, **{**known, **error.details})
     finally:
         shutil.rmtree(spool, ignore_errors=True)
-    module.exit_json(changed=False, loss=loss)
+    module.exit_json(changed=False, loss={**loss, "timeline": known["timeline"]})
 
 
 if __name__ == "__main__":

@@ -108,6 +108,22 @@ def test_backups_of_another_cluster_than_production_are_not_verified(shop: Any, 
     assert history(verify.place)[-1]["rpo"] is None
 
 
+def test_a_timeline_that_production_does_not_have_is_another_server_s(shop: Any, verify: Any) -> None:
+    """A copy of production was promoted, and archived into production's repository before it was stopped."""
+    archive(shop)
+    history_file = shop.data / "pg_wal" / "00000002.history"
+    shop.run("sh", "-c", f"printf '1\\t0/3000000\\tno recovery target specified\\n' > {history_file}")
+    try:
+        options = [f"--config={shop.pgbackrest_config}", "--stanza=main"]
+        shop.run("pgbackrest", *options, "archive-push", history_file)
+        done = verify()
+    finally:
+        shop.run("sh", "-c", f"rm -f {history_file} {shop.repository}/archive/*/*/00000002.history*")
+    assert done.rc != 0
+    assert "TIMELINE_DIFFERS: the archive of repository 1 has timeline 2, and production is on 1" in done.output
+    assert history(verify.place)[-1]["verdict"] == "failed"
+
+
 def test_a_restore_that_cannot_be_made_here_is_no_success_and_an_attempt(shop: Any, verify: Any) -> None:
     archive(shop)
     done = verify("-e", "postgresql_bin_dir=/nonexistent")

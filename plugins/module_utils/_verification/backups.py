@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.holdings import epoch, holdings
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import REACHED
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.continuity import CLOCKS
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
 
 NO_STANZA = (1, 3)  # status codes of a repository; see _pgbackrest.info
-CLOCKS = 300  # seconds that the clocks of two hosts may differ
 NEEDED = 3  # backups before it, without which nothing is usual
 # How far a size may be from the median of those before it, and from the last, before it is unusual: at least a quarter,
 # five times the spread, and more than any step between two backups so far.

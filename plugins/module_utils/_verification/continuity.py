@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
@@ -26,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.findin
 
 # Parallel processes store segments out of order: one that is missing may come as long as none behind it is older.
 TO_COME = 120  # seconds
+CLOCKS = 300  # seconds that the clocks of two hosts may differ
 _STORED = re.compile(r"([0-9A-F]{24})-([0-9a-f]{40})(?:\.(?:gz|lz4|zst|bz2))?\Z")
 _UPLOADING = re.compile(r"([0-9A-F]{24})-[0-9a-f]{40}\S*\.pgbackrest\.tmp\Z")
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history\Z")
@@ -100,7 +102,7 @@ def continuity(
     ``waiting`` are segments that the server has yet to archive (``.ready``). ``thinned``: retention lets WAL between
     older backups expire, so that all of it may be gone.
     """
-    result = Continuity()
+    result = Continuity(findings=in_future(have, repo, now))
     online = [one for one in backups if one["archive_start"]]
     if not online:
         return result
@@ -150,6 +152,28 @@ def ends_before(have: Stored, there: Stored, repo: int, other: int, now: float) 
         f"to {more[-1]}. Nothing behind that end can be restored from repository {repo}"
     )
     return [finding("WAL_LOST", repo, f"{more[0]}..{more[-1]}" if more[1:] else more[0], text)]
+
+
+def strange_timeline(have: Stored, production: Optional[int], repo: int) -> list[Finding]:
+    """A finding where an archive has a newer timeline than the ``production`` that was asked: a restore follows it."""
+    newest = newest_timeline(have)
+    if production is None or newest <= production:
+        return []
+    text = (
+        f"the archive of repository {repo} has timeline {newest}, and production is on {production}: another server, "
+        "restored or promoted beside it, archives there, or it is that one which is production. A restore to the end "
+        f"of the archive leads to timeline {newest}"
+    )
+    return [finding("TIMELINE_DIFFERS", repo, f"{newest:08X}", text)]
+
+
+def in_future(have: Stored, repo: int, now: float) -> list[Finding]:
+    """A finding where WAL was stored later than ``now``: what is yet to come and what is lost cannot be told apart."""
+    name, newest = max(((name, time or 0.0) for name, time in have.times.items()), key=itemgetter(1), default=("", 0.0))
+    if newest - now <= CLOCKS:
+        return []
+    text = f"WAL segment {name} was stored {newest - now:.0f} s after this host's now"
+    return [finding("BACKUP_IN_FUTURE", repo, name, text)]
 
 
 def _between(first: str, last: Optional[str], size: int) -> list[str]:

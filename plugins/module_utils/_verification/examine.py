@@ -24,6 +24,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.contin
     ends_before,
     newest_timeline,
     stored,
+    strange_timeline,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import (
     Check,
@@ -54,14 +55,16 @@ class Examination:
         waiting: Collection[str],
         now: float,
         system_identifier: Optional[str] = None,
+        timeline: Optional[int] = None,
     ) -> None:
-        """``now`` is in seconds since 1970; for ``waiting`` see continuity. ``system_identifier``: production's."""
+        """``now`` is in seconds since 1970; for ``waiting`` see continuity. The last two are production's."""
         self._pgbackrest = pgbackrest
         self._policy = policy
         self._ignore = ignore
         self._waiting = waiting
         self._now = now
         self._system_identifier = system_identifier
+        self._timeline = timeline
 
     def run(self, checks: Collection[str]) -> list[Check]:
         """The answers, in the order of CHECKS. Raises RecoveryError where pgBackRest says nothing."""
@@ -167,6 +170,8 @@ class Examination:
                 backups, have, texts, repo, now=self._now, waiting=self._waiting, thinned=thinned
             )
             results[name].findings += self._behind(facts, entry, have)
+            if str(entry["system_identifier"]) == self._system_identifier:
+                results[name].findings += strange_timeline(have, self._timeline, repo)
         return results
 
     def _behind(self, facts: Mapping[str, Any], entry: Mapping[str, Any], have: Stored) -> list[Finding]:

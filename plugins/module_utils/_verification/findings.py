@@ -29,7 +29,9 @@ CODES: dict[str, Code] = {
     ),
     "BACKUP_MISSING": Code(FAILED, "There is no completed backup that serves as this type."),
     "BACKUP_STALE": Code(FAILED, "The newest backup that serves as this type is older than its schedule and grace."),
-    "BACKUP_IN_FUTURE": Code(UNKNOWN, "A backup ended later than this host's clock says now: no age can be told."),
+    "BACKUP_IN_FUTURE": Code(
+        UNKNOWN, "A backup or WAL is of later than this host's clock says now: no age can be told."
+    ),
     "BACKUP_PAGE_ERRORS": Code(FAILED, "A backup that the newest one needs, or that itself, holds damaged pages."),
     "BACKUP_PAGE_ERRORS_BEFORE": Code(NOTICE, "A backup that the newest one does not need holds damaged pages."),
     "BACKUP_PAGE_ERRORS_UNKNOWN": Code(UNKNOWN, "This pgBackRest does not say whether a backup holds damaged pages."),
@@ -45,6 +47,7 @@ CODES: dict[str, Code] = {
     "VERIFY_NOT_UNDERSTOOD": Code(UNKNOWN, "pgbackrest verify printed what is not understood."),
     "WAL_LOST": Code(FAILED, "WAL that a kept backup needs is missing, and newer WAL has long been archived."),
     "WAL_DUPLICATE": Code(FAILED, "A WAL segment is there with two contents: no restore can fetch it."),
+    "TIMELINE_DIFFERS": Code(FAILED, "The archive has a newer timeline than production, which another server made."),
     "WAL_HISTORY_MISSING": Code(FAILED, "The history file of a timeline is missing: no way leads onto it."),
     "WAL_HISTORY_UNREADABLE": Code(UNKNOWN, "The history file of a timeline says nothing that is understood."),
     "RESTORE_FAILED": Code(FAILED, "The backup could not be restored, or the server did not come to its target."),

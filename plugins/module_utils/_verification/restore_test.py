@@ -55,7 +55,7 @@ class Request:
     ``policy`` is that of backup_policy_info. ``compare`` are fingerprints of production (take_fingerprints), and where
     they were taken is where the test restores to; with the point ``kept`` they are those that an earlier test kept.
     ``compare_failed`` says why there are none although they were asked for, which leaves the backup unverified.
-    ``system_identifier`` is production's. ``loss`` is what production had that the archive lacked, as
+    ``system_identifier`` and ``timeline`` are production's. ``loss`` is what production had that the archive lacked, as
     postgresql_unarchived_info tells it. What was not asked of production has its reason beside it.
     """
 
@@ -80,6 +80,7 @@ class Request:
     compare_unknown: str = "no database was named for it (backup_verification_compare)"
     assertions: Sequence[Mapping[str, Any]] = ()
     system_identifier: Optional[str] = None
+    timeline: Optional[int] = None
     loss: Optional[Mapping[str, Any]] = None
     loss_unknown: str = "production was not asked"
 
@@ -164,6 +165,7 @@ class RestoreTest(Attempt):
                 waiting=(),
                 now=time.time(),
                 system_identifier=self.request.system_identifier,
+                timeline=self.request.timeline,
             )
             self.checks += examination.run(CHECKS)
         except RecoveryError as error:

@@ -14,6 +14,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.contin
     continuity,
     ranges,
     stored,
+    strange_timeline,
 )
 
 MIB = 1024 * 1024
@@ -75,6 +76,20 @@ def test_one_behind_which_all_is_new_is_still_to_come() -> None:
     assert (result.to_come, result.lost) == ([wal(4)], [])
     files.update(listing([wal(6)], OLD))
     assert look([backup("A", 2)], files).lost == [wal(4)]
+
+
+def test_where_the_clock_is_behind_nothing_is_taken_for_still_to_come() -> None:
+    files = {**listing(wal(n) for n in (2, 3)), **listing([wal(5), wal(6)], NOW + 3600)}
+    assert codes(look([backup("A", 2)], files)) == [("BACKUP_IN_FUTURE", wal(5))]
+    # Clocks of two hosts differ a little.
+    assert codes(look([backup("A", 2)], listing((wal(n) for n in (2, 3)), NOW + 60))) == []
+
+
+def test_a_timeline_newer_than_productions_is_another_servers() -> None:
+    have = stored({**listing([wal(2)]), "00000002.history": {"type": "file", "size": 40}})
+    assert [item["code"] for item in strange_timeline(have, 1, 1)] == ["TIMELINE_DIFFERS"]
+    # Production was promoted and has archived nothing since; or nobody asked it.
+    assert [strange_timeline(have, one, 1) for one in (2, 3, None)] == [[], [], []]
 
 
 def test_what_a_timeline_that_was_left_has_does_not_make_a_segment_late() -> None:
