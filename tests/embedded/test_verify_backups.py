@@ -138,6 +138,7 @@ def test_a_restore_that_cannot_be_made_here_is_no_success_and_an_attempt(shop: A
 @pytest.mark.parametrize(
     ("word", "code"),
     [
+        ("pgbackrest_config_path={folder}/wrong.conf", "REPOSITORY_UNREADABLE"),
         ("pgbackrest_config_path=/nonexistent.conf", "REPOSITORY_UNREADABLE"),
         ("pgbackrest_executable=/nonexistent", "HOST_UNFIT"),
         ("postgresql_superuser=nobody", "LOGIN_FAILED"),
@@ -147,7 +148,9 @@ def test_a_word_that_is_wrong_says_nothing_of_the_backup_and_leaves_nothing(
     shop: Any, verify: Any, word: str, code: str
 ) -> None:
     archive(shop)
-    done = verify("-e", word)
+    passphrase = re.sub("(?<=cipher-pass=).*", "of before", shop.pgbackrest_config.read_text())
+    (shop.folder / "wrong.conf").write_text(passphrase)
+    done = verify("-e", word.format(folder=shop.folder))
     assert done.rc != 0
     assert code in done.output, done.output
     attempt = history(verify.place)[-1]

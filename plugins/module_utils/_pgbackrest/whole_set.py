@@ -15,6 +15,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner i
 
 # Of compressed files and block incrementals (pgBackRest: src/common/compress/helper.c, src/command/backup/common.h).
 _SUFFIX = re.compile(r"\.(?:gz|lz4|zst|bz2|pgbi)$")
+# Exit codes of repo-get for a file that is not there, or whose content is wrong: checksum, file-invalid, format,
+# file-missing, crypto (pgBackRest: src/build/error/error.yaml).
+GONE = (1, 26, 28, 29, 55, 95)
 _DATABASE = re.compile(r"(?:pg_data/base|pg_tblspc/\d+/[^/]+)/(\d+)/")
 
 
@@ -49,11 +52,16 @@ def missing_files(needed: Collection[str], listing: Mapping[str, Mapping[str, An
 
 
 def read_manifest(backrest: PgBackRest, label: str) -> Optional[str]:
-    """Text of a set's backup.manifest; None when the repository does not have it."""
+    """Text of a set's backup.manifest; None when the repository does not have it, or has it damaged.
+
+    Raises RecoveryError where it could not be read, which says nothing of the set.
+    """
     try:
         return backrest.repo_get(f"backup/{backrest.stanza}/{label}/backup.manifest")
-    except RecoveryError:
-        return None
+    except RecoveryError as error:
+        if error.details.get("rc") in GONE:
+            return None
+        raise
 
 
 def lacking(backrest: PgBackRest, label: str, manifest: Optional[str], without: Collection[int] = ()) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -342,7 +343,9 @@ class SideRestore:
 
         def is_whole(other: Mapping[str, Any]) -> bool:
             there = self.backrest(_repo_of(other))
-            return not lacking(there, other["label"], read_manifest(there, other["label"]))
+            with contextlib.suppress(RecoveryError):
+                return not lacking(there, other["label"], read_manifest(there, other["label"]))
+            return False
 
         whole = next((other["label"] for other in others if is_whole(other)), None)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

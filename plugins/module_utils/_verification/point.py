@@ -19,6 +19,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.lsn import for
 from ansible_collections.dbre.recovery.plugins.module_utils._core.times import parse_time
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.continuity import segment_size
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import last_archive
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import REACHED
 
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 LATEST, RANDOM, KEPT = "latest", "random", "kept"
@@ -32,7 +33,13 @@ def restore_point(facts: Mapping[str, Any], point: str, seed: str) -> dict[str, 
     """
     archive = last_archive(facts)
     if archive is None:
-        raise RecoveryError(f"stanza '{facts['name']}' has no archived WAL to restore with.")
+        # One that cannot be read says nothing of what is in it.
+        silent = [one for one in facts["repositories"] if one["status"]["code"] not in REACHED]
+        why = "".join(f" Repository {one['repo']} cannot be read: {one['status']['message']}" for one in silent)
+        raise RecoveryError(
+            f"stanza '{facts['name']}' has no archived WAL to restore with.{why}",
+            **({"repositories": silent} if silent else {}),
+        )
     key = (archive["repo"], archive["database_id"])
     backups = [
         one

@@ -387,6 +387,17 @@ def test_a_set_that_lost_a_file_is_told_in_the_plan_with_an_older_one_that_is_wh
         chosen = make_side("now", "u", set=older)
         plan, _changed = chosen.restore()
         assert plan["set"]["label"] == older
+    manifest = backup / "backup.manifest"
+    with hidden(manifest, tmp_path / "lost"):
+        message = refused(side.plan)
+        assert f"has lost {newer}/backup.manifest" in message
+        assert f"choose it with set (dr_set={older})" in message
+    # What cannot be read is not lost.
+    manifest.chmod(0)
+    message = refused(side.plan)
+    manifest.chmod(0o640)
+    assert "Permission denied" in message
+    assert "has lost" not in message
     chosen.ensure("promoted")
     assert chosen.sql("SELECT max(id) FROM later") == 2000
     # Another set for the same side instance: it is made anew, and stays so.
