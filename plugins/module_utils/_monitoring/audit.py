@@ -27,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info imp
 MET, NOT_MET, UNKNOWN = "met", "not_met", "unknown"
 WORST = (NOT_MET, UNKNOWN, MET)
 DAY = 86400.0
+CLOCKS = 300  # seconds that the clocks of two hosts may differ
 _OF_CLUSTER = re.compile(r"\s*(pg1-(?:path|host))\s*=\s*(.*?)\s*")
 
 
@@ -143,6 +144,10 @@ def _of_repository(
             yield Judgement(kind, NOT_MET, f"no {kind} backup in {where}")
             continue
         age = now - last["ended"]
+        if age < -CLOCKS:
+            why = f"the last {kind} backup in {where} ended {duration(-age)} after the host's now: its clock is wrong"
+            yield Judgement(kind, UNKNOWN, why)
+            continue
         late = age - gap - policy["seconds"]["grace"] - last["usual_seconds"]
         why = f"the last {kind} backup in {where} is {duration(age)} old, and one is due every {duration(gap)}"
         yield Judgement(kind, NOT_MET, why) if late > 0 else Judgement(kind, MET)
@@ -183,6 +188,9 @@ def of_restore_tests(
     if due is not None and age > due + policy["seconds"]["grace"]:
         why = f"the last restore test was {duration(age)} ago, and one is due every {duration(due)}"
         judged.append(Judgement("restore_test", NOT_MET, why))
+    elif age < -CLOCKS:
+        why = f"the last restore test ended {duration(-age)} after the host's now: one of two clocks is wrong"
+        judged.append(Judgement("restore_test", UNKNOWN, why))
     elif last["verdict"] == "verified":
         judged.append(Judgement("restore_test", MET))
     elif last["verdict"] == "failed":

@@ -109,6 +109,19 @@ def test_a_backup_is_late_only_after_its_grace_and_its_usual_duration() -> None:
     assert [one[0] for one in judged(repository(backups=late))] == ["full"]
 
 
+def test_where_the_clock_is_behind_no_age_is_known() -> None:
+    told = judged(
+        repository(backups={"full": backup(-DAY), "diff": backup(-DAY), "incr": backup(-DAY)}),
+        tests=[{**TESTED, "ended": NOW + DAY}],
+    )
+    assert {(objective, state) for objective, state, _why in told} == {
+        ("full", "unknown"),
+        ("incr", "unknown"),
+        ("restore_test", "unknown"),
+    }
+    assert all("clock" in why for _objective, _state, why in told)
+
+
 def test_each_repository_is_judged_but_one_that_has_the_wal_is_enough() -> None:
     behind = repository(lag_seconds=9 * HOUR, backups={"full": backup(3 * DAY), "diff": None, "incr": backup(HOUR)})
     assert [one[2] for one in judged(repository(), behind)] == [
