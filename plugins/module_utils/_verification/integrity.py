@@ -30,7 +30,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.amchec
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.collations import changed_collations
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import LAYOUT, Layout
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.reasons import FULL, in_one_line
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.reasons import FULL, NO_LIBRARY, in_one_line
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.whole_files import missing
 
 with contextlib.suppress(ImportError):  # connect() says so
@@ -213,7 +213,8 @@ class Integrity:
                 cursor.copy_expert(f"COPY {source} TO STDOUT (ENCODING 'SQL_ASCII')", nowhere)
             except psycopg2.Error as error:
                 message = str(error).strip().splitlines()[0]
-                self.find("TABLE_UNREADABLE", f"{name}: {said}", f"{said} in {name}: {message}")
+                code = "HOST_UNFIT" if NO_LIBRARY.search(message) else "TABLE_UNREADABLE"
+                self.find(code, f"{name}: {said}", f"{said} in {name}: {message}")
                 continue
             read, total = read + 1, total + nowhere.taken
         return read, total
@@ -288,7 +289,13 @@ class Integrity:
         if "--no-dependent-indexes" in done.args:
             self.omit(f"indexes in {name}", "collations differ, so that a sound index would look corrupt")
         found = list(amcheck_findings(done.stdout))
-        corrupt = [(subject, text) for subject, text in found if not self._refuses(connection, name, subject, code)]
+        unfit = [(subject, text) for subject, text in found if NO_LIBRARY.search(text)]
+        for subject, text in unfit[:SHOWN]:
+            self.find("HOST_UNFIT", f"{name}: {subject}", text)
+        if len(unfit) > SHOWN:
+            self.find("HOST_UNFIT", f"{name}: more", f"{len(unfit) - SHOWN} more relations")
+        rest = [one for one in found if one not in unfit]
+        corrupt = [(subject, text) for subject, text in rest if not self._refuses(connection, name, subject, code)]
         for subject, text in corrupt[:SHOWN]:
             self.find("AMCHECK_CORRUPT", f"{name}: {subject}", text)
         if len(corrupt) > SHOWN:
@@ -318,7 +325,7 @@ class Integrity:
 def unread(error: Exception) -> str:
     """The code of an error with which a database lets nobody in, or its catalogue cannot be read."""
     text = str(error)
-    if isinstance(error, UnfitHost) or _NO_LOCALE in text:
+    if isinstance(error, UnfitHost) or _NO_LOCALE in text or NO_LIBRARY.search(text):
         return "HOST_UNFIT"
     if FULL.search(text):
         return "NO_ROOM"

@@ -17,6 +17,12 @@ UNMAPPED = re.compile(r'directory "[^"]+" does not exist')
 NO_ROLE = re.compile(r'role "[^"]*" (?:does not exist|is not permitted to log in)')
 # Commands of pgBackRest that only look into a repository.
 LOOKING = ("info", "repo-ls", "repo-get")
+# Of an extension that is not installed on the host, or for another version (PostgreSQL: utils/fmgr/dfmgr.c, and
+# RmgrNotFound in access/transam/rmgr.c).
+NO_LIBRARY = re.compile(
+    r"could not access file \"|could not load library|could not find function \".*\" in file|incompatible library \"|"
+    r"resource manager with ID \d+ not registered"
+)
 FULL_BELOW = 16 * 1024 * 1024
 
 
@@ -36,7 +42,7 @@ def restore_findings(error: RecoveryError, free: int, repo: int = 1) -> list[Fin
         return [finding("NO_ROOM", repo, "restore", f"{text} ({free} bytes were free)")]
     if details.get("tablespace") or UNMAPPED.search(text):
         return [finding("TABLESPACE_UNMAPPED", repo, "restore", text)]
-    if unfit:
+    if unfit or NO_LIBRARY.search(text):
         return [finding("HOST_UNFIT", repo, "restore", text)]
     if details.get("damaged_files"):
         return [finding("PAGE_CHECKSUM", repo, name, text) for name in details["damaged_files"]]

@@ -251,6 +251,24 @@ def test_a_database_that_nobody_can_enter_is_told_and_hides_nothing_of_the_other
     }
 
 
+def test_a_library_that_the_host_lacks_is_no_damage(production: Restored) -> None:
+    """Of an extension that is not installed there; what does not need it is checked all the same."""
+    path = production.restore()
+    ensure_state(SideInstance(path), "promoted")
+    change = Integrity(path).recovery.rows
+    change("CREATE EXTENSION hstore WITH SCHEMA public", database="shop")
+    change("CREATE TABLE public.far (what public.hstore PRIMARY KEY)", database="shop")
+    change("INSERT INTO public.far SELECT public.hstore('a', g::text) FROM generate_series(1, 9) g", database="shop")
+    change("UPDATE pg_proc SET probin = '$libdir/nowhere' WHERE probin = '$libdir/hstore'", database="shop")
+    change("SELECT setval('public.orders_id_seq', 5)", database="shop")
+    findings, _omitted, _facts = Integrity(path).run()
+    assert {(item["code"], item["subject"]) for item in findings} == {
+        ("HOST_UNFIT", "shop: public.far"),
+        ("HOST_UNFIT", "shop: shop.public.far_pkey"),
+        ("SEQUENCE_BEHIND", "shop: public.orders_id_seq"),
+    }
+
+
 def test_what_is_missing_from_the_files_of_each_kind_of_relation_is_found(
     production: Restored, monkeypatch: pytest.MonkeyPatch
 ) -> None:

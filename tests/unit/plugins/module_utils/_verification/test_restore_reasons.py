@@ -24,6 +24,7 @@ ROOM = 1 << 40
         # pgBackRest has codes of its own.
         (RecoveryError("unable to open", command="info", code=55), ROOM, "REPOSITORY_UNREADABLE", "could_not_verify"),
         (RecoveryError("unable to restore", command="restore", code=55), ROOM, "RESTORE_FAILED", "failed"),
+        (RecoveryError("resource manager with ID 128 not registered"), ROOM, "HOST_UNFIT", "could_not_verify"),
         (RecoveryError("after 60 s replay stands", replay_lsn="0/1"), ROOM, "TIMED_OUT", "could_not_verify"),
         (RecoveryError("no", repositories=[{"key": 1}]), ROOM, "REPOSITORY_UNREADABLE", "could_not_verify"),
         (RecoveryError("no set", sets=[{"label": "F"}]), ROOM, "PITR_TARGET_BEFORE_BACKUP", "failed"),
