@@ -9,12 +9,15 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import existing_parent
+
+ENDING = 10.0  # seconds that processes have to end
 
 
 def free_bytes(path: str) -> int:
@@ -76,7 +79,9 @@ def clean_up(path: str, before: Optional[int] = None) -> dict[str, Any]:
     left = []
     if os.path.lexists(instance.path) and marker.get("made_path", True):
         left.append(f"{instance.path} is still there")
-    processes = processes_below(instance.path)
+    deadline = time.monotonic() + ENDING
+    while (processes := processes_below(instance.path)) and time.monotonic() < deadline:
+        time.sleep(0.1)  # what was told to end may take a moment
     if processes:
         left.append(f"processes {', '.join(map(str, processes))} still work below {instance.path}")
     if port and listens(int(port)):
