@@ -191,6 +191,11 @@ options:
         description:
           - What is done with tables that exist, V(beside), V(merge) or V(replace).
         type: str
+      reached:
+        description:
+          - The moment of the recovered instance that it was made with, as the instance has it. A plan of the same name
+            for another moment is not gone on with.
+        type: dict
       xids:
         description:
           - The transaction that did the damage, and its subtransactions.

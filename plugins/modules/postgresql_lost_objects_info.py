@@ -323,6 +323,7 @@ def main() -> None:
                 xids=params["xids"],
                 unless_same=parse_relation_list(params["unless_same"]),
                 damaged_pages=params["damaged_pages"],
+                reached=params["instance"].get("reached"),
             )
             plan = planner.plan(parse_relation_list(params["relations"]), parse_schema_list(params["schemas"]))
             with closing(side.connect(params["database"])) as connection:

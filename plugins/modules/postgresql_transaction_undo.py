@@ -158,7 +158,7 @@ def run(params: dict[str, Any]) -> dict[str, Any]:
     with open_servers(
         login_of(params), params["bin_dir"], params["incident"], params["instance"], params["instance_password"]
     ) as (production, side):
-        undo = Undo(production, *asked)
+        undo = Undo(production, *asked, params["instance"].get("reached"))
         return undo.preview(side) if params["state"] == "previewed" else undo.carry_out(side)
 
 

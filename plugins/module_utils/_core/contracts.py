@@ -306,6 +306,7 @@ class LoadPlan(_LoadPlanKeys, total=False):
 
     load: str
     xids: list[int]
+    reached: Optional[Reached]
     staging_schema: str
     kept_database: Optional[str]
     holding: Optional[dict[str, Any]]
@@ -328,7 +329,7 @@ class LoadPlan(_LoadPlanKeys, total=False):
 LOAD_PLAN_OPTIONS: dict[str, dict[str, Any]] = {
     **{key: {"type": "str"} for key in ("incident", "database", "load", "staging_schema")},
     **{key: {"type": "str"} for key in ("staging_database", "kept_database")},
-    **{key: {"type": "dict"} for key in ("staging_schemas", "replication", "large_objects", "holding")},
+    **{key: {"type": "dict"} for key in ("reached", "staging_schemas", "replication", "large_objects", "holding")},
     **{
         key: {"type": "list", "elements": "dict"}
         for key in ("relations", "objects", "sequences", "left_to_do", "waits", "event_triggers", "room")

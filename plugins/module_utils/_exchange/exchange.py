@@ -16,8 +16,8 @@ import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Optional
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._core.files import sync_directory, write_atomically
@@ -87,6 +87,7 @@ class Exchange:
         known = look(self.login, self.asked.bin_dir)
         side = self.require_side()
         keep = places.keep_of(known["data"], self.asked.incident)
+        self.refuse_another(keep)
         linked = self._linked(known)
         facts = self._facts(known, side, linked)
         places.refuse_swap(facts, keep, list(linked.values()))
@@ -188,6 +189,37 @@ class Exchange:
             raise RecoveryError(f"{self.marker_file()} on {self.host} is of another incident. Nothing was changed.")
         return found
 
+    def refuse_another(self, keep: str) -> None:
+        """Refuse to plan under the name of an incident that was carried out here: its plan is in another record.
+
+        What that one has written down would be taken for what this one has done.
+        """
+        other = Exchange(replace(self.asked, keep=keep), self.login)
+        found = other.read_marker()
+        if found is not None and self._has_stopped(found):
+            other.refuse(found)
+
+    def forget_unless_for(self, target: Mapping[str, Any]) -> Optional[dict[str, Any]]:
+        """What was written down for that target; what was for another one is forgotten, since nothing was stopped."""
+        found = self.read_marker()
+        if found is None or found.get("wanted") == target:
+            return found
+        if self._has_stopped(found):
+            self.refuse(found)
+        os.unlink(self.marker_file())
+        return None
+
+    def refuse(self, marker: Mapping[str, Any]) -> NoReturn:
+        raise RecoveryError(
+            f"an exchange of the name {self.asked.incident} was carried out on {self.host} already, begun "
+            f"{marker['begun']}: {self.keep} is what it kept. Nothing was changed. Give this incident another name "
+            "(dr_incident_id); to go on with that one, run it with the dr_report_dir that has its record."
+        )
+
+    def _has_stopped(self, marker: Mapping[str, Any]) -> bool:
+        """Whether an exchange has come so far that production was stopped for it."""
+        return any(marker.get(step) for step in ("stopped", "ended")) or self._moved(marker)
+
     def marker(self) -> dict[str, Any]:
         """The same of one that has begun."""
         found = self.read_marker()
@@ -255,7 +287,11 @@ class Exchange:
 
     def noted(self) -> dict[str, Any]:
         """What the cluster is like is written down, while it serves: whoever stops it takes that away."""
-        changed = self.read_marker() is None
+        found = self.read_marker()
+        if found is not None and not self._has_stopped(found) and self.serves(found):
+            # Of a run that ended here; the cluster may have got tablespaces and settings since.
+            os.unlink(self.marker_file())
+        changed = found is None
         serves = self.serves(self.begin())
         return {"changed": changed, "serves": serves, "in_use": self.in_use() if serves else []}
 

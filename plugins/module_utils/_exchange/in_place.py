@@ -100,6 +100,7 @@ class InPlace:
         keep = places.keep_of(data, exchange.asked.incident)
         if not os.access(os.path.dirname(data), os.W_OK | os.X_OK):
             keep = f"{exchange.require_side()}.before"
+        exchange.refuse_another(keep)
         if len(keep) > places.LONGEST_KEEP:
             raise RecoveryError(
                 f"{keep} is too long for a socket below it. Nothing was changed. Give the incident a shorter name "

@@ -39,14 +39,15 @@ class Preparation:
 
     def prepare(self, target: Mapping[str, Any]) -> dict[str, Any]:
         """Ensure that it is proved and complete; the module's result."""
-        found = self.exchange.read_marker()
+        wanted = {"lsn": str(target["value"]), "timeline": int(target["timeline"])}
+        found = self.exchange.forget_unless_for(wanted)
         if found is not None and found.get("prepared"):
             serves = self.exchange.serves(found)
             return {"changed": False, "serves": serves, **self._in_use(serves), **found["prepared"]}
         proved = (found or {}).get("proved") or self._prove(target)
         marker = self.exchange.begin(self.instance.path, proved["reached"])
         if "proved" not in marker:
-            marker["proved"] = proved
+            marker["proved"], marker["wanted"] = proved, wanted
             self.exchange.write(marker)
         known = marker["known"]
         if known["system_identifier"] != self.instance.marker()["system_identifier"]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
+from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.trusted import require_own_schema
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import is_published
 
@@ -71,6 +73,30 @@ def read_journal(connection: Any, staging: str) -> dict[str, list[dict[str, Any]
         detail = row["detail"] if isinstance(row["detail"], dict) else json.loads(row["detail"])
         journal.setdefault(row["kind"], []).append(detail)
     return journal
+
+
+def is_of_another(plan: Mapping[str, Any], reached: Optional[Mapping[str, Any]]) -> bool:
+    """Whether a plan in the journal is of a recovery from another moment than the one an instance has ``reached``.
+
+    An incident keeps its instance, so that is one of the same name whose record is elsewhere. What its journal says is
+    done is not done for this one.
+    """
+    known, here = plan.get("reached") or {}, reached or {}
+    # Where there is no position, the time tells; else it may be told in more than one way.
+    exact = "lsn" if known.get("lsn") and here.get("lsn") else "time"
+    return any(known.get(key) and here.get(key) and str(known[key]) != str(here[key]) for key in ("timeline", exact))
+
+
+def require_own(plan: Mapping[str, Any], reached: Optional[Mapping[str, Any]]) -> None:
+    """Refuse to go on with the recovery of another incident that has the same name; see is_of_another()."""
+    if is_of_another(plan, reached):
+        incident = plan["incident"]
+        raise RecoveryError(
+            f"a recovery of the name {incident} was carried out on {host_name()} already, from another moment: what it "
+            f"keeps is in schema {plan.get('staging_schema') or 'recovered_' + str(incident)} of database "
+            f"{plan['database']}. Nothing was changed. Give this incident another name (dr_incident_id); to go on with "
+            "that one, run it with the dr_report_dir that has its record."
+        )
 
 
 def forget_in_journal(connection: Any, staging: str, kind: str) -> None:

@@ -38,7 +38,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
     silence_event_triggers,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange import require_exchangeable
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import read_journal
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import read_journal, require_own
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns import (
     find_lost_columns,
     tables_with_lost_columns,
@@ -235,6 +235,7 @@ class Planner:
         xids: Sequence[int] = (),
         unless_same: Sequence[Mapping[str, Any]] = (),
         damaged_pages: Sequence[Mapping[str, Any]] = (),
+        reached: Mapping[str, Any] | None = None,
     ) -> None:
         self.production = production
         self.side = side
@@ -248,6 +249,8 @@ class Planner:
         self.xids = xids
         # Relations that are exchanged only where they are not defined as they were.
         self.unless_same = unless_same
+        # The moment of the recovered instance.
+        self.reached = reached
         # Of relations whose pages production cannot read: only the rows of these go back.
         self.damaged_pages = {int(item["oid"]): item for item in damaged_pages}
 
@@ -305,7 +308,10 @@ class Planner:
             plans = read_journal(connection, self.staging).get("plan", [])
         finally:
             connection.close()
-        return plans[0] if plans else None
+        if not plans:
+            return None
+        require_own(plans[0], self.reached)
+        return plans[0]
 
     def _base(self) -> dict[str, Any]:
         return {
@@ -313,6 +319,7 @@ class Planner:
             "database": self.database,
             "load": self.load,
             "xids": list(self.xids),
+            "reached": self.reached,
             "staging_schema": self.staging,
             "staging_database": None,
         }

@@ -48,8 +48,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import show_all
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import (
     JOURNAL,
+    is_of_another,
     make_journal,
     read_journal,
+    require_own,
     write_journal,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import LOCAL_COMMIT, encoding_of
@@ -85,12 +87,20 @@ class Undo:
     """Transactions of one database. The images of their tables come from the recovered instance, and stay."""
 
     def __init__(
-        self, production: Server, database: str, incident: str, oids: Sequence[int], progress: Optional[Progress] = None
+        self,
+        production: Server,
+        database: str,
+        incident: str,
+        oids: Sequence[int],
+        progress: Optional[Progress] = None,
+        reached: Optional[Mapping[str, Any]] = None,
     ) -> None:
         self.production, self.database, self.incident = production, database, incident
         self.oids = sorted(set(oids))
         self.staging = staging_name(incident)
         self.progress = progress or Progress(None)
+        # The moment of the recovered instance.
+        self.reached = reached
         self._known: dict[int, str] = {}
 
     # Sessions
@@ -124,6 +134,12 @@ class Undo:
             connection = self._session()
             journal = read_journal(connection, self.staging)
             connection.commit()
+            plan = journal["plan"][-1] if journal.get("plan") else {}
+            if "undone" in journal:
+                require_own(plan, self.reached)
+            elif is_of_another(plan, self.reached):
+                # A preview of what was asked for before; nothing was done by it.
+                journal = self._forget(connection)
             if end == "redone" and "undone" not in journal:
                 raise RecoveryError(
                     f"nothing of incident {self.incident} in database {self.database} on {host_name()} was undone, so "
@@ -147,6 +163,14 @@ class Undo:
             if connection is not None:
                 connection.close()
             admin.close()
+
+    def _forget(self, connection: Any) -> dict[str, list[dict[str, Any]]]:
+        def work() -> None:
+            mark(connection, self.incident)
+            execute(connection, f"DROP SCHEMA {quote_ident(self.staging)} CASCADE")
+
+        patiently(connection, work)
+        return {}
 
     # Images
 
@@ -197,7 +221,8 @@ class Undo:
             if not made:
                 execute(connection, f"CREATE SCHEMA {quote_ident(self.staging)}")
                 make_journal(connection, self.staging)
-            plan = {"incident": self.incident, "database": self.database, "staging_schemas": {}, "oids": self.oids}
+            plan: dict[str, Any] = {"incident": self.incident, "database": self.database, "staging_schemas": {}}
+            plan.update({"oids": self.oids, "reached": self.reached})
             write_journal(connection, self.staging, "plan", plan)
             for table in tables:
                 self.progress.say("bring rows", tables.index(table), len(tables), "tables")
