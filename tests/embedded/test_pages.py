@@ -79,6 +79,7 @@ def test_rows_of_damaged_pages_come_back_and_nothing_else_changes(shop: Any) -> 
     assert "no damage was found" in find(shop).output
 
 
+@pytest.mark.whole  # tests/postgres/tables/test_damaged_pages.py shows what it is refused for, on two versions
 def test_a_page_that_is_damaged_later_is_not_given_up(shop: Any) -> None:
     before = contents(shop, "orders")
     flip(shop, "'public.orders'", 1)
