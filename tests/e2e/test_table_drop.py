@@ -68,7 +68,7 @@ def test_check_mode_prints_the_plan_and_changes_nothing(shop: Site) -> None:
         pytest.param("locate", marks=pytest.mark.whole),  # this and others: tests/embedded
         "restore",
         pytest.param("prove", marks=pytest.mark.whole),
-        "recover",
+        pytest.param("recover", marks=pytest.mark.whole),  # as the test of contained sessions does in tests/embedded
         pytest.param("verify", marks=pytest.mark.whole),
         pytest.param("protect", marks=pytest.mark.whole),
         pytest.param("report", marks=pytest.mark.whole),

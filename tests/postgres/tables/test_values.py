@@ -55,6 +55,7 @@ def test_names_and_values_of_every_encoding_come_back(world: Any, shop: Any) -> 
         assert production.sql(name, "SELECT obj_description('\"@ gone\"'::regclass)".replace("@", word)) == word
 
 
+@pytest.mark.whole  # half a minute, for one limit of COPY's text
 def test_a_value_of_more_than_half_a_gigabyte_beside_types_of_users_comes_back(world: Any, shop: Any) -> None:
     if not shop.params["bin_dir"]:
         # What is carried over the network is the same.
