@@ -61,6 +61,11 @@ def test_rows_of_damaged_pages_come_back_and_nothing_else_changes(shop: Any) -> 
     with pytest.raises(psycopg2.Error, match="invalid page in block 1"):
         contents(shop, "orders")
 
+    wrong = repair(shop, "wrong", dr_tables="public.none")
+    assert wrong.rc == 2
+    assert "is said above: See which tables get back the rows of their pages" in wrong.output, wrong.output
+    assert "no page of a table is damaged in public.none. What was found: table public." in wrong.output
+
     plan = repair(shop, "pages", dr_confirm="plan")
     assert plan.rc == 0, plan.output
     assert "cannot read all pages of public.orders, public.lines" in " ".join(plan.output.split())
