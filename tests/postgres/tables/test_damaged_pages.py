@@ -11,6 +11,8 @@ from test_writers_go_on import Work
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
 
 PAGE = 8192
+# A column that is in no index, for that alone may answer once autovacuum was there.
+READ = "SELECT count(doc) FROM orders"
 
 
 def flip(shop: Any, table: str, *blocks: int) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def test_the_rows_come_back_while_production_works_with_all_others(shop: Any) ->
     before, definition = production.contents("shop"), production.definition("shop")
     pages = [flip(shop, "orders", 0, 7, 8, 500), flip(shop, "lines", 2)]
     with pytest.raises(psycopg2.Error, match="invalid page in block 0"):
-        production.sql("shop", "SELECT count(*) FROM orders")
+        production.sql("shop", READ)
     # By an index, to rows of pages that can be read.
     last = production.sql("shop", "SELECT max(id) FROM orders")
 
@@ -85,7 +87,7 @@ def test_what_is_not_as_it_was_found_is_left_alone(shop: Any, when: str) -> None
         said = shop.refused("shop", relations=["orders"], load="merge", damaged_pages=[pages])
         assert "more damaged pages than those that were found (3): invalid page in block 9" in said
         with pytest.raises(psycopg2.Error, match="invalid page in block 3"):
-            production.sql("shop", "SELECT count(*) FROM orders")
+            production.sql("shop", READ)
         pages["blocks"] = [3, 9]
     else:
         moved = {**pages, "path": "base/1/1"}
