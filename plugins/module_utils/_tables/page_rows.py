@@ -22,6 +22,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 
 DATA_CORRUPTED = "XX001"
+# More rows than a page of 32 kB can have (MaxHeapTuplesPerPage in htup_details.h).
+LINES = 1200
 AS_A_WHOLE = (
     "Bring the table back as a whole instead, as it was at that position: the same command with another "
     "dr_incident_id, and -e dr_strategy=tables -e dr_target_lsn={lsn}"
@@ -62,7 +64,7 @@ def on_blocks(blocks: Sequence[int]) -> str:
 def unreadable(connection: Any, table: str, blocks: Sequence[int]) -> list[int]:
     """Those of the blocks of a table (SQL) that the server refuses to read, in the caller's transaction.
 
-    Others it has in its memory, as they should be, and writes them over the damage when they are changed.
+    Others it has in its memory, as they should be.
     """
     found = []
     for block in blocks:
@@ -125,8 +127,21 @@ def leave_behind(connection: Any, relation: Mapping[str, Any], table: str, pages
             f"{server_message(error)}. The disk may be failing. The table was not changed. Run again with another "
             "dr_incident_id, which looks at all pages anew."
         ) from error
-    if pages.blocks:
-        _write_anew(connection, relation, table)
+    keep_sound(connection, table, sorted(set(known) - set(pages.blocks)))
+    _write_anew(connection, relation, table)
+
+
+def keep_sound(connection: Any, table: str, blocks: Sequence[int]) -> None:
+    """Have the server write the pages that it has as they should be in its memory alone.
+
+    One that is only read may be forgotten, and would be damaged, and then empty, when it is read again.
+    """
+    execute(
+        connection,
+        f"SELECT FROM ONLY {table} WHERE ctid = ANY (ARRAY(SELECT ('(' || n || ',' || line || ')')::pg_catalog.tid "
+        "FROM unnest(%s::int8[]) n, pg_catalog.generate_series(1, %s) line)) FOR UPDATE",
+        (list(blocks), LINES),
+    )
 
 
 def _write_anew(connection: Any, relation: Mapping[str, Any], table: str) -> None:

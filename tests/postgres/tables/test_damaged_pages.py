@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.page_rows import keep_sound
 from test_writers_go_on import Work
 
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
@@ -97,6 +98,41 @@ def test_what_is_not_as_it_was_found_is_left_alone(shop: Any, when: str) -> None
     shop.recover("shop", relations=["orders"], load="merge", damaged_pages=[pages])
     shop.remove("shop")
     assert production.contents("shop") == before
+
+
+def spoil_on_disk(shop: Any, path: str, block: int) -> None:
+    """Damage a page that the server has in its memory."""
+    shop.production.sql("shop", f"SELECT FROM orders WHERE ctid = '({block},1)'", "CHECKPOINT")
+    with (shop.production.data / path).open("r+b") as file:
+        file.seek(PAGE * block + 14)
+        file.write(b"\xff\xff")
+
+
+def test_a_page_that_only_the_servers_memory_has_sound_is_not_lost_with_it(shop: Any) -> None:
+    production = shop.production
+    shop.take_side()
+    before = production.contents("shop")
+    pages = {**flip(shop, "orders"), "blocks": [3]}
+    spoil_on_disk(shop, pages["path"], 3)
+    answer = shop.recover("shop", relations=["orders"], load="merge", damaged_pages=[pages])
+    assert answer["result"]["relations"][0]["merged"]["inserted"] == 0
+    production.stop("immediate")
+    production.start()
+    shop.remove("shop")
+    assert production.contents("shop") == before
+
+
+def test_such_a_page_is_written_before_it_may_be_forgotten(shop: Any) -> None:
+    production = shop.production
+    path = production.sql("shop", "SELECT pg_relation_filepath('orders')")
+    spoil_on_disk(shop, path, 3)
+    connection = production.connect("shop")
+    keep_sound(connection, "orders", [3])
+    connection.close()
+    production.sql("shop", "CHECKPOINT")
+    with (production.data / path).open("rb") as file:
+        file.seek(PAGE * 3 + 14)
+        assert file.read(2) != b"\xff\xff"
 
 
 def test_nothing_that_the_owner_wrote_runs_as_a_superuser(shop: Any) -> None:

@@ -147,7 +147,7 @@ def test_a_server_whose_wal_writer_sleeps_can_be_compared(production: Production
     settings = {
         "wal_writer_delay": "'10s'",
         "synchronous_commit": "off",
-        "autovacuum": "off",
+        "autovacuum": "off",  # quiet: what it commits would wake the WAL writer
         "bgwriter_delay": "'10s'",
     }
     for name, value in settings.items():
