@@ -242,8 +242,17 @@ class Exchange:
     def server(self, marker: Mapping[str, Any], login: Optional[Login] = None) -> Server:
         return Server(marker["known"], login or self.login, self.asked.timeout)
 
-    def begin(self, side: Optional[str] = None, reached: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
-        """Write down what the cluster is like, while it runs; or what an earlier run has written."""
+    def begin(
+        self,
+        side: Optional[str] = None,
+        proved: Optional[Mapping[str, Any]] = None,
+        wanted: Optional[Mapping[str, Any]] = None,
+    ) -> dict[str, Any]:
+        """Write down what the cluster is like, while it runs; or what an earlier run has written.
+
+        ``side``, ``proved`` and ``wanted`` of a restored cluster that is to take its place: where it is, what was
+        proved of it and the target. All at once, for without the target it is forgotten (forget_unless_for).
+        """
         found = self.read_marker()
         if found is not None:
             return found
@@ -256,10 +265,11 @@ class Exchange:
             "begun": now(),
             "known": known,
             "linked": linked,
-            "reached": dict(reached or {}),
+            "reached": dict(proved["reached"] if proved else {}),
             "places": [*self._places_of(linked, side), *restored] if side is not None else [],
             "command": self._archive_get(),
             "settings": {},
+            **({} if proved is None else {"proved": dict(proved), "wanted": dict(wanted or {})}),
         }
         self.write(marker)
         return marker

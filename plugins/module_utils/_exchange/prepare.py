@@ -45,10 +45,7 @@ class Preparation:
             serves = self.exchange.serves(found)
             return {"changed": False, "serves": serves, **self._in_use(serves), **found["prepared"]}
         proved = (found or {}).get("proved") or self._prove(target)
-        marker = self.exchange.begin(self.instance.path, proved["reached"])
-        if "proved" not in marker:
-            marker["proved"], marker["wanted"] = proved, wanted
-            self.exchange.write(marker)
+        marker = self.exchange.begin(self.instance.path, proved, wanted)
         known = marker["known"]
         if known["system_identifier"] != self.instance.marker()["system_identifier"]:
             raise RecoveryError(

@@ -189,7 +189,7 @@ SELECT json_build_object(
   'archive_mode', current_setting('archive_mode'), 'archive_command', current_setting('archive_command'),
   'archive_library', coalesce(current_setting('archive_library', true), ''),
   'in_recovery', pg_is_in_recovery(), 'log_file', pg_current_logfile(),
-  'segment', CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_lsn()) END)
+  'segment', CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END)
 FROM pg_stat_archiver
 """
 

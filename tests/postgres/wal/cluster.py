@@ -135,10 +135,13 @@ class Cluster:
     def waldump(self, *options: str) -> str:
         """What pg_waldump prints of all that is in pg_wal, on the newest timeline; the truth to compare with."""
         end = "SELECT lsn || ' ' || pg_walfile_name(lsn) FROM pg_current_wal_flush_lsn() AS lsn"
-        flushed, newest = self.sql(end, database="postgres").split()
+        flushed, name = self.sql(end, database="postgres").split()
         size = self.sql("SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'", database="postgres")
+        # After a switch the position is the first byte of a file that is not there yet, whose name 17 and later give.
+        last = (as_int(flushed) - 1) // size
+        newest = self.segment(name[:8], last, size)
         # Without gaps backwards from the newest, for older files may be missing.
-        number = int(newest[8:16], 16) * (0x100000000 // size) + int(newest[16:], 16)
+        number = last
         while (self.data / "pg_wal" / self.segment(newest[:8], number - 1, size)).exists():
             number -= 1
         span = [
