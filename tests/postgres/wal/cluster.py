@@ -196,7 +196,9 @@ class Cluster:
 
     def archived(self) -> None:
         """Switch WAL and wait until all of it is in the archive."""
-        name = self.sql("SELECT pg_walfile_name(pg_switch_wal())", database="postgres")
+        # Nothing is switched where nothing was written since the last one.
+        once = ("SELECT pg_create_restore_point('archived')", "SELECT pg_walfile_name(pg_switch_wal())")
+        name = self.sql(*once, database="postgres")
         for _attempt in range(400):
             if self.sql(f"SELECT last_archived_wal >= '{name}' FROM pg_stat_archiver", database="postgres"):
                 return
