@@ -25,9 +25,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.ranges import (  # noqa: E402
     PAGES,
+    Division,
     bounds_query,
     compare,
-    division,
     key_of,
 )
 from dataset import ORDERS  # noqa: E402
@@ -72,7 +72,7 @@ def measure(connection: Any, options: argparse.Namespace) -> int:
     key = key_of(columns, [KEY])
     assert key is not None
     pages = int(value(connection, PAGES, {"oid": oid}))
-    by = division(key, value(connection, bounds_query(key, table, pages)))
+    by = Division(key, value(connection, bounds_query(key, table, pages)))
     version = connection.server_version
     ways = {
         "count(*)": f"SELECT count(*) FROM {table}",
@@ -84,7 +84,12 @@ def measure(connection: Any, options: argparse.Namespace) -> int:
 
     step = number // options.differing
     execute(connection, "UPDATE public.recovered SET note = note || 'x' WHERE id %% %s = 7", (step,))
-    found = compare(by, *(rows(connection, by.query(one, columns, version)) for one in ("public.recovered", table)))
+    both = ("public.recovered", table)
+    found = compare(by, *(rows(connection, by.query(one, columns, version)) for one in both))
+    start = time.monotonic()
+    finer = Division(key, value(connection, by.finer_query("public.recovered", found.differing)))
+    found = found.split(finer, *(rows(connection, finer.query(one, columns, version, found.condition)) for one in both))
+    split = time.monotonic() - start
     travels = found.inside["rows"] / found.whole["rows"]
     whole = seconds["count and hash, whole"]
     ranges = seconds["count and hash, by ranges"] + seconds["bounds of the ranges"]
@@ -93,6 +98,7 @@ def measure(connection: Any, options: argparse.Namespace) -> int:
     for name, spent in seconds.items():
         print(f"  {name:<28} {spent:7.3f} s")
     print(f"by ranges: {ranges / whole:.2f} of count and hash (aim {AIM})")
+    print(f"  {'split, of both tables':<28} {split:7.3f} s")
     print(
         f"{options.differing} rows that differ: {len(found.differing)} of {found.compared} ranges, "
         f"{found.inside['rows']:,} rows travel, {travels:.3%} (aim {AIM_TRAVEL:.0%})"

@@ -59,7 +59,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.ranges impor
     Division,
     bounds_query,
     compare,
-    division,
     key_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
@@ -307,14 +306,27 @@ class ExistingTable:
         bounds = value(side, bounds_query(key, self.own, int(pages)))
         if bounds is None:
             return None
-        by = division(key, bounds)
+        by = Division(key, bounds)
         production = self._production_by(by)
         if production is None:
             return None
-        return compare(by, rows(side, by.query(self.own, self.columns, side.server_version)), production)
+        found = compare(by, rows(side, by.query(self.own, self.columns, side.server_version)), production)
+        return self._split(side, found) if found.worth_splitting else found
 
-    def _production_by(self, by: Division) -> Optional[list[dict[str, Any]]]:
-        """Production's rows by ranges, as their owner sees them; None where they cannot be had without waiting."""
+    def _split(self, side: Any, found: Difference) -> Difference:
+        """The ranges that differ in smaller ones; as they are where production's cannot be had without waiting."""
+        finer = Division(found.division.key, value(side, found.division.finer_query(self.own, found.differing)))
+        production = self._production_by(finer, found.condition)
+        if production is None:
+            return found
+        query = finer.query(self.own, self.columns, side.server_version, found.condition)
+        return found.split(finer, rows(side, query), production)
+
+    def _production_by(self, by: Division, condition: Optional[str] = None) -> Optional[list[dict[str, Any]]]:
+        """Production's rows by ranges, as their owner sees them; None where they cannot be had without waiting.
+
+        ``condition`` (SQL) is for those of them that are counted.
+        """
         connection = self.context.loading_session()
         try:
             Locks(connection).begin()
@@ -322,7 +334,7 @@ class ExistingTable:
             if self.differing_columns(connection, oid) or forced_tables(connection, [oid], as_owner=True):
                 return None
             with each_as_its_owner(connection, []) as owners:
-                query = by.query(self.own, self.columns, connection.server_version)
+                query = by.query(self.own, self.columns, connection.server_version, condition)
                 return owners.of(oid, self.schema).rows(query)
         except connection.OperationalError as error:
             if error.pgcode in LOCKED:

@@ -200,6 +200,41 @@ def test_of_a_large_table_that_lost_few_rows_few_travel(shop: Any) -> None:
     assert production.contents("shop")["orders"] == contents
 
 
+def test_a_few_rows_lost_here_and_there_in_large_tables_are_back_whatever_their_keys_are(shop: Any) -> None:
+    production = shop.production
+    keys = {
+        "many_small": "(g - 10000)::smallint",
+        "many_numbered": "g::counted",
+        "many_timed": "timestamptz '2024-03-31 00:30+00' + g * interval '7 minutes'",
+        "many_dated": "date '0001-01-01 BC' + g * 30",
+        "many_uuid": "md5(g::text)::uuid",
+    }
+    production.sql("shop", "CREATE DOMAIN counted AS int")
+    for name, key in keys.items():
+        production.sql(
+            "shop",
+            f"CREATE TABLE {name} AS SELECT {key} AS k, g, repeat('x', g % 50) AS t FROM generate_series(1, 20000) g",
+            f"ALTER TABLE {name} ADD PRIMARY KEY (k)",
+            f"ALTER TABLE {name} OWNER TO dbre_owner",
+        )
+    contents = production.contents("shop")
+    shop.take_side()
+    for name in keys:
+        production.sql(
+            "shop",
+            f"DELETE FROM {name} WHERE g % 4000 = 7 OR g BETWEEN 9000 AND 9100 OR k = (SELECT max(k) FROM {name})",
+            f"UPDATE {name} SET t = 'changed' WHERE g IN (77, 12345)",
+        )
+    answer = shop.recover("shop", relations=list(keys), load="merge")
+
+    assert "error" not in answer, answer["error"]
+    for name in keys:
+        merged = answer["result"]["merged"][f"public.{name}"]
+        assert (merged["inserted"], merged["differing"], merged["not_fitting"]) == (107, 2, 0)
+        production.sql("shop", f"UPDATE {name} SET t = repeat('x', g % 50) WHERE t = 'changed'")
+        assert production.contents("shop")[name] == contents[name]
+
+
 def test_merge_into_a_table_whose_keys_are_looked_at_late_leaves_no_row_twice(shop: Any) -> None:
     production = shop.production
     production.sql(

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.ranges import (
+    STRETCHES,
+    Division,
+    Key,
     bounds_query,
     compare,
-    division,
     key_of,
 )
 
-BY = division('"id"::pg_catalog.int8', "{10,20}")
+BY = Division(Key('"id"', "int8"), ["10", "20"])
 
 
 def column(name: str, base_name: str) -> dict[str, Any]:
@@ -52,23 +54,69 @@ def test_sums_are_as_those_of_a_whole_table() -> None:
     found = compare(BY, ranges((0, 3, "9223372036854775807"), (1, 2, "9223372036854775807")), ranges((0, 3, "1")))
 
     assert found.whole == {"rows": 5, "checksum": "5:18446744073709551614"}
-    assert found.condition == (
-        "pg_catalog.width_bucket(\"id\"::pg_catalog.int8, '{10,20}'::pg_catalog.int8[]) = ANY ('{0,1}'::int4[])"
-    )
+    assert found.condition == "(\"id\" OPERATOR(pg_catalog.<) '20'::pg_catalog.int8)"
+
+
+FROM_10 = "\"id\" OPERATOR(pg_catalog.>=) '10'::pg_catalog.int8"
+FROM_20 = FROM_10.replace("10", "20")
+TO_10, TO_20 = FROM_10.replace(">=", "<"), FROM_20.replace(">=", "<")
+
+
+@pytest.mark.parametrize(
+    ("ranges", "condition"),
+    [
+        ([], "(false)"),
+        ([1], f"({FROM_10} AND {TO_20})"),
+        ([2], f"({FROM_20})"),
+        ([0, 2], f"({TO_10} OR {FROM_20})"),
+        ([0, 1, 2], "(true)"),
+    ],
+)
+def test_rows_of_few_ranges_are_found_by_an_index(ranges: list[int], condition: str) -> None:
+    assert BY.within(ranges) == condition
+
+
+def test_the_range_of_a_row_is_looked_up_where_many_differ() -> None:
+    many = Division(BY.key, [str(number) for number in range(4 * STRETCHES)])
+    condition = many.within(range(0, 4 * STRETCHES, 2))
+
+    assert condition.startswith('pg_catalog.width_bucket("id"::pg_catalog.int8, \'{"0","1",')
+    assert condition.endswith(",252,254}'::int4[])")
+
+
+@pytest.mark.parametrize(
+    ("inside", "whole", "worth"), [(17, 1000, True), (16, 1000, False), (250, 1000, True), (251, 1000, False)]
+)
+def test_ranges_are_split_where_they_are_more_than_a_few_rows_and_not_most_of_the_table(
+    inside: int, whole: int, worth: bool
+) -> None:
+    found = compare(BY, ranges((0, whole - inside, "1"), (1, inside, "2")), ranges((0, whole - inside, "1")))
+
+    assert found.worth_splitting is worth
+
+
+def test_what_was_split_is_told_of_the_whole_table_and_of_the_parts_that_differ() -> None:
+    found = compare(BY, ranges((0, 900, "1"), (1, 100, "2")), ranges((0, 900, "1"), (1, 99, "1")))
+    finer = Division(BY.key, ["10", "15", "20"])
+
+    split = found.split(finer, ranges((1, 40, "1"), (2, 60, "1")), ranges((1, 39, "0"), (2, 60, "1")))
+
+    assert (split.compared, split.differing, split.division) == (3, [1], finer)
+    assert (split.whole["rows"], split.inside["rows"]) == (1000, 40)
 
 
 @pytest.mark.parametrize(
     ("base_name", "key"),
     [
-        ("int2", '"K"::pg_catalog.int8'),
-        ("timestamptz", '"K"::pg_catalog.timestamptz'),
-        ("uuid", '"K"::pg_catalog.uuid'),
+        ("int2", Key('"K"', "int8")),
+        ("timestamptz", Key('"K"', "timestamptz")),
+        ("uuid", Key('"K"', "uuid")),
         ("text", None),
         ("numeric", None),
         ("", None),
     ],
 )
-def test_only_keys_whose_place_is_found_at_once_divide_a_table(base_name: str, key: str | None) -> None:
+def test_only_keys_whose_place_is_found_at_once_divide_a_table(base_name: str, key: Key | None) -> None:
     assert key_of([column("other", "int8"), column("K", base_name)], ["K", "other"]) == key
 
 
@@ -77,7 +125,7 @@ def test_a_table_without_a_key_is_not_divided() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pages", "percent"), [(0, "100.0000"), (4096, "100.0000"), (8192, "50.0000"), (10**12, "0.0001")]
+    ("pages", "percent"), [(0, "100.0000"), (1024, "100.0000"), (2048, "50.0000"), (10**12, "0.0001")]
 )
 def test_of_a_large_table_some_pages_are_looked_at(pages: int, percent: str) -> None:
-    assert f"SYSTEM ({percent})" in bounds_query("id", "t", pages)
+    assert f"SYSTEM ({percent})" in bounds_query(BY.key, "t", pages)
