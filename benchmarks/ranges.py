@@ -23,6 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
     rows,
     value,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SETTINGS  # noqa: E402
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.ranges import (  # noqa: E402
     PAGES,
     Division,
@@ -63,7 +64,8 @@ def measure(connection: Any, options: argparse.Namespace) -> int:
     execute(connection, "CREATE TABLE public.recovered (LIKE public.orders INCLUDING ALL)")
     execute(connection, "INSERT INTO public.recovered TABLE public.orders")
     execute(connection, "VACUUM (FREEZE, ANALYZE)")
-    for name, setting in fingerprint.parallel_settings(options.workers).items():
+    # As each session of a recovery has them. To compile a query, as a server does by itself, takes longer than it saves.
+    for name, setting in {**SETTINGS, **fingerprint.parallel_settings(options.workers)}.items():
         execute(connection, "SELECT pg_catalog.set_config(%s, %s, false)", (name, setting))
 
     table = "public.orders"

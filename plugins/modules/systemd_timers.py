@@ -124,7 +124,7 @@ import os
 import pkgutil
 import socket
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
@@ -137,20 +137,25 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.timers import 
     timer_steps,
     unit_states,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._dumps import logical_backup
-from ansible_collections.dbre.recovery.plugins.module_utils._monitoring import collector
-from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import scheduled
-from ansible_collections.dbre.recovery.plugins.module_utils._verification import scheduled as restore_tests
+
+if TYPE_CHECKING:
+    # Never imported here: that they are named has Ansible send them, and all that they need, along with this module.
+    from ansible_collections.dbre.recovery.plugins.module_utils._dumps import logical_backup
+    from ansible_collections.dbre.recovery.plugins.module_utils._monitoring import collector
+    from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest import scheduled
+    from ansible_collections.dbre.recovery.plugins.module_utils._verification import scheduled as restore_tests
+
+    __all__ = ["collector", "logical_backup", "restore_tests", "scheduled"]
 
 UNITS = "/etc/systemd/system"
 # A timer with Persistent=true makes up for runs that were missed since the moment of its stamp.
 STAMPS = "/var/lib/systemd/timers"
-# Imported, so that they come to the host with this module, and with them all that they need.
+# Paths below module_utils of the programs that timers start.
 PROGRAMS = {
-    "pgbackrest": scheduled,
-    "logical": logical_backup,
-    "metrics": collector,
-    "verification": restore_tests,
+    "pgbackrest": "_pgbackrest/scheduled.py",
+    "logical": "_dumps/logical_backup.py",
+    "metrics": "_monitoring/collector.py",
+    "verification": "_verification/scheduled.py",
 }
 
 
@@ -250,8 +255,7 @@ def ensure(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     host = Host(module)
     if params["program"]:
-        start = PROGRAMS[params["program"]].__name__[len(PACKAGE) + 1 :].replace(".", "/")
-        for path, text in program_files(f"{start}.py", shipped).items():
+        for path, text in program_files(PROGRAMS[params["program"]], shipped).items():
             host.put(os.path.join(params["directory"], PACKAGE.replace(".", "/"), path), text, shown=False)
     for file in params["files"]:
         host.put(file["path"], file["content"], file["group"], file["mode"])

@@ -9,14 +9,13 @@ import shlex
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.units import counted
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, psql_with
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import (
     display_name,
     quote_ident,
     quote_literal,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.large_objects import psql_with
 
 _PREPARED = "SELECT gid, database::text FROM pg_catalog.pg_prepared_xacts ORDER BY 1"
 _SUBSCRIPTIONS = """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
 import stat
 import time
@@ -215,3 +216,15 @@ def connect(
         late = late_settings(connection.server_version, is_superuser(connection))
         apply_settings(connection, {**late, **(settings or {})})
     return connection
+
+
+def psql_with(login: Login, database: str) -> str:
+    """How people get into a database by psql, from where we do; who has no passfile is asked for the password."""
+    keywords = libpq_keywords({**login, "login_password": None, "ca_cert": None})
+    words = " ".join(f"{key}={_conninfo(str(text))}" for key, text in {**keywords, "dbname": database}.items())
+    return f"psql -X {shlex.quote(words)}"
+
+
+def _conninfo(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return escaped if text and not set(text) & set(" '\\") else f"'{escaped}'"

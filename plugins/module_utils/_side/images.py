@@ -32,7 +32,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import plain_columns
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_triggers import silence_event_triggers
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import primary_key, same_row
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.same_rows import primary_key, same_row
 
 SCHEMA = "dbre_images"
 LOCK_NOT_AVAILABLE = "55P03"

@@ -38,10 +38,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import 
     copy_table,
     plain_columns,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import LEAVES, same_row
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import LEAVES
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import printed
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.same_rows import same_row
 
 # What belongs to a column beside its values; an option is named as ALTER TABLE ... SET does.
 ADORNED = """

@@ -17,11 +17,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
     server_message,
     try_to_become,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import Login, libpq_keywords
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import psql_with
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks import mark
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident, quote_literal
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
-from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
     without_default_privileges,
@@ -84,23 +84,6 @@ def rights_of(oid: int, about: Mapping[str, Any], grants: Iterable[Mapping[str, 
     return statements
 
 
-def psql_of(server: Server, database: str) -> str:
-    """psql_with() of a server."""
-    return psql_with(server.login, database)
-
-
-def psql_with(login: Login, database: str) -> str:
-    """How people get into a database by psql, from where we do; who has no passfile is asked for the password."""
-    keywords = libpq_keywords({**login, "login_password": None, "ca_cert": None})
-    words = " ".join(f"{key}={_conninfo(str(text))}" for key, text in {**keywords, "dbname": database}.items())
-    return f"psql -X {shlex.quote(words)}"
-
-
-def _conninfo(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return escaped if text and not set(text) & set(" '\\") else f"'{escaped}'"
-
-
 def remake_command(side: str, production: str, oids: Iterable[int]) -> str:
     """A command that makes large objects with their owners; ``side`` and ``production`` are those of psql."""
     query = f"{REMAKE}'{{{','.join(map(str, oids))}}}') ORDER BY oid"
@@ -157,8 +140,8 @@ class LargeObjects:
     def _left(self, side: Any, oids: Sequence[int]) -> list[dict[str, Any]]:
         """What is left to do for those that nothing says the damage took, by owner."""
         found = []
-        there = psql_of(self.context.side, self.context.side_database)
-        here = psql_of(self.context.production, self.context.database)
+        there = psql_with(self.context.side.login, self.context.side_database)
+        here = psql_with(self.context.production.login, self.context.database)
         for owner, theirs in by_owner(side, oids).items():
             for first in range(0, len(theirs), IN_A_COMMAND):
                 part = theirs[first : first + IN_A_COMMAND]

@@ -15,8 +15,8 @@ from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import comparable
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.reversal import MOVED, Reversal
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.same_rows import comparable
 
 # Partitions with what tells to which of them a row goes, of all levels.
 TREES = """

@@ -27,8 +27,8 @@ TYPES = {
     "timestamp": "timestamp",
     "timestamptz": "timestamptz",
 }
-# At most so many ranges, of at least so many of the keys that were looked at. With 4,096 a scan takes a fifth longer.
-RANGES = 1024
+# At most so many ranges, of at least so many of the keys that were looked at.
+RANGES = 4096
 KEYS = 16
 # Into so many each range that differs is split, and into so many all together; not where more than one row of so many
 # lies in those that differ, for then it is mostly a stretch of rows that was damaged, and travels in any case.

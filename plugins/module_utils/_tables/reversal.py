@@ -26,9 +26,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import plain_columns
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import comparable, primary_key, same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.row_versions import FIXED
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.same_rows import comparable, primary_key, same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import unique_keys
 
 CHECKS = """

@@ -10,12 +10,8 @@ from typing import Any
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import (
-    ExistingTable,
-    comparable,
-    primary_key,
-    same_row,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import ExistingTable
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.same_rows import comparable, primary_key, same_row
 
 # Columns that rows of a table may not have in common, none (NULL) where that hangs on more than stored columns; and
 # those that cannot be updated.

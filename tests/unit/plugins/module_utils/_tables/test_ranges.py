@@ -125,7 +125,7 @@ def test_a_table_without_a_key_is_not_divided() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pages", "percent"), [(0, "100.0000"), (1024, "100.0000"), (2048, "50.0000"), (10**12, "0.0001")]
+    ("pages", "percent"), [(0, "100.0000"), (4096, "100.0000"), (8192, "50.0000"), (10**12, "0.0001")]
 )
 def test_of_a_large_table_some_pages_are_looked_at(pages: int, percent: str) -> None:
     assert f"SYSTEM ({percent})" in bounds_query(BY.key, "t", pages)
