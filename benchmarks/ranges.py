@@ -64,7 +64,7 @@ def measure(connection: Any, options: argparse.Namespace) -> int:
     execute(connection, "CREATE TABLE public.recovered (LIKE public.orders INCLUDING ALL)")
     execute(connection, "INSERT INTO public.recovered TABLE public.orders")
     execute(connection, "VACUUM (FREEZE, ANALYZE)")
-    # As each session of a recovery has them. To compile a query, as a server does by itself, takes longer than it saves.
+    # As sessions of a recovery have them. To compile a query, as a server does by itself, takes longer than it saves.
     for name, setting in {**SETTINGS, **fingerprint.parallel_settings(options.workers)}.items():
         execute(connection, "SELECT pg_catalog.set_config(%s, %s, false)", (name, setting))
 
