@@ -155,9 +155,14 @@ impact:
       elements: dict
       sample: [{"schema": "public", "name": "lines", "rows_estimate": 2000, "bytes": 212992}]
     keyless:
-      description: Names of those that have no primary key.
+      description: Names of those that have no primary key, or a generated one, so that no row can be told from another.
       type: list
       elements: str
+      sample: []
+    without_key:
+      description: Those that have no primary key at all, into which no rows can be merged.
+      type: list
+      elements: dict
       sample: []
 """
 

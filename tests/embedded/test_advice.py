@@ -130,6 +130,29 @@ def test_a_copy_beside_is_told_as_a_recovery_in_part_each_time_and_removed_by_on
 
 
 @pytest.mark.whole
+def test_a_merge_without_a_key_is_refused_before_the_restore_and_its_rows_come_by_the_commands_of_a_copy(
+    shop: Shop,
+) -> None:
+    shop.query("shop", "CREATE TABLE public.readings (at timestamptz, v int)")
+    shop.query("shop", "INSERT INTO public.readings SELECT now(), g FROM generate_series(1, 2000) g")
+    shop.query("shop", "DELETE FROM public.readings WHERE v > 500")
+    given = {"dr_tables": "public.readings", "dr_incident_id": "keyless"}
+    early = shop.recover(dr_load="merge", **given)
+    assert early.rc == 2, early.output
+    assert "public.readings on production cannot be merged" in early.output
+    assert "Run the same command with -e dr_load=beside" in " ".join(early.output.split())
+    assert not (shop.folder / "side" / "keyless").exists()
+
+    shop.query("shop", "INSERT INTO public.readings VALUES (now(), 3000)")
+    beside = shop.recover(dr_load="beside", **given)
+    assert "Recovered in part" in beside.output, beside.output
+    commands = [str(item["command"]) for item in shop.report("keyless")["left_to_do"]]
+    shop.query("shop", next(command for command in commands if "INSERT INTO" in command))
+    # Whoever has no key takes all rows as they were, those of now are kept beside.
+    assert shop.query("shop", "SELECT count(*) FROM public.readings WHERE v BETWEEN 501 AND 2000") == [(1500,)]
+
+
+@pytest.mark.whole
 def test_an_event_trigger_that_fires_always_is_refused_before_the_restore_and_then_in_the_plan(shop: Shop) -> None:
     shop.query("shop", "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
     shop.query("shop", "CREATE EVENT TRIGGER noticed ON ddl_command_end EXECUTE FUNCTION f()")

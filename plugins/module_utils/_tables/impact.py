@@ -75,6 +75,7 @@ SELECT n.nspname AS schema, c.relname AS name, greatest(c.reltuples, 0)::int8 AS
          WHERE p.oid IN (c.oid, c.reltoastrelid)
             OR p.oid IN (SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid IN (c.oid, c.reltoastrelid)))
         * pg_catalog.current_setting('block_size')::int8)::int8 AS bytes,
+       EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS has_key,
        EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT EXISTS (
          SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY(i.indkey::int2[])
          AND a.attgenerated <> '')) AS keyed
@@ -117,6 +118,7 @@ def impact_on(
         "replication": {"publications": [], "slots": []},
         "relations": [],
         "keyless": [],
+        "without_key": [],
     }
     if load == SWAP and not relations:
         found["exchange"] = exchange_impact(production, database, incident)
@@ -185,6 +187,7 @@ def _subscribed(
     }
     here = rows(connection, RELATIONS, named)
     keyless = [display_name(item["schema"], item["name"]) for item in here if not item.pop("keyed")]
+    without_key = [{"schema": item["schema"], "name": item["name"]} for item in here if not item.pop("has_key")]
     known = {(item["schema"], item["name"]) for item in here}
     gone = [
         {**item, "action": "place", "rows_estimate": 0}
@@ -198,5 +201,6 @@ def _subscribed(
     return {
         "relations": here,
         "keyless": keyless,
+        "without_key": without_key,
         "replication": {key: found[key] for key in ("publications", "slots")},
     }
