@@ -118,19 +118,19 @@ def test_the_ssh_key_of_a_host_opens_nothing_but_pgbackrest(hosts: dict[str, Hos
 
 
 @contextlib.contextmanager
-def often(host: Host, kind: str) -> Iterator[None]:
+def often(host: Host, timer: str) -> Iterator[None]:
     """The timer as it is, but for its calendar: every few seconds."""
-    directory = f"/etc/systemd/system/dbre-backup-away-{kind}.timer.d"
+    directory = f"/etc/systemd/system/{timer}.d"
     host.run(
         f"mkdir {directory} && printf '[Timer]\\nOnCalendar=\\nOnCalendar=*:*:0/3\\n' > {directory}/often.conf && "
-        f"systemctl daemon-reload && systemctl restart dbre-backup-away-{kind}.timer",
+        f"systemctl daemon-reload && systemctl restart {timer}",
         user="root",
     )
     try:
         yield
     finally:
         host.run(
-            f"rm -r {directory} && systemctl daemon-reload && systemctl restart dbre-backup-away-{kind}.timer",
+            f"rm -r {directory} && systemctl daemon-reload && systemctl restart {timer}",
             user="root",
         )
 
@@ -139,7 +139,7 @@ def often(host: Host, kind: str) -> Iterator[None]:
 def test_a_timer_fires_and_its_backup_is_there(hosts: dict[str, Host], name: str, kind: str) -> None:
     keeper = hosts[name]
     before = labels(keeper, 1)
-    with often(keeper, kind):
+    with often(keeper, f"dbre-backup-away-{kind}.timer"):
         wait_for(lambda: len(labels(keeper, 1)) > len(before))
     newest = info(keeper)["backup"][-1]
     assert newest["type"] == kind
@@ -265,6 +265,62 @@ def test_with_one_of_two_repositories_lost_a_dropped_table_comes_back_from_the_o
         _run, plan = drop_and_recover(hosts, "from-s3", str(tmp_path), dr_recovery_group="primary")
     assert json.loads(plan)["restore_plan"]["set"]["repo"] == 2
     wait_for(lambda: sql(hosts["deb13d"], "SELECT pg_switch_wal() IS NOT NULL") == "t")
+
+
+# Restore tests
+
+
+VERIFY = "dbre-restore-test-away"
+VERIFIED = "/var/lib/dbre-recovery/verifications"
+
+
+def left_of_tests(keeper: Host) -> list[str]:
+    """What a restore test must not leave: its directory, and processes that work there."""
+    return keeper.run("ls -d /var/lib/postgresql/dbre-recovery/* 2>&-; pgrep -fa '[v]erify-away' || true").splitlines()
+
+
+def reports(keeper: Host) -> list[dict[str, Any]]:
+    """Of all tests that there were, the newest last."""
+    return [json.loads(keeper.run(f"cat {path}")) for path in keeper.run(f"ls -tr {VERIFIED}/*/report.json").split()]
+
+
+@pytest.mark.whole
+def test_a_timer_of_systemd_tests_restores_and_leaves_nothing_even_when_it_is_killed(hosts: dict[str, Host]) -> None:
+    keeper = hosts["deb13e"]
+    by_hand = play("verify_backups", verify_hosts="deb13e", backup_verification_compare=["shop"])
+    assert by_hand.rc == 0, by_hand.output
+    done = provision(backup_verification_enabled=True)
+    assert done.rc == 0, done.output
+    again = provision(backup_verification_enabled=True)
+    assert "changed=0" in again.output
+    assert left_of_tests(keeper) == []
+
+    with often(keeper, f"{VERIFY}.timer"):
+        wait_for(lambda: len(reports(keeper)) > 1, 240)
+    wait_for(lambda: keeper.run(f"systemctl is-active {VERIFY}.service || true").strip() in ("inactive", "failed"), 120)
+    assert [report["verdict"] for report in reports(keeper)] == ["verified"] * len(reports(keeper))
+    assert left_of_tests(keeper) == []
+
+    # Killed in the middle of a restore, by whom no program can catch.
+    keeper.run(f"systemctl start --no-block {VERIFY}.service", user="root")
+    wait_for(lambda: any("verify-away" in line for line in left_of_tests(keeper)))
+    keeper.run(f"systemctl kill --signal=KILL {VERIFY}.service", user="root")
+    wait_for(lambda: keeper.run(f"systemctl is-failed {VERIFY}.service || true").strip() == "failed", 120)
+    assert left_of_tests(keeper) == []
+
+    # One that finds a fault fails its unit, and says which.
+    segments = keeper.run(f"find {REPOSITORY}/archive/away/ -regex '.*/[0-9A-F]+-[0-9a-f]+.*' | sort").split()
+    lost_one = segments[len(segments) // 2]
+    keeper.run(f"mv {lost_one} {REPOSITORY}/aside")
+    try:
+        keeper.run(f"systemctl start {VERIFY}.service || true", user="root")
+    finally:
+        keeper.run(f"mv {REPOSITORY}/aside {lost_one}")
+    assert keeper.run(f"systemctl is-failed {VERIFY}.service || true").strip() == "failed"
+    newest = reports(keeper)[-1]
+    assert newest["verdict"] == "failed"
+    assert "WAL_LOST" in {finding["code"] for finding in newest["findings"]}
+    assert left_of_tests(keeper) == []
 
 
 # What cannot work
