@@ -12,6 +12,8 @@ description:
   - A play whose group is misspelt has no hosts, does nothing and ends well. This returns the pattern of hosts for
     a play, and fails by name, with what is similar, where the inventory has no such group or host, or where C(--limit)
     leaves none, so that no job ends well without having done anything.
+  - Of what is given for one run (C(-e)) it refuses names that begin as variables of a role of this collection, and that
+    none of them reads.
 options:
   _terms:
     description: Name of the variable that names the hosts, such as V(dr_primary).
@@ -57,6 +59,8 @@ from ansible import context
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import filter_loader
 from ansible.plugins.lookup import LookupBase
+from ansible.utils.vars import load_extra_vars
+from ansible_collections.dbre.recovery.plugins.plugin_utils._extra_vars import misspelt
 from ansible_collections.dbre.recovery.plugins.plugin_utils._groups import fault, nobody_left
 from ansible_collections.dbre.recovery.plugins.plugin_utils._whole import part_only
 
@@ -77,6 +81,8 @@ class LookupModule(LookupBase):
         groups = known.get("groups") or {}
         given = {name: value for name in others if (value := self._value(name, known))}
         faults = [fault(name, value, groups) for name, value in given.items()]
+        # Ansible has read them already, and keeps what it read.
+        faults += misspelt(load_extra_vars(self._loader))
         dispensable = pattern == default and pattern not in groups and self.get_option("instead") in groups
         if not dispensable:
             faults.append(fault(terms[0], pattern, groups))

@@ -139,6 +139,8 @@ def test_a_word_that_the_source_does_not_use_is_refused(tmp_path: Path, source: 
         ("dr-rds-table-drop", {**SHOP, "dr_bisect_precision": 5}, "dr_bisect_precision is for dr_bisect=yes"),
         ("dr-rds-table-drop", {**SHOP, "dr_bisect": True}, "dr_bisect needs dr_tables, dr_since"),
         ("dr-rds-failover", {"dr_replica": "a", "dr_target": "b"}, "Either a replica takes over"),
+        ("verify-backups", {"backup_verification_pont": "random"}, "Similar: backup_verification_point"),
+        ("provision-primary", {"postgresql_archiving_restrat": True}, "Similar: postgresql_archiving_restart"),
         ("demo", {}, "The demo has a production of its own and runs without an inventory"),
     ],
 )
