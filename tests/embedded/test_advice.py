@@ -99,6 +99,7 @@ def test_a_misspelt_table_is_corrected_under_the_same_id_and_the_restored_copy_i
         drop(shop, "public.lines")
 
 
+@pytest.mark.whole
 def test_a_plan_older_than_what_happened_since_is_made_anew_and_shown(shop: Shop) -> None:
     first = drop(shop, "public.lines")
     refused = shop.recover(dr_tables="public.linse", dr_target_xid=first, dr_incident_id="twice")

@@ -162,6 +162,7 @@ def test_an_incident_without_a_record_here_is_refused_with_what_to_name(shop: Sh
     assert f"{path} is no valid JSON" in " ".join(refused.output.split())
 
 
+@pytest.mark.whole
 def test_only_what_was_found_where_the_record_says_is_called_removed(shop: Shop) -> None:
     """A dump's side instance, given up with an inventory that calls other hosts primary, and while it is elsewhere."""
     dump, side = shop.folder / "shop.dump", shop.folder / "side" / "dumped"
@@ -252,6 +253,7 @@ def test_what_a_run_elsewhere_contains_is_told_and_left_and_dr_release_undoes_it
     assert shop.release().changed == 0
 
 
+@pytest.mark.whole
 def test_the_end_of_one_incident_does_not_end_the_containment_of_another(shop: Shop) -> None:
     leave_contained(shop, "elsewhere")
     shop.drop_orders()
@@ -263,6 +265,7 @@ def test_the_end_of_one_incident_does_not_end_the_containment_of_another(shop: S
     assert writable(shop)
 
 
+@pytest.mark.whole
 def test_a_person_s_own_setting_is_told_and_is_there_again(shop: Shop) -> None:
     shop.query(CONTROL, "ALTER DATABASE shop SET default_transaction_read_only = on")
     shop.drop_orders()

@@ -40,6 +40,7 @@ def files(shop: Shop) -> Iterator[Files]:
         shop.run("rm", "-rf", files.path)
 
 
+@pytest.mark.whole
 def test_a_table_comes_back_from_a_source_of_somebodys_own(
     shop: Shop, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,6 +188,7 @@ def test_a_million_rows_come_back_in_one_transaction_and_go_again(shop: Shop) ->
     assert shop.query("shop", "SELECT id, what FROM public.audit ORDER BY 1") == audit
 
 
+@pytest.mark.whole
 def test_several_transactions_are_taken_back_together_and_what_others_did_between_stays(shop: Shop) -> None:
     shop.query("shop", "CREATE TABLE public.prices (id int PRIMARY KEY, cents int NOT NULL)")
     shop.query("shop", "INSERT INTO public.prices SELECT i, 100 + i FROM generate_series(1, 100) i")

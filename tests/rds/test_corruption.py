@@ -89,6 +89,7 @@ def test_a_login_host_of_another_database_is_refused(cloud: Cloud, web: str) -> 
     assert cloud.world() == before
 
 
+@pytest.mark.whole
 def test_a_restore_that_undoes_nothing_is_not_swapped_in(cloud: Cloud, web: str) -> None:
     time.sleep(2.1)
     moment = cloud.now(web)

@@ -164,6 +164,7 @@ def test_a_moment_that_nothing_tells_is_found_by_restores(cloud: Cloud, shop: st
     assert cloud.identifiers() == {shop}
 
 
+@pytest.mark.whole
 def test_check_mode_prints_the_plan_and_changes_nothing(cloud: Cloud, shop: str) -> None:
     moment = cloud.now(shop)
     time.sleep(4)
@@ -318,6 +319,7 @@ def test_an_aurora_cluster_gets_its_table_back_and_fails_over(cloud: Cloud) -> N
 # --- a region is lost -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.whole
 def test_a_lost_region_is_restored_in_another(cloud: Cloud, tmp_path: Path) -> None:
     cloud.make_shop("far")
     policy = {

@@ -17,7 +17,7 @@ def test_variables_of_the_collection_and_of_others_are_taken(name: str) -> None:
 
 
 def test_a_misspelt_variable_of_a_role_is_told_with_what_is_similar() -> None:
-    assert misspelt(["backup_verification_pont", "verify_hosts"]) == [
-        "backup_verification_pont is no variable of this collection, and would be ignored. "
-        "Similar: backup_verification_point."
-    ]
+    (fault,) = misspelt(["backup_verification_pont", "verify_hosts"])
+
+    assert fault.startswith("backup_verification_pont is no variable of this collection, and would be ignored. ")
+    assert fault.endswith("Similar: backup_verification_point.")
