@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access import (
     INSUFFICIENT_PRIVILEGE,
     is_superuser,
+    room_for_owners,
     server_message,
     user_of,
 )
@@ -34,7 +35,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
     without_default_privileges,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
     GRANTS,
     RUNNING,
@@ -321,3 +322,16 @@ class Transactions:
         left_to_do, refused = patiently(self._connection, once, locks=locks)
         self.refused += refused
         return [*(item.left() for item in refused), *left_to_do]
+
+
+def make_early(
+    connection: Any,
+    owners: Callable[[], Iterable[Sequence[str]]],
+    entries: Sequence[Entry],
+    make: Callable[[Sequence[Entry]], None],
+) -> None:
+    """Make what comes before the rows, in the caller's transaction: schemas, then what their owners need room for."""
+    with without_default_privileges(connection):
+        make([entry for entry in entries if entry.description == "SCHEMA"])
+        with room_for_owners(connection, owners()):
+            make([entry for entry in entries if entry.description != "SCHEMA"])

@@ -27,7 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.by_hand impo
     what_it_runs,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import ExistingTable, is_elsewhere
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import create_kept
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.same_rows import primary_key, same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import (

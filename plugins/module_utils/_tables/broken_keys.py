@@ -20,7 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import orphans, source_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 
 
 def tables_of_key(key: Mapping[str, Any]) -> list[str]:

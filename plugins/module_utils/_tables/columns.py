@@ -39,9 +39,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import 
     plain_columns,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import LEAVES
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import printed
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.same_rows import same_row
 
 # What belongs to a column beside its values; an option is named as ALTER TABLE ... SET does.

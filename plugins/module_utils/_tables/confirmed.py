@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import value
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 
 PATIENCE = 10.0
 WANTED = "SELECT pg_catalog.current_setting('synchronous_standby_names')"

@@ -38,8 +38,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.displaced im
     refuse_holding,
     take_off,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context, TableLoad
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import Steps
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover import TableRecovery
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import SchemaDump

@@ -20,7 +20,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.marks im
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import host_name
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import Attempt
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import Attempt, make_early
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
     without_default_privileges,
 )
@@ -35,7 +35,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish impo
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover import (
     TableRecovery,
-    make_early,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import HOME_OF_DATABASE
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (

@@ -16,7 +16,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
     quote_literal,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 
 PROPERTIES = """
 SELECT d.datname::text AS name, pg_catalog.pg_get_userbyid(d.datdba)::text AS owner, d.datconnlimit::int AS most,

@@ -31,8 +31,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.broken_keys 
     tables_of_key,
     violation,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import Entry
 
 FOREIGN_KEYS = (

@@ -18,6 +18,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.actions import SWAP
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.displaced import (
     find_holding,
     find_roots,
@@ -29,7 +30,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
     silence_event_triggers,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange_impact import exchange_impact
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import SWAP
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import replication_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.room import HOME, free_below, places_of
 

@@ -40,8 +40,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.index_groups
     part_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import read_journal
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import Steps
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import Entry, SchemaDump, statements_of
 

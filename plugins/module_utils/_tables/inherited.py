@@ -17,7 +17,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import display_name, quote_name
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 
 LIVING_PARENTS = """
 WITH made AS (SELECT pg_catalog.to_regclass(name) AS oid FROM unnest(%s::text[]) AS name)

@@ -26,6 +26,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt impo
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
     without_default_privileges,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_large_objects import (
     MAY_READ,
@@ -33,7 +34,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_large_o
     lost_large_objects,
     size_of,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 
 CHUNK = 8 << 20
 # Objects in one transaction.

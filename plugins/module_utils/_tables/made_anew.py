@@ -22,8 +22,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.known import without_known
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns import made_again
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.privileges import described_grants, grants_of
 
 COLUMNS = """

@@ -46,9 +46,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.by_hand impo
     what_it_runs,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.existing import ExistingTable, show_all
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns import made_again
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.page_rows import leave_behind
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished, create_kept
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.same_rows import same_row
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.unique_keys import (

@@ -23,7 +23,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 
 TABLE = """
 SELECT c.relpersistence AS persistence, c.relkind AS kind, pg_catalog.pg_get_userbyid(c.relowner) AS owner,

@@ -27,6 +27,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.references import firing_triggers
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables import closure as closures
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.actions import SWAP, action_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.displaced import (
     counterparts_of,
     find_holding,
@@ -39,6 +40,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.exchange import require_exchangeable
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import read_journal, require_own
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.lost_columns import (
     find_lost_columns,
     tables_with_lost_columns,
@@ -61,8 +63,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.with_secrets
 # Kinds of relations with definitions of their own in a plan: tables, partitioned and foreign tables.
 TABLES = ("r", "p", "f")
 SUFFIX_ROOM = 4
-# What is done with a whole database that is there, or with tables.
-SWAP = "swap"
 # What a plan keeps of each object of the closure.
 OBJECT_KEYS = [
     "classid",
@@ -163,33 +163,6 @@ def staging_name(incident: str) -> str:
     return name
 
 
-def left(
-    kind: str,
-    name: str,
-    reason: str,
-    command: str | None = None,
-    *,
-    lost: bool = False,
-    rows: int | None = None,
-    needs_side_instance: bool = False,
-) -> dict[str, Any]:
-    """One entry of ``left_to_do``: what is left, why, and the command that does it when there is one.
-
-    ``lost``: it was there before the incident and production lacks it now, so the recovery is one in part. ``rows``:
-    how many rows are not back, null where it is no matter of rows. ``needs_side_instance``: what is left to do reads
-    the side instance, which therefore stays.
-    """
-    return {
-        "type": kind,
-        "object": name,
-        "reason": reason,
-        "command": command,
-        "lost": lost,
-        "rows": rows,
-        "needs_side_instance": needs_side_instance,
-    }
-
-
 def left_without_rows(relation: Mapping[str, Any], state: str) -> dict[str, Any]:
     """The entry of ``left_to_do`` for an unlogged table out of a physical copy."""
     estimate = relation["rows_estimate"] or None
@@ -212,13 +185,6 @@ def missing_names(production: Any, catalog: str, column: str, wanted: Sequence[s
         production, f"SELECT {column} AS name FROM pg_catalog.{catalog} WHERE {column} = ANY(%s)", (list(wanted),)
     )
     return sorted(set(wanted) - {row["name"] for row in found})
-
-
-def action_of(state: str, kind: str, load: str) -> str:
-    """What is done with one relation: ``place`` a missing one, otherwise as ``load`` says; ``none`` without rows."""
-    if state == "missing":
-        return "place"
-    return load if kind in ("r", "p") else "none"
 
 
 class Planner:

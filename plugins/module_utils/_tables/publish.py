@@ -22,9 +22,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.owners i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import runs_others_code
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import is_passing, savepoint
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import Context
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import Part, make_parts, printed
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish_locks import locks_to_attach
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import (
     SETTINGS,

@@ -41,6 +41,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt impo
     Attempt,
     Refused,
     address_of,
+    make_early,
     savepoint,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.columns import LostColumns
@@ -61,6 +62,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal impo
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.known import without_known
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.large_objects import LargeObjects
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import (
     LOCAL_COMMIT,
     Context,
@@ -74,10 +76,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.made_anew im
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.not_null import name_not_nulls
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import make_plain
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import (
-    left,
-    missing_names,
-)
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import missing_names
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import (
     Attached,
     InlineParts,
@@ -186,19 +185,6 @@ def _end_session(connection: Any, staging: str, holder: Mapping[str, Any]) -> No
             f"Have a superuser run: SELECT pg_terminate_backend({holder['pid']}); then run again, or under "
             "another incident id (dr_incident_id)."
         ) from error
-
-
-def make_early(
-    connection: Any,
-    owners: Callable[[], Iterable[Sequence[str]]],
-    entries: Sequence[Entry],
-    make: Callable[[Sequence[Entry]], None],
-) -> None:
-    """Make what comes before the rows, in the caller's transaction: schemas, then what their owners need room for."""
-    with without_default_privileges(connection):
-        make([entry for entry in entries if entry.description == "SCHEMA"])
-        with room_for_owners(connection, owners()):
-            make([entry for entry in entries if entry.description != "SCHEMA"])
 
 
 def give_back_borrowed(connection: Any, staging: str, incident: str) -> None:

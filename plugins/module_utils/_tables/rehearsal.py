@@ -21,7 +21,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.access i
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.names import quote_ident
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import execute, rows
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import Server, host_name
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import Attempt, Refused
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import Attempt, Refused, make_early
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
     without_default_privileges,
 )
@@ -32,7 +32,6 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish impo
     steps_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.put_back import existing_table
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover import make_early
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.tablespaces import without_home
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.toc import SchemaDump, statements_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.waits import waits_of

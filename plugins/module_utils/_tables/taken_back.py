@@ -39,8 +39,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
     silence_event_triggers,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal import read_journal, write_journal
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import LOCAL_COMMIT
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left, staging_name
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import staging_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover import lock_incident
 
 TAKEN_BACK = "taken_back"

@@ -54,9 +54,10 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.journal impo
     require_own,
     write_journal,
 )
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import LOCAL_COMMIT, encoding_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.moved_rows import keep_moved_between_partitions
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left, staging_name
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import staging_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.recover import lock_incident
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.replication import Unpublished
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.reversal import Images, Reversal, Touched

@@ -14,9 +14,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings import SAFE_PATH
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.users_code import others_have_code
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.attempt import savepoint
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.load import set_search_path
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.plain import own_search_path
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
 
 
 def refresh_views(connection: Any, views: Iterable[str]) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import 
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.connect import login_of
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.locks import Lock, Locks, patiently
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.sessions import open_production
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.actions import SWAP
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.impact import impact_on
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import SWAP
 
 pytestmark = pytest.mark.parametrize("world", ["socket"], indirect=True)
 

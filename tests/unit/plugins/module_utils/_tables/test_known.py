@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.known import without_known
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import left
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.left import left
 
 
 def differs(relation: str, what: str) -> dict[str, Any]:

@@ -16,12 +16,13 @@ import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, too_large
 from ansible_collections.dbre.recovery.plugins.module_utils._core.workers import NoSession, run_parallel
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql import fingerprint
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.actions import action_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.closure import array_literal, state_of
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.copy import carried, column_list, copy_options
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.default_privileges import (
     default_privilege_statements,
 )
-from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import action_of, staging_name
+from ansible_collections.dbre.recovery.plugins.module_utils._tables.plan import staging_name
 from ansible_collections.dbre.recovery.plugins.module_utils._tables.publish import (
     arrange,
     forward,
