@@ -281,13 +281,15 @@ def left_of_tests(keeper: Host) -> list[str]:
 
 def reports(keeper: Host) -> list[dict[str, Any]]:
     """Of all tests that there were, the newest last."""
-    return [json.loads(keeper.run(f"cat {path}")) for path in keeper.run(f"ls -tr {VERIFIED}/*/report.json").split()]
+    return [json.loads(keeper.run(f"cat {path}")) for path in keeper.run(f"ls -tr {VERIFIED}/*/report.json || true").split()]
 
 
 @pytest.mark.whole
 def test_a_timer_of_systemd_tests_restores_and_leaves_nothing_even_when_it_is_killed(hosts: dict[str, Host]) -> None:
     keeper = hosts["deb13e"]
-    by_hand = play("verify_backups", verify_hosts="deb13e", backup_verification_compare=["shop"])
+    before = len(reports(keeper))
+    # The other primary's stanza has the same name, and is another host's to test.
+    by_hand = play("verify_backups", verify_hosts="deb13e", backup_verification_compare=["postgres"])
     assert by_hand.rc == 0, by_hand.output
     done = provision(backup_verification_enabled=True)
     assert done.rc == 0, done.output
@@ -296,9 +298,9 @@ def test_a_timer_of_systemd_tests_restores_and_leaves_nothing_even_when_it_is_ki
     assert left_of_tests(keeper) == []
 
     with often(keeper, f"{VERIFY}.timer"):
-        wait_for(lambda: len(reports(keeper)) > 1, 240)
+        wait_for(lambda: len(reports(keeper)) > before + 1, 240)
     wait_for(lambda: keeper.run(f"systemctl is-active {VERIFY}.service || true").strip() in ("inactive", "failed"), 120)
-    assert [report["verdict"] for report in reports(keeper)] == ["verified"] * len(reports(keeper))
+    assert {report["verdict"] for report in reports(keeper)[before:]} == {"verified"}
     assert left_of_tests(keeper) == []
 
     # Killed in the middle of a restore, by whom no program can catch.

@@ -319,7 +319,6 @@ def test_an_aurora_cluster_gets_its_table_back_and_fails_over(cloud: Cloud) -> N
 # --- a region is lost -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.whole
 def test_a_lost_region_is_restored_in_another(cloud: Cloud, tmp_path: Path) -> None:
     cloud.make_shop("far")
     policy = {
