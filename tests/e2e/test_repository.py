@@ -281,7 +281,8 @@ def left_of_tests(keeper: Host) -> list[str]:
 
 def reports(keeper: Host) -> list[dict[str, Any]]:
     """Of all tests that there were, the newest last."""
-    return [json.loads(keeper.run(f"cat {path}")) for path in keeper.run(f"ls -tr {VERIFIED}/*/report.json || true").split()]
+    paths = keeper.run(f"ls -tr {VERIFIED}/*/report.json || true").split()
+    return [json.loads(keeper.run(f"cat {path}")) for path in paths]
 
 
 @pytest.mark.whole
