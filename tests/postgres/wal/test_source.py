@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.archive import StanzaArchive
+from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.backup import ARCHIVER_QUERY
 from ansible_collections.dbre.recovery.plugins.module_utils._wal import compression
 from ansible_collections.dbre.recovery.plugins.module_utils._wal.archiving import ensure_archived
 from cluster import FIRST_PORT, STANZA, Cluster, SideInstance, call, is_just_before
@@ -315,3 +316,10 @@ def test_page_images_that_cannot_be_read_are_not_guessed(small: Cluster, monkeyp
     assert (candidate["xid"], [one["oid"] for one in candidate["relations"]]) == (xid, [oid])
     found = small.find("orders", target_xid=str(xid))
     assert found["target"]["value"] == small.commit_lsn(xid)
+
+
+def test_right_after_a_switch_the_segment_that_is_to_be_archived_next_is_told(small: Cluster) -> None:
+    small.archived()
+    told = small.sql(ARCHIVER_QUERY)["segment"]
+    small.sql("SELECT pg_create_restore_point('as pgbackrest check makes one')")
+    assert small.sql("SELECT pg_walfile_name(pg_switch_wal())") == told
