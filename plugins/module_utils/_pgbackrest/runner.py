@@ -198,12 +198,13 @@ class PgBackRest:
             )
         return stdout
 
-    def verify(self, repo: int | None = None) -> tuple[int, str, str]:
+    def verify(self, repo: int | None = None, process_max: int | None = None) -> tuple[int, str, str]:
         """Exit status, text and log of `verify`, all of which must be understood: it exits 0 over errors.
 
-        The names of bad files are logged as INFO.
+        The names of bad files are logged as INFO. ``process_max``: processes, else as many as the host has configured.
         """
-        argv = self.command("verify", "--output=text", "--verbose", repo=repo)
+        processes = (f"--process-max={process_max}",) if process_max else ()
+        argv = self.command("verify", "--output=text", "--verbose", *processes, repo=repo)
         return self._run(
             ["--log-level-stderr=info" if word.startswith("--log-level-stderr=") else word for word in argv]
         )

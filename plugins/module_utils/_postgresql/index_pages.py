@@ -11,7 +11,8 @@ names its source.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Optional
 
 NOWHERE = 0xFFFFFFFF  # InvalidBlockNumber
 _ITEMS_AT = 24  # SizeOfPageHeaderData; where what the page holds begins
@@ -19,6 +20,7 @@ _ITEM_TID = struct.Struct("<HHHH")  # block's upper and lower half, offset, t_in
 _TID = struct.Struct("<HHH")
 _BTREE = struct.Struct("<IIIH")  # btpo_prev, btpo_next, btpo_level, btpo_flags
 _BTREE_LEAF, _BTREE_NOT_IN_USE = 0x01, 0x04 | 0x08 | 0x10  # deleted, meta, half-dead
+_IN_USE = 0x8000  # the lower bit of lp_flags, which LP_NORMAL has, and LP_DEAD with the upper one
 _ALTERNATIVE, _POSTING, _COUNT = 0x2000, 0x2000, 0x0FFF  # INDEX_ALT_TID_MASK, BT_IS_POSTING, BT_OFFSET_MASK
 _GIN = struct.Struct("<IHH")  # rightlink, maxoff, flags
 _GIN_DATA, _GIN_LEAF, _GIN_LIST, _GIN_NOT_IN_USE = 0x01, 0x02, 0x10, 0x04 | 0x08
@@ -34,10 +36,14 @@ _BRIN_REVMAP = 0xF092
 METHODS = ("btree", "hash", "gist", "gin", "brin", "spgist")
 
 
-def line_pointers(page: bytes) -> int:
-    """How many rows a page of a table has, or had, a place for; 0 of a new one (PageGetMaxOffsetNumber)."""
-    lower = page[12] | page[13] << 8
-    return (lower - _ITEMS_AT) // 4 if lower > _ITEMS_AT else 0
+def places_and_uppers(pages: bytes, size: int) -> tuple[list[int], list[int]]:
+    """Of each of some pages of a table how many rows it has, or had, a place for, and its pd_upper: 0 of a new one.
+
+    The places are what PageGetMaxOffsetNumber tells, 0 of a new one.
+    """
+    halves, step = memoryview(pages).cast("H"), size >> 1
+    places = [(lower - _ITEMS_AT) >> 2 if lower > _ITEMS_AT else 0 for lower in halves[6::step].tolist()]
+    return places, halves[7::step].tolist()
 
 
 def _special(page: bytes) -> int:
@@ -52,25 +58,61 @@ def _items(page: bytes, first: int = 1) -> Iterator[int]:
             yield item & 0x7FFF
 
 
-def rows_of(page: bytes) -> Iterator[tuple[int, int]]:
-    """(block, number) of each row of the table that a page of a B-tree leads to.
+def rows_of(page: bytes) -> tuple[Sequence[int], Sequence[int]]:
+    """Blocks, and numbers within them, of all rows of the table that a page of a B-tree leads to.
 
     src/include/access/nbtree.h: on a leaf the first item is the high key, unless it is the rightmost one; a posting
     list has many rows.
     """
     _previous, following, _level, flags = _BTREE.unpack_from(page, _special(page))
     if not flags & _BTREE_LEAF or flags & _BTREE_NOT_IN_USE:
-        return
+        return (), ()
     halves = memoryview(page).cast("H")  # items begin at multiples of eight
+    alike = _alike(page, halves, bool(following))
+    if alike is not None:
+        return alike
+    blocks, numbers = [], []
     for at in _items(page, 2 if following else 1):
         first = at >> 1
         offset = halves[first + 2]
         if not halves[first + 3] & _ALTERNATIVE:
-            yield halves[first] << 16 | halves[first + 1], offset
+            blocks.append(halves[first] << 16 | halves[first + 1])
+            numbers.append(offset)
         elif offset & _POSTING:
             begin = at + (halves[first] << 16 | halves[first + 1])
             for high, low, number in _TID.iter_unpack(page[begin : begin + _TID.size * (offset & _COUNT)]):
-                yield high << 16 | low, number
+                blocks.append(high << 16 | low)
+                numbers.append(number)
+    return blocks, numbers
+
+
+def _alike(page: bytes, halves: memoryview, high_key: bool) -> Optional[tuple[list[int], list[int]]]:
+    """rows_of a leaf whose items are all of one size and lead to one row each; None of any other.
+
+    That are keys of a fixed width, by far the most; their items lie side by side, in whatever order. They are a
+    twentieth of the work item by item.
+    """
+    end, upper, special = (page[at] | page[at + 1] << 8 for at in (12, 14, 16))
+    count = (end - _ITEMS_AT) // 4
+    pointers = halves[_ITEMS_AT >> 1 : end >> 1].tolist()
+    sizes = set(pointers[1::2])  # 15 bits of lp_len, and the upper one of lp_flags
+    if len(sizes) != 1 or min(pointers[::2]) < _IN_USE:
+        return None
+    size = sizes.pop()
+    step = size >> 2  # in halves: lp_len is in bytes and shifted by one
+    if size & 1 or step < _ITEM_TID.size >> 1 or count * 2 * step != special - upper:
+        return None
+    columns = [halves[(upper >> 1) + column : special >> 1 : step].tolist() for column in range(4)]
+    if high_key:
+        place = ((pointers[0] & ~_IN_USE) - upper) // (2 * step)
+        for column in columns:
+            del column[place]
+    upper_halves, lower_halves, numbers, infos = columns
+    if any(info & _ALTERNATIVE for info in set(infos)):
+        return None
+    if any(upper_halves):
+        return [high << 16 | low for high, low in zip(upper_halves, lower_halves)], numbers
+    return lower_halves, numbers
 
 
 def leads_to(method: str, page: bytes, block: int) -> Iterator[int]:

@@ -56,8 +56,12 @@ class Examination:
         now: float,
         system_identifier: Optional[str] = None,
         timeline: Optional[int] = None,
+        process_max: Optional[int] = None,
     ) -> None:
-        """``now`` is in seconds since 1970; for ``waiting`` see continuity. The last two are production's."""
+        """``now`` is in seconds since 1970; for ``waiting`` see continuity.
+
+        ``system_identifier`` and ``timeline`` are production's. ``process_max``: of pgBackRest, else as configured.
+        """
         self._pgbackrest = pgbackrest
         self._policy = policy
         self._ignore = ignore
@@ -65,6 +69,7 @@ class Examination:
         self._now = now
         self._system_identifier = system_identifier
         self._timeline = timeline
+        self._process_max = process_max
 
     def run(self, checks: Collection[str]) -> list[Check]:
         """The answers, in the order of CHECKS. Raises RecoveryError where pgBackRest says nothing."""
@@ -117,7 +122,7 @@ class Examination:
         return found, omitted, {"sizes": sizes}
 
     def _repository(self, facts: Mapping[str, Any], repo: int) -> tuple[list[Finding], list[Omission], Any]:
-        rc, stdout, stderr = self._pgbackrest.verify(repo)
+        rc, stdout, stderr = self._pgbackrest.verify(repo, self._process_max)
         read = parse_verify(stdout, self._pgbackrest.stanza, stderr)
         if rc != 0 and read.strange:
             text = f"exit code {rc}: {parse_error(stderr, stdout)[1]}"

@@ -10,9 +10,9 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError, UnfitHost
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pages import METHODS
@@ -31,7 +31,11 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.collat
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import LAYOUT, Layout
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.findings import Finding, Omission, finding
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.reasons import FULL, NO_LIBRARY, in_one_line
-from ansible_collections.dbre.recovery.plugins.module_utils._verification.whole_files import missing
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.whole_files import (
+    Missing,
+    missing,
+    relations,
+)
 
 with contextlib.suppress(ImportError):  # connect() says so
     import psycopg2
@@ -96,15 +100,15 @@ INDEXES = (
 )
 
 
-class Nowhere:
-    """Takes what COPY sends, and counts the bytes."""
+class Begun(NamedTuple):
+    """A database that lets somebody in. ``trusted``: its text is ordered here as there; ``code`` as of _indexes."""
 
-    def __init__(self) -> None:
-        self.taken = 0
-
-    def write(self, data: bytes) -> int:
-        self.taken += len(data)
-        return len(data)
+    name: str
+    version: int
+    trusted: bool
+    code: Mapping[str, int]
+    gin: Mapping[str, int]
+    relations: Sequence[Mapping[str, Any]]
 
 
 class Integrity:
@@ -131,44 +135,64 @@ class Integrity:
         ((mode,),) = self.recovery.rows("SHOW archive_mode")
         if mode != "off":
             self.find("ARCHIVING_ENABLED", "archive_mode", f"the restored server has archive_mode {mode}")
+        begun = []
         for name, open_, limit in self.recovery.rows(DATABASES):
             if limit == BROKEN_OFF:
                 self.omit(f"database {name}", "its removal was broken off, so that it lets nobody in: drop it")
                 continue
             if not open_:  # the copy is thrown away
                 self.recovery.rows(f"ALTER DATABASE {quote_ident(name)} ALLOW_CONNECTIONS true")
-            try:
-                self._database(str(name))
-            except (RecoveryError, psycopg2.Error) as error:  # what was found, and other databases, count all the same
-                self.find(unread(error), str(name), f"database {name}: {in_one_line(error)}")
+            with self._told(name), self._session(name) as connection:
+                begun.append(self._begin(connection, name))
+        # Nobody writes from here on, so that all that is in memory is on disk then.
+        self.recovery.rows("CHECKPOINT")
+        # Side by side, each through all databases: pg_amcheck and the sessions are processes of their own.
+        with ThreadPoolExecutor(1) as programs, ThreadPoolExecutor(1) as reading:
+            amcheck = {one.name: programs.submit(self._amcheck, one) for one in begun}
+            files = {one.name: reading.submit(missing, one.relations, self.layout) for one in begun}
+            for one in begun:
+                told = {"relations": 0, "rows": 0}
+                self.facts["databases"][one.name] = told
+                with self._told(one.name), self._session(one.name) as connection, connection.cursor() as cursor:
+                    told["relations"], told["rows"] = self._read(cursor, one.name)
+                    self._sequences(cursor, one.name)
+            for one in begun:
+                self._files(one.name, files[one.name].result())
+                with self._told(one.name), self._session(one.name) as connection:
+                    self._judge(connection, one, amcheck[one.name].result())
         return self.findings, self.omitted, self.facts
 
-    def _database(self, name: str) -> None:
+    @contextlib.contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        """Tell an error of a database: what was found, and other databases, count all the same."""
+        try:
+            yield
+        except (RecoveryError, psycopg2.Error) as error:
+            self.find(unread(error), name, f"database {name}: {in_one_line(error)}")
+
+    @contextlib.contextmanager
+    def _session(self, name: str) -> Iterator[Any]:
         connection = self.recovery.session(name)
         try:
-            with connection.cursor() as cursor:
-                cursor.execute("SET search_path = ''")
-                # Nobody writes here, so that all that is in memory is on disk then.
-                cursor.execute("CHECKPOINT")
-                self._files(connection, name)
-                trusted = self._collations(cursor, name)
-                code = self._indexes(cursor, name)
-                self._silence(cursor)
-                # In processes of its own, which use all cores; not before, since it writes: it makes its extension.
-                with ThreadPoolExecutor(1) as beside:
-                    amcheck = beside.submit(self._amcheck, connection.server_version, name, trusted)
-                    told = {"relations": 0, "bytes": 0}
-                    told["relations"], told["bytes"] = self._read(cursor, name)
-                    self._sequences(cursor, name)
-                self.facts["databases"][name] = told
-                self._judge(connection, name, amcheck.result(), code)
+            execute(connection, "SET search_path = ''")
+            yield connection
         finally:
             connection.close()
 
-    def _files(self, connection: Any, name: str) -> None:
-        """Whether all of each file is there, which neither reading nor amcheck nor checksums tell."""
+    def _begin(self, connection: Any, name: str) -> Begun:
+        """All that a database has to be asked for first, and what is written to it."""
         self.layout = self.layout or Layout(**rows(connection, LAYOUT)[0])
-        found = missing(connection, self.layout)
+        listed = relations(connection)
+        with connection.cursor() as cursor:
+            trusted = self._collations(cursor, name)
+            code, gin = self._indexes(cursor, name)
+            self._silence(cursor)
+            with contextlib.suppress(psycopg2.Error):  # pg_amcheck, which would make it, says why that cannot be
+                cursor.execute("CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA pg_catalog")
+        return Begun(name, connection.server_version, trusted, code, gin, listed)
+
+    def _files(self, name: str, found: Sequence[Missing]) -> None:
+        """Whether all of each file is there, which neither reading nor amcheck nor checksums tell."""
         for one in found[:SHOWN]:
             said = f"{one.schema}.{one.name}"
             self.find(CODES_OF_FILES[one.proof], f"{name}: {said}", f"{said} in {name}: {one.why}")
@@ -206,18 +230,25 @@ class Integrity:
             if persistence == "u":
                 self.omit(f"{said} in {name}", "it is unlogged, and empty after every restore")
                 continue
-            nowhere = Nowhere()
-            source = f"(SELECT * FROM {full})" if kind == "m" else full
             try:
-                # As the bytes are: not every character of every encoding is in UTF-8.
-                cursor.copy_expert(f"COPY {source} TO STDOUT (ENCODING 'SQL_ASCII')", nowhere)
+                total += self._copied(cursor, f"(SELECT * FROM {full})" if kind == "m" else full)
             except psycopg2.Error as error:
                 message = str(error).strip().splitlines()[0]
                 code = "HOST_UNFIT" if NO_LIBRARY.search(message) else "TABLE_UNREADABLE"
                 self.find(code, f"{name}: {said}", f"{said} in {name}: {message}")
                 continue
-            read, total = read + 1, total + nowhere.taken
+            read += 1
         return read, total
+
+    @staticmethod
+    def _copied(cursor: Any, source: str) -> int:
+        """Have the server write all rows nowhere; how many. Every value is read whole, from wherever it is kept."""
+        try:
+            cursor.execute(f"COPY {source} TO '{os.devnull}' (FORMAT binary)")
+        except psycopg2.Error:
+            # Some types have no such form, and in it text is that of the session: not every character is in UTF-8.
+            cursor.execute(f"COPY {source} TO '{os.devnull}' (ENCODING 'SQL_ASCII')")
+        return int(cursor.rowcount)
 
     def _sequences(self, cursor: Any, name: str) -> None:
         """A sequence may be ahead of its column, never behind it."""
@@ -240,14 +271,19 @@ class Integrity:
             if text := sequence_behind(f"{said} in {name}", f"{schema}.{table}.{column}", last, highest):
                 self.find("SEQUENCE_BEHIND", f"{name}: {said}", text)
 
-    def _indexes(self, cursor: Any, name: str) -> dict[str, int]:
-        """Say which amcheck does not look into; {name as pg_amcheck says it: OID} of those with code of users."""
+    def _indexes(self, cursor: Any, name: str) -> tuple[dict[str, int], dict[str, int]]:
+        """Say which amcheck does not look into; {name: OID} of those with code of users, and of GIN indexes.
+
+        The former are named as pg_amcheck says them. Of the latter amcheck knows since PostgreSQL 18, by SQL alone.
+        """
         cursor.execute(INDEXES)
         others: Counter[str] = Counter()
-        code = {}
+        code, gin = {}, {}
         for oid, schema, index, method, valid, expressions in cursor.fetchall():
             if not valid:
                 self.omit(f"index {schema}.{index} in {name}", "it is not valid: its building was broken off")
+            elif method == "gin" and cursor.connection.server_version >= 180000:
+                gin[f"{schema}.{index}"] = oid
             elif method != "btree":
                 others[method] += 1
             elif expressions:
@@ -255,21 +291,21 @@ class Integrity:
         for method, number in sorted(others.items()):
             known = "only whether all their pages are there was checked: " if method in METHODS else ""
             self.omit(f"{number} {method} indexes in {name}", f"{known}pg_amcheck does not look into them")
-        return code
+        return code, gin
 
-    def _amcheck(self, version: int, name: str, trusted: bool) -> Optional[subprocess.CompletedProcess[str]]:
+    def _amcheck(self, one: Begun) -> Optional[subprocess.CompletedProcess[str]]:
         """What pg_amcheck printed of a database; None where there is none."""
         program = os.path.join(self.marker["bin_dir"], "pg_amcheck")
         if not os.path.exists(program):
             return None
         argv = [program, "--install-missing", f"--jobs={os.cpu_count() or 1}", f"--host={self.instance.run_dir}"]
         argv += [f"--port={self.marker['port']}", f"--username={self.marker['superuser']}", "--no-password"]
-        argv += ["--heapallindexed"] if trusted else ["--no-dependent-indexes"]
-        argv += ["--checkunique"] if trusted and int(self.marker["major_version"]) >= 17 else []
+        argv += ["--heapallindexed"] if one.trusted else ["--no-dependent-indexes"]
+        argv += ["--checkunique"] if one.trusted and int(self.marker["major_version"]) >= 17 else []
         # What a role or a database of production has set is not for this: a time limit would look like corruption.
-        options = session_options({**SETTINGS, **NO_LIBRARIES, **late_settings(version, True)})
+        options = session_options({**SETTINGS, **NO_LIBRARIES, **late_settings(one.version, True)})
         return self.instance.call(
-            [*argv, f"--database={_exactly(name)}"],
+            [*argv, f"--database={_exactly(one.name)}"],
             timeout=HOURS,
             environment={"PGOPTIONS": options},
         )
@@ -277,11 +313,11 @@ class Integrity:
     def _judge(
         self,
         connection: Any,
-        name: str,
+        one: Begun,
         done: Optional[subprocess.CompletedProcess[str]],
-        code: Mapping[str, int],
     ) -> None:
-        """Findings of what pg_amcheck printed; ``code`` as of _indexes."""
+        """Findings of what pg_amcheck printed."""
+        name = one.name
         if done is None:
             program = os.path.join(self.marker["bin_dir"], "pg_amcheck")
             self.omit(f"amcheck of {name}", f"there is no {program}: PostgreSQL 14 and later have it")
@@ -295,7 +331,7 @@ class Integrity:
         if len(unfit) > SHOWN:
             self.find("HOST_UNFIT", f"{name}: more", f"{len(unfit) - SHOWN} more relations")
         rest = [one for one in found if one not in unfit]
-        corrupt = [(subject, text) for subject, text in rest if not self._refuses(connection, name, subject, code)]
+        corrupt = [(subject, text) for subject, text in rest if not self._refuses(connection, name, subject, one.code)]
         for subject, text in corrupt[:SHOWN]:
             self.find("AMCHECK_CORRUPT", f"{name}: {subject}", text)
         if len(corrupt) > SHOWN:
@@ -303,6 +339,20 @@ class Integrity:
         if done.returncode not in (0, 2) or (done.returncode == 2 and not found):
             text = f"pg_amcheck of {name} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[:400]}"
             self.find("AMCHECK_UNRUNNABLE", name, text)
+        self._gin(connection, one)
+
+    def _gin(self, connection: Any, one: Begun) -> None:
+        """Ask amcheck about GIN indexes, of which pg_amcheck knows nothing."""
+        schema = value(connection, EXTENSION) if one.gin else None
+        for index, oid in one.gin.items():
+            try:
+                execute(connection, f"SELECT {schema}.gin_index_check(%s::oid::regclass)", (oid,))
+            except psycopg2.Error as error:
+                said = in_one_line(error)
+                if error.pgcode in CORRUPT:
+                    self.find("AMCHECK_CORRUPT", f"{one.name}: {index}", f"{index} in {one.name}: {said}")
+                else:  # an older amcheck that was never updated, or code of users
+                    self.omit(f"whether the pages of {index} in {one.name} are in order", said)
 
     def _refuses(self, connection: Any, name: str, subject: str, code: Mapping[str, int]) -> bool:
         """Whether what pg_amcheck complains of is code of users in an index, which does not run, and no corruption."""

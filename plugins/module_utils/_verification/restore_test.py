@@ -166,6 +166,7 @@ class RestoreTest(Attempt):
                 now=time.time(),
                 system_identifier=self.request.system_identifier,
                 timeline=self.request.timeline,
+                process_max=os.cpu_count(),  # as in the restore that follows
             )
             self.checks += examination.run(CHECKS)
         except RecoveryError as error:

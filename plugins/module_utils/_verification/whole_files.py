@@ -22,7 +22,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._core.spans import b
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pages import (
     METHODS,
     leads_to,
-    line_pointers,
+    places_and_uppers,
     rows_of,
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.page_checks import is_new, page_fault
@@ -58,8 +58,8 @@ class Missing(NamedTuple):
     why: str
 
 
-def pages_of(layout: Layout, path: str) -> Iterator[bytes]:
-    """Pages of a relation in their order, as far as the server reaches them."""
+def chunks_of(layout: Layout, path: str) -> Iterator[bytes]:
+    """Whole pages of a relation in their order, many at a time, as far as the server reaches them."""
     size = layout.block_size
     for segment in itertools.count():
         try:
@@ -69,11 +69,19 @@ def pages_of(layout: Layout, path: str) -> Iterator[bytes]:
         number = 0
         with os.fdopen(descriptor, "rb", buffering=0) as opened:
             while chunk := opened.read(size * _PAGES):
-                for begin in range(0, len(chunk) - size + 1, size):
-                    number += 1
-                    yield chunk[begin : begin + size]
+                whole = len(chunk) // size
+                number += whole
+                yield chunk[: whole * size]
         if number < layout.segment_blocks:
             return
+
+
+def pages_of(layout: Layout, path: str) -> Iterator[bytes]:
+    """Pages of a relation, one by one."""
+    size = layout.block_size
+    for chunk in chunks_of(layout, path):
+        for begin in range(0, len(chunk), size):
+            yield chunk[begin : begin + size]
 
 
 def all_visible(layout: Layout, path: str) -> bytes:
@@ -91,10 +99,12 @@ class Rows(NamedTuple):
 def rows_on_disk(layout: Layout, path: str) -> Rows:
     """What a table's blocks have places for."""
     places, new = array("H"), []
-    for number, page in enumerate(pages_of(layout, path)):
-        places.append(line_pointers(page))
-        if is_new(page):
-            new.append(number)
+    for chunk in chunks_of(layout, path):
+        first = len(places)
+        filled, uppers = places_and_uppers(chunk, layout.block_size)
+        places.extend(filled)
+        if 0 in uppers:
+            new += [first + number for number, upper in enumerate(uppers) if upper == 0]
     return Rows(places, new)
 
 
@@ -106,7 +116,7 @@ def missed_by_index(there: Rows, pages: Iterable[bytes]) -> set[int]:
         # What is wrong with a page of the index itself is told of the index.
         with contextlib.suppress(*_SENSELESS):
             if number and not is_new(page):
-                lost.update(block for block, row in rows_of(page) if block >= blocks or row > places[block])
+                lost.update(block for block, row in zip(*rows_of(page)) if block >= blocks or row > places[block])
     return lost
 
 
@@ -138,9 +148,16 @@ def missed_by_links(method: str, pages: Iterable[bytes]) -> tuple[set[int], set[
     return {one for one in wanted if one >= blocks or one in new}, senseless
 
 
-def missing(session: Any, layout: Layout) -> list[Missing]:
-    """What is not on disk of a database's relations. All that was written must be there (CHECKPOINT)."""
-    listed = rows(session, RELATIONS)
+def relations(session: Any) -> list[dict[str, Any]]:
+    """The relations of a database that have files, for missing()."""
+    return rows(session, RELATIONS)
+
+
+def missing(listed: Sequence[Mapping[str, Any]], layout: Layout) -> list[Missing]:
+    """What is not on disk of a database's relations. All that was written must be there (CHECKPOINT).
+
+    Sessions may read meanwhile: what they then write are hints, and no row that an index leads to goes with them.
+    """
     indexes: dict[int, list[Mapping[str, Any]]] = {}
     for one in listed:
         if one["kind"] == "i" and one["method"] == "btree" and one["usable"]:

@@ -16,14 +16,22 @@ from typing import Any
 import pytest
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.info import stanza_facts
 from ansible_collections.dbre.recovery.plugins.module_utils._pgbackrest.runner import PgBackRest
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.index_pages import rows_of
+from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.queries import rows, value
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import SideInstance
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import ensure_state
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_restore import Asked, SideRestore
 from ansible_collections.dbre.recovery.plugins.module_utils._verification import integrity as integrity_module
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.boundary import boundary
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.data import asserted, compared
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.data_files import LAYOUT, Layout
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.integrity import Integrity, checksums
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import restore_point
+from ansible_collections.dbre.recovery.plugins.module_utils._verification.whole_files import (
+    missed_by_index,
+    pages_of,
+    rows_on_disk,
+)
 from ansible_collections.dbre.recovery.tests.postgres.wal.cluster import STANZA, Cluster
 
 PORT = 6395
@@ -321,6 +329,78 @@ def test_what_is_missing_from_the_files_of_each_kind_of_relation_is_found(
     }
     assert found & {one for one in found if one[0].startswith(("RELATION", "ROWS"))} == expected
     assert len(expected) > 40
+
+
+LEADING = """
+CREATE TABLE numbers AS SELECT g AS id, g::int8 << 33 AS large, g % 7 AS few, repeat('key ', g % 9) || g AS item
+    FROM generate_series(1, 4000) g ORDER BY md5(g::text);
+CREATE INDEX fixed ON numbers (id);
+CREATE INDEX wide ON numbers (large, few);
+CREATE INDEX posting ON numbers (few);
+CREATE INDEX texts ON numbers (item);
+CREATE TABLE deleted (id int PRIMARY KEY);
+INSERT INTO deleted SELECT generate_series(1, 2000);
+DELETE FROM deleted WHERE id % 3 = 0;
+VACUUM deleted;
+INSERT INTO deleted SELECT generate_series(3000, 3100);
+"""
+
+
+def test_each_row_that_a_btree_leads_to_is_read_from_its_pages(production: Restored) -> None:
+    cluster = production.cluster
+    cluster.sql("CREATE DATABASE indexed", database="postgres")
+    cluster.sql(*LEADING.split(";\n")[:-1], "CHECKPOINT", database="indexed")
+    connection = cluster.connect("indexed")
+    try:
+        layout = Layout(**rows(connection, LAYOUT)[0])
+        for index, table in {
+            "fixed": "numbers",
+            "wide": "numbers",
+            "posting": "numbers",
+            "texts": "numbers",
+            "deleted_pkey": "deleted",
+        }.items():
+            path = value(connection, "SELECT pg_relation_filepath(%s::regclass)", (index,))
+            pages = list(pages_of(layout, path))[1:]
+            found = {one for page in pages for one in zip(*rows_of(page))}
+            of_table = {
+                tuple(map(int, one["ctid"].strip("()").split(",")))
+                for one in rows(connection, f"SELECT ctid::text AS ctid FROM {table}")
+            }
+            assert found == of_table, index
+            file = value(connection, "SELECT pg_relation_filepath(%s::regclass)", (table,))
+            assert missed_by_index(rows_on_disk(layout, file), [b"", *pages]) == set()
+    finally:
+        connection.close()
+        cluster.sql("DROP DATABASE indexed", database="postgres")
+
+
+def test_a_gin_index_out_of_order_is_found_where_amcheck_knows_of_them(production: Restored) -> None:
+    cluster = production.cluster
+    cluster.sql("CREATE DATABASE searched", database="postgres")
+    cluster.sql(
+        "CREATE TABLE found (words text[])",
+        "INSERT INTO found SELECT ARRAY['word ' || g] FROM generate_series(1, 3000) g",
+        "CREATE INDEX by_word ON found USING gin (words)",
+        database="searched",
+    )
+    cluster.archived()
+    cluster.sql("SELECT pg_current_xact_id()", database="searched")
+    cluster.archived()
+    path = production.restore()
+    instance = SideInstance(path)
+    ensure_state(instance, "promoted")
+    asked = Integrity(path).recovery.rows
+    ((file,),) = asked("SELECT pg_relation_filepath('public.by_word')", database="searched")
+    ensure_state(instance, "stopped")
+    pages = Path(instance.data, file)
+    pages.write_bytes(pages.read_bytes().replace(b"word 1500", b"zzzz 1500"))
+    ensure_state(instance, "promoted")
+    findings, omitted, _facts = Integrity(path).run()
+    if cluster.major >= 18:
+        assert ("AMCHECK_CORRUPT", "searched: public.by_word") in {(one["code"], one["subject"]) for one in findings}
+    else:
+        assert "1 gin indexes in searched" in {one["what"] for one in omitted}
 
 
 SETTINGS = (
