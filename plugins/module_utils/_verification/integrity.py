@@ -109,6 +109,7 @@ class Begun(NamedTuple):
     code: Mapping[str, int]
     gin: Mapping[str, int]
     relations: Sequence[Mapping[str, Any]]
+    layout: Layout
 
 
 class Integrity:
@@ -119,7 +120,6 @@ class Integrity:
         self.marker = self.instance.marker()
         self.recovery = SideRecovery(self.instance, timeout=60)
         self.repo = repo
-        self.layout: Optional[Layout] = None
         self.findings: list[Finding] = []
         self.omitted: list[Omission] = []
         self.facts: dict[str, Any] = {"databases": {}}
@@ -149,7 +149,7 @@ class Integrity:
         # Side by side, each through all databases: pg_amcheck and the sessions are processes of their own.
         with ThreadPoolExecutor(1) as programs, ThreadPoolExecutor(1) as reading:
             amcheck = {one.name: programs.submit(self._amcheck, one) for one in begun}
-            files = {one.name: reading.submit(missing, one.relations, self.layout) for one in begun}
+            files = {one.name: reading.submit(missing, one.relations, one.layout) for one in begun}
             for one in begun:
                 told = {"relations": 0, "rows": 0}
                 self.facts["databases"][one.name] = told
@@ -181,15 +181,14 @@ class Integrity:
 
     def _begin(self, connection: Any, name: str) -> Begun:
         """All that a database has to be asked for first, and what is written to it."""
-        self.layout = self.layout or Layout(**rows(connection, LAYOUT)[0])
-        listed = relations(connection)
+        listed, layout = relations(connection), Layout(**rows(connection, LAYOUT)[0])
         with connection.cursor() as cursor:
             trusted = self._collations(cursor, name)
             code, gin = self._indexes(cursor, name)
             self._silence(cursor)
             with contextlib.suppress(psycopg2.Error):  # pg_amcheck, which would make it, says why that cannot be
                 cursor.execute("CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA pg_catalog")
-        return Begun(name, connection.server_version, trusted, code, gin, listed)
+        return Begun(name, connection.server_version, trusted, code, gin, listed, layout)
 
     def _files(self, name: str, found: Sequence[Missing]) -> None:
         """Whether all of each file is there, which neither reading nor amcheck nor checksums tell."""
