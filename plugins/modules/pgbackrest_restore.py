@@ -265,12 +265,11 @@ whole_set:
   type: str
   sample: 20261123-215243F
 damaged_files:
-  description: Files with pages that fail their checksums, for which pgBackRest gave the restore up.
+  description: The blocks of each file that fail their checksums, for which pgBackRest gave the restore up.
   returned: when there are such
-  type: list
-  elements: str
+  type: dict
   sample:
-    - /var/lib/postgresql/side/incident-7/data/base/16384/16385
+    /var/lib/postgresql/side/incident-7/data/base/16384/16385: 3-5, 9
 missing_wal:
   description: WAL files that are needed and not in the repository.
   returned: when there are such

@@ -53,7 +53,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_ready imp
 CONFIG_PATHS = ("/etc/pgbackrest/pgbackrest.conf", "/etc/pgbackrest.conf")
 INCLUDE_DIRECTORY = "/etc/pgbackrest/conf.d"
 # pgBackRest 2.60: "invalid page checksum(s) found in file /side/data/base/16384/16385 at pages 3-5, 9"
-_DAMAGED_FILE = re.compile(r"invalid page checksum\S* found in file (.*?)(?: at pages? |$)")
+_DAMAGED_FILE = re.compile(r"invalid page checksum\S* found in file (.*?)(?: at pages? ([\d, -]+))?$", re.M)
 # Beyond this many directories of 256 WAL files, one recursive listing is quicker than one for each.
 MANY_DIRECTORIES = 8
 
@@ -571,7 +571,7 @@ class SideRestore:
         argv.append("restore")
         size = int(plan["set"]["size"])
         tail: list[str] = []
-        damaged: list[str] = []
+        damaged: dict[str, str] = {}
         told = done = 0.0
         # A module's run_command would keep its progress from us until the end.
         with subprocess.Popen(  # pylint: disable=ansible-bad-function
@@ -586,7 +586,7 @@ class SideRestore:
         ) as process:
             for line in process.stdout or ():
                 tail = [*tail[-40:], line]
-                damaged += damaged_files(line)
+                damaged.update(damaged_files(line))
                 done = max(done, percent_done(line))
                 if time.monotonic() - told >= 1:
                     told = time.monotonic()
@@ -595,12 +595,12 @@ class SideRestore:
             others = plan["other_sets"]
             instead = f"restore another set: set (dr_set={others[0]})" if others else "use another repository (repo)"
             if damaged:
-                files = list(dict.fromkeys(damaged))
+                said = "; ".join(f"{file}{f', block {pages}' if pages else ''}" for file, pages in damaged.items())
                 raise RecoveryError(
-                    f"backup set {plan['set']['label']} holds pages that fail their checksums, in {', '.join(files)}, "
+                    f"backup set {plan['set']['label']} holds pages that fail their checksums, in {said}, "
                     f"and pgBackRest on {self.instance.host} restores no such set. Production was not touched. Run "
                     f"again and {instead}.",
-                    damaged_files=files,
+                    damaged_files=damaged,
                 )
             _code, text = parse_error("".join(tail))
             raise RecoveryError(
@@ -616,9 +616,12 @@ def _repo_of(backup: Mapping[str, Any]) -> int:
     return int(backup["database"].get("repo-key", 1))
 
 
-def damaged_files(line: str) -> list[str]:
-    """File that pgBackRest's line says has pages that fail their checksums, if it says so."""
-    return _DAMAGED_FILE.findall(line)
+def damaged_files(line: str) -> dict[str, str]:
+    """{file: blocks, such as ``3-5, 9``} of which pgBackRest's line says that they fail their checksums.
+
+    Blocks are empty where it does not name them.
+    """
+    return {match[1]: (match[2] or "").strip() for match in _DAMAGED_FILE.finditer(line)}
 
 
 def percent_done(line: str) -> float:

@@ -45,7 +45,10 @@ def restore_findings(error: RecoveryError, free: int, repo: int = 1) -> list[Fin
     if unfit or NO_LIBRARY.search(text):
         return [finding("HOST_UNFIT", repo, "restore", text)]
     if details.get("damaged_files"):
-        return [finding("PAGE_CHECKSUM", repo, name, text) for name in details["damaged_files"]]
+        damaged = details["damaged_files"].items()
+        return [
+            finding("PAGE_CHECKSUM", repo, f"{file}:{blocks}" if blocks else file, text) for file, blocks in damaged
+        ]
     if NO_ROLE.search(text):
         text = f"{text}. Name a superuser that the backup has (postgresql_superuser)"
         return [finding("LOGIN_FAILED", repo, "restore", text)]

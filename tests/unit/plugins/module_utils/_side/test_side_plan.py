@@ -281,10 +281,10 @@ def test_progress_of_pgbackrest_is_a_share() -> None:
 def test_files_at_whose_pages_pgbackrest_gives_a_restore_up_are_read_from_what_it_prints() -> None:
     file = "/side/data/base/16384/16385"
     begin = "2026-11-28 03:41:02.126 P01   WARN: invalid page checksum"
-    assert damaged_files(f"{begin}s found in file {file} at pages 3-5, 9\n") == [file]
-    assert damaged_files(f"{begin} found in file {file} at page 3\n") == [file]
-    assert damaged_files(f"{begin}(s) found in file {file}\n") == [file]
-    assert damaged_files("2026-11-28 03:41:02.126 P01 DETAIL: restore file /side/data/x (8KB, 1.00%)\n") == []
+    assert damaged_files(f"{begin}s found in file {file} at pages 3-5, 9\n") == {file: "3-5, 9"}
+    assert damaged_files(f"{begin} found in file {file} at page 3\n") == {file: "3"}
+    assert damaged_files(f"{begin}(s) found in file {file}\n") == {file: ""}
+    assert damaged_files("2026-11-28 03:41:02.126 P01 DETAIL: restore file /side/data/x (8KB, 1.00%)\n") == {}
 
 
 def test_what_a_side_instance_archived_would_show_as_a_timeline() -> None:

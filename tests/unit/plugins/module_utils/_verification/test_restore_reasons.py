@@ -31,7 +31,7 @@ ROOM = 1 << 40
         (RecoveryError("ended", target_not_reached=True, redo_done="0/1"), ROOM, "PITR_TARGET_UNREACHED", "failed"),
         (RecoveryError("ended", target_not_reached=False, redo_done=None), ROOM, "RESTORE_FAILED", "failed"),
         (RecoveryError("FATAL: directory \"/fast\" does not exist"), ROOM, "TABLESPACE_UNMAPPED", "could_not_verify"),
-        (RecoveryError("bad", damaged_files=["/side/data/base/1/2"]), ROOM, "PAGE_CHECKSUM", "failed"),
+        (RecoveryError("bad", damaged_files={"/side/data/base/1/2": "3-5, 9"}), ROOM, "PAGE_CHECKSUM", "failed"),
     ],
 )  # fmt: skip
 def test_only_what_says_something_of_the_backup_fails_it(
@@ -39,3 +39,9 @@ def test_only_what_says_something_of_the_backup_fails_it(
 ) -> None:
     (found,) = restore_findings(error, free)
     assert (found["code"], CODES[code].leads_to) == (code, verdict)
+
+
+def test_the_blocks_for_which_pgbackrest_gives_a_restore_up_are_named() -> None:
+    damaged = {"/side/data/base/1/2": "3-5, 9", "/side/data/base/1/3": ""}
+    found = restore_findings(RecoveryError("bad", damaged_files=damaged), ROOM)
+    assert [one["subject"] for one in found] == ["/side/data/base/1/2:3-5, 9", "/side/data/base/1/3"]
