@@ -59,7 +59,8 @@ options:
     default: {}
   copy:
     description:
-      - The copy, RV(dbre.recovery.pgbackrest_drill_copy#module:drill_copy).
+      - The copy, RV(dbre.recovery.pgbackrest_drill_copy#module:drill_copy), combined with
+        RV(dbre.recovery.postgresql_drill_standby#module:drill_pair) where it has a standby.
     type: dict
     default: {}
   damage:

@@ -29,16 +29,18 @@ options:
   tables:
     description:
       - Tables to damage, quoted as in SQL.
+      - With V(crash) they are only compared afterwards, and may be left out.
     type: list
     elements: str
-    required: true
+    default: []
   kind:
     description:
       - What happens to them. V(drop) and V(truncate) take along what hangs on them, as C(CASCADE) does. V(update) makes
         one column of every row wrong, as the tables' owner, and with his triggers. V(pages) spoils the first page of
-        each table on disk.
+        each table on disk. V(crash) kills the whole server, while rows are committed to it all the time; the copy has
+        to have a standby (M(dbre.recovery.postgresql_drill_standby)), which streams.
     type: str
-    choices: [drop, truncate, delete, update, pages]
+    choices: [drop, truncate, delete, update, pages, crash]
     default: drop
 attributes:
   check_mode:
@@ -79,6 +81,7 @@ damage:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
+from ansible_collections.dbre.recovery.plugins.module_utils._drill.crash import CRASH, DrilledPair
 from ansible_collections.dbre.recovery.plugins.module_utils._drill.damage import KINDS, DrilledCopy
 
 
@@ -87,14 +90,16 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "database": {"type": "str", "required": True},
-            "tables": {"type": "list", "elements": "str", "required": True},
-            "kind": {"type": "str", "choices": list(KINDS), "default": "drop"},
+            "tables": {"type": "list", "elements": "str", "default": []},
+            "kind": {"type": "str", "choices": [*KINDS, CRASH], "default": "drop"},
         },
+        required_if=[("kind", kind, ["tables"]) for kind in KINDS],
     )
     check_arguments(module)
     try:
-        copy = DrilledCopy(module.params["path"], module.params["database"])
-        damage = copy.damage(module.params["tables"], module.params["kind"])
+        where = (module.params["path"], module.params["database"])
+        tables, kind = module.params["tables"], module.params["kind"]
+        damage = DrilledPair(*where).crash(tables) if kind == CRASH else DrilledCopy(*where).damage(tables, kind)
     except RecoveryError as error:
         module.fail_json(msg=error.msg, **error.details)
     module.exit_json(changed=True, damage=damage)

@@ -49,7 +49,8 @@ RETURN = r"""
 comparison:
   description:
     - C(equal) when nothing differs and no commit is lost; C(different) names what differs, C(lost) is how many of the
-      C(written) commits are not back, and C(lost_since) when the first of them was made.
+      C(written) commits are not back, and C(lost_since) when the first of them was made. Of a copy with a standby that
+      took its place, C(old_primary) says what became of the copy.
   returned: success
   type: dict
   sample: {"different": [], "equal": true, "lost": 0, "lost_since": null, "written": 50}
@@ -58,7 +59,7 @@ comparison:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.dbre.recovery.plugins.module_utils._core.arguments import check_arguments
 from ansible_collections.dbre.recovery.plugins.module_utils._core.errors import RecoveryError
-from ansible_collections.dbre.recovery.plugins.module_utils._drill.damage import DrilledCopy
+from ansible_collections.dbre.recovery.plugins.module_utils._drill.crash import drilled
 
 
 def main() -> None:
@@ -71,7 +72,7 @@ def main() -> None:
     )
     check_arguments(module)
     try:
-        comparison = DrilledCopy(module.params["path"], module.params["database"]).compare()
+        comparison = drilled(module.params["path"], module.params["database"]).compare()
     except (RecoveryError, OSError) as error:
         module.fail_json(msg=getattr(error, "msg", str(error)))
     module.exit_json(changed=False, comparison=comparison)

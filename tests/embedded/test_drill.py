@@ -136,10 +136,19 @@ def test_a_drill_whose_recovery_fails_is_not_green_and_leaves_nothing(shop: Shop
 
 
 def test_a_scenario_without_a_drill_says_why(shop: Shop) -> None:
-    refused = drill(shop, dr_scenario="primary_failure")
+    refused = drill(shop, dr_scenario="rds_failover")
     assert refused.rc != 0
-    assert "dr_switchover=yes" in refused.output
+    assert "On AWS a copy is a database of its own" in refused.output
     assert "Nothing was touched." in refused.output
+
+
+def test_a_failover_is_not_drilled_where_nobody_may_fence_a_unit(shop: Shop) -> None:
+    refused = drill(shop, dr_scenario="primary_failure", dr_incident_id="drill-rootless")
+    assert refused.rc != 0
+    assert "needs systemd and root on" in " ".join(refused.output.split())
+    assert "Nothing was touched." in refused.output
+    assert not (shop.folder / "incidents" / "drill-rootless").exists()
+    assert not (shop.folder / "side").exists()
 
 
 @pytest.mark.whole

@@ -31,6 +31,8 @@ from ansible_collections.dbre.recovery.plugins.module_utils._verification.clean_
 from ansible_collections.dbre.recovery.plugins.module_utils._verification.point import LATEST, restore_point
 
 STANZA = "drill"
+# Where the standby of a copy lies, below it.
+STANDBY = "standby"
 # The copy, what is restored beside it, and its backup: as much as three times the copy.
 TIMES_THE_ROOM = 3
 # What led the copy to its target, and would lead it on.
@@ -172,29 +174,9 @@ class Copy:
         self.instance.start(marker)
         recovery = SideRecovery(self.instance, self.wanted.timeout)
         recovery.wait_open()
-        isolation = self.read_back(recovery)
+        isolation = read_back(recovery)
         self.own_backup(marker)
         return self.described(marker, [*isolation, self.own_files(marker)])
-
-    def read_back(self, recovery: SideRecovery) -> list[dict[str, Any]]:
-        """What is in force of the settings that isolate it; RecoveryError, and it is stopped, where one is not."""
-        wanted = {**self.instance.isolation(recovery.marker), "data_directory": self.instance.data}
-        wanted["unix_socket_directories"] = self.instance.run_dir
-        found = dict(
-            recovery.rows("SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY(%s)", (list(wanted),))
-        )
-        read = [
-            {"setting": name, "value": found.get(name), "ok": found.get(name) == value}
-            for name, value in sorted(wanted.items())
-        ]
-        wrong = [f"{item['setting']} is {item['value']!r}" for item in read if not item["ok"]]
-        if wrong:
-            self.instance.stop(recovery.marker)
-            raise RecoveryError(
-                f"the copy at {self.instance.path} on {self.instance.host} is not isolated: {', '.join(wrong)}. It was "
-                "stopped, and no damage was done anywhere."
-            )
-        return read
 
     def own_backup(self, marker: Mapping[str, Any]) -> None:
         """Its stanza, its history and its first backup, in its own repository only."""
@@ -253,11 +235,37 @@ class Copy:
         }
 
 
+def read_back(recovery: SideRecovery, more: Optional[Mapping[str, str]] = None) -> list[dict[str, Any]]:
+    """What is in force of the settings that isolate a server, and of ``more``.
+
+    RecoveryError, and it is stopped, where one is not.
+    """
+    instance = recovery.instance
+    wanted = {**instance.isolation(recovery.marker), "data_directory": instance.data, **(more or {})}
+    wanted["unix_socket_directories"] = instance.run_dir
+    found = dict(
+        recovery.rows("SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY(%s)", (list(wanted),))
+    )
+    read = [
+        {"setting": name, "value": found.get(name), "ok": found.get(name) == value}
+        for name, value in sorted(wanted.items())
+    ]
+    wrong = [f"{item['setting']} is {item['value']!r}" for item in read if not item["ok"]]
+    if wrong:
+        instance.stop(recovery.marker)
+        raise RecoveryError(
+            f"the copy at {instance.path} on {instance.host} is not isolated: {', '.join(wrong)}. It was "
+            "stopped, and no damage was done anywhere."
+        )
+    return read
+
+
 def remove(path: str, before: Optional[int] = None) -> dict[str, Any]:
     """Remove a copy with all that was made below it, and prove that it is gone; see clean_up."""
     instance = CopyInstance(path)
     if instance.read_marker() is not None:
-        for inner in sorted(glob.glob(os.path.join(glob.escape(instance.path), "side", "*"))):
+        inside = glob.escape(instance.path)
+        for inner in sorted([*glob.glob(os.path.join(inside, "side", "*")), *glob.glob(os.path.join(inside, STANDBY))]):
             with contextlib.suppress(RecoveryError):
                 side = SideInstance(inner)
                 if side.read_marker() is not None:

@@ -27,10 +27,11 @@ def copy_inventory(
     production: Mapping[str, Any],
     told: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Inventory with the copy as its primary; ``host`` are the variables of the host that it is on.
+    """Inventory with the copy as its primary, and its standby where it has one.
 
-    ``drill`` says of what it is a copy (``of``), for the report. ``told`` counts where the host has no variable.
-    Variables that are not needed are not looked at: they may refer to what is not there.
+    ``host`` are the variables of the host that both are on. ``drill`` says of what it is a copy (``of``), for the
+    report. ``told`` counts where the host has no variable. Variables that are not needed are not looked at: they may
+    refer to what is not there.
     """
     reached = {name: host[name] for name in host if _CONNECTION.fullmatch(str(name))}
     kept = {name: production[name] for name in _OF_PRODUCTION if name in production}
@@ -49,5 +50,19 @@ def copy_inventory(
         "dr_side_path": copy["side_path"],
         "dbre_drill": dict(drill),
     }
-    name = f"copy-of-{drill['of']}"
-    return {"all": {"children": {"primary": {"hosts": {name: {**told, **reached, **kept, **described}}}}}}
+    name, everybody = f"copy-of-{drill['of']}", {**told, **reached, **kept, **described}
+    groups = {"primary": {"hosts": {name: everybody}}}
+    if copy.get("standby"):
+        everybody.update(_of_server(copy), postgresql_failover_path=copy["failover_path"])
+        groups["standby"] = {"hosts": {f"standby-of-{name}": {**everybody, **_of_server(copy["standby"])}}}
+    return {"all": {"children": groups}}
+
+
+def _of_server(server: Mapping[str, Any]) -> dict[str, Any]:
+    """What one of the two servers has for itself."""
+    return {
+        "postgresql_port": server["port"],
+        "postgresql_socket_dir": server["socket"],
+        "postgresql_data_dir": server["data_directory"],
+        "postgresql_service": server["service"],
+    }

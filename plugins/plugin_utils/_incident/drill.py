@@ -108,11 +108,15 @@ def lines(drilled: Drilled) -> list[dict[str, str]]:
     damage, comparison, found = drilled.damage, drilled.comparison, {}
     if damage:
         found["Damage"] = f"{damage['kind']} of {', '.join(damage['tables'])}: {counted(damage['rows'], 'row')}"
+        if damage["kind"] == "crash":
+            found["Damage"] = f"the primary was killed while {counted(damage['written'], 'row')} were committed to it"
     found["Before and after"] = "not compared"
     if comparison:
         found["Before and after"] = "equal, in every row and definition" if comparison["equal"] else "different"
         back = comparison["written"] - comparison["lost"]
         found["Commits made before the damage"] = f"{back} of {comparison['written']} are back"
+        if comparison.get("old_primary"):
+            found["Old primary"] = f"it {comparison['old_primary']}"
     read = drilled.copy.get("isolation") or []
     found["Isolation"] = f"{counted(len(read), 'setting')} read back from the copy"
     if drilled.kept:

@@ -103,3 +103,39 @@ def test_a_recovery_in_a_drill_finds_the_copy_and_no_other_host() -> None:
     assert described["postgresql_socket_dir"] == "/c/run"
     assert described["dr_side_path"] == "/c/side"
     assert "ansible_facts" not in described
+
+
+def test_a_failover_in_a_drill_finds_the_copy_and_its_standby_and_nobody_who_could_be_led_elsewhere() -> None:
+    names = ("major_version", "superuser", "bin_dir", "stanza", "config", "executable", "evidence_path", "side_path")
+    server = {"port": 1, "socket": "/c/run", "data_directory": "/c/data", "service": "one"}
+    standby = {"port": 2, "socket": "/c/standby/run", "data_directory": "/c/standby/data", "service": "two"}
+    copy = {**dict.fromkeys(names), **server, "failover_path": "/c/failover", "standby": standby}
+    production = {
+        "postgresql_failover_dns": {"server": "10.0.0.53"},
+        "dr_repoint_command": "lead",
+        "backup_tier": "gold",
+    }
+    made = copy_inventory(copy, {"of": "db1"}, {"ansible_user": "ops"}, production, {"ansible_host": "recovery1"})
+    groups = {name: group["hosts"] for name, group in made["all"]["children"].items()}
+    assert {name: list(hosts) for name, hosts in groups.items()} == {
+        "primary": ["copy-of-db1"],
+        "standby": ["standby-of-copy-of-db1"],
+    }
+    first, second = groups["primary"]["copy-of-db1"], groups["standby"]["standby-of-copy-of-db1"]
+    assert (first["postgresql_service"], second["postgresql_service"]) == ("one", "two")
+    assert (first["postgresql_data_dir"], second["postgresql_data_dir"]) == ("/c/data", "/c/standby/data")
+    assert (first["ansible_user"], second["ansible_user"]) == ("ops", "ops")
+    assert first["postgresql_failover_path"] == second["postgresql_failover_path"] == "/c/failover"
+    assert "postgresql_failover_dns" not in json.dumps(made)
+    assert "dr_repoint_command" not in json.dumps(made)
+
+
+def test_an_old_primary_that_may_come_back_keeps_a_drill_from_being_proved(tmp_path: Path) -> None:
+    damage = {"kind": "crash", "tables": [], "rows": 0, "written": 51}
+    wrong = ["the old primary is off, and may be started again"]
+    comparison = {**GOOD.comparison, "equal": False, "different": wrong, "old_primary": wrong[0][16:]}
+    report = judged(tmp_path, dataclasses.replace(GOOD, damage=damage, comparison=comparison))
+    assert report["verdict"] == "in_part"
+    assert wrong[0] in report["headline"]
+    said = {line["what"]: line["found"] for line in report["drill"]["lines"]}
+    assert said["Damage"] == "the primary was killed while 51 rows were committed to it"
