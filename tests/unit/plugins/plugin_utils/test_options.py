@@ -176,7 +176,7 @@ def test_every_option_that_a_playbook_reads_is_known_and_every_one_that_is_known
 
 def test_playbooks_read_options_as_they_were_checked() -> None:
     # Hosts of a play are looked up before any task; in two places it matters whether a default was given.
-    raw = {"dr_rds", "dr_repository_group", "dr_bisect_precision"}
+    raw = {"dr_rds", "dr_repository_group", "dr_bisect_precision", "dr_scenario"}
     reading = re.compile(r"(?<![\w.'/=])(dr_[a-z_]+) (?:\||~|if |is (?:not )?(?:none|defined))")
     read = {word for text in READ.values() for word in reading.findall(text)}
     assert read <= raw
