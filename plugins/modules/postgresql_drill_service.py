@@ -45,8 +45,8 @@ options:
     default: postgres
 attributes:
   check_mode:
-    description: With O(state=started) there is no copy in check mode; with O(state=absent) nothing is removed.
-    support: partial
+    description: Starts and removes nothing, and says whether it would.
+    support: full
   diff_mode:
     description: There is nothing that could differ.
     support: none

@@ -44,7 +44,7 @@ OTHERS = {
 }
 # Of managers of high availability in an advice, and of systemctl.
 OTHERS |= {"--signal", "--ban", "--resource", "--node", "--siblings-follow", "--property", "--become", "--become-user"}
-OTHERS |= {"--leader", "--master", "--candidate", "--force"}
+OTHERS |= {"--leader", "--master", "--candidate", "--force", "--all", "--plain", "--no-legend"}
 
 
 def options_used() -> Iterator[tuple[str, str]]:

@@ -350,4 +350,5 @@ def test_a_server_that_works_expires_and_archives_raises_no_alarm(repository: Re
     finally:
         stop.set()
         worker.join()
+        cluster.archived()  # nothing is written there any more when the repository is made whole again
     assert set(map(str, seen)) == {str(("verified", set()))}

@@ -199,7 +199,7 @@ class Cluster:
         # Nothing is switched where nothing was written since the last one.
         once = ("SELECT pg_create_restore_point('archived')", "SELECT pg_walfile_name(pg_switch_wal())")
         name = self.sql(*once, database="postgres")
-        for _attempt in range(400):
+        for _attempt in range(1200):
             if self.sql(f"SELECT last_archived_wal >= '{name}' FROM pg_stat_archiver", database="postgres"):
                 return
             time.sleep(0.05)
