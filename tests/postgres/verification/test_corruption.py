@@ -296,7 +296,7 @@ def test_what_is_not_on_disk_any_more_is_told(server: Harmed) -> None:
             "lost_hash": (["missing"], "rebuild", None),
             "lost_brin": (["missing"], "rebuild", None),
             "numbers": (["missing"], "restore", None),
-            # From 18 on a dump brings along how many blocks there were elsewhere: the count proves nothing, and is only told.
+            # From 18 on a dump brings along how many blocks there were elsewhere, so that the count proves nothing.
             "cut": (["missing"], "restore", None) if server.major < 18 else None,
         }
         assert found["stuck"][:2] == (["unreadable"], "rows")
