@@ -25,6 +25,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_config im
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance import free_port, system_user
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 
+with suppress(ImportError):  # connect() says so
+    from psycopg2.extensions import make_dsn
+
 NAME = "dbre_drill_standby"
 SERVE = "serve"
 # What each was when the drill began.
@@ -62,19 +65,7 @@ def unit_name(stanza: str, role: str) -> str:
 
 def conninfo_to(copy: CopyInstance, marker: Mapping[str, Any]) -> str:
     """How the standby reaches the copy: by its socket, which no other user can enter."""
-    parts = {
-        "host": copy.run_dir,
-        "port": str(marker["port"]),
-        "user": marker["superuser"],
-        "application_name": NAME,
-    }
-    return " ".join(f"{key}={_quoted(value)}" for key, value in parts.items())
-
-
-def _quoted(value: str) -> str:
-    if re.fullmatch(r"[\w./-]+", value):
-        return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(make_dsn(host=copy.run_dir, port=marker["port"], user=marker["superuser"], application_name=NAME))
 
 
 def serve_text(instance: CopyInstance, marker: Mapping[str, Any]) -> str:

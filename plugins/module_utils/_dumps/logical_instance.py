@@ -70,6 +70,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._side.side_instance 
 )
 from ansible_collections.dbre.recovery.plugins.module_utils._side.side_recovery import SideRecovery
 
+with contextlib.suppress(ImportError):  # connect() says so
+    from psycopg2.extensions import make_dsn
+
 SOURCE = "dump"
 # How long the server may take to start, in seconds; it has nothing to replay.
 START_TIMEOUT = 120
@@ -394,7 +397,7 @@ class LogicalRestore:
             if made_as == "postgres":
                 self._execute(recovery, "template1", ["CREATE DATABASE postgres"])
         restore = self._dump_restore(recovery)
-        into = ["-d", _conninfo(database), "-j", str(self.jobs)]
+        into = ["-d", make_dsn(dbname=database), "-j", str(self.jobs)]
 
         def load(entries: Sequence[Entry]) -> None:
             self._pg_restore("rows", recovery.marker, [entry.dump_id for entry in entries], into, ROWS_SESSION)
@@ -525,12 +528,6 @@ class LogicalRestore:
             step=step,
             log=log,
         )
-
-
-def _conninfo(database: str) -> str:
-    """``database`` for -d, where a name that looks like a connection string would be read as one."""
-    value = database.replace("\\", "\\\\").replace("'", "\\'")
-    return f"dbname='{value}'"
 
 
 def open_files(pid: int) -> list[tuple[str, int]]:

@@ -61,6 +61,9 @@ from ansible_collections.dbre.recovery.plugins.module_utils._tables.event_trigge
     silence_event_triggers,
 )
 
+with contextlib.suppress(ImportError):  # connect() says so
+    from psycopg2.extensions import make_dsn
+
 MARK = "being restored by dbre.recovery"
 # Longest wait for what others hold of a database that is used.
 LOCK_TIMEOUT = "1s"
@@ -93,12 +96,6 @@ WHERE to_regclass(format('%%I.%%I', e->>0, e->>1)) IS NOT NULL
 def short(name: str, ending: str) -> str:
     """``name`` with ``ending``, cut where PostgreSQL would cut it."""
     return name.encode()[: MAX_BYTES - len(ending)].decode(errors="ignore") + ending
-
-
-def conninfo(database: str) -> str:
-    """A database's name as a connection string, which is how client programs read a name that has a "=" in it."""
-    quoted = database.replace("\\", "\\\\").replace("'", "\\'")
-    return f"dbname='{quoted}'"
 
 
 @contextlib.contextmanager
@@ -546,7 +543,7 @@ class LogicalLoad:
                 for name in kept:
                     execute(connection, f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
                 skip = ["--skip-locked"] if kept else []
-                self.server.run([*command, *skip, conninfo(self.staging)], self.staging)
+                self.server.run([*command, *skip, make_dsn(dbname=self.staging)], self.staging)
             finally:
                 connection.close()
 
@@ -556,7 +553,13 @@ class LogicalLoad:
             chosen.writelines(f"{entry.dump_id};\n" for entry in entries)
             chosen.flush()
             path = os.path.join(self.dump["path"], self.dump["dump"])
-            options = ["--exit-on-error", f"--jobs={jobs}", f"--dbname={conninfo(self.staging)}", "-L", chosen.name]
+            options = [
+                "--exit-on-error",
+                f"--jobs={jobs}",
+                f"--dbname={make_dsn(dbname=self.staging)}",
+                "-L",
+                chosen.name,
+            ]
             self.server.run(["pg_restore", "--no-password", *options, path], self.staging)
 
     def _run_script(self, database: str) -> None:

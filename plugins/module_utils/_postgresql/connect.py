@@ -25,6 +25,7 @@ from ansible_collections.dbre.recovery.plugins.module_utils._postgresql.settings
 
 try:
     import psycopg2
+    from psycopg2.extensions import make_dsn
 except ImportError:
     PSYCOPG2_IMPORT_ERROR: Optional[str] = traceback.format_exc()
 else:
@@ -221,10 +222,4 @@ def connect(
 def psql_with(login: Login, database: str) -> str:
     """How people get into a database by psql, from where we do; who has no passfile is asked for the password."""
     keywords = libpq_keywords({**login, "login_password": None, "ca_cert": None})
-    words = " ".join(f"{key}={_conninfo(str(text))}" for key, text in {**keywords, "dbname": database}.items())
-    return f"psql -X {shlex.quote(words)}"
-
-
-def _conninfo(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return escaped if text and not set(text) & set(" '\\") else f"'{escaped}'"
+    return f"psql -X {shlex.quote(make_dsn(**{**keywords, 'dbname': database}))}"

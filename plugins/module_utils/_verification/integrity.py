@@ -186,8 +186,12 @@ class Integrity:
             trusted = self._collations(cursor, name)
             code, gin = self._indexes(cursor, name)
             self._silence(cursor)
-            with contextlib.suppress(psycopg2.Error):  # pg_amcheck, which would make it, says why that cannot be
-                cursor.execute("CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA pg_catalog")
+            # Where it cannot be made, pg_amcheck, which would make it, says why. One that came from an older server
+            # lacks what newer ones look into.
+            made = "CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA pg_catalog"
+            for statement in (made, "ALTER EXTENSION amcheck UPDATE"):
+                with contextlib.suppress(psycopg2.Error):
+                    cursor.execute(statement)
         return Begun(name, connection.server_version, trusted, code, gin, listed, layout)
 
     def _files(self, name: str, found: Sequence[Missing]) -> None:
@@ -342,7 +346,9 @@ class Integrity:
 
     def _gin(self, connection: Any, one: Begun) -> None:
         """Ask amcheck about GIN indexes, of which pg_amcheck knows nothing."""
-        schema = value(connection, EXTENSION) if one.gin else None
+        schema = value(connection, EXTENSION)
+        if schema is None:  # what is told of pg_amcheck is why
+            return
         for index, oid in one.gin.items():
             try:
                 execute(connection, f"SELECT {schema}.gin_index_check(%s::oid::regclass)", (oid,))
@@ -350,8 +356,8 @@ class Integrity:
                 said = in_one_line(error)
                 if error.pgcode in CORRUPT:
                     self.find("AMCHECK_CORRUPT", f"{one.name}: {index}", f"{index} in {one.name}: {said}")
-                else:  # an older amcheck that was never updated, or code of users
-                    self.omit(f"whether the pages of {index} in {one.name} are in order", said)
+                else:
+                    self.find("AMCHECK_UNRUNNABLE", f"{one.name}: {index}", f"amcheck of {index} in {one.name}: {said}")
 
     def _refuses(self, connection: Any, name: str, subject: str, code: Mapping[str, int]) -> bool:
         """Whether what pg_amcheck complains of is code of users in an index, which does not run, and no corruption."""

@@ -69,9 +69,9 @@ class Server:
         command = f"pgbackrest --config={self.config} --stanza=main"
         (self.data / "postgresql.conf").write_text(
             f"port={self.port}\nunix_socket_directories='{self.root}'\nlisten_addresses=''\nlc_messages=C\n"
-            # Quiet, since tests say of an old primary that it has nothing of its own, and autovacuum writes when it
-            # likes. The scenario failover has it.
-            f"autovacuum=off\nwal_level=replica\narchive_mode=on\narchive_command='{command} archive-push %p'\n"
+            # The scenario failover has it.
+            "autovacuum=off\n"  # quiet: an old primary must have nothing of its own, and it writes when it likes
+            f"wal_level=replica\narchive_mode=on\narchive_command='{command} archive-push %p'\n"
             f"restore_command='{command} archive-get %f \"%p\"'\nwal_keep_size=64MB\nfsync=off\n{settings}"
         )
 
